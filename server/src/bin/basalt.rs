@@ -1,0 +1,2 @@
+//! The program `basalt`.
+fn main() {}

@@ -1,0 +1,3 @@
+//! Revisions of keys: which exist, which are visible at a revision, what a compaction drops.
+
+pub mod key_range;

@@ -15,12 +15,12 @@
 //! * Bytes read from a disk are hostile until their checksum was checked; a bad one is an error, never a panic.
 //! * A failed sync is never retried: the error travels up and the node stops.
 
-pub mod revision;
-pub mod job;
-pub mod disk;
-pub mod wal;
-pub mod pages;
-pub mod runs;
-pub mod mvcc;
 pub mod checkpoint;
+pub mod disk;
+pub mod job;
+pub mod mvcc;
+pub mod pages;
+pub mod revision;
+pub mod runs;
 pub mod snapshot;
+pub mod wal;

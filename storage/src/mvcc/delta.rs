@@ -75,6 +75,11 @@ impl Delta {
         self.view.clone()
     }
 
+    /// What is there now, for a look in passing.
+    pub fn view_ref(&self) -> &DeltaView {
+        &self.view
+    }
+
     /// Takes all revisions out and leaves an empty delta.
     pub fn freeze(&mut self) -> DeltaView {
         std::mem::take(&mut self.view)

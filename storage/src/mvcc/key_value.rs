@@ -89,6 +89,14 @@ impl<'a> KeyValue<'a> {
         number(6, self.lease, out);
     }
 
+    /// The key inside an encoded KeyValue, as a slice that shares its memory. Empty when there is none.
+    pub fn key_of(encoded: &Bytes) -> Bytes {
+        match Self::parse(encoded) {
+            Ok(kv) if !kv.key.is_empty() => encoded.slice_ref(kv.key),
+            _ => Bytes::new(),
+        }
+    }
+
     /// The wire form in memory of its own, exactly as long as needed.
     pub fn encode(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(self.encoded_len());

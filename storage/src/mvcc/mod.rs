@@ -1,6 +1,27 @@
 //! Revisions of keys: which exist, which are visible at a revision, what a compaction drops.
+//!
+//! ```text
+//!   Transaction ──changes──► Store ──► View ──► RangePlan ──► Fetch ──► RangeResult
+//!        ▲                  │  │  │      └────► History (what a watch resumes from)
+//!        └──── reads ───────┘  │  └─ freeze ──► a checkpoint
+//!                              └ key_index, delta, system
+//! ```
+//!
+//! * [`store`] is the latest state and has one writer; [`view`] is what everybody else sees.
+//! * A stored value is the encoded KeyValue ([`key_value`]), written once and never re-encoded.
+//! * Nothing here reads a disk except through a [`crate::job::Job`] that hands its reads out.
+//!
+//! It does not know leases, requests, authorization or Raft; [`system`] keeps their records without reading them.
 
 pub mod key_range;
 pub mod key_value;
 pub mod shard_map;
+pub mod key_index;
 pub mod delta;
+pub mod range;
+pub mod view;
+pub mod fetch;
+pub mod history;
+pub mod transaction;
+pub mod system;
+pub mod store;

@@ -1,0 +1,196 @@
+//! What apply changes: a closed set, equal on all members, and nothing else changes state (DESIGN D5).
+
+use basalt_proto::effects as wire;
+use basalt_proto::effects::effect::Effect as WireEffect;
+use basalt_storage::mvcc::key_value::KeyValue;
+use basalt_storage::mvcc::shard_map::ShardId;
+use basalt_storage::mvcc::transaction::{Change, ChangeKind};
+use basalt_storage::mvcc::view::LogPosition;
+use basalt_storage::revision::Revision;
+use thiserror::Error;
+
+use super::alarms::{Alarm, AlarmKind};
+
+/// Version of the encoded form that this release writes.
+pub const EFFECTS_FORMAT_VERSION: u32 = 1;
+
+/// One change of state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// A key gets a value or is deleted.
+    Key(Change),
+    /// Revisions below this one become unreadable.
+    Compaction {
+        /// The compact revision.
+        revision: i64,
+    },
+    /// A lease begins.
+    LeaseGranted {
+        /// Its id.
+        id: i64,
+        /// Granted seconds.
+        ttl: i64,
+    },
+    /// A lease ends; the deletes of its keys stand before it.
+    LeaseRevoked {
+        /// Its id.
+        id: i64,
+    },
+    /// A lease's remaining time is remembered for the next leader.
+    LeaseCheckpointed {
+        /// Its id.
+        id: i64,
+        /// Seconds left; 0 forgets the remainder.
+        remaining_ttl: i64,
+    },
+    /// An alarm is armed.
+    AlarmRaised(Alarm),
+    /// An alarm is disarmed.
+    AlarmCleared(Alarm),
+}
+
+/// The effects of one log entry, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Effects {
+    /// The entry.
+    pub log: LogPosition,
+    /// Its time, made non-decreasing: ns since 1970.
+    pub time_unix_ns: i64,
+    /// The store's revision after it.
+    pub revision: i64,
+    /// What changed.
+    pub effects: Vec<Effect>,
+}
+
+/// Why encoded effects are refused. Nothing of them was installed.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum EffectsError {
+    /// Written by a newer release.
+    #[error("effects of format {found}, this release reads up to {EFFECTS_FORMAT_VERSION}")]
+    Newer {
+        /// The format found.
+        found: u32,
+    },
+    /// A field that cannot be.
+    #[error("malformed effect: {0}")]
+    Malformed(&'static str),
+}
+
+impl Effects {
+    /// The form for logs, backups and other sites. Equal effects give equal bytes.
+    pub fn to_wire(&self) -> wire::EffectBatch {
+        wire::EffectBatch {
+            format_version: EFFECTS_FORMAT_VERSION,
+            log_index: self.log.index,
+            term: self.log.term,
+            time_unix_ns: self.time_unix_ns,
+            revision: self.revision,
+            effects: self.effects.iter().map(|effect| effect_to_wire(effect, self.log.index)).collect(),
+        }
+    }
+
+    /// Reads what [`Self::to_wire`] made, maybe in another release.
+    ///
+    /// # Errors
+    /// [`EffectsError`]; an effect that this release does not know is refused, not skipped.
+    pub fn from_wire(batch: wire::EffectBatch) -> Result<Self, EffectsError> {
+        if batch.format_version > EFFECTS_FORMAT_VERSION {
+            return Err(EffectsError::Newer { found: batch.format_version });
+        }
+        let effects = batch.effects.into_iter().map(effect_from_wire).collect::<Result<_, _>>()?;
+        Ok(Self {
+            log: LogPosition { index: batch.log_index, term: batch.term },
+            time_unix_ns: batch.time_unix_ns,
+            revision: batch.revision,
+            effects,
+        })
+    }
+}
+
+fn effect_to_wire(effect: &Effect, log_index: u64) -> wire::Effect {
+    let effect = match effect {
+        Effect::Key(change) => change_to_wire(change),
+        Effect::Compaction { revision } => {
+            WireEffect::Compaction(wire::Compaction { revision: *revision, log_index })
+        }
+        Effect::LeaseGranted { id, ttl } => WireEffect::LeaseGranted(wire::LeaseGranted { id: *id, ttl: *ttl }),
+        Effect::LeaseRevoked { id } => WireEffect::LeaseRevoked(wire::LeaseRevoked { id: *id }),
+        Effect::LeaseCheckpointed { id, remaining_ttl } => {
+            WireEffect::LeaseCheckpointed(wire::LeaseCheckpointed { id: *id, remaining_ttl: *remaining_ttl })
+        }
+        Effect::AlarmRaised(alarm) => {
+            WireEffect::AlarmRaised(wire::AlarmRaised { member_id: alarm.member_id, alarm: alarm.kind.number() })
+        }
+        Effect::AlarmCleared(alarm) => {
+            WireEffect::AlarmCleared(wire::AlarmCleared { member_id: alarm.member_id, alarm: alarm.kind.number() })
+        }
+    };
+    wire::Effect { effect: Some(effect) }
+}
+
+fn change_to_wire(change: &Change) -> WireEffect {
+    let Revision { main, sub } = change.revision;
+    let previous = change.previous.unwrap_or_default();
+    match &change.kind {
+        ChangeKind::Put { key_value, .. } => WireEffect::KvPut(wire::KvPut {
+            shard: change.shard.0,
+            main,
+            sub,
+            key_value: key_value.clone(),
+            previous_main: previous.main,
+            previous_sub: previous.sub,
+        }),
+        ChangeKind::Delete => WireEffect::KvDelete(wire::KvDelete {
+            shard: change.shard.0,
+            main,
+            sub,
+            key: change.key.clone(),
+            previous_main: previous.main,
+            previous_sub: previous.sub,
+        }),
+    }
+}
+
+fn effect_from_wire(effect: wire::Effect) -> Result<Effect, EffectsError> {
+    let alarm = |member_id, number| {
+        let kind = AlarmKind::from_number(number).ok_or(EffectsError::Malformed("unknown alarm"))?;
+        Ok(Alarm { member_id, kind })
+    };
+    match effect.effect.ok_or(EffectsError::Malformed("unknown kind"))? {
+        WireEffect::KvPut(put) => {
+            let kv = KeyValue::parse(&put.key_value).map_err(|_| EffectsError::Malformed("KeyValue"))?;
+            let kind = ChangeKind::Put {
+                key_value: put.key_value.clone(),
+                create_revision: kv.create_revision,
+                lease: kv.lease,
+            };
+            Ok(Effect::Key(Change {
+                shard: ShardId(put.shard),
+                key: KeyValue::key_of(&put.key_value),
+                revision: Revision::new(put.main, put.sub),
+                previous: previous(put.previous_main, put.previous_sub),
+                kind,
+            }))
+        }
+        WireEffect::KvDelete(delete) => Ok(Effect::Key(Change {
+            shard: ShardId(delete.shard),
+            key: delete.key,
+            revision: Revision::new(delete.main, delete.sub),
+            previous: previous(delete.previous_main, delete.previous_sub),
+            kind: ChangeKind::Delete,
+        })),
+        WireEffect::Compaction(compaction) => Ok(Effect::Compaction { revision: compaction.revision }),
+        WireEffect::LeaseGranted(lease) => Ok(Effect::LeaseGranted { id: lease.id, ttl: lease.ttl }),
+        WireEffect::LeaseRevoked(lease) => Ok(Effect::LeaseRevoked { id: lease.id }),
+        WireEffect::LeaseCheckpointed(lease) => {
+            Ok(Effect::LeaseCheckpointed { id: lease.id, remaining_ttl: lease.remaining_ttl })
+        }
+        WireEffect::AlarmRaised(raised) => alarm(raised.member_id, raised.alarm).map(Effect::AlarmRaised),
+        WireEffect::AlarmCleared(cleared) => alarm(cleared.member_id, cleared.alarm).map(Effect::AlarmCleared),
+        WireEffect::SystemRecord(_) => Err(EffectsError::Malformed("system records are not available yet")),
+    }
+}
+
+fn previous(main: i64, sub: i64) -> Option<Revision> {
+    (main != 0).then_some(Revision::new(main, sub))
+}

@@ -1,0 +1,325 @@
+//! The replicated state machine: entries in, answers and effects out. Pure: no clock, no I/O, no randomness; two members
+//! that apply the same entries hold the same state.
+//!
+//! Invariants:
+//! * A request is evaluated against the state after the one before it, gives effects or a refusal, and only its
+//!   effects, installed whole, change anything.
+//! * Time never goes back: an entry older than the one before takes that one's time.
+
+use basalt_proto::etcdserverpb::alarm_request::AlarmAction;
+use basalt_proto::etcdserverpb::{AlarmRequest, LeaseCheckpointRequest, LeaseGrantRequest, TxnRequest};
+use basalt_proto::log::{LogEntry, Request, request::Request as Kind};
+use basalt_storage::mvcc::key_range::KeyRange;
+use basalt_storage::mvcc::range::Hit;
+use basalt_storage::mvcc::store::Store;
+use basalt_storage::mvcc::system::Table;
+use basalt_storage::mvcc::transaction::{Change, ChangeKind, Transaction};
+use basalt_storage::mvcc::view::LogPosition;
+
+use super::alarms::{Alarm, AlarmKind, Alarms};
+use super::answer::{Answer, Refusal};
+use super::effects::{Effect, Effects};
+use super::lease_table::{LeaseRecord, LeaseTable};
+use super::query::{has_put, is_read_only};
+use super::txn;
+use super::values::Values;
+
+/// Version of the rules by which this release applies entries.
+pub const APPLY_VERSION: u32 = 1;
+
+/// Longest lease, seconds (etcd-contract 33).
+pub const LEASE_TTL_MAX: i64 = 9_000_000_000;
+
+/// What one entry came to.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// By request id, in order.
+    pub answers: Vec<(u64, Result<Answer, Refusal>)>,
+    /// What changed.
+    pub effects: Effects,
+}
+
+/// State and rules.
+pub struct Machine {
+    store: Store,
+    leases: LeaseTable,
+    alarms: Alarms,
+    lease_ttl_min: i64,
+}
+
+impl Machine {
+    /// A machine over a recovered store; leases and alarms come from its system tables, attachments from its index.
+    /// `lease_ttl_min` is in seconds (etcd-contract 33) and must be the same on all members.
+    pub fn new(store: Store, lease_ttl_min: i64) -> Self {
+        let mut leases = LeaseTable::default();
+        for (id, record) in store.system.table(Table::Lease).filter_map(|(_, bytes)| LeaseRecord::decode(bytes)) {
+            leases.insert(id, record);
+        }
+        store.for_each_live(&KeyRange::ALL, |key, state| {
+            if let Some(record) = leases.get_mut(state.lease) {
+                record.keys.insert(bytes::Bytes::copy_from_slice(key));
+            }
+        });
+        let mut alarms = Alarms::default();
+        for alarm in store.system.table(Table::Alarm).filter_map(|(key, _)| Alarm::from_key(key)) {
+            alarms.set(alarm, true);
+        }
+        Self { store, leases, alarms, lease_ttl_min }
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The store, for freezing, sweeping and finished checkpoints; keys change only through [`Self::apply`].
+    pub fn store_mut(&mut self) -> &mut Store {
+        &mut self.store
+    }
+
+    /// All leases.
+    pub fn leases(&self) -> &LeaseTable {
+        &self.leases
+    }
+
+    /// All alarms.
+    pub fn alarms(&self) -> &Alarms {
+        &self.alarms
+    }
+
+    /// Stored values that applying `entry` may look at and that are in no memory.
+    pub fn needed_values(&self, entry: &LogEntry) -> Vec<Hit> {
+        let mut needed = Vec::new();
+        for request in &entry.requests {
+            match &request.request {
+                Some(Kind::Put(put)) => txn::collect_needed_by_put(put, &self.store, &mut needed),
+                Some(Kind::Txn(request)) => txn::collect_needed(request, &self.store, &mut needed),
+                _ => {}
+            }
+        }
+        needed.retain(|hit| self.store.resident(*hit).is_none());
+        needed
+    }
+
+    /// Applies one entry.
+    ///
+    /// # Panics
+    /// When `log` is not above the last applied entry.
+    pub fn apply(&mut self, log: LogPosition, entry: &LogEntry, values: &mut dyn Values) -> Applied {
+        assert!(log.index > self.store.applied.index, "entry {} after {}", log.index, self.store.applied.index);
+        let mut applied = Applied::default();
+        for request in &entry.requests {
+            let answer = self.evaluate(request, values).map(|(effects, answer)| {
+                self.install_all(&effects);
+                applied.effects.effects.extend(effects);
+                answer
+            });
+            applied.answers.push((request.id, answer));
+        }
+        self.pass(log, entry.time_unix_ns);
+        applied.effects.log = log;
+        applied.effects.time_unix_ns = self.store.time_unix_ns;
+        applied.effects.revision = self.store.revision();
+        applied
+    }
+
+    /// Applies an entry that holds no requests: a new leader's first, or a change of members.
+    pub fn apply_empty(&mut self, log: LogPosition) {
+        self.pass(log, 0);
+    }
+
+    /// Installs effects that another member or a backup recorded.
+    ///
+    /// # Panics
+    /// When they do not follow this state.
+    pub fn install(&mut self, batch: &Effects) {
+        self.install_all(&batch.effects);
+        self.pass(batch.log, batch.time_unix_ns);
+        assert_eq!(self.store.revision(), batch.revision, "effects lead to another revision than recorded");
+    }
+
+    fn pass(&mut self, log: LogPosition, time_unix_ns: i64) {
+        self.store.applied = log;
+        self.store.time_unix_ns = self.store.time_unix_ns.max(time_unix_ns);
+    }
+
+    fn evaluate(&self, request: &Request, values: &mut dyn Values) -> Result<(Vec<Effect>, Answer), Refusal> {
+        let kind = request.request.as_ref().ok_or(Refusal::UnknownRequest)?;
+        self.check_alarms(kind)?;
+        match kind {
+            Kind::Put(put) => {
+                txn::check_put(put, &self.store, &self.leases)?;
+                let mut transaction = self.store.begin();
+                let answer = txn::put(put, &mut transaction, values);
+                Ok((key_effects(transaction), Answer::Put(answer)))
+            }
+            Kind::DeleteRange(delete) => {
+                let mut transaction = self.store.begin();
+                let answer = txn::delete_range(delete, &mut transaction);
+                Ok((key_effects(transaction), Answer::DeleteRange(answer)))
+            }
+            Kind::Txn(request) => self.evaluate_txn(request, values),
+            Kind::Compaction(request) => {
+                self.store.compactable(request.revision)?;
+                let effect = Effect::Compaction { revision: request.revision };
+                Ok((vec![effect], Answer::Compact { revision: self.store.revision() }))
+            }
+            Kind::LeaseGrant(grant) => self.evaluate_grant(grant),
+            Kind::LeaseRevoke(revoke) => self.evaluate_revoke(revoke.id),
+            Kind::LeaseCheckpoint(checkpoint) => self.evaluate_checkpoint(checkpoint),
+            Kind::Alarm(alarm) => self.evaluate_alarm(alarm),
+            _ => Err(Refusal::UnknownRequest),
+        }
+    }
+
+    /// What armed alarms refuse (etcd-contract 42, 43).
+    fn check_alarms(&self, kind: &Kind) -> Result<(), Refusal> {
+        if self.alarms.any(AlarmKind::Corrupt) {
+            let refused = match kind {
+                Kind::Txn(txn) => !is_read_only(txn),
+                Kind::Alarm(_) | Kind::LeaseCheckpoint(_) => false,
+                _ => true,
+            };
+            if refused {
+                return Err(Refusal::Corrupt);
+            }
+        }
+        if self.alarms.any(AlarmKind::NoSpace) {
+            let refused = match kind {
+                Kind::Put(_) | Kind::LeaseGrant(_) => true,
+                Kind::Txn(txn) => has_put(txn),
+                _ => false,
+            };
+            if refused {
+                return Err(Refusal::NoSpace);
+            }
+        }
+        Ok(())
+    }
+
+    fn evaluate_txn(&self, request: &TxnRequest, values: &mut dyn Values) -> Result<(Vec<Effect>, Answer), Refusal> {
+        let path = txn::choose(request, &self.store, values);
+        path.check(&self.store, &self.leases)?;
+        let mut transaction = self.store.begin();
+        let answer = path.execute(&mut transaction, values)?;
+        Ok((key_effects(transaction), Answer::Txn(answer)))
+    }
+
+    /// The id was chosen by the proposer if the client left it open, so that all members agree.
+    fn evaluate_grant(&self, grant: &LeaseGrantRequest) -> Result<(Vec<Effect>, Answer), Refusal> {
+        if grant.ttl > LEASE_TTL_MAX {
+            return Err(Refusal::LeaseTtlTooLarge);
+        }
+        if self.leases.get(grant.id).is_some() {
+            return Err(Refusal::LeaseExists);
+        }
+        let (id, ttl) = (grant.id, grant.ttl.max(self.lease_ttl_min));
+        let answer = Answer::LeaseGrant { revision: self.store.revision(), id, ttl };
+        Ok((vec![Effect::LeaseGranted { id, ttl }], answer))
+    }
+
+    /// Deletes the attached keys in sorted order in one revision (etcd-contract 34).
+    fn evaluate_revoke(&self, id: i64) -> Result<(Vec<Effect>, Answer), Refusal> {
+        let lease = self.leases.get(id).ok_or(Refusal::LeaseNotFound)?;
+        let mut transaction = self.store.begin();
+        for key in &lease.keys {
+            transaction.delete_range(&KeyRange::single(key));
+        }
+        let revision = transaction.revision();
+        let mut effects = key_effects(transaction);
+        effects.push(Effect::LeaseRevoked { id });
+        Ok((effects, Answer::Done { revision }))
+    }
+
+    fn evaluate_checkpoint(&self, request: &LeaseCheckpointRequest) -> Result<(Vec<Effect>, Answer), Refusal> {
+        let known = request.checkpoints.iter().filter(|checkpoint| self.leases.get(checkpoint.id).is_some());
+        let effects = known.map(|checkpoint| Effect::LeaseCheckpointed {
+            id: checkpoint.id,
+            remaining_ttl: checkpoint.remaining_ttl,
+        });
+        Ok((effects.collect(), Answer::Done { revision: self.store.revision() }))
+    }
+
+    /// Arming and disarming; neither NONE nor what is armed already changes anything (etcd-contract 42, 43).
+    fn evaluate_alarm(&self, request: &AlarmRequest) -> Result<(Vec<Effect>, Answer), Refusal> {
+        let kind = AlarmKind::from_number(request.alarm);
+        let alarm = kind.map(|kind| Alarm { member_id: request.member_id, kind });
+        let (effects, alarms) = match (AlarmAction::try_from(request.action), alarm) {
+            (Ok(AlarmAction::Get), _) => (Vec::new(), self.alarms.list(kind)),
+            (Ok(AlarmAction::Activate), Some(alarm)) => {
+                let new = !self.alarms.contains(alarm);
+                (new.then_some(Effect::AlarmRaised(alarm)).into_iter().collect(), vec![alarm])
+            }
+            (Ok(AlarmAction::Deactivate), Some(alarm)) if self.alarms.contains(alarm) => {
+                (vec![Effect::AlarmCleared(alarm)], vec![alarm])
+            }
+            (Ok(AlarmAction::Activate | AlarmAction::Deactivate), _) => (Vec::new(), Vec::new()),
+            (Err(_), _) => return Err(Refusal::UnknownAlarmAction),
+        };
+        Ok((effects, Answer::Alarm { revision: self.store.revision(), alarms }))
+    }
+
+    /// Key changes of one transaction stand together in a batch; they are installed together.
+    fn install_all(&mut self, effects: &[Effect]) {
+        let mut changes: Vec<Change> = Vec::new();
+        for effect in effects {
+            if let Effect::Key(change) = effect {
+                if changes.last().is_some_and(|last| last.revision.main != change.revision.main) {
+                    self.install_changes(&std::mem::take(&mut changes));
+                }
+                changes.push(change.clone());
+                continue;
+            }
+            self.install_changes(&std::mem::take(&mut changes));
+            self.install_other(effect);
+        }
+        self.install_changes(&changes);
+    }
+
+    fn install_changes(&mut self, changes: &[Change]) {
+        for change in changes {
+            let before = self.store.get(&change.key).map_or(0, |state| state.lease);
+            let after = match &change.kind {
+                ChangeKind::Put { lease, .. } => *lease,
+                ChangeKind::Delete => 0,
+            };
+            self.leases.reattach(&change.key, before, after);
+        }
+        self.store.install(changes);
+    }
+
+    fn install_other(&mut self, effect: &Effect) {
+        match effect {
+            Effect::Key(_) => unreachable!("key changes are installed together"),
+            Effect::Compaction { revision } => self.store.compact(*revision),
+            Effect::LeaseGranted { id, ttl } => {
+                let record = LeaseRecord { ttl: *ttl, ..LeaseRecord::default() };
+                self.store.system.set(Table::Lease, &id.to_be_bytes(), Some(record.encode(*id)));
+                self.leases.insert(*id, record);
+            }
+            Effect::LeaseRevoked { id } => {
+                self.store.system.set(Table::Lease, &id.to_be_bytes(), None);
+                self.leases.remove(*id);
+            }
+            Effect::LeaseCheckpointed { id, remaining_ttl } => {
+                if let Some(record) = self.leases.get_mut(*id) {
+                    record.remaining_ttl = *remaining_ttl;
+                    let bytes = record.encode(*id);
+                    self.store.system.set(Table::Lease, &id.to_be_bytes(), Some(bytes));
+                }
+            }
+            Effect::AlarmRaised(alarm) => {
+                self.store.system.set(Table::Alarm, &alarm.to_key(), Some(bytes::Bytes::new()));
+                self.alarms.set(*alarm, true);
+            }
+            Effect::AlarmCleared(alarm) => {
+                self.store.system.set(Table::Alarm, &alarm.to_key(), None);
+                self.alarms.set(*alarm, false);
+            }
+        }
+    }
+}
+
+fn key_effects(transaction: Transaction<'_>) -> Vec<Effect> {
+    transaction.finish().into_iter().map(Effect::Key).collect()
+}

@@ -1,0 +1,346 @@
+//! The store's latest state and its only writer. What it shows to readers is a [`View`].
+//!
+//! Invariants:
+//! * [`Store::install`] is the only way a key changes, and takes what a [`Transaction`] over this very state made.
+//! * Revisions ascend by one per installed transaction that changed something.
+//! * Between [`Store::freeze`] and [`Store::checkpointed`] (or [`Store::checkpoint_failed`]) at most one checkpoint runs.
+//! * What a compaction drops leaves the index at once per key, and the pages with the next checkpoint; no answer shows
+//!   how far it is.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::delta::{Delta, DeltaEntry, DeltaView};
+use super::key_index::{IndexRoot, KeyIndex, KeyState};
+use super::key_value::KeyValue;
+use super::key_range::KeyRange;
+use super::range::{Hit, RevisionError};
+use super::shard_map::{ShardId, ShardMap};
+use super::system::{System, SystemRecord};
+use super::transaction::{Change, ChangeKind, Transaction};
+use super::view::{Checkpointed, LogPosition, ShardView, View};
+use crate::revision::Revision;
+
+/// The revision of a store that nothing was written to (etcd-contract 1).
+pub const FIRST_REVISION: i64 = 1;
+
+/// Compact revision of a store that was never compacted (etcd-contract 13).
+pub const NEVER_COMPACTED: i64 = -1;
+
+/// What recovery hands to a new store.
+pub struct StoreState {
+    /// How keys are split.
+    pub shard_map: ShardMap,
+    /// One for each shard of the map.
+    pub shards: Vec<(KeyIndex, Checkpointed)>,
+    /// All tables.
+    pub system: System,
+    /// The store's revision.
+    pub revision: i64,
+    /// See [`View::compact_revision`].
+    pub compact_revision: i64,
+    /// The last applied entry.
+    pub applied: LogPosition,
+    /// The largest proposer time applied, ns since 1970.
+    pub time_unix_ns: i64,
+}
+
+/// The writer.
+pub struct Store {
+    shard_map: Arc<ShardMap>,
+    shards: Vec<Shard>,
+    /// Leases, alarms, members.
+    pub system: System,
+    /// The last applied entry; set by the one who applies.
+    pub applied: LogPosition,
+    /// The largest proposer time applied, ns since 1970.
+    pub time_unix_ns: i64,
+    revision: i64,
+    compact_revision: i64,
+    sweep: Option<Sweep>,
+    freezing: bool,
+}
+
+struct Shard {
+    index: KeyIndex,
+    delta: Delta,
+    frozen: DeltaView,
+    checkpointed: Checkpointed,
+    /// Dropped by compaction, not yet known to a checkpoint.
+    dead: Vec<Revision>,
+    /// Keys that compaction removed from the index, not yet known to a checkpoint.
+    removed_keys: Vec<Vec<u8>>,
+}
+
+/// The walk of a compaction over all indexes.
+struct Sweep {
+    at: i64,
+    shard: usize,
+    cursor: Option<Vec<u8>>,
+}
+
+/// A shard as a checkpoint sees it.
+pub struct FrozenShard {
+    /// Revisions to write.
+    pub frozen: DeltaView,
+    /// The index at the instant of the freeze.
+    pub index: IndexRoot,
+    /// Revisions to mark dead; those of `frozen` are among them.
+    pub dead: Vec<Revision>,
+    /// Keys that are gone.
+    pub removed_keys: Vec<Vec<u8>>,
+}
+
+/// Everything a checkpoint writes, at one log index.
+pub struct Frozen {
+    /// One for each shard.
+    pub shards: Vec<FrozenShard>,
+    /// Touched system records.
+    pub system: Vec<SystemRecord>,
+    /// The store's revision.
+    pub revision: i64,
+    /// See [`View::compact_revision`].
+    pub compact_revision: i64,
+    /// The last applied entry.
+    pub applied: LogPosition,
+    /// The largest proposer time applied, ns since 1970.
+    pub time_unix_ns: i64,
+}
+
+impl Store {
+    /// A store over what recovery found.
+    ///
+    /// # Panics
+    /// When the number of shards is not the map's.
+    pub fn new(state: StoreState) -> Self {
+        assert_eq!(state.shards.len(), state.shard_map.shards().len(), "one state for each shard of the map");
+        let shard = |(index, checkpointed)| Shard {
+            index,
+            delta: Delta::default(),
+            frozen: DeltaView::default(),
+            checkpointed,
+            dead: Vec::new(),
+            removed_keys: Vec::new(),
+        };
+        // A checkpoint may hold revisions that a sweep had dropped from memory only: sweeping again is harmless.
+        let resumed = (state.compact_revision > 0).then_some(Sweep { at: state.compact_revision, shard: 0, cursor: None });
+        Self {
+            shard_map: Arc::new(state.shard_map),
+            shards: state.shards.into_iter().map(shard).collect(),
+            system: state.system,
+            applied: state.applied,
+            time_unix_ns: state.time_unix_ns,
+            revision: state.revision,
+            compact_revision: state.compact_revision,
+            sweep: resumed,
+            freezing: false,
+        }
+    }
+
+    /// The store's revision.
+    pub fn revision(&self) -> i64 {
+        self.revision
+    }
+
+    /// See [`View::compact_revision`].
+    pub fn compact_revision(&self) -> i64 {
+        self.compact_revision
+    }
+
+    /// How keys are split.
+    pub fn shard_map(&self) -> &ShardMap {
+        &self.shard_map
+    }
+
+    /// A shard's index at head.
+    pub(super) fn index(&self, shard: ShardId) -> IndexRoot {
+        self.shards[shard.position()].index.root()
+    }
+
+    /// The live state of a key.
+    pub fn get(&self, key: &[u8]) -> Option<KeyState> {
+        self.shards[self.shard_map.shard_of(key).position()].index.get(key)
+    }
+
+    /// The newest stored revision of a key, a tombstone's too.
+    pub(super) fn newest_stored(&self, shard: ShardId, key: &[u8]) -> Option<Revision> {
+        self.shards[shard.position()].index.newest_stored(key)
+    }
+
+    /// A stored value if it needs no disk.
+    pub fn resident(&self, hit: Hit) -> Option<Bytes> {
+        let shard = &self.shards[hit.shard.position()];
+        let entry = shard.delta.view_ref().get(hit.revision).or_else(|| shard.frozen.get(hit.revision));
+        entry.map(|entry| entry.key_value.clone())
+    }
+
+    /// Visits the live keys of a range, shard by shard, ascending within each.
+    pub fn for_each_live(&self, range: &KeyRange, mut visit: impl FnMut(&[u8], KeyState)) {
+        for shard in self.shard_map.shards_of(range) {
+            self.shards[shard.position()].index.root().scan_states(range, |key, state| {
+                visit(key, state);
+                ControlFlow::Continue(())
+            });
+        }
+    }
+
+    /// All shards as they stand. Costs a few reference counts a shard.
+    pub fn head(&self) -> View {
+        let shard = |shard: &Shard| ShardView {
+            index: shard.index.root(),
+            delta: shard.delta.view(),
+            frozen: shard.frozen.clone(),
+            checkpointed: shard.checkpointed.clone(),
+        };
+        View {
+            shard_map: self.shard_map.clone(),
+            revision: self.revision,
+            compact_revision: self.compact_revision,
+            applied: self.applied,
+            shards: self.shards.iter().map(shard).collect(),
+        }
+    }
+
+    /// Begins a write transaction over the latest state.
+    pub fn begin(&self) -> Transaction<'_> {
+        Transaction::new(self)
+    }
+
+    /// Makes the changes of one transaction the latest state.
+    ///
+    /// # Panics
+    /// When they were not made over this state: their main revision must be the next, their subs 0, 1, 2 and on.
+    pub fn install(&mut self, changes: &[Change]) {
+        for (sub, change) in (0i64..).zip(changes) {
+            let expected = Revision::new(self.revision + 1, sub);
+            assert_eq!(change.revision, expected, "a change was made over another state");
+            let shard = &mut self.shards[change.shard.position()];
+            let (tombstone, key_value) = match &change.kind {
+                ChangeKind::Put { key_value, lease, .. } => {
+                    shard.index.put(&change.key, change.revision, *lease);
+                    (false, key_value.clone())
+                }
+                ChangeKind::Delete => {
+                    let deleted = shard.index.delete(&change.key, change.revision);
+                    assert!(deleted.is_some(), "a transaction deletes only live keys");
+                    (true, KeyValue { key: &change.key, ..KeyValue::default() }.encode())
+                }
+            };
+            let previous = change.previous;
+            shard.delta.append(DeltaEntry { revision: change.revision, tombstone, previous, key_value });
+        }
+        self.revision += i64::from(!changes.is_empty());
+    }
+
+    /// Checks whether a compaction at `revision` is allowed (etcd-contract 13).
+    ///
+    /// # Errors
+    /// [`RevisionError`] when it is not above the last one or above the store's revision.
+    pub fn compactable(&self, revision: i64) -> Result<(), RevisionError> {
+        if revision <= self.compact_revision {
+            return Err(RevisionError::Compacted);
+        }
+        if revision > self.revision {
+            return Err(RevisionError::Future);
+        }
+        Ok(())
+    }
+
+    /// Makes revisions below `revision` unreadable at once; [`Self::sweep`] drops what they held.
+    ///
+    /// # Panics
+    /// When [`Self::compactable`] would refuse it.
+    pub fn compact(&mut self, revision: i64) {
+        assert!(self.compactable(revision).is_ok(), "compaction at {revision} was not checked");
+        self.compact_revision = revision;
+        self.sweep = Some(Sweep { at: revision, shard: 0, cursor: None });
+    }
+
+    /// Whether a compaction still has keys to visit.
+    pub fn is_sweeping(&self) -> bool {
+        self.sweep.is_some()
+    }
+
+    /// Drops superseded revisions in about `leaves` index leaves; gives how many were dropped.
+    pub fn sweep(&mut self, leaves: usize) -> usize {
+        let Some(sweep) = &mut self.sweep else { return 0 };
+        let shard = &mut self.shards[sweep.shard];
+        let step = shard.index.compact_step(sweep.at, sweep.cursor.take(), leaves);
+        let dropped = step.dropped.len();
+        shard.dead.extend(step.dropped);
+        shard.removed_keys.extend(step.removed_keys);
+        sweep.cursor = step.next;
+        if sweep.cursor.is_none() {
+            sweep.shard += 1;
+        }
+        if sweep.shard == self.shards.len() {
+            self.sweep = None;
+        }
+        dropped
+    }
+
+    /// Bytes of all deltas: what a checkpoint would free.
+    pub fn delta_bytes(&self) -> usize {
+        self.shards.iter().map(|shard| shard.delta.view_ref().bytes()).sum()
+    }
+
+    /// Revisions in all deltas that no checkpoint has begun to write.
+    pub fn delta_entries(&self) -> usize {
+        self.shards.iter().map(|shard| shard.delta.view_ref().len()).sum()
+    }
+
+    /// Takes what a checkpoint writes. Costs nothing that grows with the data.
+    ///
+    /// # Panics
+    /// When one is running already.
+    pub fn freeze(&mut self) -> Frozen {
+        assert!(!self.freezing, "one checkpoint at a time");
+        self.freezing = true;
+        let shards = self.shards.iter_mut().map(|shard| {
+            shard.frozen = shard.delta.freeze();
+            FrozenShard {
+                frozen: shard.frozen.clone(),
+                index: shard.index.root(),
+                dead: std::mem::take(&mut shard.dead),
+                removed_keys: std::mem::take(&mut shard.removed_keys),
+            }
+        });
+        Frozen {
+            shards: shards.collect(),
+            system: self.system.take_touched(),
+            revision: self.revision,
+            compact_revision: self.compact_revision,
+            applied: self.applied,
+            time_unix_ns: self.time_unix_ns,
+        }
+    }
+
+    /// The frozen revisions are in pages now: reads go there from the next View on.
+    pub fn checkpointed(&mut self, shards: Vec<Checkpointed>) {
+        assert!(self.freezing, "no checkpoint runs");
+        assert_eq!(shards.len(), self.shards.len(), "a checkpoint covers all shards");
+        self.freezing = false;
+        for (shard, checkpointed) in self.shards.iter_mut().zip(shards) {
+            shard.checkpointed = checkpointed;
+            shard.frozen = DeltaView::default();
+        }
+    }
+
+    /// The checkpoint of `frozen` was abandoned: all of it belongs to the next one.
+    pub fn checkpoint_failed(&mut self, frozen: Frozen) {
+        assert!(self.freezing, "no checkpoint runs");
+        self.freezing = false;
+        self.system.touch_again(&frozen.system);
+        for (shard, given_back) in self.shards.iter_mut().zip(frozen.shards) {
+            let mut delta = Delta::default();
+            let newer = shard.delta.freeze();
+            given_back.frozen.iter().chain(newer.iter()).for_each(|entry| delta.append(entry.clone()));
+            shard.delta = delta;
+            shard.frozen = DeltaView::default();
+            shard.dead.splice(..0, given_back.dead);
+            shard.removed_keys.splice(..0, given_back.removed_keys);
+        }
+    }
+}

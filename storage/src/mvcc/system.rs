@@ -1,0 +1,117 @@
+//! State that is no key: leases, alarms, members, authorization, settings. Small, in memory, checkpointed with the
+//! shards at the same log index.
+//!
+//! Records are opaque here; who owns a table knows its form. What a checkpoint must write is what was touched since
+//! the last one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+
+/// A table of [`System`]. Numbers are part of the disk format and are never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Table {
+    /// Lease id, 8 bytes big-endian, to `leasepb.Lease`.
+    Lease = 1,
+    /// Encoded `AlarmMember` to nothing, as in etcd.
+    Alarm = 2,
+    /// Member id, 8 bytes big-endian, to the member's attributes.
+    Member = 3,
+    /// Settings of the cluster by name.
+    Cluster = 4,
+}
+
+impl Table {
+    const ALL: [Table; 4] = [Table::Lease, Table::Alarm, Table::Member, Table::Cluster];
+
+    fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|table| *table as u8 == number)
+    }
+}
+
+/// All tables.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct System {
+    records: BTreeMap<(Table, Bytes), Bytes>,
+    touched: BTreeSet<(Table, Bytes)>,
+}
+
+/// A record as a checkpoint writes it: table number and key, and the value unless it was removed.
+pub type SystemRecord = (Vec<u8>, Option<Bytes>);
+
+impl System {
+    /// Sets a record, or removes it with `None`.
+    pub fn set(&mut self, table: Table, key: &[u8], value: Option<Bytes>) {
+        let place = (table, Bytes::copy_from_slice(key));
+        self.touched.insert(place.clone());
+        match value {
+            Some(value) => drop(self.records.insert(place, value)),
+            None => drop(self.records.remove(&place)),
+        }
+    }
+
+    /// One record.
+    pub fn get(&self, table: Table, key: &[u8]) -> Option<&Bytes> {
+        self.records.get(&(table, Bytes::copy_from_slice(key)))
+    }
+
+    /// The records of a table in key order.
+    pub fn table(&self, table: Table) -> impl Iterator<Item = (&Bytes, &Bytes)> {
+        let records = self.records.range((table, Bytes::new())..);
+        records.take_while(move |((of, _), _)| *of == table).map(|((_, key), value)| (key, value))
+    }
+
+    /// What changed since the last call, in order, for a checkpoint.
+    pub fn take_touched(&mut self) -> Vec<SystemRecord> {
+        let touched = std::mem::take(&mut self.touched);
+        let record = |place: (Table, Bytes)| {
+            let value = self.records.get(&place).cloned();
+            ([&[place.0 as u8], &place.1[..]].concat(), value)
+        };
+        touched.into_iter().map(record).collect()
+    }
+
+    /// Gives back what [`Self::take_touched`] took, after a checkpoint failed.
+    pub fn touch_again(&mut self, records: &[SystemRecord]) {
+        self.touched.extend(records.iter().filter_map(|(key, _)| split_key(key)));
+    }
+
+    /// Puts a record back as a checkpoint wrote it; gives `false` for a key of no known table.
+    pub fn restore(&mut self, key: &[u8], value: Bytes) -> bool {
+        let place = split_key(key);
+        place.map(|place| self.records.insert(place, value)).is_some()
+    }
+}
+
+fn split_key(key: &[u8]) -> Option<(Table, Bytes)> {
+    let (number, key) = key.split_first()?;
+    Some((Table::from_number(*number)?, Bytes::copy_from_slice(key)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn touched_records_restore_the_tables() {
+        let mut system = System::default();
+        system.set(Table::Lease, b"1", Some(Bytes::from_static(b"x")));
+        system.set(Table::Alarm, b"2", Some(Bytes::new()));
+        system.set(Table::Alarm, b"2", None);
+        let touched = system.take_touched();
+        assert_eq!(touched.len(), 2);
+        assert!(system.take_touched().is_empty());
+        let mut restored = System::default();
+        for (key, value) in &touched {
+            if let Some(value) = value {
+                assert!(restored.restore(key, value.clone()));
+            }
+        }
+        assert_eq!(restored, system);
+        assert_eq!(system.table(Table::Lease).count(), 1);
+        system.touch_again(&touched);
+        assert_eq!(system.take_touched(), touched);
+        assert!(!restored.restore(&[99], Bytes::new()));
+    }
+}

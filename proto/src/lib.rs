@@ -1,1 +1,67 @@
-//! The wire.
+//! The wire: the services of etcd 3.7 with its names and numbers, and our own versioned formats of log and effects.
+//! Generated code only; the `.proto` files beside this folder are the source and say what each field means.
+//!
+//! - Clients are generated, servers are not: the server binds its handlers itself.
+//! - Every `bytes` field is a [`bytes::Bytes`], so decoding from `Bytes` slices the buffer instead of copying it. Whoever
+//!   keeps such a field beyond the request keeps the whole buffer alive.
+//! - Generated decoding drops what it does not know: a `oneof` of a newer release reads as `None`, which readers of
+//!   [`log`] and [`effects`] must refuse, and an enum field is a plain number.
+
+pub use basalt::effects::v1 as effects;
+pub use basalt::log::v1 as log;
+pub use grpc::health::v1 as health;
+
+/// All `.proto` files of this crate as an encoded `google.protobuf.FileDescriptorSet`: names, numbers, services.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+// Generated code refers to other packages by relative path, so the modules nest as the packages do.
+macro_rules! packages {
+    ($($(#[$attribute:meta])* $module:ident = $package:literal;)*) => {
+        $($(#[$attribute])*
+        #[allow(missing_docs)]
+        pub mod $module {
+            include!(concat!(env!("OUT_DIR"), "/", $package, ".rs"));
+        })*
+    };
+}
+
+packages! {
+    /// The services KV, Watch, Lease, Cluster, Maintenance and Auth.
+    etcdserverpb = "etcdserverpb";
+    /// Keys and events.
+    mvccpb = "mvccpb";
+    /// Users, roles and permissions as stored.
+    authpb = "authpb";
+    /// Leases as a snapshot holds them.
+    leasepb = "leasepb";
+    /// Members as stored.
+    membershippb = "membershippb";
+    /// The service Lock.
+    v3lockpb = "v3lockpb";
+    /// The service Election.
+    v3electionpb = "v3electionpb";
+}
+
+mod basalt {
+    pub mod log {
+        packages! {
+            /// What stands in the Raft log.
+            v1 = "basalt.log.v1";
+        }
+    }
+    pub mod effects {
+        packages! {
+            /// What apply changed.
+            v1 = "basalt.effects.v1";
+        }
+    }
+}
+
+mod grpc {
+    pub mod health {
+        packages! {
+            /// The standard health service.
+            v1 = "grpc.health.v1";
+        }
+    }
+}

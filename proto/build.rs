@@ -1,0 +1,46 @@
+//! Compiles the `.proto` files of this folder with protox: building needs no protoc.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::{env, fs};
+
+use protox::prost::Message;
+
+/// Imports bring in the rest.
+const FILES: &[&str] = &[
+    "etcd/etcdserverpb/auth.proto",
+    "etcd/etcdserverpb/cluster.proto",
+    "etcd/etcdserverpb/kv.proto",
+    "etcd/etcdserverpb/lease.proto",
+    "etcd/etcdserverpb/maintenance.proto",
+    "etcd/etcdserverpb/watch.proto",
+    "etcd/leasepb/lease.proto",
+    "etcd/membershippb/membership.proto",
+    "etcd/v3electionpb/v3election.proto",
+    "etcd/v3lockpb/v3lock.proto",
+    "grpc/health/v1/health.proto",
+    "basalt/effects/v1/effects.proto",
+    "basalt/log/v1/log.proto",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    for folder in ["etcd", "grpc", "basalt"] {
+        println!("cargo:rerun-if-changed={folder}");
+    }
+    let mut described = protox::compile(FILES, ["."])?;
+
+    let mut published = described.clone();
+    for file in &mut published.file {
+        file.source_code_info = None;
+    }
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    fs::write(out.join("descriptors.bin"), published.encode_to_vec())?;
+
+    // Rust names only: `peerURLs` would become `peer_ur_ls`. The published descriptors keep etcd's spelling.
+    let messages = described.file.iter_mut().flat_map(|file| &mut file.message_type);
+    for field in messages.flat_map(|message| &mut message.field) {
+        field.name = Some(field.name().replace("URLs", "_urls"));
+    }
+    tonic_prost_build::configure().build_server(false).bytes(".").compile_fds(described)?;
+    Ok(())
+}

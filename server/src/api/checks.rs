@@ -1,0 +1,204 @@
+//! What is refused before it reaches the log (etcd `server/etcdserver/api/v3rpc/key.go`).
+
+use std::collections::HashSet;
+
+use basalt_proto::etcdserverpb::request_op::Request;
+use basalt_proto::etcdserverpb::{DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, range_request};
+use basalt_storage::mvcc::key_range::{KeyRange, RangeEnd};
+use bytes::Bytes;
+
+use super::status::{self, Code, Status};
+
+/// Checks a range.
+///
+/// # Errors
+/// etcd's; unknown sort options are refused since 3.6 (etcd-contract 15).
+pub fn check_range(request: &RangeRequest) -> Result<(), Status> {
+    if request.key.is_empty() {
+        return Err(status::empty_key());
+    }
+    let order = range_request::SortOrder::try_from(request.sort_order);
+    let target = range_request::SortTarget::try_from(request.sort_target);
+    if order.is_err() || target.is_err() {
+        return Err(status::invalid_sort_option());
+    }
+    Ok(())
+}
+
+/// Checks a streamed range: natural order and no filters. etcd lets a target without an order pass and then repeats
+/// keys; we refuse it (etcd-contract 18).
+///
+/// # Errors
+/// As [`check_range`], and Unimplemented.
+pub fn check_range_stream(request: &RangeRequest) -> Result<(), Status> {
+    check_range(request)?;
+    let by_key = request.sort_target() == range_request::SortTarget::Key;
+    if !by_key || request.sort_order() == range_request::SortOrder::Descend {
+        return Err(Status::new(Code::Unimplemented, "RangeStream does not support custom sort orders"));
+    }
+    let filters = [
+        request.min_mod_revision,
+        request.max_mod_revision,
+        request.min_create_revision,
+        request.max_create_revision,
+    ];
+    if filters.iter().any(|filter| *filter != 0) {
+        return Err(Status::new(Code::Unimplemented, "RangeStream does not support revision filters"));
+    }
+    Ok(())
+}
+
+/// Checks a put (etcd-contract 19).
+///
+/// # Errors
+/// etcd's.
+pub fn check_put(request: &PutRequest) -> Result<(), Status> {
+    if request.key.is_empty() {
+        return Err(status::empty_key());
+    }
+    if request.ignore_value && !request.value.is_empty() {
+        return Err(status::value_provided());
+    }
+    if request.ignore_lease && request.lease != 0 {
+        return Err(status::lease_provided());
+    }
+    Ok(())
+}
+
+/// Checks a delete.
+///
+/// # Errors
+/// etcd's.
+pub fn check_delete_range(request: &DeleteRangeRequest) -> Result<(), Status> {
+    if request.key.is_empty() { Err(status::empty_key()) } else { Ok(()) }
+}
+
+/// Checks a transaction: its operations, their number (etcd-contract 5), and that no key is written twice
+/// (etcd-contract 4).
+///
+/// # Errors
+/// etcd's.
+pub fn check_txn(request: &TxnRequest, operations_max: usize) -> Result<(), Status> {
+    check_operations(request, operations_max)?;
+    written(&request.success)?;
+    written(&request.failure)?;
+    Ok(())
+}
+
+/// A nested transaction has the budget that its parent left, so nesting is bounded by it too.
+fn check_operations(request: &TxnRequest, operations_max: usize) -> Result<(), Status> {
+    let operations = request.compare.len().max(request.success.len()).max(request.failure.len());
+    let Some(budget) = operations_max.checked_sub(operations) else { return Err(status::too_many_ops()) };
+    if request.compare.iter().any(|compare| compare.key.is_empty()) {
+        return Err(status::empty_key());
+    }
+    request.success.iter().chain(&request.failure).try_for_each(|op| match &op.request {
+        Some(Request::RequestRange(range)) => check_range(range),
+        Some(Request::RequestPut(put)) => check_put(put),
+        Some(Request::RequestDeleteRange(delete)) => check_delete_range(delete),
+        Some(Request::RequestTxn(nested)) => check_operations(nested, budget),
+        None => Err(status::key_not_found()),
+    })
+}
+
+/// What a branch writes.
+#[derive(Default)]
+struct Written {
+    puts: HashSet<Bytes>,
+    deletes: Vec<KeyRange>,
+}
+
+impl Written {
+    fn put(&mut self, key: &Bytes) -> Result<(), Status> {
+        let clashes = self.deletes.iter().any(|range| range.contains(key));
+        if clashes || !self.puts.insert(key.clone()) { Err(status::duplicate_key()) } else { Ok(()) }
+    }
+}
+
+/// Collects what a branch writes and refuses overlaps: deletes of this level first, then nested transactions, whose two
+/// branches exclude each other, then this level's puts (etcd `checkIntervals`).
+fn written(branch: &[RequestOp]) -> Result<Written, Status> {
+    let mut all = Written::default();
+    for op in branch {
+        if let Some(Request::RequestDeleteRange(delete)) = &op.request {
+            all.deletes.push(deleted_range(delete));
+        }
+    }
+    for op in branch {
+        let Some(Request::RequestTxn(nested)) = &op.request else { continue };
+        let (then, otherwise) = (written(&nested.success)?, written(&nested.failure)?);
+        then.puts.iter().try_for_each(|key| all.put(key))?;
+        for key in &otherwise.puts {
+            if then.puts.contains(key) {
+                continue;
+            }
+            all.put(key)?;
+        }
+        all.deletes.extend(then.deletes.into_iter().chain(otherwise.deletes));
+    }
+    for op in branch {
+        if let Some(Request::RequestPut(put)) = &op.request {
+            all.put(&put.key)?;
+        }
+    }
+    Ok(all)
+}
+
+/// The interval that etcd compares puts with: an end of one zero byte means what it says there, a key below every other
+/// but the empty one, so that a delete of all keys from some key on overlaps no put.
+fn deleted_range(delete: &DeleteRangeRequest) -> KeyRange {
+    let end = if delete.range_end.is_empty() { RangeEnd::Single } else { RangeEnd::Before(delete.range_end.to_vec()) };
+    KeyRange { start: delete.key.to_vec(), end }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(key: &'static str) -> RequestOp {
+        let put = PutRequest { key: key.into(), ..PutRequest::default() };
+        RequestOp { request: Some(Request::RequestPut(put)) }
+    }
+
+    fn delete(key: &'static str, range_end: &'static str) -> RequestOp {
+        let delete =
+            DeleteRangeRequest { key: key.into(), range_end: range_end.into(), ..DeleteRangeRequest::default() };
+        RequestOp { request: Some(Request::RequestDeleteRange(delete)) }
+    }
+
+    fn txn(success: Vec<RequestOp>, failure: Vec<RequestOp>) -> TxnRequest {
+        TxnRequest { compare: Vec::new(), success, failure }
+    }
+
+    fn nested(success: Vec<RequestOp>, failure: Vec<RequestOp>) -> RequestOp {
+        RequestOp { request: Some(Request::RequestTxn(txn(success, failure))) }
+    }
+
+    #[test]
+    fn overlaps_as_etcd_contract_4_lists_them() {
+        let duplicate = Err(status::duplicate_key());
+        assert_eq!(check_txn(&txn(vec![put("a"), put("a")], vec![]), 128), duplicate);
+        assert_eq!(check_txn(&txn(vec![], vec![put("a"), put("a")]), 128), duplicate);
+        assert_eq!(check_txn(&txn(vec![put("b"), delete("a", "c")], vec![]), 128), duplicate);
+        assert_eq!(check_txn(&txn(vec![delete("a", "c"), delete("b", "d")], vec![]), 128), Ok(()));
+        assert_eq!(check_txn(&txn(vec![put("a")], vec![put("a")]), 128), Ok(()));
+        assert_eq!(check_txn(&txn(vec![nested(vec![put("a")], vec![put("a")])], vec![]), 128), Ok(()));
+        assert_eq!(check_txn(&txn(vec![put("a"), nested(vec![put("a")], vec![])], vec![]), 128), duplicate);
+        assert_eq!(check_txn(&txn(vec![nested(vec![], vec![delete("a", "")]), put("a")], vec![]), 128), duplicate);
+    }
+
+    #[test]
+    fn operations_share_one_budget_over_levels() {
+        let many = |n: usize| (0..n).map(|_| delete("a", "")).collect::<Vec<_>>();
+        assert_eq!(check_txn(&txn(many(128), vec![]), 128), Ok(()));
+        assert_eq!(check_txn(&txn(many(129), vec![]), 128), Err(status::too_many_ops()));
+        assert_eq!(check_txn(&txn(vec![nested(many(127), vec![])], vec![]), 128), Ok(()));
+        assert_eq!(check_txn(&txn(vec![nested(many(128), vec![])], vec![]), 128), Err(status::too_many_ops()));
+    }
+
+    #[test]
+    fn an_operation_without_content_is_refused() {
+        assert_eq!(check_txn(&txn(vec![RequestOp { request: None }], vec![]), 128), Err(status::key_not_found()));
+        assert_eq!(check_txn(&txn(vec![], vec![]), 128), Ok(()));
+    }
+}

@@ -1,0 +1,131 @@
+//! A protobuf message in pieces: small fields gather in buffers of their own, stored values are handed through as they
+//! are. What goes to the socket is never one contiguous copy (DESIGN D3, D7).
+
+use basalt_storage::mvcc::key_value::{put_varint, varint_len};
+use bytes::{BufMut, Bytes, BytesMut};
+use prost::Message;
+
+/// Slices below this are copied into the gathering buffer: a piece of its own costs more than the copy.
+const SHARED_BYTES_MIN: usize = 1024;
+
+/// Pieces of one message, in order.
+#[derive(Debug, Default)]
+pub struct Chunks {
+    pieces: Vec<Bytes>,
+    tail: BytesMut,
+    length: usize,
+}
+
+impl Chunks {
+    /// A whole message, encoded at once: for answers without stored values.
+    pub fn of(message: &impl Message) -> Self {
+        let mut chunks = Self::default();
+        chunks.append(message);
+        chunks
+    }
+
+    /// Bytes in all pieces.
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// Appends the fields of `message`.
+    pub fn append(&mut self, message: &impl Message) {
+        let length = message.encoded_len();
+        self.tail.reserve(length);
+        message.encode_raw(&mut self.tail);
+        self.length += length;
+    }
+
+    /// Appends a number field, unless it is 0.
+    pub fn number(&mut self, field: u32, n: u64) {
+        if n != 0 {
+            self.varint(u64::from(field) << 3);
+            self.varint(n);
+        }
+    }
+
+    /// Appends a length-delimited field that holds stored bytes.
+    pub fn shared(&mut self, field: u32, bytes: &Bytes) {
+        self.prefix(field, bytes.len());
+        self.length += bytes.len();
+        if bytes.len() < SHARED_BYTES_MIN {
+            self.tail.put_slice(bytes);
+        } else {
+            self.seal();
+            self.pieces.push(bytes.clone());
+        }
+    }
+
+    /// Appends a length-delimited field that holds another message.
+    pub fn nested(&mut self, field: u32, message: Chunks) {
+        self.prefix(field, message.length);
+        self.extend(message);
+    }
+
+    /// The pieces, ready to send.
+    pub fn into_pieces(mut self) -> Vec<Bytes> {
+        self.seal();
+        self.pieces
+    }
+
+    fn extend(&mut self, other: Chunks) {
+        self.length += other.length;
+        if other.pieces.is_empty() {
+            self.tail.put_slice(&other.tail);
+            return;
+        }
+        self.seal();
+        self.pieces.extend(other.pieces);
+        self.tail = other.tail;
+    }
+
+    fn prefix(&mut self, field: u32, length: usize) {
+        self.varint(u64::from(field) << 3 | 2);
+        self.varint(length as u64);
+    }
+
+    fn varint(&mut self, n: u64) {
+        put_varint(&mut self.tail, n);
+        self.length += varint_len(n);
+    }
+
+    fn seal(&mut self) {
+        if !self.tail.is_empty() {
+            self.pieces.push(self.tail.split().freeze());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use basalt_proto::etcdserverpb::{RangeResponse, ResponseHeader};
+    use basalt_proto::mvccpb::KeyValue;
+
+    use super::*;
+
+    #[test]
+    fn pieces_join_to_the_message_that_prost_writes() {
+        let header = ResponseHeader { revision: 7, ..ResponseHeader::default() };
+        let kvs = [10usize, 5000, 3].map(|length| KeyValue {
+            key: Bytes::from_static(b"k"),
+            value: vec![b'v'; length].into(),
+            ..KeyValue::default()
+        });
+        let expected = RangeResponse { header: Some(header.clone()), kvs: kvs.to_vec(), more: true, count: 300 };
+        let mut chunks = Chunks::default();
+        chunks.nested(1, Chunks::of(&header));
+        for kv in &kvs {
+            chunks.shared(2, &kv.encode_to_vec().into());
+        }
+        chunks.number(3, 1);
+        chunks.number(4, 300);
+        assert_eq!(chunks.len(), expected.encoded_len());
+        assert_eq!(chunks.into_pieces().concat(), expected.encode_to_vec());
+    }
+}

@@ -1,0 +1,153 @@
+//! The only place that knows etcd's error codes and texts (etcd-contract 3.0). clientv3 matches by text, so both are
+//! exact.
+
+use crate::apply::answer::Refusal;
+use crate::node::handle::Unavailable;
+
+/// gRPC status codes by their numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+#[allow(missing_docs)] // the names are gRPC's
+pub enum Code {
+    Ok = 0,
+    Canceled = 1,
+    Unknown = 2,
+    InvalidArgument = 3,
+    DeadlineExceeded = 4,
+    NotFound = 5,
+    PermissionDenied = 7,
+    ResourceExhausted = 8,
+    FailedPrecondition = 9,
+    OutOfRange = 11,
+    Unimplemented = 12,
+    Internal = 13,
+    Unavailable = 14,
+    DataLoss = 15,
+    Unauthenticated = 16,
+}
+
+impl Code {
+    /// gRPC's word for it, as metrics label it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Code::Ok => "OK",
+            Code::Canceled => "Canceled",
+            Code::Unknown => "Unknown",
+            Code::InvalidArgument => "InvalidArgument",
+            Code::DeadlineExceeded => "DeadlineExceeded",
+            Code::NotFound => "NotFound",
+            Code::PermissionDenied => "PermissionDenied",
+            Code::ResourceExhausted => "ResourceExhausted",
+            Code::FailedPrecondition => "FailedPrecondition",
+            Code::OutOfRange => "OutOfRange",
+            Code::Unimplemented => "Unimplemented",
+            Code::Internal => "Internal",
+            Code::Unavailable => "Unavailable",
+            Code::DataLoss => "DataLoss",
+            Code::Unauthenticated => "Unauthenticated",
+        }
+    }
+}
+
+/// Why a call failed, as the client sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// The code.
+    pub code: Code,
+    /// The text.
+    pub message: String,
+}
+
+impl Status {
+    /// A status.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+
+    /// One of ours: served by a later release.
+    pub fn not_available(what: &str) -> Self {
+        Self::new(Code::Unimplemented, format!("{what} is not available yet"))
+    }
+}
+
+macro_rules! statuses {
+    ($($(#[$doc:meta])* $name:ident = $code:ident, $text:literal;)*) => {
+        $($(#[$doc])* pub fn $name() -> Status { Status::new(Code::$code, $text) })*
+    };
+}
+
+statuses! {
+    /// A request without a key.
+    empty_key = InvalidArgument, "etcdserver: key is not provided";
+    /// An operation without content, or a put that keeps what is not there.
+    key_not_found = InvalidArgument, "etcdserver: key not found";
+    /// A value beside `ignore_value`.
+    value_provided = InvalidArgument, "etcdserver: value is provided";
+    /// A lease beside `ignore_lease`.
+    lease_provided = InvalidArgument, "etcdserver: lease is provided";
+    /// Above `--max-txn-ops`.
+    too_many_ops = InvalidArgument, "etcdserver: too many operations in txn request";
+    /// Two puts of a key, or a put inside a deleted range.
+    duplicate_key = InvalidArgument, "etcdserver: duplicate key given in txn request";
+    /// A sort enum that is none.
+    invalid_sort_option = InvalidArgument, "etcdserver: invalid sort option";
+    /// Above `--max-request-bytes`.
+    request_too_large = InvalidArgument, "etcdserver: request is too large";
+    /// Below the compact revision.
+    compacted = OutOfRange, "etcdserver: mvcc: required revision has been compacted";
+    /// Above the store's revision.
+    future_revision = OutOfRange, "etcdserver: mvcc: required revision is a future revision";
+    /// Above the longest lease.
+    lease_ttl_too_large = OutOfRange, "etcdserver: too large lease TTL";
+    /// The quota is used up.
+    no_space = ResourceExhausted, "etcdserver: mvcc: database space exceeded";
+    /// Too many entries committed and not applied. etcd's map misses this error, so it reaches clients as Unknown
+    /// (etcd-contract 41).
+    too_many_requests = Unknown, "etcdserver: too many requests";
+    /// No such lease.
+    lease_not_found = NotFound, "etcdserver: requested lease not found";
+    /// A lease of that id exists.
+    lease_exists = FailedPrecondition, "etcdserver: lease already exists";
+    /// No such member.
+    member_not_found = NotFound, "etcdserver: member not found";
+    /// The CORRUPT alarm is armed.
+    corrupt = DataLoss, "etcdserver: corrupt cluster";
+    /// The server is going down.
+    stopped = Unavailable, "etcdserver: server stopped";
+    /// A call took longer than it may.
+    timed_out = Unavailable, "etcdserver: request timed out";
+    /// Nobody leads.
+    no_leader = Unavailable, "etcdserver: no leader";
+    /// Of auth calls while it is off.
+    auth_not_enabled = FailedPrecondition, "etcdserver: authentication is not enabled";
+}
+
+impl From<Refusal> for Status {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::KeyNotFound => key_not_found(),
+            Refusal::LeaseNotFound => lease_not_found(),
+            Refusal::LeaseExists => lease_exists(),
+            Refusal::LeaseTtlTooLarge => lease_ttl_too_large(),
+            Refusal::Compacted => compacted(),
+            Refusal::FutureRevision => future_revision(),
+            Refusal::NoSpace => no_space(),
+            Refusal::Corrupt => corrupt(),
+            Refusal::UnknownAlarmAction => Status::new(Code::InvalidArgument, "basalt: unknown alarm action"),
+            Refusal::UnknownRequest => Status::new(Code::Internal, "basalt: the log holds a request of a newer release"),
+        }
+    }
+}
+
+impl From<Unavailable> for Status {
+    fn from(error: Unavailable) -> Self {
+        match error {
+            Unavailable::Stopped => stopped(),
+            Unavailable::TimedOut => timed_out(),
+            Unavailable::TooManyRequests => too_many_requests(),
+            Unavailable::TooLarge => request_too_large(),
+            Unavailable::Damaged => Status::new(Code::DataLoss, "basalt: stored data is damaged; see the server's log"),
+            Unavailable::Refused(refusal) => refusal.into(),
+        }
+    }
+}

@@ -13,6 +13,7 @@
 //!
 //! It does not know leases, requests, authorization or Raft; [`system`] keeps their records without reading them.
 
+pub mod key_index;
 pub mod key_range;
 pub mod key_value;
 pub mod shard_map;

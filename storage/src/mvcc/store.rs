@@ -155,8 +155,8 @@ impl Store {
     }
 
     /// A shard's index at head.
-    pub(super) fn index(&self, shard: ShardId) -> IndexRoot {
-        self.shards[shard.position()].index.root()
+    pub(super) fn index(&self, shard: ShardId) -> &IndexRoot {
+        self.shards[shard.position()].index.head()
     }
 
     /// The live state of a key.
@@ -179,7 +179,8 @@ impl Store {
     /// Visits the live keys of a range, shard by shard, ascending within each.
     pub fn for_each_live(&self, range: &KeyRange, mut visit: impl FnMut(&[u8], KeyState)) {
         for shard in self.shard_map.shards_of(range) {
-            self.shards[shard.position()].index.root().scan_states(range, |key, state| {
+            let index = self.shards[shard.position()].index.head();
+            let _: ControlFlow<()> = index.scan_head(range, |key, state| {
                 visit(key, state);
                 ControlFlow::Continue(())
             });

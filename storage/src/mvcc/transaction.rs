@@ -164,7 +164,7 @@ impl<'a> Transaction<'a> {
         }
         let mut live = BTreeMap::new();
         for shard in self.store.shard_map().shards_of(range) {
-            self.store.index(shard).scan(range, 0, |key, revision| {
+            let _: ControlFlow<()> = self.store.index(shard).scan(range, 0, |key, revision| {
                 live.insert(Bytes::copy_from_slice(key), Hit { shard, revision });
                 ControlFlow::Continue(())
             });

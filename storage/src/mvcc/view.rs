@@ -122,7 +122,7 @@ impl View {
 
     fn hits_of_shard(&self, shard: ShardId, query: &RangeQuery, at: i64, hits_max: usize) -> Vec<Hit> {
         let mut hits = Vec::new();
-        self.shard(shard).index.scan(&query.range, at, |_, revision| {
+        let _: ControlFlow<()> = self.shard(shard).index.scan(&query.range, at, |_, revision| {
             hits.push(Hit { shard, revision });
             if hits.len() >= hits_max { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
@@ -134,7 +134,7 @@ impl View {
         let mut found: Vec<(Box<[u8]>, Hit)> = Vec::new();
         for shard in shards {
             let before = found.len();
-            self.shard(*shard).index.scan(&query.range, at, |key, revision| {
+            let _: ControlFlow<()> = self.shard(*shard).index.scan(&query.range, at, |key, revision| {
                 found.push((key.into(), Hit { shard: *shard, revision }));
                 if found.len() - before >= hits_max { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             });

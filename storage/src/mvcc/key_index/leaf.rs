@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::revision::Revision;
 
+use super::writer::CompactStep;
 use super::packed_keys::PackedKeys;
 use super::past::{Chunk, Past, kept, put_past};
 use super::record::{Head, KeyState, Record};
@@ -193,11 +194,11 @@ impl Leaf {
         self.refresh();
     }
 
-    /// Drops what a compaction at `at` drops; appends the dropped revisions.
-    pub(super) fn compact(&mut self, compact_at: i64, dropped: &mut Vec<Revision>) {
+    /// Drops what a compaction at `at` drops; appends the dropped revisions and the removed keys.
+    pub(super) fn compact(&mut self, compact_at: i64, step: &mut CompactStep) {
         let mut at = 0;
         while at < self.len() {
-            at += usize::from(self.compact_entry(at, compact_at, dropped));
+            at += usize::from(self.compact_entry(at, compact_at, step));
         }
         self.seal();
     }
@@ -211,7 +212,8 @@ impl Leaf {
     }
 
     /// Returns whether the entry is still there.
-    fn compact_entry(&mut self, at: usize, compact_at: i64, dropped: &mut Vec<Revision>) -> bool {
+    fn compact_entry(&mut self, at: usize, compact_at: i64, step: &mut CompactStep) -> bool {
+        let dropped = &mut step.dropped;
         let entry = self.entry(at);
         let Some(limit) = entry.drop_limit(compact_at) else { return true };
         let dropped_before = dropped.len();
@@ -221,6 +223,7 @@ impl Leaf {
         }
         let head = entry.record.head;
         if head.revision() < limit {
+            step.removed_keys.push(self.keys.key(at));
             self.remove(at);
             return false;
         }

@@ -7,6 +7,7 @@ use crate::revision::Revision;
 
 use super::inner::Inner;
 use super::leaf::{Change, Entry, LEAF_BYTES_MAX, LEAF_KEYS_MAX, Leaf, Written};
+use super::writer::CompactStep;
 use super::packed_keys::common_prefix;
 use super::summary::Summary;
 
@@ -157,13 +158,13 @@ impl Node {
     }
 
     /// Compacts the leaf that `target` leads to. The subtree may be empty afterwards.
-    pub(super) fn compact(&mut self, target: &[u8], at: i64, dropped: &mut Vec<Revision>) {
+    pub(super) fn compact(&mut self, target: &[u8], at: i64, step: &mut CompactStep) {
         match self {
-            Self::Leaf(leaf) => Arc::make_mut(leaf).compact(at, dropped),
+            Self::Leaf(leaf) => Arc::make_mut(leaf).compact(at, step),
             Self::Inner(inner) => {
                 let inner = Arc::make_mut(inner);
                 let child = inner.child_of(target);
-                inner.change_child(child, |node| node.compact(target, at, dropped));
+                inner.change_child(child, |node| node.compact(target, at, step));
                 inner.rejoin(child);
             }
         }

@@ -17,7 +17,7 @@ const HAS_PAST: u8 = 1 << 3;
 const KNOWN_FLAGS: u8 = TOMBSTONE | HAS_SUB | HAS_LEASE | HAS_PAST;
 
 /// A live key at head.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KeyState {
     /// Main revision of the put that created the key.
     pub create_revision: i64,

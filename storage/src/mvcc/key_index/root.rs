@@ -50,6 +50,11 @@ impl IndexRoot {
         self.node.find(key)?.record.head.live()
     }
 
+    /// The newest stored revision of `key`, also a tombstone's. O(log n).
+    pub fn newest_stored(&self, key: &[u8]) -> Option<Revision> {
+        Some(self.node.find(key)?.record.head.revision())
+    }
+
     /// The revision of `key` that a read at `at` sees; `None` if absent or deleted then. O(log n + log versions).
     pub fn at(&self, key: &[u8], at: i64) -> Option<Revision> {
         self.node.find(key)?.live_at(or_head(at))

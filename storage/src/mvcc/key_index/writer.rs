@@ -41,6 +41,8 @@ pub struct DeleteOutcome {
 pub struct CompactStep {
     /// Revisions that no read at or above the compact revision can see, ascending per key; all of a key at once.
     pub dropped: Vec<Revision>,
+    /// Keys that left the index with the last of their revisions, ascending.
+    pub removed_keys: Vec<Vec<u8>>,
     /// Where the next step starts; `None` if this was the last.
     pub next: Option<Vec<u8>>,
 }
@@ -68,6 +70,11 @@ impl KeyIndex {
     /// `key`, if live.
     pub fn get(&self, key: &[u8]) -> Option<KeyState> {
         self.root.get(key)
+    }
+
+    /// The newest stored revision of `key`, also a tombstone's.
+    pub fn newest_stored(&self, key: &[u8]) -> Option<Revision> {
+        self.root.newest_stored(key)
     }
 
     /// The whole state of `key`, see [`IndexRoot::encode_record`].
@@ -110,12 +117,12 @@ impl KeyIndex {
     /// Of each key the newest revision at or below `at` stays, unless it is a tombstone below `at`, and all newer
     /// ones; a key with none left goes (etcd-contract 13). A leaf with nothing to drop is neither copied nor read.
     pub fn compact_step(&mut self, at: i64, cursor: Option<Vec<u8>>, leaves_budget: usize) -> CompactStep {
-        let mut step = CompactStep { dropped: Vec::new(), next: Some(cursor.unwrap_or_default()) };
+        let mut step = CompactStep { next: Some(cursor.unwrap_or_default()), ..CompactStep::default() };
         for _ in 0..leaves_budget.max(1) {
             let Some(cursor) = &step.next else { break };
             let droppable = self.root.node.next_droppable(cursor, at);
             step.next = droppable.and_then(|(target, next)| {
-                self.root.node.compact(&target, at, &mut step.dropped);
+                self.root.node.compact(&target, at, &mut step);
                 next
             });
         }

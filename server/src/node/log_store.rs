@@ -1,0 +1,107 @@
+//! The Raft log as the `raft` crate reads it: entries in memory, from the oldest kept to the newest.
+//!
+//! What is durable is the log's business ([`basalt_storage::wal`]); an entry stands here as soon as it is handed out to be
+//! appended.
+
+use std::collections::VecDeque;
+
+use raft::prelude::{ConfState, Entry, HardState, Snapshot};
+use raft::{GetEntriesContext, RaftState, Storage, StorageError};
+
+/// Entries, HardState and members.
+#[derive(Default)]
+pub struct LogStore {
+    /// Index and term before the first entry.
+    before: (u64, u64),
+    entries: VecDeque<Entry>,
+    hard_state: HardState,
+    conf_state: ConfState,
+}
+
+impl LogStore {
+    /// A store of what recovery found. `before` is index and term of the entry before the first.
+    ///
+    /// # Panics
+    /// When the entries do not follow one another.
+    pub fn new(before: (u64, u64), entries: Vec<Entry>, hard_state: HardState, conf_state: ConfState) -> Self {
+        let ascending = (before.0 + 1..).zip(&entries).all(|(index, entry)| entry.index == index);
+        assert!(ascending, "log entries follow one another");
+        Self { before, entries: entries.into(), hard_state, conf_state }
+    }
+
+    /// Appends entries, replacing those from the first's index on.
+    pub fn append(&mut self, entries: &[Entry]) {
+        let Some(first) = entries.first() else { return };
+        assert!(first.index > self.before.0 && first.index <= self.last() + 1, "entries leave no gap");
+        self.entries.truncate((first.index - self.before.0 - 1) as usize);
+        self.entries.extend(entries.iter().cloned());
+    }
+
+    /// Remembers the HardState.
+    pub fn set_hard_state(&mut self, hard_state: HardState) {
+        self.hard_state = hard_state;
+    }
+
+    /// The HardState.
+    pub fn hard_state(&self) -> &HardState {
+        &self.hard_state
+    }
+
+    /// Drops entries up to `index`, which was applied and is in a checkpoint.
+    pub fn release(&mut self, index: u64) {
+        while let Some(first) = self.entries.front()
+            && first.index <= index
+        {
+            self.before = (first.index, first.term);
+            self.entries.pop_front();
+        }
+    }
+
+    fn last(&self) -> u64 {
+        self.before.0 + self.entries.len() as u64
+    }
+}
+
+impl Storage for LogStore {
+    fn initial_state(&self) -> raft::Result<RaftState> {
+        Ok(RaftState::new(self.hard_state.clone(), self.conf_state.clone()))
+    }
+
+    fn entries(
+        &self,
+        low: u64,
+        high: u64,
+        max_size: impl Into<Option<u64>>,
+        _context: GetEntriesContext,
+    ) -> raft::Result<Vec<Entry>> {
+        if low <= self.before.0 {
+            return Err(StorageError::Compacted.into());
+        }
+        assert!(high <= self.last() + 1, "entries up to {high} asked for, the last is {}", self.last());
+        let range = (low - self.before.0 - 1) as usize..(high - self.before.0 - 1) as usize;
+        let mut entries: Vec<Entry> = self.entries.range(range).cloned().collect();
+        raft::util::limit_size(&mut entries, max_size.into());
+        Ok(entries)
+    }
+
+    fn term(&self, index: u64) -> raft::Result<u64> {
+        if index == self.before.0 {
+            return Ok(self.before.1);
+        }
+        let position = index.checked_sub(self.before.0 + 1).ok_or(StorageError::Compacted)?;
+        let entry = self.entries.get(position as usize).ok_or(StorageError::Unavailable)?;
+        Ok(entry.term)
+    }
+
+    fn first_index(&self) -> raft::Result<u64> {
+        Ok(self.before.0 + 1)
+    }
+
+    fn last_index(&self) -> raft::Result<u64> {
+        Ok(self.last())
+    }
+
+    fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+        Err(StorageError::SnapshotTemporarilyUnavailable.into())
+    }
+}

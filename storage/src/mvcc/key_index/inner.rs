@@ -24,7 +24,8 @@ impl From<Node> for Child {
 /// Invariants:
 /// * one separator fewer than children; child `i + 1` holds the keys from separator `i` on;
 /// * all children stand at the same height;
-/// * each child's summary, and the node's own, is that of what is below.
+/// * each child's summary, and the node's own, is that of what is below; only `newest_main` of the node's own may stay
+///   too high after a compaction, which costs time and no answer.
 #[derive(Clone, Debug)]
 pub(super) struct Inner {
     separators: PackedKeys,
@@ -153,10 +154,15 @@ impl Inner {
         self.refresh();
     }
 
+    /// Bytes of this node without its children.
+    pub(super) fn own_bytes(&self) -> u64 {
+        let node = 2 * size_of::<usize>() + size_of::<Self>() + self.children.capacity() * size_of::<Child>();
+        (node + self.separators.heap_bytes()) as u64
+    }
+
     /// Computes the figures anew from those of the children.
     fn refresh(&mut self) {
-        let node = 2 * size_of::<usize>() + size_of::<Self>() + self.children.capacity() * size_of::<Child>();
-        let own = Summary { bytes: (node + self.separators.heap_bytes()) as u64, ..Summary::default() };
+        let own = Summary { bytes: self.own_bytes(), ..Summary::default() };
         self.summary = self.children.iter().fold(own, |sum, child| sum.and(child.summary));
     }
 }

@@ -44,7 +44,7 @@ pub(super) struct Written {
 /// * `chunks` ascend by entry, and those of one entry from oldest to newest, each at least twice the next one's
 ///   blocks until a compaction trims the oldest: a key has O(log versions) chunks;
 /// * all revisions in chunks are older than those in the record;
-/// * `summary` is exact, but for `newest_main`, which may stay too high after a compaction.
+/// * `summary` is exact.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Leaf {
     pub(super) keys: PackedKeys,
@@ -76,9 +76,9 @@ impl<'a> Entry<'a> {
     /// All stored revisions.
     pub(super) fn oldest_first(self) -> impl Iterator<Item = Past> + 'a {
         let chunks = self.chunks.iter().flat_map(|slot| slot.chunk.oldest_first());
-        let packed = move || self.record.past().collect::<Vec<_>>().into_iter().rev();
-        let head = std::iter::once(self.record.head.to_past());
-        chunks.chain(std::iter::once(packed).flat_map(|packed| packed())).chain(head)
+        // Unpacked only if asked for: most callers need the oldest one or two.
+        let packed = std::iter::once_with(move || self.record.past().collect::<Vec<_>>().into_iter().rev());
+        chunks.chain(packed.flatten()).chain(std::iter::once(self.record.head.to_past()))
     }
 
     /// The packed form with every past revision in it, whatever is in chunks.

@@ -47,10 +47,14 @@ mod writer;
 
 mod builder;
 
+mod kept_roots;
+mod unshared;
+
 #[cfg(test)]
 mod tests;
 
 pub use builder::{IndexBuilder, KeyIndexError};
+pub use kept_roots::{KEPT_ROOTS_BYTES_DEFAULT, KEPT_ROOTS_MAX, KeptRoots};
 pub use record::KeyState;
 pub use root::IndexRoot;
 pub use writer::{CompactStep, DeleteOutcome, KEY_BYTES_MAX, KeyIndex, PutOutcome};

@@ -53,6 +53,14 @@ impl Node {
         }
     }
 
+    /// Bytes of this node without its children.
+    pub(super) fn own_bytes(&self) -> u64 {
+        match self {
+            Self::Leaf(leaf) => leaf.summary.bytes,
+            Self::Inner(inner) => inner.own_bytes(),
+        }
+    }
+
     /// Whether both are one node in memory.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         match (self, other) {

@@ -9,7 +9,7 @@ pub(super) struct Summary {
     pub(super) stored: u64,
     /// Bytes allocated.
     pub(super) bytes: u64,
-    /// No revision in the subtree is newer: a count at or above it is `live`.
+    /// No revision in the subtree has a newer main: a count at or above it is `live`.
     pub(super) newest_main: i64,
     /// The lowest compact revision that drops something of the subtree.
     pub(super) drop_from: i64,

@@ -157,16 +157,19 @@ mod tests {
     fn naive(spans: &[(bool, Range<usize>)]) -> (Bitmap, Vec<bool>) {
         let (mut bitmap, mut bits) = (Bitmap::empty(), vec![false; BITS]);
         for (set, span) in spans {
-            if *set { bitmap.set(span.clone()) } else { bitmap.clear(span.clone()) }
+            if *set {
+                bitmap.set(span.clone())
+            } else {
+                bitmap.clear(span.clone())
+            }
             bits[span.clone()].fill(*set);
         }
         (bitmap, bits)
     }
 
     fn spans() -> impl Strategy<Value = Vec<(bool, Range<usize>)>> {
-        let span = (any::<bool>(), 0..BITS, 1..400usize).prop_map(|(set, start, length)| {
-            (set, start..(start + length).min(BITS))
-        });
+        let span = (any::<bool>(), 0..BITS, 1..400usize)
+            .prop_map(|(set, start, length)| (set, start..(start + length).min(BITS)));
         prop::collection::vec(span, 0..40)
     }
 

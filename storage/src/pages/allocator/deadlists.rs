@@ -34,8 +34,7 @@ impl Deadlists {
     /// Takes what no reader needs any more. `pinned` is ascending; a reader missing there never returns, because only
     /// the newest commit and what is pinned can be pinned.
     pub(super) fn collect(&mut self, pinned: &[TransactionId]) -> Vec<Extent> {
-        let gone: Vec<_> =
-            self.lists.keys().filter(|reader| pinned.binary_search(reader).is_err()).copied().collect();
+        let gone: Vec<_> = self.lists.keys().filter(|reader| pinned.binary_search(reader).is_err()).copied().collect();
         let mut released = Vec::new();
         for reader in gone {
             let older = &pinned[..pinned.partition_point(|other| *other < reader)];

@@ -23,7 +23,7 @@ pub(super) enum Level {
 /// What a page knows about one page of the level below.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct MapEntry {
-    /// CRC of that page, and of its place in the map.
+    /// CRC of that page.
     pub(super) crc: u32,
     /// Free pages below it.
     pub(super) free_pages: u32,
@@ -130,14 +130,6 @@ fn page_crc(page: &[u8]) -> u32 {
     hasher.update(&page[..CRC_AT]);
     hasher.update(&[0; 4]);
     hasher.update(&page[CRC_AT + 4..]);
-    hasher.finalize()
-}
-
-/// CRC of a bitmap page: over the region's number too, so that the bitmap of another region is not taken for it.
-pub(super) fn bitmap_crc(region: usize, page: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&(region as u64).to_le_bytes());
-    hasher.update(page);
     hasher.finalize()
 }
 

@@ -41,8 +41,7 @@ impl MapRoot {
     /// # Errors
     /// [`AllocatorError::MalformedRoot`].
     pub fn decode(bytes: &[u8]) -> Result<Self, AllocatorError> {
-        let bytes: &[u8; MAP_ROOT_LEN] =
-            bytes.try_into().map_err(|_| AllocatorError::MalformedRoot("wrong length"))?;
+        let bytes: &[u8; MAP_ROOT_LEN] = bytes.try_into().map_err(|_| AllocatorError::MalformedRoot("wrong length"))?;
         if bytes[0] != VERSION || bytes[2..4] != [0; 2] {
             return Err(AllocatorError::MalformedRoot("unknown version"));
         }

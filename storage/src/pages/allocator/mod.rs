@@ -46,6 +46,8 @@ mod extent_allocator;
 mod layout;
 mod map_page;
 mod map_root;
+#[cfg(test)]
+mod model_tests;
 mod readers;
 mod region;
 mod run_tree;

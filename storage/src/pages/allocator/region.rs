@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::bitmap::Bitmap;
 use super::layout::{REGION_HEAD_PAGES, Slot};
-use super::map_page::{MapEntry, bitmap_crc};
+use super::map_page::MapEntry;
 
 /// The bitmaps of a region that was touched since open.
 pub(super) struct Bitmaps {
@@ -50,10 +50,10 @@ impl Region {
     ///
     /// # Errors
     /// What does not hold.
-    pub(super) fn load(&mut self, number: usize, pages: usize, bytes: &[u8]) -> Result<(), &'static str> {
+    pub(super) fn load(&mut self, pages: usize, bytes: &[u8]) -> Result<(), &'static str> {
         let entry = self.entry.ok_or("the index page is not loaded")?;
         let free = Bitmap::decode(bytes).ok_or("wrong length")?;
-        if bitmap_crc(number, bytes) != entry.crc {
+        if crc32fast::hash(bytes) != entry.crc {
             return Err("CRC mismatch");
         }
         if free.count() != entry.free_pages {

@@ -11,7 +11,7 @@ use super::layout::{
     EXTENT_PAGES_MAX, FILE_PAGES_MAX, GROWTH_PAGES, MAP_FANOUT, MapPlace, REGION_HEAD_PAGES, REGION_PAGES, Slot,
     regions_of,
 };
-use super::map_page::{Level, MapEntry, MapPage, bitmap_crc};
+use super::map_page::{Level, MapEntry, MapPage};
 use super::map_root::MapRoot;
 use super::region::{Bitmaps, Region};
 use super::run_tree::{BLOCK_PAGES, REGION_BLOCKS, RunTree};
@@ -158,7 +158,7 @@ impl SpaceMap {
             return Ok(false);
         }
         if known.bitmaps.is_none() {
-            known.load(region, pages, bytes)?;
+            known.load(pages, bytes)?;
         }
         Ok(true)
     }
@@ -311,7 +311,7 @@ impl SpaceMap {
             let bitmap = &region.bitmaps.as_ref().expect("dirty implies loaded").free;
             let (slot, bytes) = (region.next_slot(), bitmap.encode());
             let entry = MapEntry {
-                crc: bitmap_crc(number, &bytes),
+                crc: crc32fast::hash(&bytes),
                 free_pages: bitmap.count(),
                 longest_run: bitmap.longest_run() as u16,
                 slot,

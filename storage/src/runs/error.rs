@@ -1,0 +1,49 @@
+//! What can go wrong with a run.
+
+use std::io;
+
+use thiserror::Error;
+
+/// Errors of reading and writing runs.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// The disk failed. After a failed sync: stop the node.
+    #[error("run {number}: {source}")]
+    Io {
+        /// The run's file number.
+        number: u64,
+        /// What the disk said.
+        source: io::Error,
+    },
+    /// The file is not what was written.
+    #[error("run {number} is damaged at offset {offset}: {reason}")]
+    Damaged {
+        /// The run's file number.
+        number: u64,
+        /// Where in the file.
+        offset: u64,
+        /// What does not hold.
+        reason: &'static str,
+    },
+    /// The file was written by a newer release.
+    #[error("run {number} has version {version} and features {features:#x}, which this release cannot read")]
+    Newer {
+        /// The run's file number.
+        number: u64,
+        /// Its format version.
+        version: u16,
+        /// Its incompatible features.
+        features: u32,
+    },
+    /// The source of a run to write does not ascend strictly.
+    #[error("run {0}: keys to write do not ascend")]
+    NotAscending(u64),
+    /// A record to write is longer than [`super::RECORD_BYTES_MAX`].
+    #[error("run {number}: a record of {bytes} bytes is too long")]
+    RecordTooLong {
+        /// The run's file number.
+        number: u64,
+        /// Bytes of key and value.
+        bytes: usize,
+    },
+}

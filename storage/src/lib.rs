@@ -17,6 +17,7 @@
 
 pub mod checkpoint;
 pub mod disk;
+pub mod hashes;
 pub mod job;
 pub mod mvcc;
 pub mod pages;

@@ -1,1 +1,33 @@
-//! (door; see DESIGN)
+//! Snapshots: the whole store as the bbolt file that etcd's tools, and etcd itself, read.
+//!
+//! This room turns stored revisions and system tables into that file's bytes, and reads such a file back. It owns the
+//! file format ([`bbolt`]), etcd's schema in it ([`SystemTables`], [`SnapshotPlan`]) and the digest behind it.
+//!
+//! ```text
+//!   slot tables ─► SnapshotPlan ─► SnapshotLayout (size) ─► SnapshotWriter ◄─ the same slots, with values
+//!                       ▲                                        │
+//!                  SystemTables                                  ▼ chunks in file order, then the SHA-256
+//!
+//!   file ─► check_digest, bbolt::Reader ─► buckets and entries
+//! ```
+//!
+//! Invariants:
+//! * Both passes read one view. The writer notices if they did not, and then gives no digest.
+//! * Bucket `key` is what a finished compaction leaves: a file does not show how far a member's own compaction is.
+//! * Values are passed through byte for byte, canonical or not (they are hashed).
+//! * It does no I/O when writing. Reading waits for its source: for tools, and for threads that do nothing else.
+//!
+//! It does not: cut chunks to messages, choose a view, wait for a checkpoint, or interpret values. Snapshots between
+//! members are another format.
+
+pub mod bbolt;
+mod digest;
+mod error;
+mod protobuf;
+mod stream;
+mod system_tables;
+
+pub use digest::{DIGEST_BYTES, DigestCheck, check_digest};
+pub use error::SnapshotError;
+pub use stream::{SnapshotEnd, SnapshotLayout, SnapshotPlan, SnapshotWriter};
+pub use system_tables::{ConfStateRecord, KEY_BUCKET, MemberRecord, SCHEMA_VERSION, SystemTables, Table};

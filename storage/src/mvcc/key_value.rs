@@ -91,7 +91,7 @@ impl<'a> KeyValue<'a> {
 
     /// The key inside an encoded KeyValue, as a slice that shares its memory. Empty when there is none.
     pub fn key_of(encoded: &Bytes) -> Bytes {
-        match Self::parse(encoded) {
+        match KeyValue::parse(encoded) {
             Ok(kv) if !kv.key.is_empty() => encoded.slice_ref(kv.key),
             _ => Bytes::new(),
         }

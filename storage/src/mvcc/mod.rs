@@ -17,7 +17,6 @@ pub mod key_index;
 pub mod key_range;
 pub mod key_value;
 pub mod shard_map;
-pub mod key_index;
 pub mod delta;
 pub mod range;
 pub mod view;

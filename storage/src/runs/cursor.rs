@@ -7,9 +7,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::block::decode_block;
 use super::error::RunError;
-use super::format::{
-    FRAME_LEN, Frame, FrameKind, HEADER_LEN, Header, HeaderError, TRAILER_LEN, Trailer, run_name,
-};
+use super::format::{FRAME_LEN, Frame, FrameKind, HEADER_LEN, Header, HeaderError, TRAILER_LEN, Trailer, run_name};
 use super::record::Record;
 use super::run_meta::RunMeta;
 use crate::disk::{FileId, Io, IoOutput};

@@ -86,7 +86,9 @@ impl Disk for MemoryDisk {
             }
             Io::Read { offset, length, .. } => {
                 let bytes = state.files[&name].get(offset as usize..offset as usize + length);
-                return bytes.map(|bytes| IoOutput::Read(bytes.to_vec().into())).ok_or(io::ErrorKind::UnexpectedEof.into());
+                return bytes
+                    .map(|bytes| IoOutput::Read(bytes.to_vec().into()))
+                    .ok_or(io::ErrorKind::UnexpectedEof.into());
             }
             Io::Write { offset, bytes, .. } => {
                 state.longest_write = state.longest_write.max(bytes.len());

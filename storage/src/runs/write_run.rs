@@ -38,7 +38,7 @@ impl RecordSource for MergedRuns {
 }
 
 /// Records taken from a source at a time, whatever the budget: what bounds memory.
-const BATCH_RECORDS_MAX: usize = 1024;
+const BATCH_RECORDS_MAX: usize = 64;
 
 /// What the completions of the next step belong to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,6 +14,13 @@ pub use grpc::health::v1 as health;
 /// All `.proto` files of this crate as an encoded `google.protobuf.FileDescriptorSet`: names, numbers, services.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
+/// How many transactions may stand inside one another, the outermost counted, in a request that is to enter the log.
+///
+/// Decoding refuses more than 100 nested messages, two of which each level takes. A log entry adds two around the
+/// transaction, so a deeper one could be read from its client and never again from the log: refuse it before the log. Two
+/// messages are left over for an envelope around an entry. etcd sets no such limit.
+pub const TXN_NESTING_MAX: usize = 48;
+
 // Generated code refers to other packages by relative path, so the modules nest as the packages do.
 macro_rules! packages {
     ($($(#[$attribute:meta])* $module:ident = $package:literal;)*) => {

@@ -109,6 +109,12 @@ pub struct Frozen {
     pub time_unix_ns: i64,
 }
 
+impl std::fmt::Debug for Frozen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Frozen").field("applied", &self.applied).field("revision", &self.revision).finish_non_exhaustive()
+    }
+}
+
 impl Store {
     /// A store over what recovery found.
     ///

@@ -1,0 +1,375 @@
+//! A checkpoint as a job: pages and index of every shard, then `system`, then the names, then the manifest.
+//!
+//! Until the manifest is durable nothing that the last one names was changed, so that a crash at any point leaves the
+//! last checkpoint; the log has the rest.
+
+use std::io;
+
+use thiserror::Error;
+
+use crate::disk::{Io, IoOutput};
+use crate::job::{Completions, Job, Step};
+use crate::mvcc::store::{Frozen, FrozenShard};
+use crate::mvcc::view::Checkpointed;
+use crate::pages::allocator::{MapRoot, TransactionId};
+use crate::pages::{
+    Commit, CommitError, CommitFailure, Committed, NewEntry, PageWriter, RewriteLimits, SharedRoot, TreeChanges, TreeRoot,
+};
+use crate::runs::{MergedRuns, Record, Records, Removals, RunError, RunMeta, WriteRun, run_name};
+
+use super::changed_keys::ChangedKeys;
+use super::checkpointer::{Checkpointer, ShardFiles, PAGES_DIRECTORY, RUNS_DIRECTORY, wants_merge};
+use super::manifest::{Manifest, ManifestError, WriteManifest, write_job};
+
+/// A finished checkpoint.
+pub struct Checkpoint {
+    /// For the next one.
+    pub checkpointer: Checkpointer,
+    /// The shards as reads find them from now on.
+    pub checkpointed: Vec<Checkpointed>,
+    /// Revisions written to pages.
+    pub entries: usize,
+}
+
+/// Why a checkpoint did not come about.
+#[derive(Debug, Error)]
+pub enum CheckpointError {
+    /// The disk is full. The last checkpoint stands, and what was frozen goes back to the store.
+    #[error("no space for a checkpoint")]
+    NoSpace {
+        /// For the next attempt.
+        checkpointer: Box<Checkpointer>,
+        /// For [`crate::mvcc::store::Store::checkpoint_failed`].
+        frozen: Box<Frozen>,
+        /// What the disk said.
+        #[source]
+        cause: io::Error,
+    },
+    /// Writing pages failed in a way that does not pass.
+    #[error("writing pages of a checkpoint")]
+    Pages(#[source] CommitFailure),
+    /// Writing or merging a run failed.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// Writing the manifest failed.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// A directory could not be synced.
+    #[error("syncing a directory")]
+    Sync(#[source] io::Error),
+}
+
+/// What a shard's commit gave; `None` for one that nothing changed.
+type ShardOutcome = Option<(SharedRoot, MapRoot)>;
+
+enum Stage {
+    /// Looks what the next shard needs; after the last one, `system`.
+    NextShard,
+    Commit(Box<Commit>),
+    IndexRun(Box<WriteRun<ChangedKeys>>),
+    IndexMerge(Box<WriteRun<MergedRuns>>),
+    SystemRun(Box<WriteRun<Records<std::vec::IntoIter<Record>>>>),
+    SystemMerge(Box<WriteRun<MergedRuns>>),
+    SyncDirectories,
+    Manifest(Box<Manifest>, WriteManifest),
+    RemoveOldRuns,
+}
+
+/// The job.
+pub struct CheckpointJob {
+    /// There until the end, but for the writer that a running commit holds.
+    checkpointer: Option<Checkpointer>,
+    /// Writers of the shards that are done or to come; the running commit holds the missing one.
+    writers: Vec<Option<PageWriter>>,
+    frozen: Option<Frozen>,
+    conf_state: Vec<u8>,
+    stage: Stage,
+    shard: usize,
+    outcomes: Vec<ShardOutcome>,
+    index_runs: Vec<Vec<RunMeta>>,
+    system_runs: Vec<RunMeta>,
+    entries: usize,
+}
+
+impl CheckpointJob {
+    pub(super) fn new(mut checkpointer: Checkpointer, frozen: Frozen, conf_state: Vec<u8>) -> Self {
+        assert_eq!(frozen.shards.len(), checkpointer.shards.len(), "a checkpoint covers all shards");
+        let shards = std::mem::take(&mut checkpointer.shards);
+        let (writers, index_runs) = shards.into_iter().map(|shard| (Some(shard.writer), shard.index_runs)).unzip();
+        let system_runs = checkpointer.manifest.system_runs.clone();
+        Self {
+            checkpointer: Some(checkpointer),
+            writers,
+            frozen: Some(frozen),
+            conf_state,
+            stage: Stage::NextShard,
+            shard: 0,
+            outcomes: Vec::new(),
+            index_runs,
+            system_runs,
+            entries: 0,
+        }
+    }
+
+    fn checkpointer(&mut self) -> &mut Checkpointer {
+        self.checkpointer.as_mut().expect("there until the end")
+    }
+
+    fn frozen(&self) -> &Frozen {
+        self.frozen.as_ref().expect("there until the end")
+    }
+
+    /// Begins the next shard, or `system` after the last.
+    fn next_shard(&mut self) -> Stage {
+        let Some(shard) = self.frozen().shards.get(self.shard) else { return self.system_run() };
+        let changes = changes(shard);
+        if changes.appended.is_empty() && changes.dead.is_empty() {
+            self.outcomes.push(None);
+            return self.index_run();
+        }
+        self.entries += changes.appended.len();
+        let writer = self.writers[self.shard].take().expect("one commit a shard");
+        let transaction = TransactionId(writer.root().transaction.0 + 1);
+        Stage::Commit(Box::new(writer.commit(transaction, changes)))
+    }
+
+    fn committed(&mut self, committed: Committed) -> Stage {
+        self.writers[self.shard] = Some(committed.writer);
+        self.outcomes.push(Some((committed.root, committed.map_root)));
+        self.index_run()
+    }
+
+    fn index_run(&mut self) -> Stage {
+        let after = self.checkpointer().manifest.revision;
+        let shard = &self.frozen().shards[self.shard];
+        if shard.frozen.is_empty() && shard.removed_keys.is_empty() {
+            self.shard += 1;
+            return Stage::NextShard;
+        }
+        let source = ChangedKeys::new(shard.index.clone(), after, shard.removed_keys.clone());
+        let (number, salt) = self.checkpointer().draw_run();
+        Stage::IndexRun(Box::new(WriteRun::new(RUNS_DIRECTORY, number, salt, source)))
+    }
+
+    fn index_run_written(&mut self, run: RunMeta) -> Stage {
+        self.index_runs[self.shard].push(run);
+        if wants_merge(&self.index_runs[self.shard]) {
+            let (number, salt) = self.checkpointer().draw_run();
+            let runs = &self.index_runs[self.shard];
+            let merge = WriteRun::merge(RUNS_DIRECTORY, number, salt, runs, Removals::Drop);
+            return Stage::IndexMerge(Box::new(merge));
+        }
+        self.shard += 1;
+        Stage::NextShard
+    }
+
+    fn index_merged(&mut self, base: RunMeta) -> Stage {
+        self.index_runs[self.shard] = vec![base];
+        self.shard += 1;
+        Stage::NextShard
+    }
+
+    fn system_run(&mut self) -> Stage {
+        let touched = &self.frozen().system;
+        if touched.is_empty() {
+            return Stage::SyncDirectories;
+        }
+        let record = |(key, value): &(Vec<u8>, Option<bytes::Bytes>)| Record {
+            key: key.clone().into(),
+            value: value.clone(),
+        };
+        let records: Vec<_> = touched.iter().map(record).collect();
+        let (number, salt) = self.checkpointer().draw_run();
+        Stage::SystemRun(Box::new(WriteRun::from_records(RUNS_DIRECTORY, number, salt, records.into_iter())))
+    }
+
+    fn system_run_written(&mut self, run: RunMeta) -> Stage {
+        self.system_runs.push(run);
+        if wants_merge(&self.system_runs) {
+            let (number, salt) = self.checkpointer().draw_run();
+            let merge = WriteRun::merge(RUNS_DIRECTORY, number, salt, &self.system_runs, Removals::Drop);
+            return Stage::SystemMerge(Box::new(merge));
+        }
+        Stage::SyncDirectories
+    }
+
+    /// The manifest of this checkpoint, and the job that writes it.
+    fn manifest(&mut self) -> Result<Stage, CheckpointError> {
+        let mut manifest = self.checkpointer().manifest.clone();
+        let frozen = self.frozen();
+        manifest.generation += 1;
+        manifest.applied_index = frozen.applied.index;
+        manifest.applied_term = frozen.applied.term;
+        manifest.conf_state = self.conf_state.clone();
+        manifest.revision = frozen.revision;
+        manifest.compact_revision = frozen.compact_revision;
+        manifest.time_unix_ns = u64::try_from(frozen.time_unix_ns).unwrap_or(0);
+        manifest.system_runs = self.system_runs.clone();
+        for ((shard, outcome), runs) in manifest.shards.iter_mut().zip(&self.outcomes).zip(&self.index_runs) {
+            shard.index_runs = runs.clone();
+            if let Some((root, map_root)) = outcome {
+                let root: &TreeRoot = &root.root;
+                shard.transaction = root.transaction;
+                shard.tree_root = root.encode().to_vec();
+                shard.map_root = map_root.encode().to_vec();
+                shard.live_bytes = root.live_bytes;
+                shard.entries = root.entries;
+            }
+        }
+        let job = write_job(&manifest)?;
+        Ok(Stage::Manifest(Box::new(manifest), job))
+    }
+
+    /// Run files that only the manifest before named.
+    fn superseded_runs(&self, manifest: &Manifest) -> Vec<u64> {
+        let before = &self.checkpointer.as_ref().expect("there until the end").manifest;
+        let named = |manifest: &Manifest| -> Vec<u64> {
+            let runs = manifest.shards.iter().flat_map(|shard| &shard.index_runs).chain(&manifest.system_runs);
+            runs.map(|run| run.number).collect()
+        };
+        let now = named(manifest);
+        named(before).into_iter().filter(|number| !now.contains(number)).collect()
+    }
+
+    /// The manifest is durable: it is the state from now on.
+    fn manifest_written(&mut self, manifest: Manifest) -> Step<Checkpoint> {
+        let superseded = self.superseded_runs(&manifest);
+        for (writer, outcome) in self.writers.iter_mut().zip(&self.outcomes) {
+            if outcome.is_some() {
+                writer.as_mut().expect("all commits ended").committed();
+            }
+        }
+        self.checkpointer().manifest = manifest;
+        self.stage = Stage::RemoveOldRuns;
+        let remove = |number| Io::Remove { name: run_name(RUNS_DIRECTORY, number) };
+        Step::Submit(superseded.into_iter().map(remove).collect())
+    }
+
+    fn finish(&mut self) -> Checkpoint {
+        let mut checkpointer = self.checkpointer.take().expect("the job ends once");
+        let writers = std::mem::take(&mut self.writers).into_iter().map(|writer| writer.expect("all commits ended"));
+        let shards = writers.zip(std::mem::take(&mut self.index_runs));
+        checkpointer.shards =
+            shards.map(|(writer, index_runs)| ShardFiles { writer, index_runs }).collect();
+        let outcomes = std::mem::take(&mut self.outcomes).into_iter().zip(&checkpointer.shards);
+        let checkpointed = outcomes.map(|(outcome, shard)| Checkpointed {
+            pages: shard.writer.pages().clone(),
+            root: outcome.map_or_else(|| shard.writer.pinned_root(), |(root, _)| root),
+        });
+        let checkpointed = checkpointed.collect();
+        Checkpoint { checkpointer, checkpointed, entries: self.entries }
+    }
+
+    /// Gives everything back after the disk was full.
+    fn give_up(&mut self, writer: Option<PageWriter>, cause: io::Error) -> CheckpointError {
+        if writer.is_some() {
+            self.writers[self.shard] = writer;
+        }
+        for (writer, outcome) in self.writers.iter_mut().zip(&self.outcomes) {
+            if outcome.is_some() {
+                writer.as_mut().expect("its commit ended").abandoned();
+            }
+        }
+        let mut checkpointer = self.checkpointer.take().expect("the job ends once");
+        let runs_before = checkpointer.manifest.shards.iter().map(|shard| shard.index_runs.clone());
+        let writers = std::mem::take(&mut self.writers).into_iter().map(|writer| writer.expect("given back"));
+        checkpointer.shards = writers
+            .zip(runs_before.collect::<Vec<_>>())
+            .map(|(writer, index_runs)| ShardFiles { writer, index_runs })
+            .collect();
+        let frozen = Box::new(self.frozen.take().expect("the job ends once"));
+        CheckpointError::NoSpace { checkpointer: Box::new(checkpointer), frozen, cause }
+    }
+
+    fn commit_failed(&mut self, error: CommitError) -> CheckpointError {
+        match (error.writer, error.cause) {
+            (Some(writer), CommitFailure::NoSpace(cause)) => self.give_up(Some(*writer), cause),
+            (_, cause) => CheckpointError::Pages(cause),
+        }
+    }
+
+    fn run_failed(&mut self, error: RunError) -> CheckpointError {
+        match error {
+            RunError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => self.give_up(None, source),
+            other => CheckpointError::Run(other),
+        }
+    }
+}
+
+impl Job for CheckpointJob {
+    type Output = Checkpoint;
+    type Error = CheckpointError;
+
+    /// The budget's units are those of the part at work: leaves to mark, records of a run.
+    fn step(&mut self, completions: Completions, budget: usize) -> Result<Step<Checkpoint>, CheckpointError> {
+        // A part that ends gives the stage after it; one that goes on gives its step.
+        macro_rules! part {
+            ($job:expr, $failed:ident, $done:ident) => {
+                match $job.step(completions, budget) {
+                    Ok(Step::Again) => return Ok(Step::Again),
+                    Ok(Step::Submit(requests)) => return Ok(Step::Submit(requests)),
+                    Ok(Step::Done(output)) => self.$done(output),
+                    Err(error) => return Err(self.$failed(error)),
+                }
+            };
+        }
+        self.stage = match &mut self.stage {
+            Stage::NextShard => self.next_shard(),
+            Stage::Commit(job) => part!(job, commit_failed, committed),
+            Stage::IndexRun(job) => part!(job, run_failed, index_run_written),
+            Stage::IndexMerge(job) => part!(job, run_failed, index_merged),
+            Stage::SystemRun(job) => part!(job, run_failed, system_run_written),
+            Stage::SystemMerge(job) => part!(job, run_failed, system_merged),
+            Stage::SyncDirectories if completions.is_empty() => {
+                let sync = |directory: &str| Io::SyncDir { directory: directory.to_owned() };
+                return Ok(Step::Submit(vec![sync(PAGES_DIRECTORY), sync(RUNS_DIRECTORY)]));
+            }
+            Stage::SyncDirectories => {
+                completions.into_iter().try_for_each(|done| done.map(drop)).map_err(CheckpointError::Sync)?;
+                self.manifest()?
+            }
+            Stage::Manifest(manifest, job) => match job.step(completions, budget)? {
+                Step::Again => return Ok(Step::Again),
+                Step::Submit(requests) => return Ok(Step::Submit(requests)),
+                Step::Done(()) => {
+                    let manifest = std::mem::take(&mut **manifest);
+                    return Ok(self.manifest_written(manifest));
+                }
+            },
+            Stage::RemoveOldRuns => {
+                log_leftovers(&completions);
+                return Ok(Step::Done(self.finish()));
+            }
+        };
+        Ok(Step::Again)
+    }
+}
+
+impl CheckpointJob {
+    fn system_merged(&mut self, base: RunMeta) -> Stage {
+        self.system_runs = vec![base];
+        Stage::SyncDirectories
+    }
+}
+
+/// A run that could not be removed costs space only; the next start removes it.
+fn log_leftovers(completions: &[io::Result<IoOutput>]) {
+    for error in completions.iter().filter_map(|completion| completion.as_ref().err()) {
+        tracing::warn!(%error, "an old run file stays until the next start");
+    }
+}
+
+/// What a shard's tree gets. A revision that died before it was ever written is not written.
+fn changes(shard: &FrozenShard) -> TreeChanges {
+    let mut dead = shard.dead.clone();
+    dead.sort_unstable();
+    let lives = |revision| dead.binary_search(revision).is_err();
+    let appended = shard.frozen.iter().filter(|entry| lives(&entry.revision)).map(|entry| NewEntry {
+        revision: entry.revision,
+        tombstone: entry.tombstone,
+        previous: entry.previous,
+        key_value: entry.key_value.clone(),
+    });
+    let appended = appended.collect();
+    TreeChanges { appended, dead, rewrite: RewriteLimits::default() }
+}

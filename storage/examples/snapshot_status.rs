@@ -1,5 +1,5 @@
 //! Prints what `etcdutl snapshot status` and `etcdutl hashkv` print of a snapshot or a copied database file: digest,
-//! entries of each bucket, the hash over all of them, and HashKV of the last revision.
+//! entries of each bucket, the hash over all of them and that of RPC `Hash`, and HashKV of the last revision.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -17,18 +17,18 @@ fn main() -> Result<(), Failure> {
     let file = Bytes::from(std::fs::read(path)?);
     println!("digest {:?}", check_digest(&file)?);
 
-    let mut hash = ContentHash::new(HashedContent::All);
+    let mut hashes = [HashedContent::All, HashedContent::Shared].map(ContentHash::new);
     let mut counts: Vec<(String, u64)> = Vec::new();
     let mut slots = Slots::default();
     let (mut scheduled, mut finished) = (-1, -1);
     for item in Reader::open(file)?.items() {
         match item? {
             Item::Bucket(name) => {
-                hash.bucket(&name);
+                hashes.iter_mut().for_each(|hash| hash.bucket(&name));
                 counts.push((String::from_utf8_lossy(&name).into_owned(), 0));
             }
             Item::Entry { key, value } => {
-                hash.entry(&key, &value);
+                hashes.iter_mut().for_each(|hash| hash.entry(&key, &value));
                 let (bucket, count) = counts.last_mut().ok_or("entry before any bucket")?;
                 *count += 1;
                 if bucket == KEY_BUCKET {
@@ -42,7 +42,8 @@ fn main() -> Result<(), Failure> {
         }
     }
     counts.iter().for_each(|(name, count)| println!("bucket {name} {count}"));
-    println!("hash {}", hash.finish());
+    let [all, shared] = hashes.map(ContentHash::finish);
+    println!("hash {all}, of the RPC {shared}");
     println!("{:?}", slots.hash_kv(scheduled.max(finished), finished)?);
     Ok(())
 }

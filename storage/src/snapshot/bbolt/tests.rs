@@ -12,7 +12,8 @@ use super::page::*;
 use super::tree::LEAF_BYTES;
 use super::{Item, Plan, ReadAt, Reader, Writer};
 
-type Buckets = BTreeMap<Vec<u8>, BTreeMap<Vec<u8>, Bytes>>;
+type Entries = BTreeMap<Vec<u8>, Bytes>;
+type Buckets = BTreeMap<Vec<u8>, Entries>;
 
 fn plan(buckets: &Buckets) -> super::Layout {
     let mut plan = Plan::new();
@@ -55,7 +56,7 @@ fn read(file: Bytes) -> Result<Buckets, SnapshotError> {
 }
 
 /// `count` revision-like keys with values of these lengths in turn.
-fn numbered(count: u64, lengths: &[usize]) -> BTreeMap<Vec<u8>, Bytes> {
+fn numbered(count: u64, lengths: &[usize]) -> Entries {
     let value = |i: u64| Bytes::from(vec![i as u8; lengths[i as usize % lengths.len()]]);
     (0..count).map(|i| (format!("{i:017}").into_bytes(), value(i))).collect()
 }
@@ -137,7 +138,7 @@ fn a_second_pass_that_differs_is_an_error() {
         writer.finish().map(drop)
     };
     run(&planned).unwrap();
-    let change = |change: &dyn Fn(&mut BTreeMap<Vec<u8>, Bytes>)| {
+    let change = |change: &dyn Fn(&mut Entries)| {
         let mut changed = planned.clone();
         change(changed.get_mut(b"key".as_slice()).unwrap());
         assert!(matches!(run(&changed), Err(SnapshotError::PlanMismatch { .. })));

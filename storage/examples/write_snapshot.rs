@@ -6,8 +6,8 @@
 //! etcdutl snapshot restore sample.db --data-dir restored
 //! ```
 //!
-//! Key `/sample/N` holds N times a hundred bytes, up to 90,000, except every 500th, which holds 1 MiB; each tenth was
-//! overwritten and each hundredth then deleted.
+//! Values have 0 to 899 bytes, but some 20,000 and a few 1 MiB. After all keys were put there was a compaction; then
+//! each tenth key was overwritten and each hundredth deleted.
 
 use std::error::Error;
 use std::fs::File;
@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let path = arguments.next().ok_or("usage: write_snapshot FILE [KEYS]")?;
     let keys: i64 = arguments.next().map_or(Ok(1000), |keys| keys.parse())?;
 
-    let mut plan = SnapshotPlan::new(tables())?;
+    let mut plan = SnapshotPlan::new(tables(keys + 1))?;
     for entry in entries(keys) {
         plan.push_key(entry.revision, entry.tombstone, entry.value.len())?;
     }
@@ -54,7 +54,7 @@ fn write(file: &mut File, chunks: &[Bytes]) -> std::io::Result<()> {
     chunks.iter().try_for_each(|chunk| file.write_all(chunk))
 }
 
-fn tables() -> SystemTables {
+fn tables(compact_revision: i64) -> SystemTables {
     let id = 0x8e9e_05c5_2164_694d;
     let member = MemberRecord {
         id,
@@ -65,6 +65,7 @@ fn tables() -> SystemTables {
     };
     SystemTables::new()
         .with_applied(100_000, 2)
+        .with_compact_revision(compact_revision)
         .with_conf_state(&ConfStateRecord { voters: vec![id], ..Default::default() })
         .with_member(&member)
         .with_removed_member(7)
@@ -76,7 +77,11 @@ fn tables() -> SystemTables {
 /// All revisions in order: first a put of each key, then the overwrites, then the deletions.
 fn entries(keys: i64) -> impl Iterator<Item = Entry> {
     let put = |key: i64, main: i64, create: i64| {
-        let length = if key % 500 == 0 { 1 << 20 } else { key * 100 % 90_000 };
+        let length = match key {
+            _ if key % 5000 == 3 => 1 << 20,
+            _ if key % 50 == 7 => 20_000,
+            _ => key % 900,
+        };
         let version = if main == create { 1 } else { 2 };
         let value = key_value(key, &[create, main, version], &vec![b'v'; length as usize], LEASE * (key % 2));
         Entry { revision: Revision::new(main, 0), tombstone: false, value }

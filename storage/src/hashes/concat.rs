@@ -2,8 +2,8 @@
 //!
 //! A CRC is a polynomial over GF(2) modulo P, and appending n bytes multiplies it by x^(8n). `crc32c_combine` of crate
 //! `crc32c` finds that factor by squaring 32x32 matrices, microseconds a call, which a hash over tens of millions of
-//! entries cannot pay. Here it is a product of table entries, one for each byte of n that is not 0: some ten
-//! nanoseconds. Products as in zlib's `crc32.c` (`multmodp`).
+//! entries cannot pay. Here it is a product of table entries, one for each byte of n that is not 0: some 25 nanoseconds
+//! each (with optimization). Products as in zlib's `crc32.c` (`multmodp`).
 
 /// P without its highest term, least significant bit first.
 const POLYNOMIAL: u32 = 0x82F6_3B78;

@@ -220,8 +220,7 @@ struct Harness {
 impl Harness {
     fn write(&mut self, keys: &BTreeMap<u8, bool>) {
         let main = self.etcd.revision + 1;
-        let mut sub = 0;
-        for (key, delete) in keys {
+        for (sub, (key, delete)) in (0..).zip(keys) {
             let index = self.etcd.index.entry(*key).or_default();
             let (alive, revision) = (index.is_alive(), Revision::new(main, sub));
             let tombstone = *delete && alive;
@@ -235,7 +234,6 @@ impl Harness {
             for store in [&mut self.etcd.stored, &mut self.all, &mut self.before.0] {
                 store.insert(revision, stored.clone());
             }
-            sub += 1;
         }
         self.etcd.revision = main;
     }

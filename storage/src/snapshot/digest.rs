@@ -25,7 +25,7 @@ pub enum DigestCheck {
 ///
 /// # Errors
 /// [`SnapshotError::Digest`] if they differ; [`SnapshotError::Read`].
-pub fn check_digest(source: &impl ReadAt) -> Result<DigestCheck, SnapshotError> {
+pub fn check_digest(source: &(impl ReadAt + ?Sized)) -> Result<DigestCheck, SnapshotError> {
     if source.length() % SECTOR_BYTES != DIGEST_BYTES as u64 {
         return Ok(DigestCheck::Absent);
     }

@@ -235,14 +235,11 @@ mod tests {
         let member = MemberRecord { id, name: "default".into(), peer_urls, client_urls, is_learner: false };
         let conf_state = ConfStateRecord { voters: vec![id], ..Default::default() };
         let tables = SystemTables::new().with_member(&member).with_conf_state(&conf_state);
-        assert_eq!(
-            only(&tables, MEMBERS),
-            (
-                b"667880157b8812c8".as_slice(),
-                br#"{"id":7383792418829112008,"peerURLs":["http://127.0.0.1:42380"],"name":"default","clientURLs":["http://127.0.0.1:42379"]}"#
-                    .as_slice()
-            )
-        );
+        let json = [
+            r#"{"id":7383792418829112008,"peerURLs":["http://127.0.0.1:42380"],"#,
+            r#""name":"default","clientURLs":["http://127.0.0.1:42379"]}"#,
+        ];
+        assert_eq!(only(&tables, MEMBERS), (b"667880157b8812c8".as_slice(), json.concat().as_bytes()));
         assert_eq!(only(&tables, META).1, br#"{"voters":[7383792418829112008],"auto_leave":false}"#);
         let idle = SystemTables::new().with_downgrade("", false);
         assert_eq!(idle.tables[CLUSTER][b"downgrade".as_slice()], br#"{"target-version":"","enabled":false}"#);

@@ -57,3 +57,33 @@ impl ReadAt for DiskSource<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A disk with one file that answers only reads, and cuts those that reach beyond its end.
+    struct OneFile(Bytes);
+
+    impl Disk for OneFile {
+        fn perform(&self, io: Io) -> io::Result<IoOutput> {
+            let Io::Read { offset, length, .. } = io else { return Err(io::ErrorKind::Unsupported.into()) };
+            let start = (offset as usize).min(self.0.len());
+            Ok(IoOutput::Read(self.0.slice(start..(start + length).min(self.0.len()))))
+        }
+    }
+
+    #[test]
+    fn bytes_and_files_read_alike() {
+        let bytes = Bytes::from_static(b"0123456789");
+        let disk = OneFile(bytes.clone());
+        let file = DiskSource::new(&disk, FileId(1), 10);
+        for source in [&bytes as &dyn ReadAt, &file] {
+            assert_eq!(source.length(), 10);
+            assert_eq!(source.read_at(3, 4).unwrap(), "3456");
+            assert_eq!(source.read_at(7, 4).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+            assert!(source.read_at(11, 1).is_err());
+        }
+        assert!(bytes.read_at(u64::MAX, 2).is_err());
+    }
+}

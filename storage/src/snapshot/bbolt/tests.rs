@@ -9,9 +9,11 @@ use sha2::{Digest, Sha256};
 use super::super::error::SnapshotError;
 use super::meta::Meta;
 use super::page::*;
-use super::{Item, Plan, Reader, Writer};
+use super::tree::LEAF_BYTES;
+use super::{Item, Plan, ReadAt, Reader, Writer};
 
-type Buckets = BTreeMap<Vec<u8>, BTreeMap<Vec<u8>, Bytes>>;
+type Entries = BTreeMap<Vec<u8>, Bytes>;
+type Buckets = BTreeMap<Vec<u8>, Entries>;
 
 fn plan(buckets: &Buckets) -> super::Layout {
     let mut plan = Plan::new();
@@ -54,7 +56,7 @@ fn read(file: Bytes) -> Result<Buckets, SnapshotError> {
 }
 
 /// `count` revision-like keys with values of these lengths in turn.
-fn numbered(count: u64, lengths: &[usize]) -> BTreeMap<Vec<u8>, Bytes> {
+fn numbered(count: u64, lengths: &[usize]) -> Entries {
     let value = |i: u64| Bytes::from(vec![i as u8; lengths[i as usize % lengths.len()]]);
     (0..count).map(|i| (format!("{i:017}").into_bytes(), value(i))).collect()
 }
@@ -136,7 +138,7 @@ fn a_second_pass_that_differs_is_an_error() {
         writer.finish().map(drop)
     };
     run(&planned).unwrap();
-    let change = |change: &dyn Fn(&mut BTreeMap<Vec<u8>, Bytes>)| {
+    let change = |change: &dyn Fn(&mut Entries)| {
         let mut changed = planned.clone();
         change(changed.get_mut(b"key".as_slice()).unwrap());
         assert!(matches!(run(&changed), Err(SnapshotError::PlanMismatch { .. })));
@@ -212,6 +214,48 @@ fn a_chain_of_branches_ends_at_the_depth_limit() {
     let depth = super::DEPTH_MAX as u64;
     assert_eq!(read(handmade(&chain(depth - 1))).unwrap(), Buckets::new());
     assert!(matches!(read(handmade(&chain(depth))), Err(SnapshotError::Corrupt { reason: "tree too deep", .. })));
+}
+
+/// Zeros behind a few pages, too many to be read at once.
+struct Sparse {
+    pages: Bytes,
+    length: u64,
+}
+
+impl ReadAt for Sparse {
+    fn length(&self) -> u64 {
+        self.length
+    }
+
+    fn read_at(&self, offset: u64, length: usize) -> std::io::Result<Bytes> {
+        assert!(length <= PAGE_BYTES, "a reader must not read {length} bytes of an unchecked node");
+        self.pages.read_at(offset, length).or_else(|_| Ok(Bytes::from(vec![0; length])))
+    }
+}
+
+#[test]
+fn a_node_beyond_the_limit_is_refused_unread() {
+    let pages = super::NODE_BYTES_MAX / PAGE_BYTES as u64 + 1;
+    let meta = Meta { page_size: 4096, root_page: 2, freelist_page: u64::MAX, page_count: 2 + pages, transaction: 2 };
+    let root = PageHeader { id: 2, flags: FLAG_LEAF, count: 0, overflow: pages as u32 - 1 };
+    let start = [meta.encode_page(0), vec![0; PAGE_BYTES], root.encode().to_vec()].concat();
+    let file = Sparse { pages: Bytes::from(start), length: (2 + pages) * PAGE_BYTES as u64 };
+    let first = Reader::open(file).unwrap().items().next().unwrap();
+    assert!(matches!(first, Err(SnapshotError::Corrupt { reason: "node too large", .. })));
+}
+
+/// A writer keeps one leaf and one branch per level back, and nothing piles up for the end of a bucket.
+#[test]
+fn chunks_come_as_soon_as_a_node_is_complete() {
+    let buckets = Buckets::from([(b"key".to_vec(), numbered(40_000, &[400]))]);
+    let (mut writer, _) = Writer::start(plan(&buckets));
+    writer.begin_bucket(b"key").unwrap();
+    for (key, value) in &buckets[b"key".as_slice()] {
+        let chunks = writer.push(key, value.clone()).unwrap();
+        assert!(chunks.iter().map(Bytes::len).sum::<usize>() <= LEAF_BYTES + 3 * PAGE_BYTES);
+    }
+    let (last, _) = writer.finish().unwrap();
+    assert!(last.iter().map(Bytes::len).sum::<usize>() <= LEAF_BYTES + 3 * PAGE_BYTES);
 }
 
 fn any_buckets() -> impl Strategy<Value = Buckets> {

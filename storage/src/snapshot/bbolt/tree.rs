@@ -43,7 +43,7 @@ impl Leaves {
         self.first_keys.extend_from_slice(first_key);
     }
 
-    /// Leaf number `index`, whose first key starts at `key_offset` of [`Self::first_key`].
+    /// Leaf number `index`.
     pub fn get(&self, index: usize) -> Option<Node> {
         self.nodes.get(index).copied()
     }

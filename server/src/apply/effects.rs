@@ -1,7 +1,7 @@
 //! What apply changes: a closed set, equal on all members, and nothing else changes state (DESIGN D5).
 
 use basalt_proto::effects as wire;
-use basalt_proto::effects::effect::Effect as WireEffect;
+use basalt_proto::effects::effect::Kind as WireEffect;
 use basalt_storage::mvcc::key_value::KeyValue;
 use basalt_storage::mvcc::shard_map::ShardId;
 use basalt_storage::mvcc::transaction::{Change, ChangeKind};
@@ -125,7 +125,7 @@ fn effect_to_wire(effect: &Effect, log_index: u64) -> wire::Effect {
             WireEffect::AlarmCleared(wire::AlarmCleared { member_id: alarm.member_id, alarm: alarm.kind.number() })
         }
     };
-    wire::Effect { effect: Some(effect) }
+    wire::Effect { kind: Some(effect) }
 }
 
 fn change_to_wire(change: &Change) -> WireEffect {
@@ -156,7 +156,7 @@ fn effect_from_wire(effect: wire::Effect) -> Result<Effect, EffectsError> {
         let kind = AlarmKind::from_number(number).ok_or(EffectsError::Malformed("unknown alarm"))?;
         Ok(Alarm { member_id, kind })
     };
-    match effect.effect.ok_or(EffectsError::Malformed("unknown kind"))? {
+    match effect.kind.ok_or(EffectsError::Malformed("unknown kind"))? {
         WireEffect::KvPut(put) => {
             let kv = KeyValue::parse(&put.key_value).map_err(|_| EffectsError::Malformed("KeyValue"))?;
             let kind = ChangeKind::Put {

@@ -8,7 +8,7 @@
 
 use basalt_proto::etcdserverpb::alarm_request::AlarmAction;
 use basalt_proto::etcdserverpb::{AlarmRequest, LeaseCheckpointRequest, LeaseGrantRequest, TxnRequest};
-use basalt_proto::log::{LogEntry, Request, request::Request as Kind};
+use basalt_proto::log::{LogEntry, Request, request::Kind};
 use basalt_storage::mvcc::key_range::KeyRange;
 use basalt_storage::mvcc::range::Hit;
 use basalt_storage::mvcc::store::Store;
@@ -91,7 +91,7 @@ impl Machine {
     pub fn needed_values(&self, entry: &LogEntry) -> Vec<Hit> {
         let mut needed = Vec::new();
         for request in &entry.requests {
-            match &request.request {
+            match &request.kind {
                 Some(Kind::Put(put)) => txn::collect_needed_by_put(put, &self.store, &mut needed),
                 Some(Kind::Txn(request)) => txn::collect_needed(request, &self.store, &mut needed),
                 _ => {}
@@ -144,7 +144,7 @@ impl Machine {
     }
 
     fn evaluate(&self, request: &Request, values: &mut dyn Values) -> Result<(Vec<Effect>, Answer), Refusal> {
-        let kind = request.request.as_ref().ok_or(Refusal::UnknownRequest)?;
+        let kind = request.kind.as_ref().ok_or(Refusal::UnknownRequest)?;
         self.check_alarms(kind)?;
         match kind {
             Kind::Put(put) => {

@@ -3,21 +3,21 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use basalt_proto::log::Request;
-use basalt_proto::log::request::Request as Kind;
+use basalt_proto::log::request::Kind;
 use basalt_storage::mvcc::range::Hit;
 use basalt_storage::mvcc::view::View;
 use bytes::Bytes;
 use prost::Message;
 use tokio::sync::oneshot;
 
-use super::core::Input;
+use super::node_thread::NodeInput;
 use super::readers::Readers;
 use crate::apply::answer::{Answer, Refusal};
 use crate::apply::machine::Machine;
@@ -88,12 +88,10 @@ pub struct Gauges {
     pub term: AtomicU64,
     /// Whether this node leads.
     pub leads: AtomicBool,
-    /// Last index handed to the log.
+    /// Last index handed to apply.
     pub committed_index: AtomicU64,
     /// Last applied index.
     pub applied_index: AtomicU64,
-    /// Requests ordered and not yet applied.
-    pub unapplied: AtomicUsize,
     /// Allocated bytes of page files, with the deltas.
     pub db_size: AtomicU64,
     /// Stored bytes of revisions not marked dead, with the deltas.
@@ -115,12 +113,12 @@ pub struct Limits {
     pub quota_bytes: Option<u64>,
 }
 
-/// Ordered requests that may wait for apply (etcd `maxGapBetweenApplyAndCommitIndex`, etcd-contract 41).
-pub const UNAPPLIED_MAX: usize = 5000;
+/// Committed entries that may wait for apply (etcd `maxGapBetweenApplyAndCommitIndex`, etcd-contract 41).
+pub const UNAPPLIED_MAX: u64 = 5000;
 
 /// The node as the API sees it.
 pub struct NodeHandle {
-    pub(super) inbox: Sender<Input>,
+    pub(super) inbox: Sender<NodeInput>,
     pub(super) apply: Sender<super::apply_thread::ApplyInput>,
     pub(super) waiters: Arc<Waiters>,
     pub(super) next_id: AtomicU64,
@@ -171,16 +169,16 @@ impl NodeHandle {
     /// [`Unavailable`]; only [`Unavailable::Refused`] says for certain that nothing changed.
     pub fn propose(&self, kind: Kind) -> Result<impl Future<Output = Result<Completed, Unavailable>> + use<>, Unavailable> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let request = Request { id, principal: None, request: Some(kind) };
+        let request = Request { id, principal: None, kind: Some(kind) };
         if request.encoded_len() > self.limits.request_bytes_max {
             return Err(Unavailable::TooLarge);
         }
-        if self.gauges.unapplied.load(Ordering::Relaxed) > UNAPPLIED_MAX {
+        if self.gauges.committed_index.load(Ordering::Relaxed) > self.gauges.applied_index.load(Ordering::Relaxed) + UNAPPLIED_MAX {
             return Err(Unavailable::TooManyRequests);
         }
         let (sender, receiver) = oneshot::channel();
         self.waiters.add(id, sender);
-        let input = Input::Propose { requests: vec![request], time_unix_ns: unix_time_ns() };
+        let input = NodeInput::Propose(request);
         self.inbox.send(input).map_err(|_| Unavailable::Stopped)?;
         Ok(async move { Ok(receiver.await.map_err(|_| Unavailable::Stopped)??) })
     }

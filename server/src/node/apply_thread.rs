@@ -1,0 +1,419 @@
+//! The apply thread: entries into the machine; Views, answers and events out; checkpoints and compaction in between.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use basalt_storage::mvcc::key_value::KeyValue;
+use basalt_storage::mvcc::range::Hit;
+use basalt_storage::mvcc::store::Frozen;
+use basalt_storage::mvcc::transaction::{Change, ChangeKind};
+use basalt_storage::mvcc::view::{Checkpointed, View};
+use bytes::Bytes;
+use tokio::sync::oneshot;
+use tracing::{info, warn};
+
+use super::core::Committed;
+use super::node_thread::NodeInput;
+use super::fatal;
+use super::handle::{ApplyRequest, Completed, Fetched, Gauges, Waiters};
+use super::readers::Readers;
+use crate::apply::alarms::AlarmKind;
+use crate::apply::answer::Answer;
+use crate::apply::effects::Effect;
+use crate::apply::machine::Machine;
+use crate::apply::values::{Prefetched, Values};
+use crate::lease::LeaseClock;
+use crate::watch;
+
+/// A checkpoint starts when the deltas hold so much, or so many revisions, or after so long (DESIGN 3.5).
+const CHECKPOINT_BYTES: usize = 256 << 20;
+const CHECKPOINT_ENTRIES: usize = 200_000;
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
+/// After a checkpoint found the disk full.
+const CHECKPOINT_RETRY: Duration = Duration::from_secs(5);
+
+/// Index leaves visited in one step of a compaction; a leaf holds at most some 64 keys.
+const SWEEP_LEAVES: usize = 16;
+
+/// What reaches the apply thread.
+pub enum ApplyInput {
+    /// Entries to apply, in order.
+    Committed(Vec<Committed>),
+    /// From the API.
+    Request(ApplyRequest),
+    /// A checkpoint ended.
+    Checkpointed(CheckpointEnd),
+    /// A checkpoint found the disk full.
+    CheckpointRefused(Box<Frozen>),
+    /// Stop after what came before.
+    Stop,
+}
+
+/// A checkpoint that ended.
+pub struct CheckpointEnd {
+    /// The shards as reads find them from now on.
+    pub checkpointed: Vec<Checkpointed>,
+    /// The last log entry in it.
+    pub applied_index: u64,
+    /// Bytes of page files.
+    pub file_bytes: u64,
+    /// Stored bytes of revisions not marked dead.
+    pub live_bytes: u64,
+}
+
+/// Where apply's results go.
+pub struct ApplyLinks {
+    /// The node thread.
+    pub node: Sender<NodeInput>,
+    /// The checkpoint thread.
+    pub checkpoint: Sender<Frozen>,
+    /// The watch thread.
+    pub watches: Sender<watch::Input>,
+    /// The newest View.
+    pub view: Arc<ArcSwap<View>>,
+    /// Callers.
+    pub waiters: Arc<Waiters>,
+    /// Lease ends.
+    pub leases: Arc<Mutex<LeaseClock>>,
+    /// Figures.
+    pub gauges: Arc<Gauges>,
+    /// Page reads.
+    pub readers: Readers,
+    /// The beginning of the node's clock.
+    pub started: Instant,
+    /// Pause between two steps of a compaction (`--compaction-sleep-interval`).
+    pub sweep_pause: Duration,
+}
+
+/// The thread's state.
+pub struct ApplyThread {
+    machine: Machine,
+    links: ApplyLinks,
+    checkpoint_running: bool,
+    checkpoint_due: Instant,
+    checkpoint_waiters: Vec<oneshot::Sender<()>>,
+    compaction_waiters: Vec<oneshot::Sender<()>>,
+    /// Whether anything happened since the last freeze that a checkpoint would keep.
+    dirty: bool,
+    /// Bytes of page files and of live revisions in them, from the last checkpoint.
+    file_bytes: u64,
+    live_bytes: u64,
+}
+
+impl ApplyThread {
+    /// A thread over a recovered machine.
+    pub fn new(machine: Machine, links: ApplyLinks, file_bytes: u64, live_bytes: u64) -> Self {
+        let checkpoint_due = Instant::now() + CHECKPOINT_INTERVAL;
+        Self {
+            machine,
+            links,
+            checkpoint_running: false,
+            checkpoint_due,
+            checkpoint_waiters: Vec::new(),
+            compaction_waiters: Vec::new(),
+            dirty: false,
+            file_bytes,
+            live_bytes,
+        }
+    }
+
+    /// Works until told to stop or until nobody is left to send; then writes a last checkpoint.
+    pub fn run(mut self, inbox: &Receiver<ApplyInput>) {
+        self.show_sizes();
+        let mut backlog = VecDeque::new();
+        while let Some(input) = self.next(inbox, &mut backlog) {
+            match input {
+                ApplyInput::Committed(committed) => self.apply(committed),
+                ApplyInput::Request(request) => self.serve(request),
+                ApplyInput::Checkpointed(checkpoint) => self.checkpointed(checkpoint),
+                ApplyInput::CheckpointRefused(frozen) => self.checkpoint_refused(*frozen),
+                ApplyInput::Stop => break,
+            }
+            self.checkpoint_if_due();
+        }
+        self.last_checkpoint(inbox);
+    }
+
+    /// The next input. Meanwhile compaction goes on, a step at a time, and checkpoints start.
+    fn next(&mut self, inbox: &Receiver<ApplyInput>, backlog: &mut VecDeque<ApplyInput>) -> Option<ApplyInput> {
+        loop {
+            if let Some(input) = backlog.pop_front() {
+                return Some(input);
+            }
+            let sweeping = self.machine.store().is_sweeping();
+            let pause = if sweeping { self.links.sweep_pause } else { CHECKPOINT_INTERVAL / 10 };
+            match inbox.recv_timeout(pause) {
+                Ok(input) => backlog.push_back(input),
+                Err(RecvTimeoutError::Timeout) => {
+                    if sweeping {
+                        self.sweep();
+                    }
+                    self.checkpoint_if_due();
+                }
+                Err(RecvTimeoutError::Disconnected) => return None,
+            }
+            self.gather(inbox, backlog);
+        }
+    }
+
+    /// Joins what waits: entries that came together are published together.
+    fn gather(&self, inbox: &Receiver<ApplyInput>, backlog: &mut VecDeque<ApplyInput>) {
+        loop {
+            match (inbox.try_recv(), backlog.back_mut()) {
+                (Ok(ApplyInput::Committed(more)), Some(ApplyInput::Committed(last))) => last.extend(more),
+                (Ok(input), _) => backlog.push_back(input),
+                (Err(TryRecvError::Empty | TryRecvError::Disconnected), _) => return,
+            }
+        }
+    }
+
+    fn apply(&mut self, committed: Vec<Committed>) {
+        let Some(last) = committed.last().map(|entry| entry.position) else { return };
+        let mut answers = Vec::new();
+        let mut effects = Vec::new();
+        for Committed { position, entry } in committed {
+            match entry {
+                None => self.machine.apply_empty(position),
+                Some(entry) => {
+                    let mut values = self.prefetch(self.machine.needed_values(&entry));
+                    let applied = self.machine.apply(position, &entry, &mut values);
+                    answers.extend(applied.answers);
+                    effects.extend(applied.effects.effects);
+                }
+            }
+        }
+        self.dirty = true;
+        let view = self.publish();
+        self.answer(answers, &view);
+        self.follow(&effects, &view);
+        self.links.gauges.applied_index.store(last.index, Ordering::Relaxed);
+        // The node thread is gone only when the process is about to be.
+        drop(self.links.node.send(NodeInput::Applied(last.index)));
+        if self.machine.store().is_sweeping() {
+            self.sweep();
+        }
+        self.show_sizes();
+    }
+
+    /// Values that decisions need and no memory holds: read in one go, off this thread, before the entry is applied.
+    fn prefetch(&self, hits: Vec<Hit>) -> StoredValues {
+        let view = Arc::new(self.machine.store().head());
+        let mut prefetched = Prefetched::default();
+        if !hits.is_empty() {
+            for (hit, value) in hits.iter().zip(self.fetch_now(&view, hits.clone())) {
+                prefetched.insert(*hit, value);
+            }
+        }
+        StoredValues { view, prefetched, readers: self.links.readers.clone() }
+    }
+
+    fn fetch_now(&self, view: &Arc<View>, hits: Vec<Hit>) -> Vec<Bytes> {
+        fetch_blocking(&self.links.readers, view, hits)
+    }
+
+    fn publish(&self) -> Arc<View> {
+        let view = Arc::new(self.machine.store().head());
+        self.links.view.store(view.clone());
+        view
+    }
+
+    fn answer(&self, answers: Vec<(u64, Result<Answer, crate::apply::answer::Refusal>)>, view: &Arc<View>) {
+        let waiting = self.links.waiters.take(answers.iter().map(|(id, _)| *id));
+        for ((_, answer), waiter) in answers.into_iter().zip(waiting) {
+            // A caller that gave up has dropped its end; a request of another member has none here.
+            if let Some(waiter) = waiter {
+                drop(waiter.send(answer.map(|answer| Completed { answer, view: view.clone() })));
+            }
+        }
+    }
+
+    /// Hands effects to those who drink from them.
+    fn follow(&self, effects: &[Effect], view: &Arc<View>) {
+        let mut events = Vec::new();
+        for effect in effects {
+            match effect {
+                Effect::Key(change) => events.push(event(change)),
+                Effect::Compaction { revision } => {
+                    self.send_events(&mut events, view.revision);
+                    drop(self.links.watches.send(watch::Input::Compacted(*revision)));
+                }
+                other => self.follow_lease_or_alarm(other),
+            }
+        }
+        self.send_events(&mut events, view.revision);
+    }
+
+    fn send_events(&self, events: &mut Vec<watch::Event>, revision: i64) {
+        if let Some(last) = events.last() {
+            let revision = revision.max(last.revision.main);
+            let events = std::mem::take(events);
+            drop(self.links.watches.send(watch::Input::Applied { revision, events }));
+        }
+    }
+
+    fn follow_lease_or_alarm(&self, effect: &Effect) {
+        let now = self.links.started.elapsed();
+        let clock = || self.links.leases.lock().expect("no one panics while holding the lease clock");
+        match effect {
+            Effect::LeaseGranted { id, ttl } => clock().grant(*id, *ttl, now),
+            Effect::LeaseRevoked { id } => drop(clock().forget(*id)),
+            Effect::LeaseCheckpointed { id, remaining_ttl } => drop(clock().checkpointed(*id, *remaining_ttl)),
+            Effect::AlarmRaised(alarm) => {
+                warn!(alarm = alarm.kind.name(), member_id = format_args!("{:x}", alarm.member_id), "alarm raised");
+                self.show_alarms();
+            }
+            Effect::AlarmCleared(alarm) => {
+                info!(alarm = alarm.kind.name(), member_id = format_args!("{:x}", alarm.member_id), "alarm disarmed");
+                self.show_alarms();
+            }
+            Effect::Key(_) | Effect::Compaction { .. } => {}
+        }
+    }
+
+    fn show_alarms(&self) {
+        let alarms = self.machine.alarms();
+        self.links.gauges.no_space.store(alarms.any(AlarmKind::NoSpace), Ordering::Relaxed);
+        self.links.gauges.corrupt.store(alarms.any(AlarmKind::Corrupt), Ordering::Relaxed);
+    }
+
+    fn serve(&mut self, request: ApplyRequest) {
+        match request {
+            ApplyRequest::Ask(question) => question(&mut self.machine),
+            ApplyRequest::Checkpoint(done) => {
+                self.checkpoint_waiters.push(done);
+                self.checkpoint_due = Instant::now();
+            }
+            ApplyRequest::Compacted(done) => {
+                if self.machine.store().is_sweeping() {
+                    self.compaction_waiters.push(done);
+                } else {
+                    drop(done.send(()));
+                }
+            }
+        }
+    }
+
+    fn sweep(&mut self) {
+        self.machine.store_mut().sweep(SWEEP_LEAVES);
+        if !self.machine.store().is_sweeping() {
+            self.dirty = true;
+            info!(revision = self.machine.store().compact_revision(), "finished scheduled compaction");
+            self.compaction_waiters.drain(..).for_each(|waiter| drop(waiter.send(())));
+        }
+    }
+
+    fn checkpoint_if_due(&mut self) {
+        if self.checkpoint_running {
+            return;
+        }
+        let store = self.machine.store();
+        let due = Instant::now() >= self.checkpoint_due;
+        let full = store.delta_bytes() >= CHECKPOINT_BYTES || store.delta_entries() >= CHECKPOINT_ENTRIES;
+        if !(full || due) {
+            return;
+        }
+        self.checkpoint_due = Instant::now() + CHECKPOINT_INTERVAL;
+        if !self.dirty {
+            self.checkpoint_waiters.drain(..).for_each(|waiter| drop(waiter.send(())));
+            return;
+        }
+        self.freeze();
+    }
+
+    fn freeze(&mut self) {
+        self.dirty = false;
+        self.checkpoint_running = true;
+        let frozen = self.machine.store_mut().freeze();
+        self.publish();
+        drop(self.links.checkpoint.send(frozen));
+    }
+
+    fn checkpointed(&mut self, end: CheckpointEnd) {
+        self.checkpoint_running = false;
+        self.file_bytes = end.file_bytes;
+        self.live_bytes = end.live_bytes;
+        self.machine.store_mut().checkpointed(end.checkpointed);
+        self.publish();
+        self.show_sizes();
+        drop(self.links.node.send(NodeInput::Release(end.applied_index)));
+        // One who asked after the freeze waits for the next checkpoint.
+        if !self.dirty {
+            self.checkpoint_waiters.drain(..).for_each(|waiter| drop(waiter.send(())));
+        }
+    }
+
+    fn checkpoint_refused(&mut self, frozen: Frozen) {
+        self.checkpoint_running = false;
+        self.dirty = true;
+        self.machine.store_mut().checkpoint_failed(frozen);
+        self.publish();
+        self.checkpoint_due = Instant::now() + CHECKPOINT_RETRY;
+    }
+
+    fn show_sizes(&self) {
+        let delta = self.machine.store().delta_bytes() as u64;
+        self.links.gauges.db_size.store(self.file_bytes + delta, Ordering::Relaxed);
+        self.links.gauges.db_size_in_use.store(self.live_bytes + delta, Ordering::Relaxed);
+        self.show_alarms();
+    }
+
+    /// So that the next start has nothing to replay. Not needed for safety: the log has everything.
+    fn last_checkpoint(mut self, inbox: &Receiver<ApplyInput>) {
+        while self.checkpoint_running || self.dirty {
+            if !self.checkpoint_running {
+                self.freeze();
+            }
+            match inbox.recv_timeout(CHECKPOINT_INTERVAL * 4) {
+                Ok(ApplyInput::Checkpointed(checkpoint)) => self.checkpointed(checkpoint),
+                Ok(ApplyInput::CheckpointRefused(_)) | Err(_) => return,
+                Ok(_) => {}
+            }
+        }
+    }
+}
+
+/// Apply's source of values: fetched ahead, else read now and counted.
+struct StoredValues {
+    view: Arc<View>,
+    prefetched: Prefetched,
+    readers: Readers,
+}
+
+impl Values for StoredValues {
+    fn value(&mut self, hit: Hit) -> Bytes {
+        if let Some(value) = self.prefetched.get(hit) {
+            return value.clone();
+        }
+        let values = fetch_blocking(&self.readers, &self.view, vec![hit]);
+        values.into_iter().next().expect("one value for one hit")
+    }
+}
+
+/// Damage under apply stops the node: a guess here would make members differ.
+fn fetch_blocking(readers: &Readers, view: &Arc<View>, hits: Vec<Hit>) -> Vec<Bytes> {
+    let fetched = match readers.fetch(view.clone(), hits) {
+        Fetched::Ready(values) => Ok(values),
+        Fetched::Pending(receiver) => receiver.blocking_recv().unwrap_or(Err(super::handle::Unavailable::Stopped)),
+    };
+    fetched.unwrap_or_else(|cause| fatal::stop("reading a value that apply needs", &cause))
+}
+
+/// A change as watchers see it. A delete shows key and revision only (etcd-contract 20); what a create replaces, a
+/// tombstone perhaps, is nobody's previous value.
+fn event(change: &Change) -> watch::Event {
+    let (kind, key_value, previous) = match &change.kind {
+        ChangeKind::Put { key_value, create_revision, .. } => {
+            let replaces = *create_revision != change.revision.main;
+            (watch::EventKind::Put, key_value.clone(), change.previous.filter(|_| replaces))
+        }
+        ChangeKind::Delete => {
+            let shown = KeyValue { key: &change.key, mod_revision: change.revision.main, ..KeyValue::default() };
+            (watch::EventKind::Delete, shown.encode(), change.previous)
+        }
+    };
+    watch::Event { revision: change.revision, shard: change.shard, key: change.key.clone(), kind, key_value, previous }
+}

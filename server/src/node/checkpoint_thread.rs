@@ -1,0 +1,57 @@
+//! The checkpoint thread: performs one checkpoint job after another.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender};
+use std::time::Instant;
+
+use basalt_storage::checkpoint::{Checkpoint, CheckpointError, Checkpointer};
+use basalt_storage::disk::Disk;
+use basalt_storage::job::run;
+use basalt_storage::mvcc::store::Frozen;
+use tracing::{debug, warn};
+
+use super::apply_thread::{ApplyInput, CheckpointEnd};
+use super::fatal;
+
+/// Units of work between two looks at the clock of others; the thread does nothing else, so it only bounds a step.
+const STEP_BUDGET: usize = 4096;
+
+/// Works until nobody freezes any more. `checkpointer` is at home here, but while a checkpoint waits for apply.
+pub fn serve(
+    mut checkpointer: Checkpointer,
+    conf_state: &[u8],
+    disk: &Arc<dyn Disk>,
+    inbox: &Receiver<Frozen>,
+    apply: &Sender<ApplyInput>,
+    generation: &AtomicU64,
+) {
+    while let Ok(frozen) = inbox.recv() {
+        let started = Instant::now();
+        let applied = frozen.applied;
+        let mut job = checkpointer.begin(frozen, conf_state.to_vec());
+        let ended = match run(&mut job, &**disk, STEP_BUDGET) {
+            Ok(Checkpoint { checkpointer: next, checkpointed, entries }) => {
+                checkpointer = next;
+                let elapsed_ms = started.elapsed().as_millis() as u64;
+                debug!(applied_index = applied.index, entries, elapsed_ms, "checkpoint written");
+                generation.store(checkpointer.manifest().generation, Ordering::Release);
+                ApplyInput::Checkpointed(CheckpointEnd {
+                    checkpointed,
+                    applied_index: applied.index,
+                    file_bytes: checkpointer.file_bytes(),
+                    live_bytes: checkpointer.live_bytes(),
+                })
+            }
+            Err(CheckpointError::NoSpace { checkpointer: given_back, frozen, cause }) => {
+                warn!(error = %cause, "no space for a checkpoint: writes go on into memory until it is full");
+                checkpointer = *given_back;
+                ApplyInput::CheckpointRefused(frozen)
+            }
+            Err(cause) => fatal::stop("writing a checkpoint", &cause),
+        };
+        if apply.send(ended).is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! The running node: Raft, the log, apply, checkpoints and page reads, each on a thread of its own, and the handle
+//! through which the API reaches them.
+//!
+//! ```text
+//!   NodeHandle::propose ─► node thread (Core) ─► log thread ─► node thread ─► apply thread ─► waiters
+//!                                                                               │  ├─► View (one pointer swap)
+//!                                                 checkpoint thread ◄── Frozen ─┘  └─► watch thread
+//! ```
+//!
+//! * [`core`] is the pure part: input and time in, outputs out. The threads only carry its inputs and outputs.
+//! * A View is published before any answer or event of its batch leaves.
+//! * A thread that cannot go on stops the process: a failed sync, a failed append, damaged pages under apply.
+//!
+//! Nothing here knows gRPC; the async runtime shows only in the channels that answer callers.
+
+pub mod log_store;
+pub mod core;
+pub mod handle;
+pub mod readers;
+mod fatal;
+mod log_thread;
+mod node_thread;
+pub mod apply_thread;
+mod checkpoint_thread;
+mod watch_thread;
+pub mod start;

@@ -1,0 +1,162 @@
+//! The node thread: carries the inputs and outputs of [`Core`], and proposes what time brings: ends of leases and their
+//! checkpoints.
+
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use basalt_proto::etcdserverpb::{LeaseCheckpoint, LeaseCheckpointRequest, LeaseRevokeRequest};
+use basalt_proto::log::Request;
+use basalt_proto::log::request::Kind;
+use tracing::info;
+
+use super::apply_thread::ApplyInput;
+use super::core::{Append, Core, Input, Output};
+use super::fatal;
+use super::handle::{Gauges, unix_time_ns};
+use crate::lease::LeaseClock;
+
+/// Leases looked at for ending in one tick; the clock paces them further.
+const LEASES_PER_TICK: usize = 256;
+
+/// Ids of requests that nobody waits for.
+const ID_NOBODY: u64 = 0;
+
+/// What reaches the node thread.
+#[derive(Debug)]
+pub enum NodeInput {
+    /// A caller's request.
+    Propose(Request),
+    /// An append is durable.
+    Persisted(u64),
+    /// Apply has come this far.
+    Applied(u64),
+    /// A checkpoint holds everything up to here.
+    Release(u64),
+    /// Stop now.
+    Stop,
+}
+
+/// Where the node thread's outputs go.
+pub struct NodeLinks {
+    /// The log thread.
+    pub log: Sender<LogInput>,
+    /// The apply thread.
+    pub apply: Sender<ApplyInput>,
+    /// Lease ends.
+    pub leases: Arc<Mutex<LeaseClock>>,
+    /// Figures.
+    pub gauges: Arc<Gauges>,
+    /// The beginning of the node's clock.
+    pub started: Instant,
+    /// Time between ticks (`--heartbeat-interval`).
+    pub tick: Duration,
+    /// What a new leader adds to every lease (`--election-timeout`, etcd-contract 37).
+    pub lease_extension: Duration,
+}
+
+/// What reaches the log thread.
+#[derive(Debug)]
+pub enum LogInput {
+    /// Make this durable.
+    Append(Append),
+    /// Everything up to this index is in a durable checkpoint.
+    Release(u64),
+}
+
+/// Works until told to stop or until the handle is gone.
+pub fn serve(mut core: Core, links: &NodeLinks, inbox: &Receiver<NodeInput>) {
+    let mut outputs = Vec::new();
+    let mut next_tick = Instant::now() + links.tick;
+    core.start(&mut outputs).unwrap_or_else(|cause| fatal::stop("starting consensus", &cause));
+    carry(&mut outputs, links);
+    loop {
+        let wait = next_tick.saturating_duration_since(Instant::now());
+        let first = match inbox.recv_timeout(wait) {
+            Ok(NodeInput::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            Ok(input) => Some(input),
+            Err(RecvTimeoutError::Timeout) => None,
+        };
+        let mut requests = Vec::new();
+        for input in first.into_iter().chain(inbox.try_iter()) {
+            let input = match input {
+                NodeInput::Propose(request) => {
+                    requests.push(request);
+                    continue;
+                }
+                NodeInput::Persisted(number) => Input::Persisted(number),
+                NodeInput::Applied(index) => Input::Applied(index),
+                NodeInput::Release(index) => {
+                    // The log thread is gone only when the process is about to be; so with all sends here.
+                    drop(links.log.send(LogInput::Release(index)));
+                    Input::Release(index)
+                }
+                NodeInput::Stop => return,
+            };
+            step(&mut core, input, &mut outputs);
+        }
+        if Instant::now() >= next_tick {
+            next_tick = Instant::now() + links.tick;
+            step(&mut core, Input::Tick, &mut outputs);
+            if core.leads() {
+                requests.extend(lease_proposals(links));
+            }
+        }
+        if !requests.is_empty() {
+            step(&mut core, Input::Propose { requests, time_unix_ns: unix_time_ns() }, &mut outputs);
+        }
+        carry(&mut outputs, links);
+    }
+}
+
+fn step(core: &mut Core, input: Input, outputs: &mut Vec<Output>) {
+    core.step(input, outputs).unwrap_or_else(|cause| fatal::stop("consensus", &cause));
+}
+
+fn carry(outputs: &mut Vec<Output>, links: &NodeLinks) {
+    for output in outputs.drain(..) {
+        match output {
+            Output::Append(append) => drop(links.log.send(LogInput::Append(append))),
+            Output::Apply(committed) => {
+                if let Some(last) = committed.last() {
+                    links.gauges.committed_index.store(last.position.index, Ordering::Relaxed);
+                }
+                drop(links.apply.send(ApplyInput::Committed(committed)));
+            }
+            Output::Role { leads, term } => change_role(leads, term, links),
+        }
+    }
+}
+
+fn change_role(leads: bool, term: u64, links: &NodeLinks) {
+    links.gauges.term.store(term, Ordering::Relaxed);
+    let led = links.gauges.leads.swap(leads, Ordering::Relaxed);
+    info!(leads, term, "raft role changed");
+    if led == leads {
+        return;
+    }
+    let (clock, started, extension) = (links.leases.clone(), links.started, links.lease_extension);
+    // Leases are the apply thread's to know; it promotes the clock when it has come to this point.
+    let question = move |machine: &mut crate::apply::machine::Machine| {
+        let table = machine.leases().iter().map(|(id, record)| (id, record.ttl, record.remaining_ttl));
+        let mut clock = clock.lock().expect("no one panics while holding the lease clock");
+        if leads { clock.promote(table, started.elapsed(), extension) } else { clock.demote() }
+    };
+    let request = super::handle::ApplyRequest::Ask(Box::new(question));
+    drop(links.apply.send(ApplyInput::Request(request)));
+}
+
+/// Ends of leases and remainders worth remembering, as proposals.
+fn lease_proposals(links: &NodeLinks) -> Vec<Request> {
+    let now = links.started.elapsed();
+    let mut clock = links.leases.lock().expect("no one panics while holding the lease clock");
+    let revoke = |id| Kind::LeaseRevoke(LeaseRevokeRequest { id });
+    let mut kinds: Vec<_> = clock.expired(now, LEASES_PER_TICK).into_iter().map(revoke).collect();
+    let checkpoints = clock.checkpoints(now, LEASES_PER_TICK).into_iter();
+    let checkpoints: Vec<_> = checkpoints.map(|(id, remaining_ttl)| LeaseCheckpoint { id, remaining_ttl }).collect();
+    if !checkpoints.is_empty() {
+        kinds.push(Kind::LeaseCheckpoint(LeaseCheckpointRequest { checkpoints }));
+    }
+    kinds.into_iter().map(|kind| Request { id: ID_NOBODY, principal: None, kind: Some(kind) }).collect()
+}

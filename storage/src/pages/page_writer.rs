@@ -1,0 +1,150 @@
+//! The single writer of a page file.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::revision::Revision;
+
+use super::allocator::{Allocator, AllocatorError, MapRoot, Readers, TransactionId};
+use super::commit::{Commit, TreeChanges};
+use super::page_file::Pages;
+use super::tree_root::{PinnedRoot, SharedRoot, TreeRoot};
+
+/// Owns the free pages and the newest root of one file.
+///
+/// ```text
+///   commit ─► [job: read, mark, pack, reserve, write, sync] ─► Committed ─► [manifest] ─► committed
+///                        └─► CommitError, undone ─┐                └──────────────────► abandoned
+///                                                 └─► writer, as before
+/// ```
+///
+/// * Nothing that the last durable root reaches is overwritten, map pages included, until [`Self::committed`].
+/// * Between a [`Commit`]'s end and [`Self::committed`] or [`Self::abandoned`] no other commit may begin.
+pub struct PageWriter {
+    pub(super) pages: Pages,
+    pub(super) allocator: Allocator,
+    pub(super) root: TreeRoot,
+    /// Pages of the file whose space is reserved.
+    pub(super) reserved_pages: u64,
+    pub(super) tidying: Tidying,
+    /// What becomes current when the manifest is durable.
+    pub(super) outcome: Option<Outcome>,
+}
+
+impl std::fmt::Debug for PageWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PageWriter").field("root", &self.root).finish_non_exhaustive()
+    }
+}
+
+/// Where sparse leaves are known to be, or are still to be looked for.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tidying {
+    /// First revisions of sparse leaves.
+    pub sparse: BTreeSet<Revision>,
+    /// Where the sweep goes on; `None` when it has seen everything.
+    pub sweep: Option<Revision>,
+}
+
+/// The state after a commit.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub root: TreeRoot,
+    pub tidying: Tidying,
+}
+
+impl PageWriter {
+    /// The writer of an empty file. Nothing is written before the first commit.
+    pub fn create(pages: Pages) -> Self {
+        let allocator = Allocator::create();
+        let tidying = Tidying::default();
+        Self { pages, allocator, root: TreeRoot::EMPTY, reserved_pages: 0, tidying, outcome: None }
+    }
+
+    /// The writer of a file at the roots that the manifest names. Nothing is read.
+    ///
+    /// # Errors
+    /// [`AllocatorError::MalformedRoot`].
+    pub fn open(pages: Pages, root: TreeRoot, map_root: MapRoot) -> Result<Self, AllocatorError> {
+        let allocator = Allocator::open(map_root)?;
+        let reserved_pages = allocator.file_pages();
+        let tidying = Tidying { sparse: BTreeSet::new(), sweep: Some(Revision::new(i64::MIN, 0)) };
+        Ok(Self { pages, allocator, root, reserved_pages, tidying, outcome: None })
+    }
+
+    /// Writes `changes` and makes them durable, but for the manifest.
+    ///
+    /// `transaction` is above that of every earlier commit; the number of an abandoned one may be taken again. The
+    /// job reads and writes in waves of at most 8 MiB or one entry and does one wave a step; the budget's unit is a
+    /// leaf to be marked.
+    ///
+    /// # Panics
+    /// If the last commit was neither [`Self::committed`] nor [`Self::abandoned`], or `transaction` is not newer.
+    pub fn commit(mut self, transaction: TransactionId, changes: TreeChanges) -> Commit {
+        assert!(self.outcome.is_none(), "the last commit was not ended");
+        assert!(transaction > self.root.transaction, "transaction {} is not newer", transaction.0);
+        self.allocator.begin(transaction);
+        Commit::new(self, transaction, changes)
+    }
+
+    /// The manifest that names the last commit's roots is durable: they are current, and what only older ones need
+    /// is free once no reader is there.
+    ///
+    /// # Panics
+    /// If no commit ended.
+    pub fn committed(&mut self) {
+        let outcome = self.outcome.take().expect("committed without a commit");
+        self.allocator.committed();
+        self.root = outcome.root;
+        self.tidying = outcome.tidying;
+    }
+
+    /// The last commit's roots will never be in a manifest: it is as if it had not been.
+    ///
+    /// # Panics
+    /// If no commit ended.
+    pub fn abandoned(&mut self) {
+        self.outcome.take().expect("abandoned without a commit");
+        self.allocator.abandoned();
+    }
+
+    /// The newest durable root.
+    pub fn root(&self) -> &TreeRoot {
+        &self.root
+    }
+
+    /// The newest durable root, pinned for readers.
+    pub fn pinned_root(&self) -> SharedRoot {
+        Arc::new(PinnedRoot { root: self.root.clone(), pin: self.allocator.readers().pin(self.root.transaction) })
+    }
+
+    /// Where readers of this file pin their transactions.
+    pub fn readers(&self) -> Arc<Readers> {
+        self.allocator.readers()
+    }
+
+    /// The reading face of the file.
+    pub fn pages(&self) -> &Pages {
+        &self.pages
+    }
+
+    /// Pages of the file.
+    pub fn file_pages(&self) -> u64 {
+        self.allocator.file_pages()
+    }
+
+    /// Pages in use, the heads of regions included.
+    pub fn used_pages(&self) -> u64 {
+        self.allocator.used_pages()
+    }
+
+    /// Whether leaves that may be sparse are left: another commit, even without changes, goes on with them.
+    pub fn is_tidy(&self) -> bool {
+        self.tidying.sparse.is_empty() && self.tidying.sweep.is_none()
+    }
+
+    /// Looks at every leaf again, from the next commit on: after [`super::RewriteLimits::live_percent`] was raised.
+    pub fn restart_sweep(&mut self) {
+        self.tidying.sweep = Some(Revision::new(i64::MIN, 0));
+    }
+}

@@ -1,0 +1,9 @@
+//! The room as a whole, over a disk in memory.
+
+mod corruption;
+mod failures;
+mod growth;
+mod memory_disk;
+mod model;
+mod reading;
+mod rig;

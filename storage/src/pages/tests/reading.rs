@@ -1,0 +1,82 @@
+//! How much is read for an answer.
+
+use crate::job::{Job, Step};
+use crate::revision::Revision;
+
+use crate::pages::{READS_IN_FLIGHT_MAX, TreeChanges};
+
+use super::rig::{Rig, entries, entry, revisions};
+
+#[test]
+fn a_cached_fetch_is_done_in_its_first_step() {
+    let mut rig = Rig::new(1 << 24);
+    rig.append(entries(2..200, 1000));
+    let wanted = revisions([150, 3, 90]);
+    let cold = rig.fetch(&rig.root(), wanted.clone());
+    let mut warm = rig.pages().fetch(rig.root(), wanted);
+    match warm.step(Vec::new(), 10).unwrap() {
+        Step::Done(answers) => assert_eq!(answers, cold),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_point_read_reads_the_way_down_and_its_own_blocks() {
+    let mut rig = Rig::new(0);
+    rig.append(entries(2..200, 1000));
+    assert_eq!(rig.root().root.height, 1);
+    let before = rig.disk.reads();
+    let (submits, answers) = rig.count_submits(rig.pages().fetch(rig.root(), revisions([77]))).unwrap();
+    assert_eq!(answers, [Some(entry(77, 1000).key_value)]);
+    assert_eq!((submits, rig.disk.reads() - before), (3, 3));
+}
+
+#[test]
+fn a_list_reads_neighbours_together_and_few_at_a_time() {
+    let mut rig = Rig::new(0);
+    rig.append(entries(2..4000, 3000));
+    let wanted = revisions((2..4000).rev());
+    let mut job = rig.pages().fetch(rig.root(), wanted.clone());
+    let (mut completions, mut reads) = (Vec::new(), 0);
+    let answers = loop {
+        match job.step(std::mem::take(&mut completions), 1000).unwrap() {
+            Step::Again => {}
+            Step::Submit(requests) => {
+                assert!(requests.len() <= READS_IN_FLIGHT_MAX);
+                reads += requests.len();
+                completions = requests.into_iter().map(|io| crate::disk::Disk::perform(&rig.disk, io)).collect();
+            }
+            Step::Done(answers) => break answers,
+        }
+    };
+    assert!(reads < 450, "{reads} reads for 400 slot tables and 12 MB of values");
+    let expected = (2..4000).rev().map(|main| Some(entry(main, 3000).key_value));
+    assert!(answers.into_iter().eq(expected));
+}
+
+#[test]
+fn a_scan_stays_in_its_bounds_and_says_where_to_go_on() {
+    let mut rig = Rig::new(1 << 20);
+    rig.append(entries(2..500, 700));
+    let scan = |from, to, limit| {
+        let (from, to) = (Revision::new(from, 0), Revision::new(to, 0));
+        let chunk = rig.run(rig.pages().scan(rig.root(), from, to, limit, false)).unwrap();
+        let mains: Vec<_> = chunk.slots.iter().map(|slot| slot.revision.main).collect();
+        (mains, chunk.next.map(|next| next.main))
+    };
+    assert_eq!(scan(10, 14, 100), (vec![10, 11, 12, 13, 14], None));
+    assert_eq!(scan(10, 14, 5), (vec![10, 11, 12, 13, 14], None));
+    assert_eq!(scan(10, 14, 4), (vec![10, 11, 12, 13], Some(14)));
+    assert_eq!(scan(498, 900, 0), (vec![498], Some(499)));
+    assert_eq!(scan(500, 900, 7), (vec![], None));
+    assert_eq!(scan(14, 10, 7), (vec![], None));
+}
+
+#[test]
+fn an_empty_tree_answers_nothing() {
+    let mut rig = Rig::new(0);
+    assert_eq!(rig.fetch(&rig.root(), revisions([5])), [None]);
+    rig.commit(TreeChanges::default());
+    assert!(rig.scan_all(&rig.root(), 5, true).is_empty());
+    assert_eq!(rig.verify().unwrap().pages, 0);
+}

@@ -1,91 +1,26 @@
 //! A commit: from a list of changes to synced pages under a new root, without touching the old one.
 
-use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
-
-use bytes::Bytes;
-use thiserror::Error;
 
 use crate::disk::{Io, IoOutput};
 use crate::job::{Completions, Job, Step};
 use crate::revision::Revision;
 
-use super::allocator::{AllocatorError, MapRoot, PAGE_SIZE, Stream, TransactionId};
+use super::allocator::{AllocatorError, MapRoot, PAGE_SIZE, TransactionId};
 use super::branch::HEIGHT_MAX;
-use super::error::PagesError;
-use super::leaf::{ENTRY_BYTES_MAX, LEAF_BYTES, LEAF_SLOTS_MAX, LeafHead, NewEntry, NewLeaf};
-use super::leaf_rewrite::{Rewrite, RewriteLimits, choose};
+use super::gathering::Gathering;
+use super::leaf::ENTRY_BYTES_MAX;
 use super::page_cache::Node;
 use super::page_file::NodeRef;
-use super::page_header::PAGE_HEADER_BYTES;
 use super::page_writer::{Outcome, PageWriter, Tidying};
 use super::page_writes::PageWrites;
 use super::placement::Placement;
 use super::read_queue::{READS_IN_FLIGHT_MAX, ReadQueue, read_bytes};
+use super::tree_changes::{CommitError, CommitFailure, Committed, TreeChanges};
 use super::tree_edit::{MarkTask, Path, TreeEdit};
 use super::tree_plan::TreePlan;
-use super::tree_root::{PinnedRoot, SharedRoot, TreeRoot};
-
-/// What a commit changes.
-#[derive(Clone, Debug, Default)]
-pub struct TreeChanges {
-    /// New entries, ascending and above [`TreeRoot::last_revision`].
-    pub appended: Vec<NewEntry>,
-    /// Revisions that no reader of the new root wants. Unknown and already dead ones are ignored. One that this
-    /// commit appends is unknown to it.
-    pub dead: Vec<Revision>,
-    /// How much is tidied up on the way.
-    pub rewrite: RewriteLimits,
-}
-
-/// A commit that is durable as soon as a manifest names its roots.
-#[derive(Debug)]
-pub struct Committed {
-    /// To be told [`PageWriter::committed`] or [`PageWriter::abandoned`] before the next commit.
-    pub writer: PageWriter,
-    /// The new tree. Publish it only after the manifest is durable.
-    pub root: SharedRoot,
-    /// The new map of free pages.
-    pub map_root: MapRoot,
-}
-
-/// A commit that did not happen.
-#[derive(Debug, Error)]
-#[error("commit failed")]
-pub struct CommitError {
-    /// The writer as it was before; `None` after a failed sync.
-    pub writer: Option<Box<PageWriter>>,
-    /// Why.
-    #[source]
-    pub cause: CommitFailure,
-}
-
-/// Why a commit did not happen.
-#[derive(Debug, Error)]
-pub enum CommitFailure {
-    /// The disk is full. Nothing has changed; try again when there is space.
-    #[error("no space for the commit")]
-    NoSpace(#[source] io::Error),
-    /// A page that the commit builds on cannot be read: the file needs repair.
-    #[error(transparent)]
-    Pages(#[from] PagesError),
-    /// The map of free pages is damaged or full.
-    #[error(transparent)]
-    Allocator(#[from] AllocatorError),
-    /// A write failed. The durable tree is untouched.
-    #[error("writing pages")]
-    Write(#[source] io::Error),
-    /// A sync failed: stop the node, a second one may lie.
-    #[error("syncing pages")]
-    Sync(#[source] io::Error),
-    /// An appended revision is not above the one before it.
-    #[error("revision {0:?} is out of order")]
-    OutOfOrder(Revision),
-    /// An entry is larger than [`ENTRY_BYTES_MAX`].
-    #[error("the entry of revision {0:?} is too large")]
-    TooLarge(Revision),
-}
+use super::tree_root::{PinnedRoot, TreeRoot};
 
 /// Who a read is for.
 #[derive(Debug)]
@@ -112,15 +47,6 @@ enum Stage {
     Reserve(PageWrites, MapRoot),
     Write(PageWrites, MapRoot),
     Sync(PageWrites, MapRoot),
-}
-
-/// Leaves to be written anew.
-#[derive(Debug)]
-struct Gathering {
-    runs: Vec<Rewrite>,
-    /// The branch and item of the last leaf, if the append goes on in it.
-    reopened: Option<(Path, usize)>,
-    whole: HashMap<u64, (Arc<LeafHead>, Bytes)>,
 }
 
 /// A running [`PageWriter::commit`].
@@ -185,8 +111,7 @@ impl Commit {
     }
 
     /// Hands each page that was read to whoever wanted it.
-    fn arrived(&mut self, completions: Completions, gathering: Option<&mut Gathering>) -> Run<()> {
-        let mut whole = HashMap::new();
+    fn arrived(&mut self, completions: Completions, mut gathering: Option<&mut Gathering>) -> Run<()> {
         for (want, bytes) in self.reads.complete(completions)? {
             match want {
                 Want::Branch(path, at) => {
@@ -200,12 +125,10 @@ impl Commit {
                     }
                 }
                 Want::Whole(at) => {
-                    whole.insert(at.page.extent.page, (at.decode_leaf(&bytes)?, bytes));
+                    let gathering = gathering.as_mut().expect("whole leaves are wanted while gathering");
+                    gathering.take(&at, bytes)?;
                 }
             }
-        }
-        if let Some(gathering) = gathering {
-            gathering.whole.extend(whole);
         }
         Ok(())
     }
@@ -268,80 +191,23 @@ impl Commit {
 
     /// Picks the leaves that are written anew and asks for them.
     fn want_leaves(&mut self) -> Gathering {
-        let reopened = self.last_leaf_to_reopen();
-        let keep = reopened.as_ref().map(|(path, item)| (path, *item));
-        let rewrites = choose(&mut self.edit, &self.changes.rewrite, keep);
+        let (gathering, waiting) = Gathering::choose(&mut self.edit, &self.changes);
         // What was wanted was looked at; what is still sparse is in `waiting`.
         let wanted = &self.wanted;
         self.tidying.sparse.retain(|revision| wanted.binary_search(revision).is_err());
-        self.tidying.sparse.extend(rewrites.waiting);
-        let gathering = Gathering { runs: rewrites.runs, reopened, whole: HashMap::new() };
-        let last = gathering.reopened.iter().map(|(path, item)| (path, *item..*item + 1));
-        let runs = gathering.runs.iter().map(|run| (&run.branch, run.items.clone()));
-        for (path, items) in runs.chain(last) {
-            for item in &self.edit.branch_mut(path).items[items] {
-                let at = NodeRef::child(1, &item.entry);
-                at.want_whole(&mut self.reads, Want::Whole(at));
-            }
+        self.tidying.sparse.extend(waiting);
+        for at in gathering.leaves(&mut self.edit) {
+            at.want_whole(&mut self.reads, Want::Whole(at));
         }
         gathering
     }
 
-    /// The last leaf, if the first appended entry fits behind what lives in it.
-    fn last_leaf_to_reopen(&mut self) -> Option<(Path, usize)> {
-        let appended = self.changes.appended.first()?.stored_bytes() as u64;
-        let (path, branch) = self.edit.last_leaf_branch();
-        let item = branch.items.len().checked_sub(1)?;
-        let entry = &branch.items[item].entry;
-        let bytes = (PAGE_HEADER_BYTES as u64).saturating_add(entry.live_bytes).saturating_add(appended);
-        let fits = bytes <= LEAF_BYTES as u64 && (entry.live_entries as usize) < LEAF_SLOTS_MAX;
-        (fits && entry.live_entries > 0).then_some((path, item))
-    }
-
-    /// Packs what was gathered and what is appended into new leaves.
-    fn pack(&mut self, gathering: Gathering) -> Run<TreePlan> {
-        let Gathering { runs, reopened, whole } = gathering;
-        for run in runs {
-            let mut live = Vec::new();
-            for item in run.items.clone() {
-                live.extend(self.live_entries(&run.branch, item, &whole)?);
-            }
-            let leaves = self.edit.add_leaves(Stream::Rewrite, NewLeaf::pack(live));
-            self.edit.replace(&run.branch, run.items, leaves);
-        }
-        let appended = std::mem::take(&mut self.changes.appended);
-        match reopened {
-            Some((path, item)) => {
-                let live = self.live_entries(&path, item, &whole)?;
-                let leaves = NewLeaf::pack(live.into_iter().chain(appended));
-                let leaves = self.edit.add_leaves(Stream::Append, leaves);
-                self.edit.replace(&path, item..item + 1, leaves);
-            }
-            None => {
-                let leaves = self.edit.add_leaves(Stream::Append, NewLeaf::pack(appended));
-                self.edit.append(leaves);
-            }
-        }
-        let root = self.writer().root.clone();
-        let edit = std::mem::replace(&mut self.edit, TreeEdit::new(&root));
+    /// Packs what was gathered and what is appended into new leaves, and settles the tree above them.
+    fn plan(&mut self, gathering: Gathering) -> Run<TreePlan> {
+        let settled = TreeEdit::new(&TreeRoot::EMPTY);
+        let mut edit = std::mem::replace(&mut self.edit, settled);
+        gathering.pack(&mut edit, std::mem::take(&mut self.changes.appended))?;
         Ok(TreePlan::new(edit))
-    }
-
-    fn live_entries(
-        &mut self,
-        path: &[usize],
-        item: usize,
-        whole: &HashMap<u64, (Arc<LeafHead>, Bytes)>,
-    ) -> Run<Vec<NewEntry>> {
-        let entry = &self.edit.branch_mut(path).items[item].entry;
-        let page = entry.child.extent.page;
-        let (leaf, bytes) = whole.get(&page).expect("every leaf that is written anew was read");
-        let live = leaf.slots().enumerate().filter(|(index, _)| !entry.dead.is_dead(*index));
-        live.map(|(_, slot)| {
-            let corrupt = |_| PagesError::CorruptEntry { page, revision: slot.revision };
-            Ok(leaf.entry(&slot, bytes).map_err(corrupt)?)
-        })
-        .collect()
     }
 
     /// Allocates and frees; then reserves what the file grows by.
@@ -416,7 +282,7 @@ impl Commit {
                 let reads = self.submit_reads();
                 self.stage = Some(match reads {
                     Some(_) => Stage::Gather(gathering),
-                    None => Stage::Place(self.pack(gathering)?, Placement::default()),
+                    None => Stage::Place(self.plan(gathering)?, Placement::default()),
                 });
                 Ok(reads)
             }

@@ -8,13 +8,17 @@ use crate::job::{Completions, Job, Step};
 use crate::revision::Revision;
 
 use super::allocator::PAGE_SIZE;
+use super::branch::Branch;
 use super::error::PagesError;
-use super::leaf::Slot;
+use super::leaf::{LEAF_BYTES, LeafHead, Slot};
 use super::page_cache::Node;
 use super::page_file::{NodeRef, Pages};
 use super::page_header::PageRef;
 use super::read_queue::ReadQueue;
 use super::tree_root::SharedRoot;
+
+/// A leaf is read as a whole, in one read instead of two, if at least one in so many of its entries is wanted.
+const SLOTS_PER_WANTED_MAX: u64 = 4;
 
 /// A running [`Pages::fetch`].
 ///
@@ -23,7 +27,8 @@ use super::tree_root::SharedRoot;
 #[derive(Debug)]
 pub struct Fetch {
     pages: Pages,
-    root: SharedRoot,
+    /// Keeps the pages where they are.
+    _root: SharedRoot,
     /// What was asked, in the caller's order.
     revisions: Vec<Revision>,
     /// Each distinct revision once, ascending.
@@ -32,6 +37,8 @@ pub struct Fetch {
     ready: Vec<usize>,
     /// Items by the page (its number) that they wait for.
     waiting: HashMap<u64, Vec<usize>>,
+    /// Pages waited for that are not asked for yet.
+    missing: Vec<NodeRef>,
     reads: ReadQueue<Want>,
 }
 
@@ -51,6 +58,8 @@ enum Place {
 #[derive(Debug)]
 enum Want {
     Node(NodeRef),
+    /// A leaf of which so many entries are wanted that it is read as a whole.
+    Whole(NodeRef),
     /// An entry of a leaf; `skip` bytes stand before it in the blocks that are read.
     Entry {
         item: usize,
@@ -71,7 +80,16 @@ impl Fetch {
         };
         let items: Vec<Item> = distinct.into_iter().map(|revision| Item { revision, place: start(revision) }).collect();
         let ready = (0..items.len()).rev().collect();
-        Self { pages, root, revisions, items, ready, waiting: HashMap::new(), reads: ReadQueue::new() }
+        Self {
+            pages,
+            _root: root,
+            revisions,
+            items,
+            ready,
+            waiting: HashMap::new(),
+            missing: Vec::new(),
+            reads: ReadQueue::new(),
+        }
     }
 
     /// Moves an item down as far as the cache knows the way.
@@ -83,7 +101,8 @@ impl Fetch {
         }
         while let Place::Node(at) = self.items[item].place {
             match self.pages.cached_node(&at) {
-                Some(node) => self.descend(item, &at, &node),
+                Some(Node::Branch(branch)) => self.descend(item, &branch),
+                Some(Node::Leaf(leaf)) => self.find_entry(item, &leaf),
                 None => return self.wait(item, at),
             }
         }
@@ -92,26 +111,40 @@ impl Fetch {
     fn wait(&mut self, item: usize, at: NodeRef) {
         let waiters = self.waiting.entry(at.page.extent.page).or_default();
         if waiters.is_empty() {
-            at.want(&mut self.reads, Want::Node(at));
+            self.missing.push(at);
         }
         waiters.push(item);
     }
 
-    /// Moves an item one level down, from `node` at `at`.
-    fn descend(&mut self, item: usize, at: &NodeRef, node: &Node) {
-        let revision = self.items[item].revision;
-        self.items[item].place = match node {
-            Node::Branch(branch) => match branch.child_of(revision) {
-                Some(child) => Place::Node(NodeRef::child(branch.level, &branch.entries[child])),
-                None => Place::Answered(None),
-            },
-            Node::Leaf(leaf) => match leaf.find(revision) {
-                Some((_, slot)) => {
-                    self.want_entry(item, at.page, slot);
-                    Place::Entry
-                }
-                None => Place::Answered(None),
-            },
+    /// Asks for the missing pages, now that it is known who waits for each.
+    fn want_missing(&mut self) {
+        for at in std::mem::take(&mut self.missing) {
+            let waiters = self.waiting.get(&at.page.extent.page).map_or(0, Vec::len) as u64;
+            let whole = at.level == 0 && at.page.bytes() <= LEAF_BYTES && at.slots <= waiters * SLOTS_PER_WANTED_MAX;
+            if whole {
+                at.want_whole(&mut self.reads, Want::Whole(at));
+            } else {
+                at.want(&mut self.reads, Want::Node(at));
+            }
+        }
+    }
+
+    /// Moves an item one level down.
+    fn descend(&mut self, item: usize, branch: &Branch) {
+        self.items[item].place = match branch.child_of(self.items[item].revision) {
+            Some(child) => Place::Node(NodeRef::child(branch.level, &branch.entries[child])),
+            None => Place::Answered(None),
+        };
+    }
+
+    /// Asks for an item's entry, or knows that there is none.
+    fn find_entry(&mut self, item: usize, leaf: &LeafHead) {
+        self.items[item].place = match leaf.find(self.items[item].revision) {
+            Some((_, slot)) => {
+                self.want_entry(item, *leaf.reference(), slot);
+                Place::Entry
+            }
+            None => Place::Answered(None),
         };
     }
 
@@ -129,8 +162,22 @@ impl Fetch {
             Want::Node(at) => {
                 let node = self.pages.admit_node(&at, bytes)?;
                 for item in self.waiting.remove(&at.page.extent.page).unwrap_or_default() {
-                    self.descend(item, &at, &node);
+                    match &node {
+                        Node::Branch(branch) => self.descend(item, branch),
+                        Node::Leaf(leaf) => self.find_entry(item, leaf),
+                    }
                     self.ready.push(item);
+                }
+            }
+            Want::Whole(at) => {
+                let Node::Leaf(leaf) = self.pages.admit_node(&at, bytes)? else { return Ok(()) };
+                for item in self.waiting.remove(&at.page.extent.page).unwrap_or_default() {
+                    let slot = leaf.find(self.items[item].revision).map(|(_, slot)| slot);
+                    let answer = slot.map(|slot| {
+                        let key_value = &bytes[slot.offset as usize..][..slot.length as usize];
+                        self.pages.admit_entry(&at.page, &slot, key_value)
+                    });
+                    self.items[item].place = Place::Answered(answer.transpose()?);
                 }
             }
             Want::Entry { item, leaf, slot, skip } => {
@@ -172,6 +219,7 @@ impl Job for Fetch {
         if !self.ready.is_empty() {
             return Ok(Step::Again);
         }
+        self.want_missing();
         let submitted = self.reads.submit(self.pages.file());
         Ok(submitted.map_or_else(|| Step::Done(self.answers()), Step::Submit))
     }

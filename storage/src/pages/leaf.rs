@@ -133,7 +133,10 @@ impl LeafHead {
 
     fn check_slots(&self, length: u64) -> Result<(), Flaw> {
         let mut last = None;
-        for slot in self.slots() {
+        for (index, slot) in self.slots().enumerate() {
+            if u32_at(&self.head, leaf_head_bytes(index) + FLAGS) & !FLAG_TOMBSTONE != 0 {
+                return Err("unknown slot flags");
+            }
             let end = u64::from(slot.offset) + u64::from(slot.length);
             if (slot.offset as usize) < self.head.len() || end > length {
                 return Err("a slot points outside its leaf");

@@ -49,10 +49,12 @@ mod scan;
 mod verify;
 
 mod commit;
+mod gathering;
 mod leaf_rewrite;
 mod page_writer;
 mod page_writes;
 mod placement;
+mod tree_changes;
 mod tree_edit;
 mod tree_plan;
 
@@ -60,7 +62,7 @@ mod tree_plan;
 mod tests;
 
 pub use branch::{BRANCH_BYTES, BRANCH_ENTRY_BYTES, HEIGHT_MAX};
-pub use commit::{Commit, CommitError, CommitFailure, Committed, TreeChanges};
+pub use commit::Commit;
 pub use dead_marks::DeadMarks;
 pub use error::PagesError;
 pub use fetch::Fetch;
@@ -72,5 +74,6 @@ pub use page_header::{PAGE_FORMAT_VERSION, PAGE_HEADER_BYTES, PageRef};
 pub use page_writer::PageWriter;
 pub use read_queue::{READ_GAP_BYTES_MAX, READ_JOINED_BYTES_MAX, READS_IN_FLIGHT_MAX};
 pub use scan::{Scan, ScanChunk, ScannedSlot};
+pub use tree_changes::{CommitError, CommitFailure, Committed, TreeChanges};
 pub use tree_root::{PinnedRoot, SharedRoot, TREE_ROOT_BYTES, TREE_ROOT_VERSION, TreeRoot};
 pub use verify::{Verified, Verify, VerifyError};

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use crate::revision::Revision;
 
 use super::allocator::{Allocator, AllocatorError, MapRoot, Readers, TransactionId};
-use super::commit::{Commit, TreeChanges};
+use super::commit::Commit;
 use super::page_file::Pages;
+use super::tree_changes::TreeChanges;
 use super::tree_root::{PinnedRoot, SharedRoot, TreeRoot};
 
 /// Owns the free pages and the newest root of one file.

@@ -52,7 +52,8 @@ pub enum VerifyError {
 #[derive(Debug)]
 pub struct Verify {
     pages: Pages,
-    root: SharedRoot,
+    /// Keeps the pages where they are.
+    _root: SharedRoot,
     map: Map,
     /// What is still to be read; the next at the end.
     pending: Vec<Subtree>,
@@ -99,7 +100,7 @@ impl Verify {
         let pending = NodeRef::root(&root.root).and_then(subtree).into_iter().collect();
         Self {
             pages,
-            root,
+            _root: root,
             map: Map::Root(map_root),
             pending,
             reads: ReadQueue::new(),

@@ -50,6 +50,10 @@ impl MemoryDisk {
         self.state().bytes = bytes;
     }
 
+    pub fn flip(&self, bit: usize) {
+        self.state().bytes[bit / 8] ^= 1 << (bit % 8);
+    }
+
     /// Writes beyond this fail for lack of space.
     pub fn limit(&self, length_max: Option<u64>) {
         self.state().length_max = length_max;

@@ -2,6 +2,7 @@
 
 mod corruption;
 mod failures;
+mod format;
 mod growth;
 mod memory_disk;
 mod model;

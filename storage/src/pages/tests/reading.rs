@@ -49,7 +49,7 @@ fn a_list_reads_neighbours_together_and_few_at_a_time() {
             Step::Done(answers) => break answers,
         }
     };
-    assert!(reads < 450, "{reads} reads for 400 slot tables and 12 MB of values");
+    assert!(reads < 20, "{reads} reads for 12 MB");
     let expected = (2..4000).rev().map(|main| Some(entry(main, 3000).key_value));
     assert!(answers.into_iter().eq(expected));
 }

@@ -63,6 +63,7 @@ impl Disk for MemoryDisk {
             Io::Truncate { file, .. } => ("truncate", Some(file)),
             Io::Sync { file } => ("sync", Some(file)),
             Io::SyncDir { .. } => ("sync-dir", None),
+            Io::Remove { .. } => ("remove", None),
             _ => return Err(io::ErrorKind::Unsupported.into()),
         };
         state.trace.push(word.to_owned());
@@ -80,6 +81,9 @@ impl Disk for MemoryDisk {
                 let length = state.files.entry(name.clone()).or_default().len() as u64;
                 state.open.insert(id, name);
                 return Ok(IoOutput::Opened { file: FileId(id), length });
+            }
+            Io::Remove { name } => {
+                state.files.remove(&name).ok_or(io::ErrorKind::NotFound)?;
             }
             Io::Close { file } => {
                 state.open.remove(&file.0);

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::memory_disk::MemoryDisk;
 use super::*;
+use crate::disk::{Disk, Io};
 use crate::job::run;
 
 type Changes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
@@ -157,6 +158,22 @@ fn a_large_run_is_written_in_chunks_and_synced_once() {
     assert!(disk.longest_write() < (1 << 20) + 2 * format::BLOCK_BYTES);
     assert_eq!(read(&disk, &[meta], Removals::Keep, 100).unwrap().len(), 3000);
     assert_eq!(disk.trace(), "open read read read close");
+}
+
+#[test]
+fn a_merge_that_fails_leaves_no_file_behind_once_given_up() {
+    let disk = MemoryDisk::default();
+    let good = write(&disk, 1, &small(), usize::MAX);
+    let bad = RunMeta { length: good.length + 1, ..write(&disk, 2, &small(), usize::MAX) };
+    for runs in [[good, bad], [bad, good]] {
+        let mut job = WriteRun::merge("runs", 3, 0, &runs, Removals::Drop);
+        assert!(matches!(run(&mut job, &disk, usize::MAX), Err(RunError::Damaged { number: 2, .. })));
+        for io in job.give_up() {
+            disk.perform(io).unwrap();
+        }
+        assert_eq!(disk.open_files(), 0);
+        assert!(disk.perform(Io::Open { name: run_name("runs", 3), create: false }).is_err());
+    }
 }
 
 #[test]

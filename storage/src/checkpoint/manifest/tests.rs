@@ -13,7 +13,7 @@ use crate::runs::memory_disk::MemoryDisk;
 
 fn example(generation: u64) -> Manifest {
     let runs = |from: u64| -> Vec<_> {
-        (from..from + 2).map(|number| RunMeta { number, length: 5000, records: 9, crc: 0xdead_beef }).collect()
+        (from..from + 2).map(|number| RunMeta { number, length: 5000, records: 9, crc: generation as u32 }).collect()
     };
     let shard = |shard: u32, name: &str, prefixes: &[&[u8]]| ShardManifest {
         shard,
@@ -51,6 +51,22 @@ fn example(generation: u64) -> Manifest {
 
 fn write(disk: &MemoryDisk, generation: u64) {
     run(&mut write_job(&example(generation)).unwrap(), disk, BUDGET_UNLIMITED).unwrap();
+}
+
+/// Longer than a few sectors, and different in all of them from one generation to the next.
+fn large(generation: u64) -> Manifest {
+    let mut manifest = example(generation);
+    let run = manifest.system_runs[0];
+    manifest.shards.iter_mut().for_each(|shard| shard.index_runs = vec![run; 20]);
+    manifest
+}
+
+fn write_large(generations: impl IntoIterator<Item = u64>) -> MemoryDisk {
+    let disk = MemoryDisk::default();
+    for generation in generations {
+        run(&mut write_job(&large(generation)).unwrap(), &disk, BUDGET_UNLIMITED).unwrap();
+    }
+    disk
 }
 
 fn read(disk: &MemoryDisk) -> ManifestFound {
@@ -208,8 +224,8 @@ const SECTOR: usize = 512;
 
 #[test]
 fn a_write_cut_at_any_sector_of_either_copy_leaves_a_generation() {
-    let disk = written(1..=2);
-    let (old, new) = (disk.get(MANIFEST_NAME), encode(&example(3)).unwrap());
+    let disk = write_large(1..=2);
+    let (old, new) = (disk.get(MANIFEST_NAME), encode(&large(3)).unwrap());
     let cuts: Vec<_> = (0..new.len()).step_by(SECTOR).chain([new.len()]).collect();
     assert!(cuts.len() > 3, "several sectors");
     for (first, second) in cuts.iter().flat_map(|first| cuts.iter().map(move |second| (*first, *second))) {
@@ -220,7 +236,7 @@ fn a_write_cut_at_any_sector_of_either_copy_leaves_a_generation() {
         disk.put(MANIFEST_NAME, bytes);
         let found = read(&disk);
         let whole = first == new.len() || second == new.len();
-        assert_eq!(found.manifest, Some(example(if whole { 3 } else { 2 })), "cut at {first} and {second}");
+        assert_eq!(found.manifest, Some(large(if whole { 3 } else { 2 })), "cut at {first} and {second}");
         assert_eq!(found.damaged, !whole && first > 0 && second > 0, "cut at {first} and {second}");
     }
 }
@@ -231,11 +247,11 @@ proptest! {
     /// A crash during the write of generation 3: of both copies any set of sectors is on disk, one of them torn.
     #[test]
     fn a_torn_write_leaves_the_old_or_the_new_generation(
-        persisted in any::<[u8; 2]>(), torn in (0..2usize, 0..2000usize),
+        persisted in any::<[u8; 2]>(), torn in (0..2usize, 0..3000usize),
     ) {
-        let disk = written(1..=2);
+        let disk = write_large(1..=2);
         let mut bytes = disk.get(MANIFEST_NAME);
-        let new = encode(&example(3)).unwrap();
+        let new = encode(&large(3)).unwrap();
         for (copy, persisted) in persisted.into_iter().enumerate() {
             for (sector, chunk) in new.chunks(SECTOR).enumerate().filter(|(sector, _)| persisted >> sector & 1 == 1) {
                 let start = sector * SECTOR;
@@ -247,7 +263,7 @@ proptest! {
         let found = read(&disk);
         let generation = found.manifest.as_ref().map(|manifest| manifest.generation);
         prop_assert!(generation == Some(2) || generation == Some(3));
-        prop_assert_eq!(found.manifest, generation.map(example));
+        prop_assert_eq!(found.manifest, generation.map(large));
     }
 
     #[test]

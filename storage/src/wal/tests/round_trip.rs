@@ -58,6 +58,41 @@ fn a_batch_larger_than_a_segment_gets_one_of_its_own() {
 }
 
 #[test]
+fn a_full_batch_takes_no_further_append() {
+    let mut log = Workload::create(&SimulatedDisk::new(1)).expect("creates").log;
+    let numbers = (1..=3).map(|index| log.append(vec![Record::Entry(entry(index, 1, 3 << 20))], 0).expect("fits"));
+    assert_eq!(numbers.collect::<Vec<_>>(), [1, 1, 2]);
+}
+
+#[test]
+fn a_segment_prepared_too_late_is_not_used_under_its_number() {
+    let disk = SimulatedDisk::new(1);
+    let mut workload = Workload::create(&disk).expect("creates");
+    let mut prepare = workload.log.prepare().expect("nothing is prepared");
+    assert!(workload.log.prepare().is_none(), "one at a time");
+    for index in 1..=4 {
+        workload.gather(vec![Record::Entry(entry(index, 1, 5000))]);
+        workload.flush().expect("no fault");
+    }
+    let prepared = job::run(&mut prepare, &disk, 1).expect("prepares");
+    workload.log.finish_prepare(prepared);
+    workload.run(&[super::harness::Action::Prepare]).expect("no fault");
+    for index in 5..=12 {
+        workload.gather(vec![Record::Entry(entry(index, 1, 5000))]);
+        workload.flush().expect("no fault");
+    }
+    let recovered = recover(&disk.crash(PowerCut::KeepNone), 2).expect("recovers");
+    assert_eq!(workload.batch_found(&recovered), workload.durable_batch);
+}
+
+#[test]
+#[should_panic(expected = "entry does not follow the one before")]
+fn a_gap_in_what_is_appended_is_our_own_bug() {
+    let mut log = Workload::create(&SimulatedDisk::new(1)).expect("creates").log;
+    let _ = log.append(vec![Record::Entry(entry(2, 1, 10))], 0);
+}
+
+#[test]
 fn a_directory_is_created_once_and_belongs_to_one_member() {
     let disk = SimulatedDisk::new(1);
     assert!(matches!(recover(&disk, 1), Err(WalError::NotCreated)));

@@ -336,7 +336,9 @@ fn successor(before: Option<Head>, revision: Revision, change: Change) -> Head {
             Head::Live(KeyState { create_revision: revision.main, mod_revision: revision, version: 1, lease })
         }
         (Change::Put { lease }, Some(state)) => {
-            Head::Live(KeyState { mod_revision: revision, version: state.version + 1, lease, ..state })
+            // Saturating: a loaded record may claim any version, and that must not stop the node here.
+            let version = state.version.saturating_add(1);
+            Head::Live(KeyState { mod_revision: revision, version, lease, ..state })
         }
     }
 }

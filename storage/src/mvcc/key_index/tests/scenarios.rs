@@ -186,6 +186,18 @@ fn the_widest_revisions_fit() {
 }
 
 #[test]
+fn a_loaded_record_may_claim_the_last_version() {
+    let mut record = vec![0, 5, 0];
+    record.extend([0xff; 8]);
+    record.push(0x7f);
+    let mut builder = IndexBuilder::new();
+    builder.push(b"k", &record).unwrap();
+    let mut index = builder.finish();
+    assert_eq!(index.head().newest_main(), 5);
+    assert_eq!(index.put(b"k", Revision::new(6, 0), 0).state.version, i64::MAX);
+}
+
+#[test]
 fn keys_out_of_order_are_refused() {
     let mut index = KeyIndex::new();
     index.put(b"k", Revision::new(1, 0), 0);

@@ -15,6 +15,19 @@ pub(super) struct Child {
     pub(super) summary: Summary,
 }
 
+impl Child {
+    /// Keys within `bounds` that are live at revision `at`.
+    ///
+    /// A subtree wholly inside the bounds and with nothing newer than `at` is counted without being touched.
+    pub(super) fn count(&self, bounds: Bounds<'_>, at: i64) -> u64 {
+        let is_head = self.summary.newest_main <= at;
+        if is_head && (bounds.is_all() || self.summary.live == 0) {
+            return self.summary.live;
+        }
+        self.node.count(bounds, at)
+    }
+}
+
 impl From<Node> for Child {
     fn from(node: Node) -> Self {
         Self { summary: node.summary(), node }
@@ -66,13 +79,13 @@ impl Inner {
     }
 
     /// The children that `bounds` touch, each with what is left of the bounds within it.
-    pub(super) fn within<'a>(&'a self, bounds: Bounds<'a>) -> impl Iterator<Item = (&'a Node, Bounds<'a>)> {
+    pub(super) fn within<'a>(&'a self, bounds: Bounds<'a>) -> impl Iterator<Item = (&'a Child, Bounds<'a>)> {
         let first = bounds.low.map_or(0, |low| self.child_of(low));
         let last = bounds.high.map_or(self.children.len() - 1, |high| self.child_of(high));
         (first..=last).map(move |at| {
             let low = bounds.low.filter(|_| at == first);
             let high = bounds.high.filter(|_| at == last);
-            (&self.children[at].node, Bounds { low, high })
+            (&self.children[at], Bounds { low, high })
         })
     }
 

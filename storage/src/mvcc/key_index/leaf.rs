@@ -203,12 +203,17 @@ impl Leaf {
         self.seal();
     }
 
-    /// Live keys among `range`, at a revision at or above every one in the leaf.
-    pub(super) fn live_among(&self, range: Range<usize>) -> u64 {
-        if self.summary.live == self.len() as u64 {
+    /// Keys among `range` that are live at revision `at`.
+    pub(super) fn count(&self, range: Range<usize>, at: i64) -> u64 {
+        let is_head = self.summary.newest_main <= at;
+        if is_head && self.summary.live == self.len() as u64 {
             return range.len() as u64;
         }
-        range.filter(|at| Record::payload_is_live(self.keys.payload(*at))).count() as u64
+        let count = match is_head {
+            true => range.filter(|entry| Record::payload_is_live(self.keys.payload(*entry))).count(),
+            false => range.filter(|entry| self.entry(*entry).live_at(at).is_some()).count(),
+        };
+        count as u64
     }
 
     /// Returns whether the entry is still there.
@@ -227,21 +232,24 @@ impl Leaf {
             self.remove(at);
             return false;
         }
-        let mut past = entry.record.past();
         let packed = entry.record.past;
-        let kept_len = packed.len() - kept(&mut past, limit).len();
-        let past_count = entry.record.past().take_while(|past| past.revision >= limit).count() as u64;
+        let (past_count, kept_len) = kept(head.revision(), packed, limit);
         let payload = Record { head, past_count, past: &packed[..kept_len] }.encode();
+        self.keys.set_payload(at, &payload);
+        self.trim_chunks(at, limit);
+        true
+    }
+
+    /// Drops the revisions below `limit` from the chunks of an entry; those wholly above it stay shared.
+    fn trim_chunks(&mut self, at: usize, limit: Revision) {
         let slots = self.slots(at);
-        let left = self.chunks[slots.clone()].iter().filter_map(|slot| {
+        let trimmed = self.chunks[slots.clone()].iter().filter_map(|slot| {
             let oldest = slot.chunk.oldest_first().next()?;
             let chunk = if oldest.revision >= limit { slot.chunk.clone() } else { Arc::new(slot.chunk.from(limit)?) };
             Some(ChunkSlot { entry: slot.entry, chunk })
         });
-        let left: Vec<_> = left.collect();
-        self.chunks.splice(slots, left);
-        self.keys.set_payload(at, &payload);
-        true
+        let trimmed: Vec<_> = trimmed.collect();
+        self.chunks.splice(slots, trimmed);
     }
 
     fn slots(&self, at: usize) -> Range<usize> {
@@ -331,7 +339,9 @@ fn successor(before: Option<Head>, revision: Revision, change: Change) -> Head {
             Head::Live(KeyState { create_revision: revision.main, mod_revision: revision, version: 1, lease })
         }
         (Change::Put { lease }, Some(state)) => {
-            Head::Live(KeyState { mod_revision: revision, version: state.version + 1, lease, ..state })
+            // Saturating: a loaded record may claim any version, and that must not stop the node here.
+            let version = state.version.saturating_add(1);
+            Head::Live(KeyState { mod_revision: revision, version, lease, ..state })
         }
     }
 }

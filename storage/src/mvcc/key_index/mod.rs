@@ -27,19 +27,22 @@
 //! It is not a general map: there are no descending scans (callers that sort collect anyway, etcd-contract 17), and no
 //! create revision or version of older revisions (they stand beside the value).
 
+// In reading order, which `rustfmt` would sort away without the empty lines.
 mod varint;
 
 mod packed_keys;
 
 mod past;
+
 mod record;
 
 mod summary;
 
 mod leaf;
 
-mod inner;
 mod node;
+
+mod inner;
 
 mod root;
 
@@ -47,8 +50,9 @@ mod writer;
 
 mod builder;
 
-mod kept_roots;
 mod unshared;
+
+mod kept_roots;
 
 #[cfg(test)]
 mod tests;

@@ -34,7 +34,8 @@ pub(super) struct Bounds<'a> {
 }
 
 impl Bounds<'_> {
-    fn is_all(&self) -> bool {
+    /// Whether they leave nothing out.
+    pub(super) fn is_all(&self) -> bool {
         self.low.is_none() && self.high.is_none()
     }
 }
@@ -101,23 +102,10 @@ impl Node {
     }
 
     /// Keys within `bounds` that are live at revision `at`.
-    ///
-    /// A subtree wholly inside the bounds and with nothing newer than `at` is counted by its summary.
     pub(super) fn count(&self, bounds: Bounds<'_>, at: i64) -> u64 {
-        let summary = self.summary();
-        let unchanged = summary.newest_main <= at;
-        if unchanged && (bounds.is_all() || summary.live == 0) {
-            return summary.live;
-        }
         match self {
             Self::Inner(inner) => inner.within(bounds).map(|(child, bounds)| child.count(bounds, at)).sum(),
-            Self::Leaf(leaf) => {
-                let mut range = within_leaf(leaf, bounds);
-                match unchanged {
-                    true => leaf.live_among(range),
-                    false => range.by_ref().filter(|at_key| leaf.entry(*at_key).live_at(at).is_some()).count() as u64,
-                }
-            }
+            Self::Leaf(leaf) => leaf.count(within_leaf(leaf, bounds), at),
         }
     }
 
@@ -129,12 +117,10 @@ impl Node {
         key: &mut Vec<u8>,
         each: &mut impl FnMut(&[u8], Entry<'_>) -> ControlFlow<B>,
     ) -> ControlFlow<B> {
-        if !wanted(self.summary()) {
-            return ControlFlow::Continue(());
-        }
         match self {
             Self::Inner(inner) => {
-                inner.within(bounds).try_for_each(|(child, bounds)| child.visit(bounds, wanted, key, each))
+                let mut children = inner.within(bounds).filter(|(child, _)| wanted(child.summary));
+                children.try_for_each(|(child, bounds)| child.node.visit(bounds, wanted, key, each))
             }
             Self::Leaf(leaf) => {
                 key.clear();
@@ -152,12 +138,13 @@ impl Node {
     /// The first leaf at or after the one of `cursor` that a compaction at `at` changes: a key that leads to it, and
     /// where the next leaf starts, if there is one.
     pub(super) fn next_droppable(&self, cursor: &[u8], at: i64) -> Option<(Vec<u8>, Option<Vec<u8>>)> {
-        if self.summary().drop_from > at {
-            return None;
-        }
-        let Self::Inner(inner) = self else { return Some((cursor.to_vec(), None)) };
+        let inner = match self {
+            Self::Leaf(leaf) => return (leaf.summary.drop_from <= at).then(|| (cursor.to_vec(), None)),
+            Self::Inner(inner) => inner,
+        };
         let first = inner.child_of(cursor);
-        (first..inner.children().len()).find_map(|child| {
+        let mut droppable = (first..inner.children().len()).filter(|i| inner.children()[*i].summary.drop_from <= at);
+        droppable.find_map(|child| {
             let start = if child == first { cursor.to_vec() } else { inner.start_of(child) };
             let (target, next) = inner.children()[child].node.next_droppable(&start, at)?;
             let end = || (child + 1 < inner.children().len()).then(|| inner.start_of(child + 1));

@@ -128,8 +128,7 @@ impl Chunk {
         let first = self.blocks.partition_point(|block| block.newest.revision < limit);
         let boundary = *self.blocks.get(first)?;
         let packed = self.packed(first);
-        let mut rest = PastIter::new(boundary.newest.revision, packed);
-        let kept_len = packed.len() - kept(&mut rest, limit).len();
+        let (_, kept_len) = kept(boundary.newest.revision, packed, limit);
         let start = boundary.start as usize;
         let mut bytes = packed[..kept_len].to_vec();
         let next = start + packed.len();
@@ -151,15 +150,14 @@ impl Chunk {
     }
 }
 
-/// Reads the revisions at or above `limit`; returns the bytes of those below it.
-pub(super) fn kept<'a>(past: &mut PastIter<'a>, limit: Revision) -> &'a [u8] {
-    loop {
-        let rest = past.rest();
-        match past.next() {
-            Some(read) if read.revision >= limit => {}
-            _ => return rest,
-        }
+/// How many of the revisions packed in `bytes` below `newer` are at or above `limit`, and how many bytes they take.
+pub(super) fn kept(newer: Revision, bytes: &[u8], limit: Revision) -> (u64, usize) {
+    let (mut past, mut count, mut len) = (PastIter::new(newer, bytes), 0, 0);
+    while past.next().is_some_and(|past| past.revision >= limit) {
+        count += 1;
+        len = bytes.len() - past.rest().len();
     }
+    (count, len)
 }
 
 #[cfg(test)]

@@ -40,6 +40,12 @@ impl IndexRoot {
         self.node.summary().bytes
     }
 
+    /// No stored revision has a higher main; exact after loading, perhaps too high after a compaction. Whoever loads
+    /// records checks it against the revision of the store: a later put below it would panic.
+    pub fn newest_main(&self) -> i64 {
+        self.node.summary().newest_main
+    }
+
     /// Whether this and `other` are the same version: no write has come between.
     pub fn shares_all_nodes_with(&self, other: &Self) -> bool {
         self.node.is_same(&other.node)

@@ -1,0 +1,5 @@
+//! The index against a naive model.
+
+mod model;
+mod properties;
+mod scenarios;

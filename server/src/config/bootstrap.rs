@@ -1,0 +1,129 @@
+//! The identity with which a member without data starts, under etcd's rules for a new cluster.
+//!
+//! As in etcd these rules hold for a first start only: once there is data, it says who the member is, and the flags of
+//! the initial cluster are not looked at.
+
+use super::error::ConfigError;
+use super::identity::{cluster_id, member_id};
+use super::tree::Config;
+use super::url::Url;
+
+/// Who a new member is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bootstrap {
+    /// Id of this member.
+    pub member_id: u64,
+    /// Id of its cluster.
+    pub cluster_id: u64,
+}
+
+impl Config {
+    /// The identity of this member in a new cluster. To be asked when the data directory is empty, before anything is
+    /// written to it.
+    ///
+    /// # Errors
+    /// The initial cluster does not hold this member with its advertised peer URLs, holds others (replication is not
+    /// available yet), or is to be joined.
+    pub fn bootstrap(&self) -> Result<Bootstrap, ConfigError> {
+        let peer = &self.peer;
+        let own = peer.initial_cluster.iter().find(|(name, _)| *name == self.name).map(|(_, urls)| urls);
+        let own = own.ok_or_else(|| {
+            ConfigError::invalid(
+                format!("couldn't find local name {:?} in the initial cluster configuration", self.name),
+                "add it to --initial-cluster, or set --name to a name that stands there",
+            )
+        })?;
+        if has_duplicates(peer.initial_cluster.iter().flat_map(|(_, urls)| urls)) {
+            return Err(ConfigError::invalid(
+                format!("initial cluster {} has duplicate url", cluster_text(&peer.initial_cluster)),
+                "give each member URLs of its own in --initial-cluster",
+            ));
+        }
+        if peer.initial_cluster.len() > 1 {
+            return Err(ConfigError::invalid(
+                format!(
+                    "--initial-cluster names {} members: replication is not available yet",
+                    peer.initial_cluster.len()
+                ),
+                format!("start one member with --initial-cluster={}", member_text(&self.name, own)),
+            ));
+        }
+        same_urls(&self.name, own, &peer.advertise_urls)?;
+        if peer.join_existing {
+            return Err(ConfigError::invalid(
+                "--initial-cluster-state=existing asks to join a cluster, but there is no data yet and replication \
+                 is not available yet",
+                "start a new cluster with --initial-cluster-state=new",
+            ));
+        }
+        let member_id = member_id(own.iter().map(Url::as_str), &peer.initial_cluster_token, None);
+        Ok(Bootstrap { member_id, cluster_id: cluster_id(&[member_id]) })
+    }
+}
+
+/// etcd also resolves host names before it gives up; here the texts must be equal.
+fn same_urls(name: &str, initial: &[Url], advertised: &[Url]) -> Result<(), ConfigError> {
+    let missing =
+        |from: &[Url], other: &[Url]| -> Vec<Url> { from.iter().filter(|url| !other.contains(url)).cloned().collect() };
+    let advice = "give both flags the same URLs";
+    let unadvertised = missing(initial, advertised);
+    if !unadvertised.is_empty() {
+        return Err(ConfigError::invalid(
+            format!(
+                "--initial-cluster has {} but missing from --initial-advertise-peer-urls={}",
+                member_text(name, &unadvertised),
+                url_text(advertised)
+            ),
+            advice,
+        ));
+    }
+    let unlisted = missing(advertised, initial);
+    if !unlisted.is_empty() {
+        return Err(ConfigError::invalid(
+            format!(
+                "--initial-advertise-peer-urls has {} but missing from --initial-cluster={}",
+                url_text(&unlisted),
+                member_text(name, initial)
+            ),
+            advice,
+        ));
+    }
+    Ok(())
+}
+
+fn has_duplicates<'a>(urls: impl Iterator<Item = &'a Url>) -> bool {
+    let mut urls: Vec<&Url> = urls.collect();
+    urls.sort_unstable();
+    urls.windows(2).any(|pair| pair[0] == pair[1])
+}
+
+/// Reads `name=URL,name=URL`; a name that comes twice has both URLs. Sorted by name, URLs sorted within.
+///
+/// # Errors
+/// What is wrong with the first bad URL.
+pub(super) fn parse_initial_cluster(text: &str) -> Result<Vec<(String, Vec<Url>)>, String> {
+    let mut members: Vec<(String, Vec<Url>)> = Vec::new();
+    for pair in text.split(',').filter(|pair| !pair.is_empty()) {
+        let (name, url) = pair.split_once('=').unwrap_or((pair, ""));
+        let url = Url::parse(url)?;
+        match members.iter_mut().find(|(known, _)| known == name) {
+            Some((_, urls)) => urls.push(url),
+            None => members.push((name.to_owned(), vec![url])),
+        }
+    }
+    members.sort();
+    members.iter_mut().for_each(|(_, urls)| urls.sort());
+    Ok(members)
+}
+
+fn cluster_text(members: &[(String, Vec<Url>)]) -> String {
+    members.iter().map(|(name, urls)| member_text(name, urls)).collect::<Vec<_>>().join(",")
+}
+
+fn member_text(name: &str, urls: &[Url]) -> String {
+    urls.iter().map(|url| format!("{name}={url}")).collect::<Vec<_>>().join(",")
+}
+
+fn url_text(urls: &[Url]) -> String {
+    urls.iter().map(Url::as_str).collect::<Vec<_>>().join(",")
+}

@@ -1,0 +1,225 @@
+//! The one table of all flags: name, kind, default, what becomes of it, what it means.
+//!
+//! A row of status `Works` must be read by `assemble.rs`; a test below holds defaults and aliases to their kinds.
+
+use super::flag::Group::{Auth, Clustering, Earlier, Features, Logging, Member, Monitoring, Security, Tracing, Unsafe};
+use super::flag::Kind::{Bool, Duration, Gates, List, Origins, Signed, Text, Unsigned, Unsigned32, Urls};
+use super::flag::Status::{AliasOf, GateAlias, Ignored, NotYet, Works};
+use super::flag::{Flag, Group, Kind, Status};
+
+const REPLICATION: &str = "replication is not available yet, so there are no other members";
+const DISCOVERY: &str = "bootstrap by discovery is not available yet; name the members with --initial-cluster";
+const TRACING: &str = "traces are not exported yet";
+const BBOLT: &str = "it tunes bbolt, which is not used here";
+const NO_DEFRAG: &str = "storage never needs defragmentation here";
+const V2: &str = "etcd's v2 store and API do not exist here";
+
+/// One row; a function only to keep the table narrow.
+const fn row(
+    group: Group,
+    name: &'static str,
+    kind: Kind,
+    default: &'static str,
+    status: Status,
+    help: &'static str,
+) -> Flag {
+    Flag { group, name, kind, default, status, help }
+}
+
+/// All flags, in the order of the help text.
+#[rustfmt::skip]
+pub const FLAGS: &[Flag] = &[
+    row(Member, "name", Text, "default", Works, "Name of this member; the name under which --initial-cluster lists it."),
+    row(Member, "data-dir", Text, "", Works, "Directory of the data. Empty means '<name>.etcd' in the working directory."),
+    row(Member, "wal-dir", Text, "", Works, "Directory of the write-ahead log, if it shall lie on another disk than the data."),
+    row(Member, "snapshot-count", Unsigned, "10000", Works, "Applied entries after which the raft log is shortened."),
+    row(Member, "heartbeat-interval", Unsigned, "100", Works, "Milliseconds between two heartbeats of the leader."),
+    row(Member, "election-timeout", Unsigned, "1000", Works,
+        "Milliseconds without a leader after which an election starts; at least 5 heartbeats, at most 50000. \
+         A lease lives at least one and a half times as long."),
+    row(Member, "initial-election-tick-advance", Bool, "true", NotYet(REPLICATION), "Shorten the first election timeout after a start."),
+    row(Member, "listen-peer-urls", Urls, "http://localhost:2380", Works, "URLs on which other members reach this one. Checked, not served yet."),
+    row(Member, "listen-client-urls", Urls, "http://localhost:2379", Works,
+        "URLs on which clients are served: gRPC, and HTTP too unless --listen-client-http-urls is given."),
+    row(Member, "listen-client-http-urls", Urls, "", Works, "URLs for HTTP alone; --listen-client-urls then serves gRPC alone."),
+    row(Member, "max-wals", Unsigned, "5", Ignored("segments of the log are recycled as soon as they are not needed"), "Log files to keep."),
+    row(Member, "memory-mlock", Bool, "false", NotYet("memory is not locked yet"), "Lock memory, so that it is never swapped out."),
+    row(Member, "quota-backend-bytes", Signed, "0", Works,
+        "Bytes of live data above which writes are refused. 0 means 2 GiB, a negative number no quota."),
+    row(Member, "backend-bbolt-freelist-type", Text, "", Ignored(BBOLT), "Free list of bbolt."),
+    row(Member, "backend-batch-interval", Duration, "0s", Ignored(BBOLT), "Longest time between two commits of bbolt."),
+    row(Member, "backend-batch-limit", Signed, "0", Ignored(BBOLT), "Most operations between two commits of bbolt."),
+    row(Member, "max-txn-ops", Unsigned, "128", Works, "Most operations of one transaction."),
+    row(Member, "max-request-bytes", Unsigned, "1572864", Works, "Largest request in bytes."),
+    row(Member, "max-concurrent-streams", Unsigned32, "4294967295", Works, "Most calls at a time on one connection; never more than 10000."),
+    row(Member, "grpc-keepalive-min-time", Duration, "5s", Works, "A client that pings more often than this is disconnected."),
+    row(Member, "grpc-keepalive-interval", Duration, "2h", Works, "How often the server pings a quiet client; 0 never."),
+    row(Member, "grpc-keepalive-timeout", Duration, "20s", Works, "How long a ping may stay unanswered; 0 for ever."),
+    row(Member, "socket-reuse-port", Bool, "false", Works, "Set SO_REUSEPORT on listeners."),
+    row(Member, "socket-reuse-address", Bool, "false", Works, "Set SO_REUSEADDR on listeners."),
+    row(Member, "enable-grpc-gateway", Bool, "true", Works, "Serve the JSON gateway under /v3/."),
+    row(Member, "raft-read-timeout", Duration, "5s", NotYet(REPLICATION), "Read timeout of connections between members."),
+    row(Member, "raft-write-timeout", Duration, "5s", NotYet(REPLICATION), "Write timeout of connections between members."),
+    row(Member, "feature-gates", Gates, "", Works, "Gates to open or close, as Name=true,Name=false:"),
+    row(Member, "config-file", Text, "", Works, "YAML file with all settings. Flags and environment are then ignored."),
+
+    row(Clustering, "initial-advertise-peer-urls", Urls, "http://localhost:2380", Works, "Peer URLs of this member that the others shall use."),
+    row(Clustering, "initial-cluster", Text, "default=http://localhost:2380", Works,
+        "Members of a new cluster, as name=URL,name=URL. One member only: replication is not available yet."),
+    row(Clustering, "initial-cluster-state", Text, "new", Works, "'new' for a new cluster, 'existing' to join one. Ignored once there is data."),
+    row(Clustering, "initial-cluster-token", Text, "etcd-cluster", Works, "A name that goes into cluster and member ids, to keep clusters apart."),
+    row(Clustering, "advertise-client-urls", Urls, "http://localhost:2379", Works,
+        "Client URLs that clients learn from the member list. Required with --listen-client-urls."),
+    row(Clustering, "discovery-token", Text, "", NotYet(DISCOVERY), "Token of the cluster at the discovery service."),
+    row(Clustering, "discovery-endpoints", List, "", NotYet(DISCOVERY), "Endpoints of the discovery service."),
+    row(Clustering, "discovery-dial-timeout", Duration, "2s", NotYet(DISCOVERY), "Dial timeout to the discovery service."),
+    row(Clustering, "discovery-request-timeout", Duration, "5s", NotYet(DISCOVERY), "Request timeout at the discovery service."),
+    row(Clustering, "discovery-keepalive-time", Duration, "2s", NotYet(DISCOVERY), "Time between pings to the discovery service."),
+    row(Clustering, "discovery-keepalive-timeout", Duration, "6s", NotYet(DISCOVERY), "Timeout of pings to the discovery service."),
+    row(Clustering, "discovery-insecure-transport", Bool, "true", NotYet(DISCOVERY), "Reach the discovery service without TLS."),
+    row(Clustering, "discovery-insecure-skip-tls-verify", Bool, "false", NotYet(DISCOVERY), "Do not verify the discovery service."),
+    row(Clustering, "discovery-cert", Text, "", NotYet(DISCOVERY), "Client certificate for the discovery service."),
+    row(Clustering, "discovery-key", Text, "", NotYet(DISCOVERY), "Client key for the discovery service."),
+    row(Clustering, "discovery-cacert", Text, "", NotYet(DISCOVERY), "Trusted certificates of the discovery service."),
+    row(Clustering, "discovery-user", Text, "", NotYet(DISCOVERY), "User at the discovery service."),
+    row(Clustering, "discovery-password", Text, "", NotYet(DISCOVERY), "Password at the discovery service."),
+    row(Clustering, "discovery-fallback", Text, "exit", NotYet(DISCOVERY), "What to do when discovery fails: 'exit'."),
+    row(Clustering, "discovery-srv", Text, "", NotYet(DISCOVERY), "DNS domain whose SRV records list the members."),
+    row(Clustering, "discovery-srv-name", Text, "", NotYet(DISCOVERY), "Suffix of the SRV service name."),
+    row(Clustering, "strict-reconfig-check", Bool, "true", Works, "Refuse member changes that would lose the quorum."),
+    row(Clustering, "pre-vote", Bool, "true", Works, "Ask for votes before an election, so that a returning member does not disturb."),
+    row(Clustering, "auto-compaction-retention", Text, "0", Works, "History that automatic compaction keeps; 0 turns it off."),
+    row(Clustering, "auto-compaction-mode", Text, "periodic", Works,
+        "Unit of --auto-compaction-retention: 'periodic' is a duration (a bare number means hours), 'revision' a count."),
+
+    row(Security, "cert-file", Text, "", Works, "Certificate chain of this server towards clients, PEM."),
+    row(Security, "key-file", Text, "", Works, "Private key of --cert-file, PEM: PKCS#1, SEC1 or PKCS#8."),
+    row(Security, "client-cert-auth", Bool, "false", Works, "Require client certificates; their common name is the user."),
+    row(Security, "client-cert-file", Text, "", NotYet("the gateway calls the server without a connection and needs no certificate"),
+        "Certificate with which the gateway calls its own server."),
+    row(Security, "client-key-file", Text, "", NotYet("the gateway calls the server without a connection and needs no certificate"),
+        "Key of --client-cert-file."),
+    row(Security, "client-crl-file", Text, "", Works, "Revoked client certificates: a list in DER or PEM, read again when it changes."),
+    row(Security, "client-cert-allowed-hostname", List, "", NotYet("client certificates are not matched by host name yet"),
+        "Host names of which a client certificate must carry one."),
+    row(Security, "trusted-ca-file", Text, "", Works, "Certificates that sign clients', PEM. If given, clients need a certificate."),
+    row(Security, "auto-tls", Bool, "false", NotYet("certificates are not generated yet; give --cert-file and --key-file"),
+        "Serve clients with a generated certificate."),
+    row(Security, "peer-cert-file", Text, "", Works, "Certificate chain towards other members, PEM. Checked, not used yet."),
+    row(Security, "peer-key-file", Text, "", Works, "Private key of --peer-cert-file."),
+    row(Security, "peer-client-cert-auth", Bool, "false", Works, "Require certificates of other members."),
+    row(Security, "peer-client-cert-file", Text, "", NotYet(REPLICATION), "Certificate for calls to other members."),
+    row(Security, "peer-client-key-file", Text, "", NotYet(REPLICATION), "Key of --peer-client-cert-file."),
+    row(Security, "peer-trusted-ca-file", Text, "", Works, "Certificates that sign other members', PEM."),
+    row(Security, "peer-cert-allowed-cn", List, "", NotYet(REPLICATION), "Common names that other members may have."),
+    row(Security, "peer-cert-allowed-hostname", List, "", NotYet(REPLICATION), "Host names that other members may have."),
+    row(Security, "peer-auto-tls", Bool, "false", NotYet(REPLICATION), "Talk to other members with a generated certificate."),
+    row(Security, "self-signed-cert-validity", Unsigned, "1", NotYet("certificates are not generated yet"), "Years that a generated certificate is valid."),
+    row(Security, "peer-crl-file", Text, "", NotYet(REPLICATION), "Revoked certificates of members."),
+    row(Security, "peer-skip-client-san-verification", Bool, "false", NotYet(REPLICATION), "Do not check the addresses in members' certificates."),
+    row(Security, "cipher-suites", List, "", Works, "Cipher suites of TLS 1.2, in Go's names; empty means all that are safe."),
+    row(Security, "cors", Origins, "*", Works, "Origins whose web pages may call the HTTP API; '*' or empty means all."),
+    row(Security, "host-whitelist", List, "*", Works, "Host names that plain HTTP requests may ask for; '*' or empty means all."),
+    row(Security, "tls-min-version", Text, "TLS1.2", Works, "Oldest TLS version: TLS1.2 or TLS1.3."),
+    row(Security, "tls-max-version", Text, "", Works, "Newest TLS version: TLS1.2 or TLS1.3; empty means the newest there is."),
+
+    row(Auth, "auth-token", Text, "simple", NotYet("only simple tokens are issued"), "Kind of token that users get: 'simple'."),
+    row(Auth, "bcrypt-cost", Unsigned, "10", NotYet("the cost of password hashes cannot be changed yet"), "Cost of password hashes."),
+    row(Auth, "auth-token-ttl", Unsigned, "300", NotYet("the life of tokens cannot be changed yet"), "Seconds that a token lives."),
+
+    row(Monitoring, "enable-pprof", Bool, "false", NotYet("profiles are not served yet"), "Serve profiles under /debug/pprof/."),
+    row(Monitoring, "metrics", Text, "basic", Works, "'basic', or 'extensive' with histograms of gRPC calls."),
+    row(Monitoring, "listen-metrics-urls", Urls, "", Works, "URLs for metrics and health checks alone; https uses --cert-file."),
+
+    row(Logging, "logger", Text, "zap", Ignored("there is one logger, which writes zap's format"), "Always 'zap'."),
+    row(Logging, "log-outputs", List, "default", Works, "'default' and 'stderr', 'stdout', or paths of files to append to."),
+    row(Logging, "log-level", Text, "info", Works, "Least level that is logged: debug, info, warn, error, panic or fatal."),
+    row(Logging, "log-format", Text, "json", Works, "'json' or 'console'."),
+    row(Logging, "enable-log-rotation", Bool, "false", NotYet("log files are not rotated yet; use stderr or logrotate with copytruncate"), "Rotate the log file."),
+    row(Logging, "log-rotation-config-json", Text,
+        r#"{"maxsize": 100, "maxage": 0, "maxbackups": 0, "localtime": false, "compress": false}"#,
+        NotYet("log files are not rotated yet; use stderr or logrotate with copytruncate"), "How log files are rotated."),
+    row(Logging, "warning-unary-request-duration", Duration, "300ms", Works, "A call that takes longer is logged."),
+
+    row(Tracing, "enable-distributed-tracing", Bool, "false", NotYet(TRACING), "Export traces to OpenTelemetry."),
+    row(Tracing, "distributed-tracing-address", Text, "localhost:4317", NotYet(TRACING), "Address of the collector."),
+    row(Tracing, "distributed-tracing-service-name", Text, "etcd", NotYet(TRACING), "Service name in traces."),
+    row(Tracing, "distributed-tracing-instance-id", Text, "", NotYet(TRACING), "Instance id in traces."),
+    row(Tracing, "distributed-tracing-sampling-rate", Signed, "0", NotYet(TRACING), "Traces to keep of a million."),
+
+    row(Features, "corrupt-check-time", Duration, "0s", NotYet(REPLICATION), "How often data of members is compared."),
+    row(Features, "compact-hash-check-time", Duration, "1m", NotYet(REPLICATION), "How often compaction hashes of members are compared."),
+    row(Features, "compaction-batch-limit", Signed, "1000", Works, "Most revisions that one step of a compaction drops."),
+    row(Features, "compaction-sleep-interval", Duration, "10ms", Works, "Pause between two steps of a compaction."),
+    row(Features, "watch-progress-notify-interval", Duration, "10m", Works, "How often a quiet watch is told the revision; at least 100ms."),
+    row(Features, "warning-apply-duration", Duration, "100ms", Works, "Applying an entry for longer is logged."),
+    row(Features, "bootstrap-defrag-threshold-megabytes", Unsigned, "0", Ignored(NO_DEFRAG), "Free space above which a start defragments."),
+    row(Features, "max-learners", Signed, "1", NotYet(REPLICATION), "Most learners in the cluster."),
+    row(Features, "downgrade-check-time", Duration, "5s", NotYet(REPLICATION), "How often the state of a downgrade is checked."),
+    row(Features, "snapshot-catchup-entries", Unsigned, "5000", Works, "Entries that stay in the log for slow members when it is shortened."),
+
+    row(Unsafe, "force-new-cluster", Bool, "false", NotYet("a member cannot be cut out of its cluster yet"), "Become a cluster of one."),
+    row(Unsafe, "unsafe-no-fsync", Bool, "false", NotYet("every acknowledged write is synced"), "Do not sync. Loses data."),
+
+    row(Earlier, "max-snapshots", Unsigned, "5", Ignored("there are no snapshot files to keep"), "Snapshot files to keep."),
+    row(Earlier, "v2-deprecation", Text, "", Ignored(V2), "Stage of the removal of v2."),
+    row(Earlier, "enable-v2", Bool, "false", NotYet(V2), "Serve the v2 API."),
+    row(Earlier, "proxy", Text, "off", NotYet(V2), "Proxy of the v2 API."),
+    row(Earlier, "experimental-initial-corrupt-check", Bool, "false", GateAlias("InitialCorruptCheck"), ""),
+    row(Earlier, "experimental-compact-hash-check-enabled", Bool, "false", GateAlias("CompactHashCheck"), ""),
+    row(Earlier, "experimental-enable-lease-checkpoint", Bool, "false", GateAlias("LeaseCheckpoint"), ""),
+    row(Earlier, "experimental-enable-lease-checkpoint-persist", Bool, "false", GateAlias("LeaseCheckpointPersist"), ""),
+    row(Earlier, "experimental-set-member-localaddr", Bool, "false", GateAlias("SetMemberLocalAddr"), ""),
+    row(Earlier, "experimental-stop-grpc-service-on-defrag", Bool, "false", GateAlias("StopGRPCServiceOnDefrag"), ""),
+    row(Earlier, "experimental-txn-mode-write-with-shared-buffer", Bool, "true", GateAlias("TxnModeWriteWithSharedBuffer"), ""),
+    row(Earlier, "experimental-bootstrap-defrag-threshold-megabytes", Unsigned, "0", AliasOf("bootstrap-defrag-threshold-megabytes"), ""),
+    row(Earlier, "experimental-compact-hash-check-time", Duration, "1m", AliasOf("compact-hash-check-time"), ""),
+    row(Earlier, "experimental-compaction-batch-limit", Signed, "1000", AliasOf("compaction-batch-limit"), ""),
+    row(Earlier, "experimental-compaction-sleep-interval", Duration, "10ms", AliasOf("compaction-sleep-interval"), ""),
+    row(Earlier, "experimental-corrupt-check-time", Duration, "0s", AliasOf("corrupt-check-time"), ""),
+    row(Earlier, "experimental-distributed-tracing-address", Text, "localhost:4317", AliasOf("distributed-tracing-address"), ""),
+    row(Earlier, "experimental-distributed-tracing-instance-id", Text, "", AliasOf("distributed-tracing-instance-id"), ""),
+    row(Earlier, "experimental-distributed-tracing-sampling-rate", Signed, "0", AliasOf("distributed-tracing-sampling-rate"), ""),
+    row(Earlier, "experimental-distributed-tracing-service-name", Text, "etcd", AliasOf("distributed-tracing-service-name"), ""),
+    row(Earlier, "experimental-downgrade-check-time", Duration, "5s", AliasOf("downgrade-check-time"), ""),
+    row(Earlier, "experimental-enable-distributed-tracing", Bool, "false", AliasOf("enable-distributed-tracing"), ""),
+    row(Earlier, "experimental-max-learners", Signed, "1", AliasOf("max-learners"), ""),
+    row(Earlier, "experimental-memory-mlock", Bool, "false", AliasOf("memory-mlock"), ""),
+    row(Earlier, "experimental-peer-skip-client-san-verification", Bool, "false", AliasOf("peer-skip-client-san-verification"), ""),
+    row(Earlier, "experimental-snapshot-catchup-entries", Unsigned, "5000", AliasOf("snapshot-catchup-entries"), ""),
+    row(Earlier, "experimental-warning-apply-duration", Duration, "100ms", AliasOf("warning-apply-duration"), ""),
+    row(Earlier, "experimental-warning-unary-request-duration", Duration, "300ms", AliasOf("warning-unary-request-duration"), ""),
+    row(Earlier, "experimental-watch-progress-notify-interval", Duration, "10m", AliasOf("watch-progress-notify-interval"), ""),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::super::feature_gates::FeatureGates;
+    use super::super::value::Value;
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_defaults_fit_their_kind() {
+        let names: BTreeSet<_> = FLAGS.iter().map(|flag| flag.name).collect();
+        assert_eq!(names.len(), FLAGS.len());
+        for flag in FLAGS {
+            assert!(Value::parse(flag.kind, flag.default).is_ok(), "{}", flag.name);
+        }
+    }
+
+    #[test]
+    fn aliases_lead_to_a_flag_or_gate_of_the_same_kind_and_default() {
+        for flag in FLAGS {
+            match flag.status {
+                AliasOf(target) => {
+                    let target = Flag::find(target).expect("an alias names a flag");
+                    assert_eq!((flag.kind, flag.default), (target.kind, target.default), "{}", flag.name);
+                }
+                GateAlias(gate) => FeatureGates::default().add(&format!("{gate}=true")).expect("a gate of etcd's"),
+                Works | NotYet(_) | Ignored(_) => assert!(!flag.help.is_empty(), "{}", flag.name),
+            }
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! The whole way from arguments to the typed tree.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use super::*;
+
+const CERTIFICATE: &str = "cert.pem";
+const KEY: &str = "key.pem";
+
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let generated = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    match path.to_str().expect("text") {
+        CERTIFICATE => Ok(generated.cert.pem().into_bytes()),
+        KEY => Ok(generated.signing_key.serialize_pem().into_bytes()),
+        "garbage" => Ok(b"garbage".to_vec()),
+        "etcd.yml" => Ok(b"name: filed\nwhat: 1\nlisten-client-urls: http://0.0.0.0:7\n".to_vec()),
+        "etcd-not-yet.yml" => Ok(b"client-transport-security:\n  auto-tls: true\n".to_vec()),
+        _ => Err(io::ErrorKind::NotFound.into()),
+    }
+}
+
+fn parse_with(line: &str, env: &[(&str, &str)]) -> Result<Parsed, ConfigError> {
+    let args: Vec<_> = line.split_whitespace().map(str::to_owned).collect();
+    let env: Vec<_> = env.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+    parse(&args, &env, &read_file)
+}
+
+fn run(line: &str) -> (Config, Vec<String>) {
+    match parse_with(line, &[]) {
+        Ok(Parsed::Run(config, warnings)) => (*config, warnings),
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+fn texts(urls: &[Url]) -> Vec<&str> {
+    urls.iter().map(Url::as_str).collect()
+}
+
+#[test]
+fn bare_start_has_etcds_defaults() {
+    let (config, warnings) = run("");
+    assert!(warnings.is_empty(), "{warnings:?}");
+    assert_eq!(config.name, "default");
+    assert_eq!(config.data_dir, Path::new("default.etcd"));
+    assert_eq!(texts(&config.client.listen_urls), ["http://localhost:2379"]);
+    assert_eq!(texts(&config.client.advertise_urls), ["http://localhost:2379"]);
+    assert_eq!(texts(&config.peer.advertise_urls), ["http://localhost:2380"]);
+    assert!(config.client.listen_metrics_urls.is_empty() && config.client.tls.is_none());
+    assert_eq!(config.limits.quota_bytes, Some(2 << 30));
+    assert_eq!(config.limits.request_bytes_max, 1_572_864);
+    assert_eq!((config.limits.txn_ops_max, config.limits.concurrent_streams_max), (128, 10_000));
+    assert_eq!(config.raft.election_timeout(), Duration::from_secs(1));
+    assert_eq!(config.raft.lease_ttl_min(), 2);
+    assert_eq!(config.raft.request_timeout(), Duration::from_secs(7));
+    assert_eq!(config.compaction.auto, AutoCompaction::Off);
+    assert_eq!(config.watch_progress_notify_interval, Duration::from_secs(600));
+    assert_eq!(config.slow_request.unary, Duration::from_millis(300));
+    assert_eq!(config.logging.outputs, [LogOutput::Stderr]);
+    assert_eq!(config.http.cors, AllowList::All);
+    let bootstrap = config.bootstrap().expect("a cluster of one");
+    assert_eq!(bootstrap, Bootstrap { member_id: 0x8e9e_05c5_2164_694d, cluster_id: 0xcdf8_1819_4e3a_8c32 });
+}
+
+#[test]
+fn kubeadms_static_pod_is_accepted_as_it_is() {
+    let (config, warnings) = run("--advertise-client-urls=https://10.0.0.5:2379 --cert-file=cert.pem \
+        --client-cert-auth=true --data-dir=/var/lib/etcd --feature-gates=InitialCorruptCheck=true \
+        --initial-advertise-peer-urls=https://10.0.0.5:2380 --initial-cluster=cp-1=https://10.0.0.5:2380 \
+        --key-file=key.pem --listen-client-urls=https://127.0.0.1:2379,https://10.0.0.5:2379 \
+        --listen-metrics-urls=http://127.0.0.1:2381 --listen-peer-urls=https://10.0.0.5:2380 --name=cp-1 \
+        --peer-cert-file=cert.pem --peer-client-cert-auth=true --peer-key-file=key.pem \
+        --peer-trusted-ca-file=cert.pem --snapshot-count=10000 --trusted-ca-file=cert.pem \
+        --watch-progress-notify-interval=5s");
+    assert!(warnings.is_empty(), "{warnings:?}");
+    assert_eq!(texts(&config.client.listen_urls), ["https://10.0.0.5:2379", "https://127.0.0.1:2379"]);
+    let tls = config.client.tls.as_ref().expect("https");
+    assert!(tls.client_cert_auth && tls.trusted_ca_file.is_some());
+    assert!(config.peer.tls.as_ref().expect("peer files").client_cert_auth);
+    assert!(config.feature_gates.enabled(FeatureGate::InitialCorruptCheck));
+    assert_eq!(config.watch_progress_notify_interval, Duration::from_secs(5));
+    assert!(config.bootstrap().is_ok());
+}
+
+#[test]
+fn earlier_names_count_with_a_warning() {
+    let (config, warnings) =
+        run("--experimental-initial-corrupt-check=true --experimental-watch-progress-notify-interval=5s");
+    assert!(config.feature_gates.enabled(FeatureGate::InitialCorruptCheck));
+    assert_eq!(config.watch_progress_notify_interval, Duration::from_secs(5));
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+}
+
+#[test]
+fn what_tunes_bbolt_is_ignored_with_a_warning() {
+    let (_, warnings) = run("--backend-batch-limit 5 --max-snapshots 3 --max-wals=5 --logger=zap");
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings[0].contains("--backend-batch-limit is ignored: it tunes bbolt"), "{warnings:?}");
+}
+
+#[test]
+fn a_name_alone_makes_a_cluster_of_that_name() {
+    let (config, _) = run("--name a --initial-advertise-peer-urls http://10.0.0.1:1");
+    assert_eq!(config.data_dir, Path::new("a.etcd"));
+    assert_eq!(config.peer.initial_cluster[0].0, "a");
+    assert!(config.bootstrap().is_ok());
+}
+
+#[test]
+fn bootstrap_follows_etcds_rules() {
+    for (line, part) in [
+        ("--name a --initial-cluster b=http://localhost:2380", "couldn't find local name \"a\""),
+        (
+            "--name a --initial-cluster a=http://localhost:2380,b=http://c:1,d=http://e:1",
+            "names 3 members: replication is not available yet; start one member with \
+             --initial-cluster=a=http://localhost:2380",
+        ),
+        (
+            "--initial-advertise-peer-urls http://10.0.0.1:1",
+            "--initial-cluster has default=http://localhost:2380 but missing from \
+             --initial-advertise-peer-urls=http://10.0.0.1:1",
+        ),
+        (
+            "--initial-advertise-peer-urls http://localhost:2380,http://10.0.0.1:1",
+            "--initial-advertise-peer-urls has http://10.0.0.1:1 but missing from",
+        ),
+        ("--initial-cluster default=http://a:1,default=http://a:1", "has duplicate url"),
+        ("--initial-cluster-state existing", "replication is not available yet"),
+    ] {
+        let error = run(line).0.bootstrap().expect_err(line);
+        assert!(error.to_string().contains(part), "{line}: {error}");
+    }
+}
+
+#[test]
+fn auto_compaction_modes() {
+    for (line, expected) in [
+        ("--auto-compaction-retention 5", AutoCompaction::Periodic(Duration::from_secs(5 * 3600))),
+        ("--auto-compaction-retention 30m", AutoCompaction::Periodic(Duration::from_secs(1800))),
+        ("--auto-compaction-retention 0s", AutoCompaction::Off),
+        ("--auto-compaction-mode revision --auto-compaction-retention 1000", AutoCompaction::Revisions(1000)),
+    ] {
+        assert_eq!(run(line).0.compaction.auto, expected, "{line}");
+    }
+}
+
+#[test]
+fn values_that_mean_off_or_default() {
+    let (config, _) = run("--quota-backend-bytes -1 --grpc-keepalive-interval 0s --compaction-batch-limit 0");
+    assert_eq!(config.limits.quota_bytes, None);
+    assert_eq!(config.keepalive.server_interval, None);
+    assert_eq!(config.compaction.batch_limit, 1000);
+    let (config, warnings) = run("--watch-progress-notify-interval 1ms --max-concurrent-streams 20000");
+    assert_eq!(config.watch_progress_notify_interval, Duration::from_millis(100));
+    assert_eq!(config.limits.concurrent_streams_max, 10_000);
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+}
+
+#[test]
+fn a_config_file_silences_flags_and_environment() {
+    let env = [("ETCD_NAME", "ignored"), ("ETCD_DATA_DIR", "ignored")];
+    let Ok(Parsed::Run(config, warnings)) = parse_with("--config-file etcd.yml --name a --data-dir b", &env) else {
+        panic!("the file is valid");
+    };
+    assert_eq!(config.name, "filed");
+    assert_eq!(config.data_dir, Path::new("filed.etcd"));
+    // In the file, etcd does not ask for the advertised URLs.
+    assert_eq!(texts(&config.client.advertise_urls), ["http://localhost:2379"]);
+    assert_eq!(
+        warnings,
+        [
+            "ignored because config file etcd.yml is given: --data-dir --name",
+            "unknown config file key \"what\" is ignored",
+        ]
+    );
+    let Ok(Parsed::Run(config, _)) = parse_with("", &[("ETCD_CONFIG_FILE", "etcd.yml")]) else { panic!("valid") };
+    assert_eq!(config.name, "filed");
+}
+
+#[test]
+fn what_cannot_start_says_why_and_what_to_do() {
+    for (line, part) in [
+        ("--listen-client-urls http://localhost:1", "--advertise-client-urls is required when --listen-client-urls"),
+        ("--auto-tls", "--auto-tls is not available yet: certificates are not generated yet"),
+        ("--unsafe-no-fsync", "--unsafe-no-fsync is not available yet"),
+        ("--config-file etcd-not-yet.yml", "\"client-transport-security.auto-tls\" is not available yet"),
+        ("--experimental-corrupt-check-time=1m", "not available yet: replication is not available yet"),
+        ("--auth-token jwt,pub-key=a", "only simple tokens are issued"),
+        ("--config-file absent.yml", "cannot read config file absent.yml"),
+        ("--election-timeout 400", "--election-timeout[400ms] should be at least as 5 times"),
+        ("--election-timeout 60000", "is too long"),
+        ("--heartbeat-interval 0", "--heartbeat-interval must be >0"),
+        ("--initial-cluster-state maybe", "unexpected state \"maybe\""),
+        ("--initial-cluster default", "--initial-cluster: URL scheme must be"),
+        ("--auto-compaction-mode weekly", "unknown mode \"weekly\""),
+        ("--auto-compaction-retention x", "use a duration such as 30m"),
+        ("--auto-compaction-mode revision --auto-compaction-retention 1h", "use a number of revisions"),
+        ("--listen-peer-urls http://example.org:1", "expected IP in URL for binding"),
+        ("--listen-metrics-urls https://localhost:1", "must be provided for client url https://localhost:1"),
+        ("--cert-file cert.pem", "--cert-file is set without --key-file"),
+        ("--peer-key-file key.pem", "--peer-key-file is set without --peer-cert-file"),
+        ("--cert-file absent --key-file key.pem", "cannot read absent of --cert-file"),
+        ("--cert-file cert.pem --key-file garbage", "cannot use garbage of --key-file: it holds no private key"),
+        ("--cert-file cert.pem --key-file key.pem --client-cert-auth", "--client-cert-auth needs certificates"),
+        ("--tls-min-version TLS1.0", "unexpected TLS version"),
+        ("--tls-min-version TLS1.3 --tls-max-version TLS1.2", "is greater than max version"),
+        ("--cipher-suites TLS_WHAT", "unexpected TLS cipher suite \"TLS_WHAT\""),
+        ("--cipher-suites TLS_RSA_WITH_AES_128_CBC_SHA", "names weak cipher suites only"),
+        ("--log-level loud", "unknown level \"loud\""),
+        ("--log-format xml", "use json or console"),
+        ("--max-request-bytes 0", "use 1 to"),
+        (
+            "--advertise-client-urls http://a:1 --listen-client-urls http://127.0.0.1:1 \
+             --listen-client-http-urls http://127.0.0.1:1",
+            "on the same url",
+        ),
+    ] {
+        let error = parse_with(line, &[]).expect_err(line);
+        assert_eq!(error.exit_code(), 1, "{line}");
+        assert!(error.to_string().contains(part), "{line}: {error}");
+        assert!(!error.to_string().contains('\n') && error.to_string().contains("; "), "{line}: {error}");
+    }
+}
+
+#[test]
+fn help_lists_every_flag_and_version_begins_as_etcds() {
+    let Ok(Parsed::Help(help)) = parse_with("--help", &[]) else { panic!("help") };
+    for flag in FLAGS {
+        assert!(help.contains(&format!("\n  --{} ", flag.name)), "{}", flag.name);
+    }
+    let Ok(Parsed::Version(version)) = parse_with("--version", &[]) else { panic!("version") };
+    let starts: Vec<_> = version.lines().map(|line| line.split(": ").next().unwrap_or_default()).collect();
+    assert_eq!(starts, ["etcd Version", "Git SHA", "Go Version", "Go OS/Arch", "basalt Version"]);
+    assert!(version.starts_with("etcd Version: 3.7.3\n"));
+}
+
+mod hostile {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+
+        #[test]
+        fn arguments_never_panic(
+            args in prop::collection::vec("(--?[a-z-]{0,12}(=[ -~]{0,12})?|[ -~]{0,12})", 0..4),
+            index in 0..FLAGS.len(),
+            value in "[ -~]{0,16}",
+        ) {
+            let mut args = args;
+            args.insert(0, format!("--{}={value}", FLAGS[index].name));
+            let _ = parse(&args, &[], &read_file);
+        }
+
+        #[test]
+        fn config_files_never_panic(content in "([a-z-]{1,12}: ?[ -~]{0,8}\n){0,4}") {
+            let _ = config_file::read("a.yml", content.as_bytes());
+        }
+    }
+}

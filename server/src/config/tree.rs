@@ -1,0 +1,262 @@
+//! The typed configuration: one field for each thing that can be set, validated before anything starts.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::feature_gates::FeatureGates;
+use super::logging_values::{LogFormat, LogLevel, LogOutput};
+use super::tls_values::{CipherSuite, TlsVersion};
+use super::url::Url;
+
+/// Everything that the operator decides.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Name of this member. Default `default`.
+    pub name: String,
+    /// Directory of the data. Default `<name>.etcd`.
+    pub data_dir: PathBuf,
+    /// Directory of the log if it lies elsewhere. Default: inside the data directory.
+    pub wal_dir: Option<PathBuf>,
+    /// Who the members are, and how they reach this one.
+    pub peer: PeerConfig,
+    /// Where and how clients are served.
+    pub client: ClientConfig,
+    /// What HTTP serves, and to whom.
+    pub http: HttpConfig,
+    /// Options of all listening sockets.
+    pub socket: SocketConfig,
+    /// Pings on client connections.
+    pub keepalive: KeepaliveConfig,
+    /// What a request or the data may grow to.
+    pub limits: LimitsConfig,
+    /// Clock and log of the consensus.
+    pub raft: RaftConfig,
+    /// What happens to old revisions.
+    pub compaction: CompactionConfig,
+    /// How often a quiet watch is told the revision. Default 10 min, at least 100 ms.
+    pub watch_progress_notify_interval: Duration,
+    /// When a slow request is logged.
+    pub slow_request: SlowRequestConfig,
+    /// What is logged, and where.
+    pub logging: LoggingConfig,
+    /// Which metrics are exported. Default basic.
+    pub metrics: MetricsDetail,
+    /// etcd's feature gates.
+    pub feature_gates: FeatureGates,
+}
+
+/// Who the members are. Peers are not served yet: the URLs give this member its identity.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PeerConfig {
+    /// Where other members shall reach this one. Default `http://localhost:2380`.
+    pub listen_urls: Vec<Url>,
+    /// The same, as the others see it; part of the member id. Default `http://localhost:2380`.
+    pub advertise_urls: Vec<Url>,
+    /// Members of a new cluster with their URLs, sorted by name. Default: this one.
+    pub initial_cluster: Vec<(String, Vec<Url>)>,
+    /// Part of member and cluster ids. Default `etcd-cluster`.
+    pub initial_cluster_token: String,
+    /// Whether a start without data joins a running cluster. Default false.
+    pub join_existing: bool,
+    /// Whether changes that lose the quorum are refused. Default true.
+    pub strict_reconfig_check: bool,
+    /// Certificates between members, if any; read once and found in order.
+    pub tls: Option<PeerTls>,
+}
+
+/// Files that secure connections between members.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PeerTls {
+    /// Certificate chain, PEM.
+    pub cert_file: PathBuf,
+    /// Its key.
+    pub key_file: PathBuf,
+    /// What signs other members' certificates.
+    pub trusted_ca_file: Option<PathBuf>,
+    /// Whether other members need a certificate.
+    pub client_cert_auth: bool,
+}
+
+/// Where and how clients are served.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClientConfig {
+    /// gRPC, and HTTP if `listen_http_urls` is empty. Default `http://localhost:2379`.
+    pub listen_urls: Vec<Url>,
+    /// HTTP alone. Default none.
+    pub listen_http_urls: Vec<Url>,
+    /// Metrics and health checks alone; `https` uses `tls`. Default none.
+    pub listen_metrics_urls: Vec<Url>,
+    /// What the member list tells clients. Default `http://localhost:2379`.
+    pub advertise_urls: Vec<Url>,
+    /// For all `https` and `unixs` URLs above; present if any of them is.
+    pub tls: Option<TlsConfig>,
+}
+
+/// TLS towards clients.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TlsConfig {
+    /// Certificate chain, PEM; read again when it changes.
+    pub cert_file: PathBuf,
+    /// Its key: PKCS#1, SEC1 or PKCS#8.
+    pub key_file: PathBuf,
+    /// What signs clients' certificates. If present, every client needs one.
+    pub trusted_ca_file: Option<PathBuf>,
+    /// Whether the common name of the client's certificate is its user (etcd-contract 50). Default false.
+    pub client_cert_auth: bool,
+    /// Revoked serial numbers. Default none.
+    pub client_crl_file: Option<PathBuf>,
+    /// Oldest version. Default TLS 1.2.
+    pub version_min: TlsVersion,
+    /// Newest version. Default TLS 1.3.
+    pub version_max: TlsVersion,
+    /// Suites of TLS 1.2 in order of preference; empty for all. Default empty.
+    pub cipher_suites: Vec<CipherSuite>,
+}
+
+/// What HTTP serves, and to whom.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HttpConfig {
+    /// Whether the JSON gateway answers under `/v3/`. Default true.
+    pub grpc_gateway: bool,
+    /// Origins of web pages that may call. Default all.
+    pub cors: AllowList,
+    /// Host names, without port, that a request over plain HTTP may carry. Default all.
+    pub host_whitelist: AllowList,
+}
+
+/// All, or some.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AllowList {
+    /// No limit.
+    All,
+    /// These only.
+    Only(BTreeSet<String>),
+}
+
+impl AllowList {
+    /// Whether `name` is allowed.
+    pub fn allows(&self, name: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(names) => names.contains(name),
+        }
+    }
+}
+
+/// Options of all listening sockets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SocketConfig {
+    /// SO_REUSEPORT. Default false.
+    pub reuse_port: bool,
+    /// SO_REUSEADDR. Go sets it on every TCP listener, and so do ours; kept to say what was asked. Default false.
+    pub reuse_address: bool,
+}
+
+/// Pings on client connections (etcd-contract 55).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeepaliveConfig {
+    /// A client that pings more often is disconnected; `None` never. Default 5 s.
+    pub client_interval_min: Option<Duration>,
+    /// How often the server pings; `None` never. Default 2 h.
+    pub server_interval: Option<Duration>,
+    /// How long the answer may take; `None` for ever. Default 20 s.
+    pub server_timeout: Option<Duration>,
+}
+
+/// What a request or the data may grow to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LimitsConfig {
+    /// Bytes of live data; `None` without limit. Default 2 GiB.
+    pub quota_bytes: Option<u64>,
+    /// Bytes of one request. Default 1 572 864, at most 1 GiB.
+    pub request_bytes_max: usize,
+    /// Operations of one transaction. Default 128.
+    pub txn_ops_max: usize,
+    /// Calls at a time on one connection. Default and maximum 10 000.
+    pub concurrent_streams_max: u32,
+}
+
+/// Clock and log of the consensus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RaftConfig {
+    /// One tick, and the time between heartbeats. Default 100 ms.
+    pub heartbeat_interval: Duration,
+    /// Ticks of an election timeout. Default 10, at least 5.
+    pub election_ticks: u32,
+    /// Whether votes are asked for before an election. Default true.
+    pub pre_vote: bool,
+    /// Applied entries after which the log is shortened. Default 10 000.
+    pub snapshot_count: u64,
+    /// Entries that stay for slow members. Default 5 000.
+    pub snapshot_catchup_entries: u64,
+}
+
+impl RaftConfig {
+    /// The election timeout, in whole ticks as etcd counts it.
+    pub fn election_timeout(&self) -> Duration {
+        self.heartbeat_interval * self.election_ticks
+    }
+
+    /// The shortest life of a lease in seconds: one and a half election timeouts, rounded up (etcd-contract 33).
+    pub fn lease_ttl_min(&self) -> i64 {
+        let milliseconds = (self.heartbeat_interval * (3 * self.election_ticks / 2)).as_millis();
+        i64::try_from(milliseconds.div_ceil(1000)).expect("an election timeout is at most 50 s")
+    }
+
+    /// How long a request may wait for the consensus (etcd-contract 38).
+    pub fn request_timeout(&self) -> Duration {
+        Duration::from_secs(5) + 2 * self.election_timeout()
+    }
+}
+
+/// What happens to old revisions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CompactionConfig {
+    /// Whether the server compacts by itself. Default off.
+    pub auto: AutoCompaction,
+    /// Revisions that one step drops. Default 1000.
+    pub batch_limit: usize,
+    /// Pause between steps. Default 10 ms.
+    pub sleep_interval: Duration,
+}
+
+/// What automatic compaction keeps (etcd-contract 58).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AutoCompaction {
+    /// Nothing is compacted by itself.
+    Off,
+    /// The revisions of this time.
+    Periodic(Duration),
+    /// This many revisions.
+    Revisions(u64),
+}
+
+/// When a slow request is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlowRequestConfig {
+    /// Applying an entry takes longer. Default 100 ms.
+    pub apply: Duration,
+    /// A unary call takes longer. Default 300 ms.
+    pub unary: Duration,
+}
+
+/// What is logged, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoggingConfig {
+    /// The least level. Default info.
+    pub level: LogLevel,
+    /// The form of a line. Default JSON.
+    pub format: LogFormat,
+    /// Where lines go; each one goes to all. Default standard error.
+    pub outputs: Vec<LogOutput>,
+}
+
+/// Which metrics are exported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricsDetail {
+    /// All but histograms of gRPC calls.
+    Basic,
+    /// Histograms of gRPC calls too.
+    Extensive,
+}

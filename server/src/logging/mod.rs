@@ -1,0 +1,23 @@
+//! Log lines in the form that etcd's operators and their tools already read.
+//!
+//! ```text
+//! {"level":"info","ts":"2026-08-20T15:13:15.000123Z","caller":"listen/accept.rs:42","msg":"serving client traffic",
+//!  "address":"127.0.0.1:2379","traffic":"http"}
+//! ```
+//!
+//! Owns the one `tracing` subscriber of the process: it filters by level, encodes an event as one line (zap's JSON or
+//! console form), and writes that line to each output with one call. Times are UTC. Field names are the event's, with
+//! `-` for `_`, as etcd writes them.
+//!
+//! It never asks whether an output is a terminal, never fails a caller because an output fails, and never logs spans:
+//! what a line needs stands in its own fields. What goes into the fields is the caller's duty: no values, no secrets.
+//!
+//! Invariants:
+//! * One event is one line; line breaks in texts are escaped.
+//! * Events of libraries are logged from warn on, whatever the level: their debug events are about every frame.
+
+mod line;
+mod output;
+mod subscriber;
+
+pub use subscriber::{LoggingError, install, subscriber};

@@ -1,0 +1,172 @@
+//! From events to lines in outputs.
+
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+use time::OffsetDateTime;
+use tracing::level_filters::LevelFilter;
+use tracing::{Event, Level, Metadata, Subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::registry::Registry;
+
+use super::line;
+use super::output::Output;
+use crate::config::{LogFormat, LogLevel, LogOutput, LoggingConfig};
+
+/// Events of our own crates have targets that begin with this.
+const OWN_TARGET: &str = "basalt";
+
+/// Why logging cannot start.
+#[derive(Debug, Error)]
+pub enum LoggingError {
+    /// A file cannot be opened.
+    #[error("cannot open log file {path}: {source}; check --log-outputs and the permissions of the folder")]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Something else in this process logs already.
+    #[error("logging was already started; this is a bug")]
+    Started,
+}
+
+/// Makes the configured subscriber that of the whole process.
+///
+/// # Errors
+/// [`LoggingError`]
+pub fn install(config: &LoggingConfig) -> Result<(), LoggingError> {
+    let subscriber = subscriber(config)?;
+    tracing::subscriber::set_global_default(subscriber).map_err(|_| LoggingError::Started)
+}
+
+/// The configured subscriber.
+///
+/// # Errors
+/// [`LoggingError::Open`]
+pub fn subscriber(config: &LoggingConfig) -> Result<impl Subscriber + Send + Sync + use<>, LoggingError> {
+    let outputs = config.outputs.iter().map(open).collect::<Result<_, _>>()?;
+    let level = match config.level {
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Fatal => LevelFilter::OFF,
+    };
+    Ok(Registry::default().with(Lines { level, format: config.format, outputs }))
+}
+
+fn open(output: &LogOutput) -> Result<Output, LoggingError> {
+    Output::open(output).map_err(|source| {
+        let path = match output {
+            LogOutput::File(path) => path.clone(),
+            LogOutput::Stderr | LogOutput::Stdout => PathBuf::new(),
+        };
+        LoggingError::Open { path, source }
+    })
+}
+
+/// Writes each event as a line.
+#[derive(Debug)]
+struct Lines {
+    level: LevelFilter,
+    format: LogFormat,
+    outputs: Vec<Output>,
+}
+
+impl<S: Subscriber> Layer<S> for Lines {
+    fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
+        let own = metadata.target().starts_with(OWN_TARGET);
+        *metadata.level() <= self.level && (own || *metadata.level() <= Level::WARN)
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(self.level)
+    }
+
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let line = line::encode(self.format, OffsetDateTime::now_utc(), event);
+        for output in &self.outputs {
+            output.write(&line);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::Duration;
+
+    use serde_json::Value;
+    use tracing::{debug, error, info, warn};
+
+    use super::*;
+
+    fn lines_of(level: LogLevel, format: LogFormat, log: impl FnOnce()) -> Vec<String> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("log");
+        let config = LoggingConfig { level, format, outputs: vec![LogOutput::File(path.clone())] };
+        tracing::subscriber::with_default(subscriber(&config).expect("opened"), log);
+        fs::read_to_string(path).expect("text").lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn json_lines_have_zaps_keys_and_typed_fields() {
+        let lines = lines_of(LogLevel::Info, LogFormat::Json, || {
+            let took = Duration::from_millis(1500);
+            info!(remote_addr = %"1.2.3.4:5", revision = 7_u64, ok = true, ?took, "applied \"it\"\nall");
+        });
+        let line: Value = serde_json::from_str(&lines[0]).expect("JSON");
+        assert_eq!(line["level"], "info");
+        assert_eq!(line["msg"], "applied \"it\"\nall");
+        assert_eq!(line["remote-addr"], "1.2.3.4:5");
+        assert_eq!(line["revision"], 7);
+        assert_eq!(line["ok"], true);
+        assert_eq!(line["took"], "1.5s");
+        let caller = line["caller"].as_str().expect("text");
+        assert!(caller.starts_with("logging/subscriber.rs:"), "{caller}");
+        let time = line["ts"].as_str().expect("text");
+        assert!(time.len() == "2026-08-20T15:13:15.000123Z".len() && time.ends_with('Z'), "{time}");
+        assert!(lines[0].starts_with("{\"level\":\"info\",\"ts\":\""), "{}", lines[0]);
+    }
+
+    #[test]
+    fn console_lines_have_columns() {
+        let lines = lines_of(LogLevel::Info, LogFormat::Console, || {
+            info!(shard = 3, "one\ntwo");
+            info!("bare");
+        });
+        let columns: Vec<&str> = lines[0].split('\t').collect();
+        assert_eq!((columns[1], columns[3], columns[4]), ("info", "one two", "{\"shard\":3}"));
+        assert!(lines[1].ends_with("\tbare"), "{}", lines[1]);
+    }
+
+    #[test]
+    fn levels_filter_and_libraries_are_quiet() {
+        let log = || {
+            debug!("d");
+            info!("i");
+            warn!("w");
+            error!("e");
+            debug!(target: "h2::codec", "frame");
+            warn!(target: "h2::codec", "library");
+        };
+        let count = |level| lines_of(level, LogFormat::Json, log).len();
+        assert_eq!(count(LogLevel::Debug), 5);
+        assert_eq!(count(LogLevel::Info), 4);
+        assert_eq!(count(LogLevel::Warn), 3);
+        assert_eq!(count(LogLevel::Error), 1);
+        assert_eq!(count(LogLevel::Fatal), 0);
+    }
+
+    #[test]
+    fn an_unusable_file_is_named() {
+        let outputs = vec![LogOutput::File("/nonexistent/folder/log".into())];
+        let config = LoggingConfig { level: LogLevel::Info, format: LogFormat::Json, outputs };
+        let Err(error) = subscriber(&config).map(drop) else { panic!("there is no such folder") };
+        assert!(error.to_string().contains("/nonexistent/folder/log"), "{error}");
+    }
+}

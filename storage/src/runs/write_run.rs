@@ -175,10 +175,11 @@ impl<S: RecordSource> Job for WriteRun<S> {
             Phase::LastWrite(meta) => self.submit(Phase::Sync(meta), |file| Io::Sync { file }),
             Phase::Sync(meta) => self.submit(Phase::Close(meta), |file| Io::Close { file }),
             Phase::Close(meta) => Step::Done(meta),
-            Phase::Truncate | Phase::Write | Phase::Start | Phase::Gather => {
+            Phase::Truncate | Phase::Write => {
                 self.phase = Phase::Gather;
                 Step::Again
             }
+            Phase::Start | Phase::Gather => unreachable!("they submit nothing that is answered here"),
         })
     }
 }

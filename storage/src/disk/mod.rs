@@ -16,6 +16,9 @@ mod name;
 mod real;
 mod simulated;
 
+#[cfg(test)]
+mod same_answers_tests;
+
 use std::io;
 
 use bytes::Bytes;
@@ -52,7 +55,7 @@ pub enum Io {
     PunchHole { file: FileId, offset: u64, length: u64 },
     /// Length and allocated blocks of an open file. Answer: [`IoOutput::Stat`].
     Stat { file: FileId },
-    /// Renames within the disk, replacing an existing target. Answer: [`IoOutput::Done`].
+    /// Renames a file within the disk, replacing an existing one; a directory is an error. Answer: [`IoOutput::Done`].
     Rename { from: String, to: String },
     /// Removes a file; a missing one is an error of kind `NotFound`. Answer: [`IoOutput::Done`].
     Remove { name: String },

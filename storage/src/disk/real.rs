@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use rustix::fs::FallocateFlags;
+use rustix::fs::{FallocateFlags, OFlags};
 use thiserror::Error;
 
 use super::{Disk, FileId, Io, IoOutput, name};
@@ -152,6 +152,13 @@ impl RealDisk {
         Ok(IoOutput::Names(names))
     }
 
+    fn sync_directory(&self, directory: &str) -> io::Result<()> {
+        let path = self.directory_path(directory)?;
+        // A file in its place is an error, not a sync of something else.
+        let only_directories = i32::try_from(OFlags::DIRECTORY.bits()).expect("a flag of open(2) is an int");
+        OpenOptions::new().read(true).custom_flags(only_directories).open(path)?.sync_all()
+    }
+
     /// Requests that answer nothing but success.
     fn perform_plain(&self, io: Io) -> io::Result<()> {
         match io {
@@ -166,10 +173,10 @@ impl RealDisk {
                 let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
                 Ok(rustix::fs::fallocate(&*self.file(file)?, flags, offset, length)?)
             }
-            Io::Rename { from, to } => fs::rename(self.file_path(&from)?, self.file_path(&to)?),
+            Io::Rename { from, to } => rename_file(&self.file_path(&from)?, &self.file_path(&to)?),
             Io::Remove { name } => fs::remove_file(self.file_path(&name)?),
             Io::CreateDir { name } => create_directory(&self.file_path(&name)?),
-            Io::SyncDir { directory } => File::open(self.directory_path(&directory)?)?.sync_all(),
+            Io::SyncDir { directory } => self.sync_directory(&directory),
             Io::Open { .. } | Io::Read { .. } | Io::Stat { .. } | Io::List { .. } => {
                 unreachable!("`perform` answers these itself")
             }
@@ -191,6 +198,14 @@ impl Disk for RealDisk {
 
 fn create_directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(path)
+}
+
+/// Directories are not renamed: nobody needs it, and what a power cut leaves of it is hard to say.
+fn rename_file(from: &Path, to: &Path) -> io::Result<()> {
+    if fs::symlink_metadata(from)?.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    fs::rename(from, to)
 }
 
 fn not_open() -> io::Error {

@@ -1,7 +1,9 @@
 //! Stop at every request, cut the power in every way, start again, twice.
 
 use super::harness::Action::{Append, Commit, Conflict, Flush, Prepare, Recycle, StartAfter};
-use super::harness::{Action, Workload, entry, recover};
+use proptest::prelude::*;
+
+use super::harness::{Action, Workload, actions, entry, recover};
 use crate::disk::{PowerCut, SimulatedDisk};
 use crate::wal::{Record, WalError};
 
@@ -50,12 +52,16 @@ const CUTS: &[PowerCut] = &[
     PowerCut::Seeded(5),
 ];
 
-/// Runs the workload on a disk that `arm` prepared once the log was created; it may end early.
 fn run_armed(arm: impl FnOnce(&SimulatedDisk)) -> Workload {
+    run_actions_armed(WORKLOAD, arm)
+}
+
+/// Runs `actions` on a disk that `arm` prepared once the log was created; it may end early.
+fn run_actions_armed(actions: &[Action], arm: impl FnOnce(&SimulatedDisk)) -> Workload {
     let disk = SimulatedDisk::new(3);
     let mut workload = Workload::create(&disk).expect("creates");
     arm(&disk);
-    match workload.run(WORKLOAD) {
+    match workload.run(actions) {
         Ok(()) | Err(WalError::Io { .. }) => workload,
         Err(other) => panic!("{other}"),
     }
@@ -127,6 +133,26 @@ fn a_failed_sync_is_never_believed_by_the_next_start() {
         start_twice(&workload, &workload.disk.restart(), &format!("sync {nth}, process only"));
         for cut in CUTS {
             start_twice(&workload, &workload.disk.crash(*cut), &format!("sync {nth}, {cut:?}"));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn any_workload_survives_any_stop(
+        actions in actions(),
+        stop in 0..300u64,
+        failing_sync in 0..60u64,
+        seed in any::<u64>(),
+    ) {
+        let workload = run_actions_armed(&actions, |disk| {
+            disk.stop_after(disk.operations() + stop);
+            disk.fail_sync(failing_sync);
+        });
+        for disk in [workload.disk.crash(PowerCut::Seeded(seed)), workload.disk.restart()] {
+            start_twice(&workload, &disk, "any");
         }
     }
 }

@@ -16,6 +16,7 @@ use super::core::{Append, Core, Input, Output};
 use super::fatal;
 use super::handle::{Gauges, unix_time_ns};
 use crate::lease::LeaseClock;
+use crate::watch;
 
 /// Leases looked at for ending in one tick; the clock paces them further.
 const LEASES_PER_TICK: usize = 256;
@@ -48,12 +49,16 @@ pub struct NodeLinks {
     pub leases: Arc<Mutex<LeaseClock>>,
     /// Figures.
     pub gauges: Arc<Gauges>,
+    /// The watch thread.
+    pub watches: Sender<watch::Input>,
     /// The beginning of the node's clock.
     pub started: Instant,
     /// Time between ticks (`--heartbeat-interval`).
     pub tick: Duration,
     /// What a new leader adds to every lease (`--election-timeout`, etcd-contract 37).
     pub lease_extension: Duration,
+    /// Entries that stay in the log for slow members (`--snapshot-catchup-entries`).
+    pub catchup_entries: u64,
 }
 
 /// What reaches the log thread.
@@ -88,6 +93,7 @@ pub fn serve(mut core: Core, links: &NodeLinks, inbox: &Receiver<NodeInput>) {
                 NodeInput::Persisted(number) => Input::Persisted(number),
                 NodeInput::Applied(index) => Input::Applied(index),
                 NodeInput::Release(index) => {
+                    let index = index.saturating_sub(links.catchup_entries);
                     // The log thread is gone only when the process is about to be; so with all sends here.
                     drop(links.log.send(LogInput::Release(index)));
                     Input::Release(index)
@@ -132,6 +138,7 @@ fn carry(outputs: &mut Vec<Output>, links: &NodeLinks) {
 fn change_role(leads: bool, term: u64, links: &NodeLinks) {
     links.gauges.term.store(term, Ordering::Relaxed);
     let led = links.gauges.leads.swap(leads, Ordering::Relaxed);
+    drop(links.watches.send(watch::Input::Term(term)));
     info!(leads, term, "raft role changed");
     if led == leads {
         return;

@@ -1,11 +1,13 @@
 //! Who owns the files between two checkpoints: page writers, runs and the last durable manifest.
 
+use crate::disk::Disk;
+use crate::job::{BUDGET_UNLIMITED, run};
 use crate::mvcc::store::Frozen;
 use crate::pages::PageWriter;
 use crate::runs::RunMeta;
 
 use super::job::CheckpointJob;
-use super::manifest::Manifest;
+use super::manifest::{Manifest, ManifestError, write_job};
 
 /// Where runs lie.
 pub const RUNS_DIRECTORY: &str = "runs";
@@ -73,6 +75,19 @@ impl Checkpointer {
     /// The last durable manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// Writes the last manifest again, as a new generation. After a start it is the first thing that is written: what
+    /// was found may have been in a page cache only (DESIGN 3.2).
+    ///
+    /// # Errors
+    /// [`ManifestError`]; the node must stop.
+    pub fn rewrite_manifest(&mut self, disk: &dyn Disk) -> Result<(), ManifestError> {
+        let mut manifest = self.manifest.clone();
+        manifest.generation += 1;
+        run(&mut write_job(&manifest)?, disk, BUDGET_UNLIMITED)?;
+        self.manifest = manifest;
+        Ok(())
     }
 
     /// Bytes of all page files.

@@ -1,0 +1,455 @@
+//! Starting a node: the data directory, the log, the machine, then the threads.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use basalt_storage::checkpoint::Salt;
+use basalt_storage::checkpoint::recovery::{self, Birth, Opened, RecoveryError};
+use basalt_storage::disk::{DirectoryLock, Disk, Io, IoOutput, LockError, RealDisk};
+use basalt_storage::job::{BUDGET_UNLIMITED, run};
+use basalt_storage::mvcc::shard_map::ShardMap;
+use basalt_storage::pages::PageCache;
+use basalt_storage::wal::{Identity as LogIdentity, Log, LogOptions, Recovered, Recovery, WalError};
+use prost::Message;
+use raft::prelude::{ConfState, Entry, EntryType, HardState};
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use thiserror::Error;
+use tracing::{info, warn};
+
+use super::apply_thread::{ApplyInput, ApplyLinks, ApplyThread};
+use super::core::{Core, CoreConfig};
+use super::handle::{Gauges, Identity, Limits, NodeHandle, Waiters};
+use super::log_store::LogStore;
+use super::node_thread::{NodeInput, NodeLinks};
+use super::readers::Readers;
+use super::watch_thread::{StreamSinks, WatchLinks};
+use super::{checkpoint_thread, log_thread, node_thread, watch_thread};
+use crate::apply::machine::Machine;
+use crate::lease::{LeaseClock, LeaseClockConfig};
+use crate::metrics::Metrics;
+use crate::watch::{WatchConfig, Watches};
+
+/// The plain file that tells people, and genuine etcd, whose directory this is: etcd keeps a directory of that name and
+/// refuses to start where it is a file (DESIGN D6).
+const MEMBER_FILE: &str = "member";
+
+/// How a node is to run.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// The data directory.
+    pub data_dir: PathBuf,
+    /// The log's directory, if it lies elsewhere.
+    pub wal_dir: Option<PathBuf>,
+    /// Who this node is if the directory is new; an existing one knows.
+    pub identity: Identity,
+    /// Time between heartbeats.
+    pub heartbeat_interval: Duration,
+    /// Time without a leader until an election.
+    pub election_timeout: Duration,
+    /// Shortest lease, seconds (etcd-contract 33).
+    pub lease_ttl_min: i64,
+    /// Pause between two steps of a compaction.
+    pub sweep_pause: Duration,
+    /// Bytes of the page cache.
+    pub cache_bytes: usize,
+    /// Caps of the API.
+    pub limits: Limits,
+    /// Period of watch progress (etcd-contract 30).
+    pub progress_notify_interval: Duration,
+    /// Entries of the log kept for slow members.
+    pub catchup_entries: u64,
+}
+
+/// Why a node did not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// A directory cannot be used.
+    #[error("cannot {doing} {directory:?}: check that it exists, belongs to this user and has space")]
+    Directory {
+        /// What was tried.
+        doing: &'static str,
+        /// Where.
+        directory: PathBuf,
+        /// What the system said.
+        #[source]
+        cause: io::Error,
+    },
+    /// etcd's data lies there.
+    #[error(
+        "{directory:?} holds data of etcd (a directory `member`): basalt does not start empty beside it; take a snapshot with \
+         `etcdctl snapshot save` and restore it into a new data directory"
+    )]
+    EtcdData {
+        /// Where.
+        directory: PathBuf,
+    },
+    /// Another process works there.
+    #[error("the data directory {directory:?} is in use by another process: stop it, or choose another --data-dir")]
+    Locked {
+        /// Where.
+        directory: PathBuf,
+        /// What the lock said.
+        #[source]
+        cause: LockError,
+    },
+    /// Checkpoints cannot be opened.
+    #[error("opening the data directory")]
+    Recovery(#[from] RecoveryError),
+    /// The log cannot be opened.
+    #[error("opening the log")]
+    Log(#[from] WalError),
+    /// The log knows a manifest that is not there.
+    #[error(
+        "the log knows checkpoint {known}, the newest manifest found is {found}: the manifest was lost; restore a snapshot, or \
+         join the member anew"
+    )]
+    ManifestLost {
+        /// What the log knows.
+        known: u64,
+        /// What was found.
+        found: u64,
+    },
+    /// The log begins after the last checkpoint ends.
+    #[error("the log begins after entry {log}, the last checkpoint ends at {checkpoint}: a part of the log is missing")]
+    LogGap {
+        /// The entry before the log's first.
+        log: u64,
+        /// The checkpoint's last.
+        checkpoint: u64,
+    },
+    /// Consensus refuses its state.
+    #[error("starting consensus")]
+    Raft(#[from] raft::Error),
+    /// No thread to be had.
+    #[error("starting a thread")]
+    Thread(#[source] io::Error),
+}
+
+/// A running node.
+pub struct Running {
+    /// For the API.
+    pub handle: Arc<NodeHandle>,
+    /// Where watch messages go.
+    pub sinks: StreamSinks,
+    node: Sender<NodeInput>,
+    apply: Sender<ApplyInput>,
+    watch_stopping: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+    _lock: DirectoryLock,
+}
+
+/// Raft's configuration as stored (field numbers of eraftpb.ConfState).
+#[derive(Clone, PartialEq, Message)]
+struct ConfStateRecord {
+    #[prost(uint64, repeated, tag = "1")]
+    voters: Vec<u64>,
+    #[prost(uint64, repeated, tag = "2")]
+    learners: Vec<u64>,
+}
+
+/// Opens or makes the data directory and starts all threads.
+///
+/// # Errors
+/// [`StartError`]; nothing was lost.
+pub fn start(config: &NodeConfig, metrics: &Arc<Metrics>) -> Result<Running, StartError> {
+    let (disk, lock) = open_data_dir(&config.data_dir)?;
+    let log_disk = match &config.wal_dir {
+        Some(directory) => open_directory(directory)?,
+        None => disk.clone(),
+    };
+    let cache = Arc::new(PageCache::new(config.cache_bytes));
+    let mut seeds = StdRng::from_os_rng();
+    let opened = open_store(&disk, &cache, config, &mut seeds)?;
+    let recovered = open_log(&log_disk, &opened, seeds.random())?;
+    spawn(config, metrics, &disk, &log_disk, opened, recovered, lock, seeds.random())
+}
+
+fn open_directory(directory: &Path) -> Result<Arc<dyn Disk>, StartError> {
+    refuse_etcd_data(directory)?;
+    let disk = RealDisk::open(directory);
+    let failed = |cause| StartError::Directory { doing: "open", directory: directory.to_owned(), cause };
+    Ok(Arc::new(disk.map_err(failed)?))
+}
+
+fn refuse_etcd_data(directory: &Path) -> Result<(), StartError> {
+    if directory.join(MEMBER_FILE).is_dir() {
+        return Err(StartError::EtcdData { directory: directory.to_owned() });
+    }
+    Ok(())
+}
+
+fn open_data_dir(directory: &Path) -> Result<(Arc<dyn Disk>, DirectoryLock), StartError> {
+    refuse_etcd_data(directory)?;
+    let failed = |doing| move |cause| StartError::Directory { doing, directory: directory.to_owned(), cause };
+    let disk = RealDisk::open(directory).map_err(failed("open"))?;
+    let lock = disk.lock().map_err(|cause| StartError::Locked { directory: directory.to_owned(), cause })?;
+    let disk: Arc<dyn Disk> = Arc::new(disk);
+    write_member_file(&*disk).map_err(failed("write"))?;
+    Ok((disk, lock))
+}
+
+/// Written before anything else, so that etcd never finds a directory of ours without it.
+fn write_member_file(disk: &dyn Disk) -> io::Result<()> {
+    let text = "This directory holds data of basalt, not of etcd. To go back to etcd, take a snapshot with\n\
+                `etcdctl snapshot save` and restore it with `etcdutl snapshot restore`.\n";
+    let opened = disk.perform(Io::Open { name: MEMBER_FILE.to_owned(), create: true })?;
+    let IoOutput::Opened { file, length } = opened else { return Ok(()) };
+    if length != text.len() as u64 {
+        disk.perform(Io::Truncate { file, length: 0 })?;
+        disk.perform(Io::Write { file, offset: 0, bytes: text.into() })?;
+        disk.perform(Io::Sync { file })?;
+        disk.perform(Io::SyncDir { directory: String::new() })?;
+    }
+    disk.perform(Io::Close { file }).map(drop)
+}
+
+fn open_store(
+    disk: &Arc<dyn Disk>,
+    cache: &Arc<PageCache>,
+    config: &NodeConfig,
+    seeds: &mut StdRng,
+) -> Result<Opened, StartError> {
+    if let Some(opened) = recovery::open(&**disk, cache, Salt::new(seeds.random()))? {
+        return Ok(opened);
+    }
+    let voters = ConfStateRecord { voters: vec![config.identity.member_id], learners: Vec::new() };
+    let birth = Birth {
+        cluster_id: config.identity.cluster_id,
+        member_id: config.identity.member_id,
+        incarnation: seeds.random(),
+        conf_state: voters.encode_to_vec(),
+        shard_map: ShardMap::default(),
+    };
+    info!(
+        cluster_id = format_args!("{:x}", birth.cluster_id),
+        member_id = format_args!("{:x}", birth.member_id),
+        "new data directory"
+    );
+    Ok(recovery::create(&**disk, cache, Salt::new(seeds.random()), birth)?)
+}
+
+/// Opens the log that belongs to the manifest. A directory whose birth was interrupted has none yet.
+fn open_log(disk: &Arc<dyn Disk>, opened: &Opened, salt_seed: u64) -> Result<Recovered, StartError> {
+    let manifest = opened.checkpointer.manifest();
+    let identity =
+        LogIdentity { cluster: manifest.cluster_id, member: manifest.member_id, incarnation: manifest.incarnation };
+    let mut recovery = Recovery::new(Some(identity), LogOptions::default(), salt_seed);
+    let recovered = match run(&mut recovery, &**disk, BUDGET_UNLIMITED) {
+        Err(WalError::NotCreated) if manifest.generation == 1 => {
+            let mut create = Log::create(identity, LogOptions::default(), salt_seed);
+            run(&mut create, &**disk, BUDGET_UNLIMITED)?
+        }
+        other => other?,
+    };
+    if recovered.newest_manifest_generation > manifest.generation {
+        let known = recovered.newest_manifest_generation;
+        return Err(StartError::ManifestLost { known, found: manifest.generation });
+    }
+    if recovered.previous_index > manifest.applied_index {
+        let (log, checkpoint) = (recovered.previous_index, manifest.applied_index);
+        return Err(StartError::LogGap { log, checkpoint });
+    }
+    if let basalt_storage::wal::EndReason::TornTail { segment, offset } = recovered.end_reason {
+        warn!(segment, offset, "the log ended in a batch that was never acknowledged; it was cut off");
+    }
+    Ok(recovered)
+}
+
+/// The log as Raft wants it. The commit index is durable only now and then; what is checkpointed was committed.
+fn log_store(recovered: &Recovered, conf_state: &[u8], applied: u64) -> LogStore {
+    let entry = |entry: &basalt_storage::wal::Entry| Entry {
+        index: entry.index,
+        term: entry.term,
+        entry_type: match entry.kind {
+            1 => EntryType::EntryConfChange as i32,
+            2 => EntryType::EntryConfChangeV2 as i32,
+            _ => EntryType::EntryNormal as i32,
+        },
+        data: entry.data.to_vec(),
+        ..Entry::default()
+    };
+    let state = &recovered.hard_state;
+    let commit = state.commit.max(applied);
+    let hard_state = HardState { term: state.term, vote: state.vote, commit };
+    let record = ConfStateRecord::decode(conf_state).unwrap_or_default();
+    let conf_state = ConfState { voters: record.voters, learners: record.learners, ..ConfState::default() };
+    let before = (recovered.previous_index, recovered.previous_term);
+    LogStore::new(before, recovered.entries.iter().map(entry).collect(), hard_state, conf_state)
+}
+
+#[allow(clippy::too_many_arguments)] // the parts of a node, each used once
+fn spawn(
+    config: &NodeConfig,
+    metrics: &Arc<Metrics>,
+    disk: &Arc<dyn Disk>,
+    log_disk: &Arc<dyn Disk>,
+    opened: Opened,
+    recovered: Recovered,
+    lock: DirectoryLock,
+    seed: u64,
+) -> Result<Running, StartError> {
+    let started = Instant::now();
+    let Opened { store, mut checkpointer, .. } = opened;
+    // The manifest found may be in the page cache only: it is written again before anybody hears of us (DESIGN 3.2).
+    checkpointer.rewrite_manifest(&**disk).map_err(RecoveryError::from)?;
+    let manifest = checkpointer.manifest().clone();
+    let identity = Identity { cluster_id: manifest.cluster_id, member_id: manifest.member_id };
+    let applied = store.applied.index;
+    info!(applied, revision = store.revision(), entries = recovered.entries.len(), "recovered the data directory");
+
+    let raft_store = log_store(&recovered, &manifest.conf_state, applied);
+    let core_config = CoreConfig {
+        member_id: identity.member_id,
+        heartbeat_interval: config.heartbeat_interval,
+        election_timeout: config.election_timeout,
+        applied,
+    };
+    let core = Core::new(&core_config, raft_store, &slog::Logger::root(slog::Discard, slog::o!()))?;
+
+    let (node, node_inbox) = channel();
+    let (apply, apply_inbox) = channel();
+    let (log, log_inbox) = channel();
+    let (checkpoint, checkpoint_inbox) = channel();
+    let (watches, watch_inbox) = channel();
+    let gauges = Arc::new(Gauges::default());
+    gauges.term.store(recovered.hard_state.term, Ordering::Relaxed);
+    gauges.applied_index.store(applied, Ordering::Relaxed);
+    let leases = Arc::new(Mutex::new(LeaseClock::new(LeaseClockConfig::default())));
+    let waiters = Arc::new(Waiters::default());
+    let generation = Arc::new(AtomicU64::new(manifest.generation));
+    let view = Arc::new(ArcSwap::from_pointee(store.head()));
+    let (readers, mut threads) = Readers::start(disk).map_err(StartError::Thread)?;
+    let sinks = StreamSinks::default();
+    let watch_stopping = Arc::new(AtomicBool::new(false));
+
+    let watch_config = WatchConfig {
+        cluster_id: identity.cluster_id,
+        member_id: identity.member_id,
+        raft_term: recovered.hard_state.term,
+        progress_notify_interval: config.progress_notify_interval,
+        fragment_bytes: config.limits.request_bytes_max + (512 << 10),
+        seed,
+        ..WatchConfig::default()
+    };
+    let watch_room =
+        Watches::new(watch_config, store.shard_map().clone(), store.revision(), store.compact_revision());
+    let watch_links = WatchLinks {
+        inbox: watches.clone(),
+        view: view.clone(),
+        readers: readers.clone(),
+        sinks: sinks.clone(),
+        started,
+    };
+    let apply_links = ApplyLinks {
+        node: node.clone(),
+        checkpoint,
+        watches: watches.clone(),
+        view: view.clone(),
+        waiters: waiters.clone(),
+        leases: leases.clone(),
+        gauges: gauges.clone(),
+        readers: readers.clone(),
+        started,
+        sweep_pause: config.sweep_pause,
+    };
+    let node_links = NodeLinks {
+        log,
+        apply: apply.clone(),
+        leases: leases.clone(),
+        gauges: gauges.clone(),
+        watches: watches.clone(),
+        started,
+        tick: config.heartbeat_interval,
+        lease_extension: config.election_timeout,
+        catchup_entries: config.catchup_entries,
+    };
+    let (file_bytes, live_bytes) = (checkpointer.file_bytes(), checkpointer.live_bytes());
+    let apply_thread = ApplyThread::new(Machine::new(store, config.lease_ttl_min), apply_links, file_bytes, live_bytes);
+
+    let mut spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
+        let thread = std::thread::Builder::new().name(format!("basalt-{name}")).spawn(work);
+        thread.map(|thread| threads.push(thread)).map_err(StartError::Thread)
+    };
+    spawn("apply", Box::new(move || apply_thread.run(&apply_inbox)))?;
+    spawn("checkpoint", {
+        let (disk, apply, generation) = (disk.clone(), apply.clone(), generation.clone());
+        let conf_state = manifest.conf_state;
+        Box::new(move || {
+            checkpoint_thread::serve(checkpointer, &conf_state, &disk, &checkpoint_inbox, &apply, &generation);
+        })
+    })?;
+    spawn("log", {
+        let (disk, node, metrics) = (log_disk.clone(), node.clone(), metrics.clone());
+        Box::new(move || log_thread::serve(recovered.log, &disk, &log_inbox, &node, &generation, &metrics))
+    })?;
+    spawn("watch", {
+        let stopping = watch_stopping.clone();
+        Box::new(move || watch_thread::serve(watch_room, &watch_links, &watch_inbox, &stopping))
+    })?;
+    spawn("node", Box::new(move || node_thread::serve(core, &node_links, &node_inbox)))?;
+
+    let handle = NodeHandle {
+        inbox: node.clone(),
+        apply: apply.clone(),
+        waiters,
+        // Request ids differ between lives of a process, so that a replayed entry answers nobody.
+        next_id: AtomicU64::new(super::handle::unix_time_ns().unsigned_abs().max(1)),
+        view,
+        readers,
+        started,
+        identity,
+        gauges,
+        limits: config.limits,
+        leases,
+        watches,
+    };
+    Ok(Running { handle: Arc::new(handle), sinks, node, apply, watch_stopping, threads, _lock: lock })
+}
+
+impl Running {
+    /// Waits until this node leads and has applied what its log holds: before, nobody is served.
+    ///
+    /// # Errors
+    /// When that takes longer than `timeout`.
+    pub fn wait_ready(&self, timeout: Duration) -> Result<(), Duration> {
+        let deadline = Instant::now() + timeout;
+        let gauges = &self.handle.gauges;
+        loop {
+            let committed = gauges.committed_index.load(Ordering::Relaxed);
+            let applied = gauges.applied_index.load(Ordering::Relaxed);
+            if gauges.leads.load(Ordering::Relaxed) && committed > 0 && applied >= committed {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(timeout);
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Stops all threads; apply writes a last checkpoint.
+    pub fn stop(self) {
+        let Running { handle, node, apply, watch_stopping, threads, .. } = self;
+        // Whoever is gone already needs no telling.
+        drop(apply.send(ApplyInput::Stop));
+        watch_stopping.store(true, Ordering::Relaxed);
+        let (apply_thread, others): (Vec<_>, Vec<_>) =
+            threads.into_iter().partition(|thread| thread.thread().name() == Some("basalt-apply"));
+        apply_thread.into_iter().for_each(|thread| drop(thread.join()));
+        drop(node.send(NodeInput::Stop));
+        drop((handle, node, apply));
+        for thread in others {
+            let name = thread.thread().name().map(str::to_owned).unwrap_or_default();
+            // Read threads end with the last handle, which a client's call may still hold: they hold nothing durable.
+            if !name.starts_with("basalt-read") {
+                drop(thread.join());
+            }
+        }
+    }
+}

@@ -24,6 +24,12 @@ impl Chunks {
         chunks
     }
 
+    /// A message whose pieces are ready.
+    pub fn from_pieces(pieces: Vec<Bytes>) -> Self {
+        let length = pieces.iter().map(Bytes::len).sum();
+        Self { pieces, tail: BytesMut::new(), length }
+    }
+
     /// Bytes in all pieces.
     pub fn len(&self) -> usize {
         self.length

@@ -214,7 +214,10 @@ fn sorted(values: Vec<Bytes>, target: SortTarget, order: SortOrder) -> Result<Ve
 
 /// What `keys_only` shows: since etcd 3.7 neither value nor lease, but the lease where it had to read the value to
 /// sort by it (etcd-contract 16).
-fn without_value(bytes: &[u8], keeps_lease: bool) -> Result<Bytes, MalformedKeyValue> {
+///
+/// # Errors
+/// [`MalformedKeyValue`].
+pub fn without_value(bytes: &[u8], keeps_lease: bool) -> Result<Bytes, MalformedKeyValue> {
     let mut kv = KeyValue::parse(bytes)?;
     kv.value = &[];
     if !keeps_lease {

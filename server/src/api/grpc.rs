@@ -1,0 +1,283 @@
+//! gRPC on HTTP/2: frames, trailers and errors. The one file that binds handlers to connections (DESIGN D7).
+//!
+//! A message is a flag byte, a 4-byte big-endian length and the protobuf bytes; a call ends with trailers that carry
+//! `grpc-status`. Compression is never offered and, as gRPC says, refused when used.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http_body::{Body, Frame};
+use http_body_util::BodyExt;
+use tokio::sync::mpsc;
+
+use super::chunks::Chunks;
+use super::method::Method;
+use super::service::{Reply, Service};
+use super::status::{Code, Status};
+use super::stream;
+
+/// Bytes before a message: flag and length.
+const FRAME_HEAD_BYTES: usize = 5;
+
+/// Pieces of one answer up to this size are joined: one write instead of several.
+const JOINED_BYTES_MAX: usize = 8 << 10;
+
+/// What a client may send above `--max-request-bytes` (etcd `grpcOverheadBytes`, etcd-contract 40).
+pub const REQUEST_OVERHEAD_BYTES: usize = 512 << 10;
+
+/// Messages of a stream that wait for the connection.
+pub type Messages = mpsc::Receiver<Result<Chunks, Status>>;
+
+/// The body of an answer.
+pub enum GrpcBody {
+    /// Pieces, then the end of the call.
+    Whole(VecDeque<Bytes>, Option<Status>, bool),
+    /// Messages as they come, then the end of the call.
+    Stream(Messages, VecDeque<Bytes>, bool),
+}
+
+/// Whether a request is gRPC (etcd-contract 5).
+pub fn is_grpc<B>(request: &Request<B>) -> bool {
+    let content_type = request.headers().get(header::CONTENT_TYPE);
+    content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// Serves one call.
+pub async fn serve<B>(service: Arc<Service>, request: Request<B>) -> Response<GrpcBody>
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: std::fmt::Display + Send,
+{
+    let path = request.uri().path();
+    let Some(method) = Method::of_path(path) else {
+        let (name, rest) = path.trim_start_matches('/').split_once('/').unwrap_or((path, ""));
+        let text = format!("unknown service {name}");
+        return refused(&Status::new(Code::Unimplemented, if rest.is_empty() { "malformed method name".into() } else { text }));
+    };
+    let limit = service.node.limits.request_bytes_max + REQUEST_OVERHEAD_BYTES;
+    let mut requests = RequestMessages::new(request.into_body(), limit);
+    match method {
+        Method::Watch => streaming(stream::watch(service, requests)),
+        Method::LeaseKeepAlive => streaming(stream::keep_alive(service, requests)),
+        Method::RangeStream | Method::Snapshot | Method::HealthWatch => match requests.next().await {
+            Ok(Some(message)) => streaming(stream::server_stream(service, method, message)),
+            Ok(None) => refused(&Status::new(Code::Internal, "a call without a request")),
+            Err(status) => refused(&status),
+        },
+        _ => match requests.next().await {
+            Ok(Some(message)) => unary(service.call(method, message)).await,
+            Ok(None) => refused(&Status::new(Code::Internal, "a call without a request")),
+            Err(status) => refused(&status),
+        },
+    }
+}
+
+async fn unary(reply: Reply) -> Response<GrpcBody> {
+    let answer = match reply {
+        Reply::Ready(answer) => answer,
+        Reply::Pending(answer) => answer.await,
+    };
+    match answer {
+        Ok(message) => respond(GrpcBody::Whole(framed(message), None, false)),
+        Err(status) => refused(&status),
+    }
+}
+
+fn streaming(messages: Messages) -> Response<GrpcBody> {
+    respond(GrpcBody::Stream(messages, VecDeque::new(), false))
+}
+
+fn respond(body: GrpcBody) -> Response<GrpcBody> {
+    let mut response = Response::new(body);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    response
+}
+
+/// An error without a message: status and text stand in the headers.
+fn refused(status: &Status) -> Response<GrpcBody> {
+    let mut response = respond(GrpcBody::Whole(VecDeque::new(), None, true));
+    *response.status_mut() = StatusCode::OK;
+    response.headers_mut().extend(trailers(status));
+    response
+}
+
+fn trailers(status: &Status) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from(status.code as u16));
+    if !status.message.is_empty() {
+        let text = HeaderValue::from_str(&percent_encoded(&status.message));
+        trailers.insert("grpc-message", text.expect("percent-encoded text is visible ASCII"));
+    }
+    trailers
+}
+
+/// gRPC's form of a text in a header: bytes outside visible ASCII, and `%`, as `%XX`.
+fn percent_encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b' '..=b'~' if byte != b'%' => encoded.push(char::from(byte)),
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
+/// A message with its head, in pieces.
+fn framed(message: Chunks) -> VecDeque<Bytes> {
+    let length = message.len();
+    let mut head = BytesMut::with_capacity(FRAME_HEAD_BYTES + if length <= JOINED_BYTES_MAX { length } else { 0 });
+    head.put_u8(0);
+    head.put_u32(u32::try_from(length).expect("a message is far below 4 GiB"));
+    let pieces = message.into_pieces();
+    if length <= JOINED_BYTES_MAX {
+        pieces.iter().for_each(|piece| head.put_slice(piece));
+        return VecDeque::from([head.freeze()]);
+    }
+    std::iter::once(head.freeze()).chain(pieces).collect()
+}
+
+impl Body for GrpcBody {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, std::convert::Infallible>>> {
+        let body = self.get_mut();
+        loop {
+            match body {
+                GrpcBody::Whole(pieces, status, ended) => {
+                    if let Some(piece) = pieces.pop_front() {
+                        return Poll::Ready(Some(Ok(Frame::data(piece))));
+                    }
+                    if std::mem::replace(ended, true) {
+                        return Poll::Ready(None);
+                    }
+                    let status = status.take().unwrap_or(Status { code: Code::Ok, message: String::new() });
+                    return Poll::Ready(Some(Ok(Frame::trailers(trailers(&status)))));
+                }
+                GrpcBody::Stream(messages, pieces, ended) => {
+                    if let Some(piece) = pieces.pop_front() {
+                        return Poll::Ready(Some(Ok(Frame::data(piece))));
+                    }
+                    if *ended {
+                        return Poll::Ready(None);
+                    }
+                    match messages.poll_recv(context) {
+                        Poll::Pending => return Poll::Pending,
+                        Poll::Ready(Some(Ok(message))) => *pieces = framed(message),
+                        Poll::Ready(Some(Err(status))) => *body = GrpcBody::Whole(VecDeque::new(), Some(status), false),
+                        Poll::Ready(None) => *body = GrpcBody::Whole(VecDeque::new(), None, false),
+                    }
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, GrpcBody::Whole(pieces, _, true) if pieces.is_empty())
+    }
+}
+
+/// The messages of a request's body.
+pub struct RequestMessages<B> {
+    body: B,
+    buffer: BytesMut,
+    /// The one data frame that held exactly a message is handed on without a copy.
+    whole: Option<Bytes>,
+    bytes_max: usize,
+}
+
+impl<B> RequestMessages<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: std::fmt::Display,
+{
+    fn new(body: B, bytes_max: usize) -> Self {
+        Self { body, buffer: BytesMut::new(), whole: None, bytes_max }
+    }
+
+    /// The next message; `None` when the client sends no more.
+    ///
+    /// # Errors
+    /// In grpc-go's words.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Status> {
+        loop {
+            if let Some(message) = self.take_message()? {
+                return Ok(Some(message));
+            }
+            let Some(frame) = self.body.frame().await else {
+                let cut = !self.buffer.is_empty();
+                return if cut { Err(Status::new(Code::Internal, "unexpected EOF")) } else { Ok(None) };
+            };
+            let frame = frame.map_err(|cause| Status::new(Code::Canceled, cause.to_string()))?;
+            if let Ok(data) = frame.into_data() {
+                if self.buffer.is_empty() && self.whole.is_none() {
+                    self.whole = Some(data);
+                } else {
+                    self.spill();
+                    self.buffer.put_slice(&data);
+                }
+            }
+        }
+    }
+
+    fn spill(&mut self) {
+        if let Some(whole) = self.whole.take() {
+            self.buffer.put_slice(&whole);
+        }
+    }
+
+    fn take_message(&mut self) -> Result<Option<Bytes>, Status> {
+        let head = self.whole.as_deref().unwrap_or(&self.buffer);
+        if head.len() < FRAME_HEAD_BYTES {
+            return Ok(None);
+        }
+        let compressed = head[0] != 0;
+        let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
+        if compressed {
+            return Err(Status::new(Code::Unimplemented, "grpc: Decompressor is not installed for grpc-encoding"));
+        }
+        if length > self.bytes_max {
+            let text = format!("grpc: received message larger than max ({length} vs. {})", self.bytes_max);
+            return Err(Status::new(Code::ResourceExhausted, text));
+        }
+        if head.len() < FRAME_HEAD_BYTES + length {
+            return Ok(None);
+        }
+        if let Some(mut whole) = self.whole.take() {
+            whole.advance(FRAME_HEAD_BYTES);
+            let message = whole.split_to(length);
+            self.buffer.put_slice(&whole);
+            return Ok(Some(message));
+        }
+        self.buffer.advance(FRAME_HEAD_BYTES);
+        Ok(Some(self.buffer.split_to(length).freeze()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn error_texts_survive_a_header() {
+        assert_eq!(percent_encoded("a: b%\n"), "a: b%25%0A");
+        assert_eq!(trailers(&Status::new(Code::NotFound, "x")).get("grpc-status"), Some(&HeaderValue::from(5)));
+    }
+
+    #[test]
+    fn small_messages_are_one_piece() {
+        let mut chunks = Chunks::default();
+        chunks.shared(2, &vec![7; 2000].into());
+        let pieces = framed(chunks);
+        assert_eq!(pieces.len(), 1);
+        assert_eq!(pieces[0].len(), FRAME_HEAD_BYTES + 3 + 2000);
+    }
+}

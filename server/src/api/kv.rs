@@ -1,0 +1,209 @@
+//! The service KV.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use basalt_proto::etcdserverpb::request_op::Request;
+use basalt_proto::etcdserverpb::{
+    AlarmRequest, AlarmType, CompactionRequest, DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest, alarm_request,
+};
+use basalt_proto::log::request::Kind;
+use basalt_storage::mvcc::range::RevisionError;
+use basalt_storage::mvcc::view::View;
+
+use super::chunks::Chunks;
+use super::service::{Reply, Service};
+use super::status::{self, Status};
+use super::{checks, encode};
+use crate::apply::query::{is_read_only, range_query};
+use crate::node::handle::{Completed, Fetched};
+
+/// What a put costs beside its bytes when the quota is looked at (etcd `server/storage/quota.go`, etcd-contract 42).
+const PUT_OVERHEAD_BYTES: u64 = 256;
+/// What a lease costs.
+const LEASE_BYTES: u64 = 64;
+
+impl From<RevisionError> for Status {
+    fn from(error: RevisionError) -> Self {
+        match error {
+            RevisionError::Compacted => status::compacted(),
+            RevisionError::Future => status::future_revision(),
+        }
+    }
+}
+
+impl Service {
+    pub(super) fn range(self: &Arc<Self>, request: &RangeRequest) -> Reply {
+        if let Err(status) = checks::check_range(request) {
+            return Reply::Ready(Err(status));
+        }
+        let view = if request.serializable { self.node.view() } else { self.node.linearizable_view() };
+        self.range_of(&view, request)
+    }
+
+    fn range_of(self: &Arc<Self>, view: &Arc<View>, request: &RangeRequest) -> Reply {
+        let plan = match view.plan(&range_query(request)) {
+            Ok(plan) => plan,
+            Err(error) => return Reply::Ready(Err(error.into())),
+        };
+        let header = self.header().at(plan.revision);
+        let damaged = |_| Status::from(crate::node::handle::Unavailable::Damaged);
+        match self.node.fetch(view.clone(), plan.hits.clone()) {
+            Fetched::Ready(values) => Reply::Ready(encode::range(&plan, &header, values).map_err(damaged)),
+            pending @ Fetched::Pending(_) => Reply::later(async move {
+                let values = pending.wait().await?;
+                encode::range(&plan, &header, values).map_err(damaged)
+            }),
+        }
+    }
+
+    pub(super) fn put(self: &Arc<Self>, request: PutRequest) -> Reply {
+        if let Err(status) = checks::check_put(&request) {
+            return Reply::Ready(Err(status));
+        }
+        let cost = put_cost(&request);
+        self.propose_within_quota(cost, Kind::Put(request))
+    }
+
+    pub(super) fn delete_range(self: &Arc<Self>, request: DeleteRangeRequest) -> Reply {
+        match checks::check_delete_range(&request) {
+            Ok(()) => self.propose(Kind::DeleteRange(request)),
+            Err(status) => Reply::Ready(Err(status)),
+        }
+    }
+
+    pub(super) fn txn(self: &Arc<Self>, request: TxnRequest) -> Reply {
+        if let Err(status) = checks::check_txn(&request, self.node.limits.txn_operations_max) {
+            return Reply::Ready(Err(status));
+        }
+        // One that only reads and compares nothing needs no log; with compares it goes through it, where they are
+        // evaluated. Kubernetes sends neither.
+        let cost = txn_cost(&request);
+        if cost == 0 || is_read_only(&request) {
+            return self.propose(Kind::Txn(request));
+        }
+        self.propose_within_quota(cost, Kind::Txn(request))
+    }
+
+    pub(super) fn compact(self: &Arc<Self>, request: CompactionRequest) -> Reply {
+        let physical = request.physical;
+        let reply = self.propose(Kind::Compaction(request));
+        let service = self.clone();
+        match reply {
+            Reply::Pending(answer) if physical => Reply::later(async move {
+                let answer = answer.await?;
+                service.node.compaction_finished().await?;
+                service.node.checkpoint().await?;
+                Ok(answer)
+            }),
+            other => other,
+        }
+    }
+
+    /// Refuses what would go over the quota, and then arms NOSPACE for the whole cluster (etcd-contract 42).
+    pub(super) fn propose_within_quota(self: &Arc<Self>, cost: u64, kind: Kind) -> Reply {
+        let used = self.node.gauges.db_size_in_use.load(Ordering::Relaxed);
+        match self.node.limits.quota_bytes {
+            Some(quota) if used + cost >= quota => {
+                let service = self.clone();
+                Reply::later(async move {
+                    service.raise_no_space().await?;
+                    Err(status::no_space())
+                })
+            }
+            _ => self.propose(kind),
+        }
+    }
+
+    pub(super) fn lease_cost() -> u64 {
+        LEASE_BYTES
+    }
+
+    async fn raise_no_space(&self) -> Result<Completed, Status> {
+        let request = AlarmRequest {
+            action: alarm_request::AlarmAction::Activate as i32,
+            member_id: self.node.identity.member_id,
+            alarm: AlarmType::Nospace as i32,
+        };
+        let raised = self.node.propose(Kind::Alarm(request)).map_err(Status::from)?;
+        self.within(raised).await
+    }
+
+    /// The messages of a RangeStream: chunks of keys, and header, more and count in the last (etcd-contract 18).
+    pub(super) async fn range_stream(
+        self: &Arc<Self>,
+        request: &RangeRequest,
+        out: &tokio::sync::mpsc::Sender<Result<Chunks, Status>>,
+    ) -> Result<(), Status> {
+        checks::check_range_stream(request)?;
+        let view = if request.serializable { self.node.view() } else { self.node.linearizable_view() };
+        let plan = view.plan(&range_query(request))?;
+        let header = self.header().at(plan.revision);
+        let limit = usize::try_from(request.limit).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX);
+        let more = plan.hits.len() > limit;
+        let hits = &plan.hits[..plan.hits.len().min(limit)];
+        let mut keys = STREAM_KEYS_FIRST;
+        let mut at = 0;
+        loop {
+            let end = hits.len().min(at + keys);
+            let values = self.values(view.clone(), hits[at..end].to_vec()).await?;
+            let mut chunk = Chunks::default();
+            let last = end == hits.len();
+            if last {
+                chunk.nested(1, Chunks::of(&header));
+            }
+            for value in stream_values(request, values)? {
+                chunk.shared(2, &value);
+            }
+            if last {
+                chunk.number(3, u64::from(more));
+                chunk.number(4, plan.count.cast_unsigned());
+            }
+            let bytes = chunk.len();
+            let mut message = Chunks::default();
+            message.nested(1, chunk);
+            if out.send(Ok(message)).await.is_err() || last {
+                return Ok(());
+            }
+            at = end;
+            keys = next_stream_keys(keys, bytes, self.node.limits.request_bytes_max);
+        }
+    }
+}
+
+/// Keys of a stream's first message (etcd `initialStreamChunkLimit`).
+const STREAM_KEYS_FIRST: usize = 10;
+
+/// Doubles or halves towards the target size of a message, as etcd does.
+fn next_stream_keys(keys: usize, bytes: usize, target: usize) -> usize {
+    match bytes {
+        small if small < target / 2 => keys * 2,
+        large if large > target * 2 => (keys / 2).max(1),
+        _ => keys,
+    }
+}
+
+fn stream_values(request: &RangeRequest, values: Vec<bytes::Bytes>) -> Result<Vec<bytes::Bytes>, Status> {
+    if !request.keys_only {
+        return Ok(values);
+    }
+    let stripped = values.iter().map(|value| basalt_storage::mvcc::range::without_value(value, false));
+    stripped.collect::<Result<_, _>>().map_err(|_| crate::node::handle::Unavailable::Damaged.into())
+}
+
+fn put_cost(request: &PutRequest) -> u64 {
+    PUT_OVERHEAD_BYTES + (request.key.len() + request.value.len()) as u64
+}
+
+/// The larger branch, nested ones included.
+fn txn_cost(request: &TxnRequest) -> u64 {
+    let branch = |ops: &[basalt_proto::etcdserverpb::RequestOp]| -> u64 {
+        let op = |op: &basalt_proto::etcdserverpb::RequestOp| match &op.request {
+            Some(Request::RequestPut(put)) => put_cost(put),
+            Some(Request::RequestTxn(nested)) => txn_cost(nested),
+            _ => 0,
+        };
+        ops.iter().map(op).sum()
+    };
+    branch(&request.success).max(branch(&request.failure))
+}

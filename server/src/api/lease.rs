@@ -1,0 +1,93 @@
+//! The service Lease.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use basalt_proto::etcdserverpb::{
+    LeaseCheckpoint, LeaseCheckpointRequest, LeaseGrantRequest, LeaseKeepAliveResponse, LeaseLeasesResponse,
+    LeaseRevokeRequest, LeaseStatus, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
+};
+use basalt_proto::log::request::Kind;
+
+use super::chunks::Chunks;
+use super::service::{Reply, Service};
+use super::status::{self, Status};
+use crate::apply::machine::LEASE_TTL_MAX;
+use crate::lease::Renewal;
+
+/// How often a keepalive of an expired lease looks whether the revoke has come (etcd-contract 35).
+const REVOKE_POLL: Duration = Duration::from_millis(50);
+
+impl Service {
+    pub(super) fn lease_grant(self: &Arc<Self>, mut request: LeaseGrantRequest) -> Reply {
+        if request.ttl > LEASE_TTL_MAX {
+            return Reply::Ready(Err(status::lease_ttl_too_large()));
+        }
+        // A random id is drawn here, before the log, so that all members grant the same (etcd-contract 33).
+        while request.id == 0 {
+            request.id = rand::random::<i64>() & i64::MAX;
+        }
+        self.propose_within_quota(Self::lease_cost(), Kind::LeaseGrant(request))
+    }
+
+    pub(super) fn lease_revoke(self: &Arc<Self>, request: LeaseRevokeRequest) -> Reply {
+        self.propose(Kind::LeaseRevoke(request))
+    }
+
+    pub(super) fn lease_leases(self: &Arc<Self>) -> Reply {
+        let ids = self.node.leases.lock().expect("no one panics while holding the lease clock").list();
+        let leases = ids.into_iter().map(|id| LeaseStatus { id }).collect();
+        let header = self.header().at(self.node.view().revision);
+        Reply::Ready(Ok(Chunks::of(&LeaseLeasesResponse { header: Some(header), leases })))
+    }
+
+    /// An unknown lease has TTL -1 and no error (etcd-contract 36).
+    pub(super) fn lease_time_to_live(self: &Arc<Self>, request: LeaseTimeToLiveRequest) -> Reply {
+        let clock = self.node.leases.lock().expect("no one panics while holding the lease clock");
+        let remaining = clock.remaining(request.id, self.node.now());
+        drop(clock);
+        let header = self.header().at(self.node.view().revision);
+        let mut response =
+            LeaseTimeToLiveResponse { header: Some(header), id: request.id, ttl: -1, ..Default::default() };
+        let Some((granted, remaining)) = remaining else { return Reply::Ready(Ok(Chunks::of(&response))) };
+        response.granted_ttl = granted;
+        response.ttl = remaining;
+        if !request.keys {
+            return Reply::Ready(Ok(Chunks::of(&response)));
+        }
+        let service = self.clone();
+        Reply::later(async move {
+            let keys = service.node.ask(move |machine| {
+                let record = machine.leases().get(request.id);
+                record.map(|record| record.keys.iter().cloned().collect()).unwrap_or_default()
+            });
+            response.keys = service.within(keys).await?;
+            Ok(Chunks::of(&response))
+        })
+    }
+
+    /// Answers one keepalive. TTL 0 says that the lease is gone (etcd-contract 35).
+    pub(super) async fn keep_alive(self: &Arc<Self>, id: i64) -> Result<Chunks, Status> {
+        let ttl = loop {
+            let renewal = {
+                let mut clock = self.node.leases.lock().expect("no one panics while holding the lease clock");
+                clock.renew(id, self.node.now())
+            };
+            match renewal {
+                Renewal::Unknown => break 0,
+                Renewal::Renewed { ttl } => break ttl,
+                Renewal::CommitFirst { ttl } => {
+                    // The remainder is forgotten by all before the client relies on a full life (DESIGN 7).
+                    let checkpoints = vec![LeaseCheckpoint { id, remaining_ttl: 0 }];
+                    let request = LeaseCheckpointRequest { checkpoints };
+                    let cleared = self.node.propose(Kind::LeaseCheckpoint(request)).map_err(Status::from)?;
+                    self.within(cleared).await?;
+                    break ttl;
+                }
+                Renewal::Expiring => tokio::time::sleep(REVOKE_POLL).await,
+            }
+        };
+        let header = self.header().at(self.node.view().revision);
+        Ok(Chunks::of(&LeaseKeepAliveResponse { header: Some(header), id, ttl }))
+    }
+}

@@ -1,0 +1,96 @@
+//! The service Maintenance.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use basalt_proto::etcdserverpb::{
+    AlarmRequest, AlarmResponse, DefragmentResponse, DowngradeInfo, HashKvRequest, StatusResponse, alarm_request,
+};
+use basalt_proto::log::request::Kind;
+
+use super::chunks::Chunks;
+use super::service::{Reply, Service};
+use super::status::{Code, Status};
+use crate::apply::alarms::AlarmKind;
+
+/// The version of etcd that we speak like (DESIGN D6).
+pub const ETCD_VERSION: &str = "3.7.3";
+/// The storage version that snapshots carry.
+pub const STORAGE_VERSION: &str = "3.7.0";
+
+impl Service {
+    /// A GET reads what is applied; arming and disarming go through the log (etcd-contract 42, 43).
+    pub(super) fn alarm(self: &Arc<Self>, request: AlarmRequest) -> Reply {
+        if alarm_request::AlarmAction::try_from(request.action).is_err() {
+            return Reply::Ready(Err(Status::new(Code::InvalidArgument, "basalt: unknown alarm action")));
+        }
+        if request.action() != alarm_request::AlarmAction::Get {
+            return self.propose(Kind::Alarm(request));
+        }
+        let service = self.clone();
+        let kind = AlarmKind::from_number(request.alarm);
+        Reply::later(async move {
+            let alarms = service.within(service.node.ask(move |machine| machine.alarms().list(kind))).await?;
+            let header = service.header().at(service.node.view().revision);
+            let alarms = alarms.into_iter().map(|alarm| alarm.to_wire()).collect();
+            Ok(Chunks::of(&AlarmResponse { header: Some(header), alarms }))
+        })
+    }
+
+    pub(super) fn status(self: &Arc<Self>) -> Reply {
+        let service = self.clone();
+        Reply::later(async move {
+            let alarms = service.within(service.node.ask(|machine| machine.alarms().list(None))).await?;
+            Ok(Chunks::of(&service.status_response(&alarms)))
+        })
+    }
+
+    fn status_response(&self, alarms: &[crate::apply::alarms::Alarm]) -> StatusResponse {
+        let gauges = &self.node.gauges;
+        let leads = gauges.leads.load(Ordering::Relaxed);
+        let mut errors: Vec<String> = (!leads).then(|| "etcdserver: no leader".to_owned()).into_iter().collect();
+        // Go prints the message as text; the spaces vary by build of etcd (etcd-contract 54).
+        errors.extend(alarms.iter().map(|alarm| format!("memberID:{}  alarm:{}", alarm.member_id, alarm.kind.name())));
+        StatusResponse {
+            header: Some(self.header().at(self.node.view().revision)),
+            version: ETCD_VERSION.to_owned(),
+            db_size: gauges.db_size.load(Ordering::Relaxed).try_into().unwrap_or(i64::MAX),
+            leader: if leads { self.node.identity.member_id } else { 0 },
+            raft_index: gauges.committed_index.load(Ordering::Relaxed),
+            raft_term: gauges.term.load(Ordering::Relaxed),
+            raft_applied_index: gauges.applied_index.load(Ordering::Relaxed),
+            errors,
+            db_size_in_use: gauges.db_size_in_use.load(Ordering::Relaxed).try_into().unwrap_or(i64::MAX),
+            is_learner: false,
+            storage_version: STORAGE_VERSION.to_owned(),
+            db_size_quota: self.node.limits.quota_bytes.and_then(|quota| quota.try_into().ok()).unwrap_or(0),
+            downgrade_info: Some(DowngradeInfo::default()),
+        }
+    }
+
+    /// Writes a checkpoint. Files give space back by themselves; rewriting them is not needed. The answer has no header
+    /// at all (etcd-contract 44).
+    pub(super) fn defragment(self: &Arc<Self>) -> Reply {
+        let service = self.clone();
+        Reply::later(async move {
+            service.node.checkpoint().await?;
+            Ok(Chunks::of(&DefragmentResponse { header: None }))
+        })
+    }
+
+    /// A bbolt file of the whole store (etcd-contract 51).
+    pub(super) async fn snapshot(
+        self: &Arc<Self>,
+        _out: &tokio::sync::mpsc::Sender<Result<Chunks, Status>>,
+    ) -> Result<(), Status> {
+        Err(Status::not_available("Snapshot"))
+    }
+
+    pub(super) fn hash(self: &Arc<Self>) -> Reply {
+        Reply::Ready(Err(Status::not_available("Hash")))
+    }
+
+    pub(super) fn hash_kv(self: &Arc<Self>, _request: HashKvRequest) -> Reply {
+        Reply::Ready(Err(Status::not_available("HashKV")))
+    }
+}

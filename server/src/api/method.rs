@@ -1,0 +1,122 @@
+//! The methods that etcd 3.7 serves, by the path of their calls. A new one does not compile without saying here
+//! whether it is served.
+
+/// A gRPC method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)] // the names are etcd's
+pub enum Method {
+    Range,
+    RangeStream,
+    Put,
+    DeleteRange,
+    Txn,
+    Compact,
+    Watch,
+    LeaseGrant,
+    LeaseRevoke,
+    LeaseKeepAlive,
+    LeaseTimeToLive,
+    LeaseLeases,
+    MemberList,
+    MemberAdd,
+    MemberPromote,
+    Alarm,
+    Status,
+    Defragment,
+    Hash,
+    HashKv,
+    Snapshot,
+    AuthStatus,
+    HealthCheck,
+    HealthWatch,
+    /// One of etcd's that a later release serves; the text says what is missing.
+    NotAvailable(&'static str),
+}
+
+impl Method {
+    /// The method of a call's path.
+    pub fn of_path(path: &str) -> Option<Self> {
+        let (service, method) = path.strip_prefix('/')?.split_once('/')?;
+        Some(match (service, method) {
+            ("etcdserverpb.KV", "Range") => Method::Range,
+            ("etcdserverpb.KV", "RangeStream") => Method::RangeStream,
+            ("etcdserverpb.KV", "Put") => Method::Put,
+            ("etcdserverpb.KV", "DeleteRange") => Method::DeleteRange,
+            ("etcdserverpb.KV", "Txn") => Method::Txn,
+            ("etcdserverpb.KV", "Compact") => Method::Compact,
+            ("etcdserverpb.Watch", "Watch") => Method::Watch,
+            ("etcdserverpb.Lease", "LeaseGrant") => Method::LeaseGrant,
+            ("etcdserverpb.Lease", "LeaseRevoke") => Method::LeaseRevoke,
+            ("etcdserverpb.Lease", "LeaseKeepAlive") => Method::LeaseKeepAlive,
+            ("etcdserverpb.Lease", "LeaseTimeToLive") => Method::LeaseTimeToLive,
+            ("etcdserverpb.Lease", "LeaseLeases") => Method::LeaseLeases,
+            ("etcdserverpb.Cluster", "MemberList") => Method::MemberList,
+            ("etcdserverpb.Cluster", "MemberAdd") => Method::MemberAdd,
+            ("etcdserverpb.Cluster", "MemberPromote") => Method::MemberPromote,
+            ("etcdserverpb.Cluster", "MemberRemove" | "MemberUpdate") => Method::NotAvailable("replication"),
+            ("etcdserverpb.Maintenance", "Alarm") => Method::Alarm,
+            ("etcdserverpb.Maintenance", "Status") => Method::Status,
+            ("etcdserverpb.Maintenance", "Defragment") => Method::Defragment,
+            ("etcdserverpb.Maintenance", "Hash") => Method::Hash,
+            ("etcdserverpb.Maintenance", "HashKV") => Method::HashKv,
+            ("etcdserverpb.Maintenance", "Snapshot") => Method::Snapshot,
+            ("etcdserverpb.Maintenance", "MoveLeader") => Method::NotAvailable("replication"),
+            ("etcdserverpb.Maintenance", "Downgrade") => Method::NotAvailable("downgrade"),
+            ("etcdserverpb.Auth", "AuthStatus") => Method::AuthStatus,
+            ("etcdserverpb.Auth", name) if AUTH.contains(&name) => Method::NotAvailable("authentication"),
+            ("v3lockpb.Lock", "Lock" | "Unlock") => Method::NotAvailable("the lock service"),
+            ("v3electionpb.Election", "Campaign" | "Proclaim" | "Leader" | "Observe" | "Resign") => {
+                Method::NotAvailable("the election service")
+            }
+            ("grpc.health.v1.Health", "Check") => Method::HealthCheck,
+            ("grpc.health.v1.Health", "Watch") => Method::HealthWatch,
+            _ => return None,
+        })
+    }
+}
+
+const AUTH: [&str; 16] = [
+    "AuthEnable",
+    "AuthDisable",
+    "Authenticate",
+    "UserAdd",
+    "UserGet",
+    "UserList",
+    "UserDelete",
+    "UserChangePassword",
+    "UserGrantRole",
+    "UserRevokeRole",
+    "RoleAdd",
+    "RoleGet",
+    "RoleList",
+    "RoleDelete",
+    "RoleGrantPermission",
+    "RoleRevokePermission",
+];
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+    use prost_types::FileDescriptorSet;
+
+    use super::*;
+
+    #[test]
+    fn every_method_of_the_wire_is_decided_here() {
+        let described = FileDescriptorSet::decode(basalt_proto::FILE_DESCRIPTOR_SET).expect("our own descriptors");
+        let mut methods = 0;
+        for file in &described.file {
+            for service in &file.service {
+                for method in &service.method {
+                    let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
+                    let served = Method::of_path(&path).is_some();
+                    assert!(served || path.starts_with("/grpc.health.v1.Health/List"), "{path}");
+                    methods += 1;
+                }
+            }
+        }
+        assert!(methods >= 51, "42 of etcd, 7 of lock and election, 2 of health; found {methods}");
+        assert_eq!(Method::of_path("/etcdserverpb.KV/Nope"), None);
+        assert_eq!(Method::of_path("etcdserverpb.KV/Put"), None);
+    }
+}

@@ -1,0 +1,157 @@
+//! What the handlers share, and how a unary call finds its handler. A handler is decoded request in, pieces of a
+//! message out, now or later; it knows no framework (DESIGN D7).
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use basalt_storage::mvcc::range::Hit;
+use basalt_storage::mvcc::view::View;
+use bytes::Bytes;
+use prost::Message;
+
+use super::chunks::Chunks;
+use super::encode::{self, HeaderBase};
+use super::method::Method;
+use super::status::{self, Code, Status};
+use crate::apply::answer::Answer;
+use crate::node::handle::{Completed, NodeHandle, Unavailable};
+use crate::node::watch_thread::StreamSinks;
+
+/// The answer to a unary call.
+pub enum Reply {
+    /// Here it is.
+    Ready(Result<Chunks, Status>),
+    /// It comes later.
+    Pending(Pin<Box<dyn Future<Output = Result<Chunks, Status>> + Send>>),
+}
+
+impl Reply {
+    /// An answer that comes later.
+    pub fn later(answer: impl Future<Output = Result<Chunks, Status>> + Send + 'static) -> Self {
+        Reply::Pending(Box::pin(answer))
+    }
+}
+
+impl From<Result<Chunks, Status>> for Reply {
+    fn from(answer: Result<Chunks, Status>) -> Self {
+        Reply::Ready(answer)
+    }
+}
+
+/// This member as the member list shows it.
+#[derive(Clone, Debug)]
+pub struct MemberInfo {
+    /// `--name`.
+    pub name: String,
+    /// `--initial-advertise-peer-urls`.
+    pub peer_urls: Vec<String>,
+    /// `--advertise-client-urls`.
+    pub client_urls: Vec<String>,
+}
+
+/// All handlers.
+pub struct Service {
+    /// The node.
+    pub node: Arc<NodeHandle>,
+    /// Where watch messages go.
+    pub sinks: StreamSinks,
+    /// Who we are.
+    pub member: MemberInfo,
+    /// How long a call waits for the node (etcd-contract 38).
+    pub request_timeout: Duration,
+}
+
+/// Decodes a request.
+///
+/// # Errors
+/// As grpc-go words it.
+pub fn decode<M: Message + Default>(body: Bytes) -> Result<M, Status> {
+    M::decode(body).map_err(|cause| Status::new(Code::Internal, format!("grpc: error unmarshalling request: {cause}")))
+}
+
+impl Service {
+    /// Handles a unary call.
+    pub fn call(self: &Arc<Self>, method: Method, body: Bytes) -> Reply {
+        self.dispatch(method, body).unwrap_or_else(|status| Reply::Ready(Err(status)))
+    }
+
+    fn dispatch(self: &Arc<Self>, method: Method, body: Bytes) -> Result<Reply, Status> {
+        Ok(match method {
+            Method::Range => self.range(&decode(body)?),
+            Method::Put => self.put(decode(body)?),
+            Method::DeleteRange => self.delete_range(decode(body)?),
+            Method::Txn => self.txn(decode(body)?),
+            Method::Compact => self.compact(decode(body)?),
+            Method::LeaseGrant => self.lease_grant(decode(body)?),
+            Method::LeaseRevoke => self.lease_revoke(decode(body)?),
+            Method::LeaseTimeToLive => self.lease_time_to_live(decode(body)?),
+            Method::LeaseLeases => self.lease_leases(),
+            Method::MemberList => self.member_list(),
+            Method::MemberAdd | Method::MemberPromote => Reply::Ready(Err(Status::not_available("replication"))),
+            Method::Alarm => self.alarm(decode(body)?),
+            Method::Status => self.status(),
+            Method::Defragment => self.defragment(),
+            Method::Hash => self.hash(),
+            Method::HashKv => self.hash_kv(decode(body)?),
+            Method::AuthStatus => self.auth_status(),
+            Method::HealthCheck => self.health_check(&decode(body)?),
+            Method::NotAvailable(what) => Reply::Ready(Err(Status::not_available(what))),
+            Method::RangeStream | Method::Watch | Method::LeaseKeepAlive | Method::Snapshot | Method::HealthWatch => {
+                Reply::Ready(Err(Status::new(Code::Internal, "a stream was called as unary")))
+            }
+        })
+    }
+
+    /// The parts of a header beside the revision.
+    pub fn header(&self) -> HeaderBase {
+        HeaderBase {
+            cluster_id: self.node.identity.cluster_id,
+            member_id: self.node.identity.member_id,
+            raft_term: self.node.gauges.term.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Has a request ordered and answers it.
+    pub fn propose(self: &Arc<Self>, kind: basalt_proto::log::request::Kind) -> Reply {
+        let completed = match self.node.propose(kind) {
+            Ok(completed) => completed,
+            Err(unavailable) => return Reply::Ready(Err(unavailable.into())),
+        };
+        let service = self.clone();
+        Reply::later(async move {
+            let Completed { answer, view } = service.within(completed).await?;
+            service.finish(&answer, view).await
+        })
+    }
+
+    /// Encodes an answer with the values that it shows.
+    pub async fn finish(&self, answer: &Answer, view: Arc<View>) -> Result<Chunks, Status> {
+        let values = self.values(view, answer.hits()).await?;
+        encode::answer(answer, self.header(), values).map_err(|_| Unavailable::Damaged.into())
+    }
+
+    /// Values of a View.
+    ///
+    /// # Errors
+    /// Of damage, or of going down.
+    pub async fn values(&self, view: Arc<View>, hits: Vec<Hit>) -> Result<Vec<Bytes>, Status> {
+        if hits.is_empty() {
+            return Ok(Vec::new());
+        }
+        Ok(self.node.fetch(view, hits).wait().await?)
+    }
+
+    /// Waits as long as a request may.
+    ///
+    /// # Errors
+    /// The node's, and timing out.
+    pub async fn within<T>(&self, answer: impl Future<Output = Result<T, Unavailable>>) -> Result<T, Status> {
+        match tokio::time::timeout(self.request_timeout, answer).await {
+            Ok(answer) => Ok(answer?),
+            Err(_) => Err(status::timed_out()),
+        }
+    }
+}

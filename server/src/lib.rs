@@ -1,3 +1,3 @@
 //! One node.
 
-pub mod config;
+pub mod lease;

@@ -1,3 +1,5 @@
 //! One node.
 
-pub mod lease;
+pub mod config;
+pub mod listen;
+pub mod logging;

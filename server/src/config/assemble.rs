@@ -170,8 +170,16 @@ fn client_tls(
     secure: Option<&Url>,
     read_file: ReadFile<'_>,
 ) -> Result<Option<TlsConfig>, ConfigError> {
-    let (version_min, version_max) = tls_versions(settings)?;
+    let (mut version_min, version_max) = tls_versions(settings)?;
     let cipher_suites = cipher_suites(settings, version_min)?;
+    // A list of suites of TLS 1.3 alone leaves none for TLS 1.2.
+    if cipher_suites.is_empty() && !settings.list("cipher-suites").is_empty() {
+        version_min = TlsVersion::Tls13;
+        if version_max < version_min {
+            let cause = format!("{} holds no cipher suite of TLS 1.2", settings.origin("cipher-suites"));
+            return Err(ConfigError::invalid(cause, "add one, or remove --tls-max-version"));
+        }
+    }
     let Some((cert_file, key_file)) = key_pair(settings, "cert-file", "key-file", read_file)? else {
         if let Some(url) = secure {
             return Err(ConfigError::invalid(

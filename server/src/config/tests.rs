@@ -207,6 +207,10 @@ fn what_cannot_start_says_why_and_what_to_do() {
         ("--tls-min-version TLS1.3 --tls-max-version TLS1.2", "is greater than max version"),
         ("--cipher-suites TLS_WHAT", "unexpected TLS cipher suite \"TLS_WHAT\""),
         ("--cipher-suites TLS_RSA_WITH_AES_128_CBC_SHA", "names weak cipher suites only"),
+        (
+            "--cipher-suites TLS_AES_128_GCM_SHA256 --tls-max-version TLS1.2",
+            "--cipher-suites holds no cipher suite of TLS 1.2",
+        ),
         ("--log-level loud", "unknown level \"loud\""),
         ("--log-format xml", "use json or console"),
         ("--max-request-bytes 0", "use 1 to"),

@@ -1,0 +1,213 @@
+//! The accept loop.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tower_service::Service;
+use tracing::warn;
+
+use super::bind::BoundSocket;
+use super::connection::{self, BoxError, stopped};
+use super::error::ListenError;
+use super::limit::ConnectionLimit;
+use super::tls::Tls;
+use crate::config::{KeepaliveConfig, SocketConfig, Url};
+
+/// First pause after the operating system refused a connection for lack of descriptors or memory; then it doubles.
+const BACKOFF_MIN: Duration = Duration::from_millis(10);
+/// Longest pause.
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// Pause after a connection was closed for the limit: refusals cost at most 200 accepts a second.
+const REFUSAL_PAUSE: Duration = Duration::from_millis(5);
+
+/// How long a client may be silent at the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadlines {
+    /// For the TLS handshake. Default 10 s, as in etcd.
+    pub handshake: Duration,
+    /// For showing what it speaks after that, and over HTTP/1.1 for the head of each request, so that an idle
+    /// connection is closed too. Default 10 s.
+    pub first_bytes: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self { handshake: Duration::from_secs(10), first_bytes: Duration::from_secs(10) }
+    }
+}
+
+/// What all connections of a listener have in common.
+#[derive(Clone, Debug)]
+pub struct ListenOptions {
+    /// Options of the socket.
+    pub socket: SocketConfig,
+    /// Pings of HTTP/2. `client_interval_min` is not enforced here.
+    pub keepalive: KeepaliveConfig,
+    /// Calls at a time on one connection.
+    pub concurrent_streams_max: u32,
+    /// Shared by all listeners of the process.
+    pub connections: ConnectionLimit,
+    /// For the first seconds of a connection.
+    pub deadlines: Deadlines,
+    /// How long calls under way may take after the stop; what is left then is cut.
+    pub shutdown_grace: Duration,
+}
+
+/// An open port.
+#[derive(Debug)]
+pub struct Listener {
+    url: Url,
+    socket: BoundSocket,
+    tls: Option<Arc<Tls>>,
+    options: ListenOptions,
+}
+
+impl Listener {
+    /// Opens the port that `url` names; clients can connect from here on and wait for [`Listener::serve`]. `tls` is
+    /// used for `https` and `unixs` only. To be called inside a runtime.
+    ///
+    /// # Errors
+    /// [`ListenError`], naming the URL.
+    pub fn bind(url: &Url, tls: Option<&Arc<Tls>>, options: ListenOptions) -> Result<Self, ListenError> {
+        let tls = if url.is_tls() {
+            Some(Arc::clone(tls.ok_or_else(|| ListenError::NoCertificate { url: url.clone() })?))
+        } else {
+            None
+        };
+        let socket = BoundSocket::open(url, options.socket)?;
+        Ok(Self { url: url.clone(), socket, tls, options })
+    }
+
+    /// The URL it was opened with.
+    pub fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// The address, with the port that was chosen for port 0; `None` for a Unix socket.
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        self.socket.local_address()
+    }
+
+    /// Serves connections, each with a clone of `service`, until `shutdown` turns true or its sender is gone. Then it
+    /// closes the port, lets calls under way end within the grace, and returns when no connection is left.
+    pub async fn serve<S, B>(self, service: S, mut shutdown: watch::Receiver<bool>)
+    where
+        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+        S::Future: Send + 'static,
+        S::Error: Into<BoxError>,
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
+        let mut connections = JoinSet::new();
+        let mut pause = Pause::default();
+        loop {
+            let accepted = tokio::select! {
+                // Stop first; then make room; then take more.
+                biased;
+                () = stopped(&mut shutdown) => break,
+                Some(_) = connections.join_next() => continue,
+                accepted = self.socket.accept() => accepted,
+            };
+            let wait = match accepted {
+                Ok((socket, remote)) => match self.options.connections.try_acquire() {
+                    Some(permit) => {
+                        let (tls, options) = (self.tls.clone(), self.options.clone());
+                        let served = connection::serve(socket, remote, tls, options, service.clone(), shutdown.clone());
+                        connections.spawn(async move {
+                            served.await;
+                            drop(permit);
+                        });
+                        pause.over();
+                        continue;
+                    }
+                    None => pause.refused(&self.url),
+                },
+                Err(error) if is_of_one_connection(&error) => continue,
+                Err(error) => pause.failed(&self.url, &error),
+            };
+            tokio::select! {
+                biased;
+                () = stopped(&mut shutdown) => break,
+                () = sleep(wait) => {}
+            }
+        }
+        drop(self.socket);
+        let drained = async { while connections.join_next().await.is_some() {} };
+        if timeout(self.options.shutdown_grace, drained).await.is_err() {
+            connections.shutdown().await;
+        }
+    }
+}
+
+/// How long to wait before the next accept, and what was already said about it.
+#[derive(Debug, Default)]
+struct Pause {
+    last: Option<Duration>,
+    refusing: bool,
+}
+
+impl Pause {
+    /// A connection was taken: whatever it was, it is over.
+    fn over(&mut self) {
+        *self = Self::default();
+    }
+
+    /// The limit is reached.
+    fn refused(&mut self, url: &Url) -> Duration {
+        if !self.refusing {
+            warn!(%url, "closing new connections: as many are open as RLIMIT_NOFILE allows less a reserve");
+        }
+        self.refusing = true;
+        REFUSAL_PAUSE
+    }
+
+    /// The operating system is out of something. The connection waits in the backlog, and an accept at once would
+    /// fail again: without a pause the loop takes a whole core.
+    fn failed(&mut self, url: &Url, error: &io::Error) -> Duration {
+        if self.last.is_none() {
+            warn!(%url, %error, "failed to accept a connection; trying again more slowly");
+        }
+        let next = self.last.map_or(BACKOFF_MIN, |last| (last * 2).min(BACKOFF_MAX));
+        self.last = Some(next);
+        next
+    }
+}
+
+/// Whether accept failed for the connection that it would have returned, so that the next one may be well.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted, InvalidInput, NotConnected,
+    };
+    // Socket options of a connection that is gone already fail with one of the last two.
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted | InvalidInput | NotConnected
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_a_second_and_end_with_success() {
+        let url = Url::parse("http://localhost:1").expect("a URL");
+        let mut pause = Pause::default();
+        let error = io::Error::from_raw_os_error(24);
+        let mut waits: Vec<_> = (0..9).map(|_| pause.failed(&url, &error).as_millis()).collect();
+        assert_eq!(waits, [10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
+        pause.over();
+        waits = vec![pause.failed(&url, &error).as_millis()];
+        assert_eq!(waits, [10]);
+        assert!(!is_of_one_connection(&error));
+    }
+}

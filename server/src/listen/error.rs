@@ -1,0 +1,69 @@
+//! Why a port cannot be opened.
+
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use crate::config::{CertificateError, Url};
+
+/// A port that cannot be opened: the cause and what to do next.
+#[derive(Debug, Error)]
+pub enum ListenError {
+    /// Another process, or another flag of this one, has the address.
+    #[error(
+        "cannot listen on {url}: the address is already in use; stop the process that has it or choose another port"
+    )]
+    InUse {
+        /// What was to be opened.
+        url: Url,
+    },
+    /// The operating system refuses.
+    #[error("cannot listen on {url}: {source}; check that the address belongs to this machine and may be used")]
+    Bind {
+        /// What was to be opened.
+        url: Url,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// `https` without certificates.
+    #[error("cannot listen on {url}: there is no certificate; set --cert-file and --key-file")]
+    NoCertificate {
+        /// What was to be opened.
+        url: Url,
+    },
+    /// A file of TLS cannot be read.
+    #[error("cannot read {path}: {source}; check the path and its permissions")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A file of TLS does not hold what it should.
+    #[error("cannot use {path}: {source}; replace the file")]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: CertificateError,
+    },
+    /// The files do not fit each other, or the settings leave nothing to offer.
+    #[error("cannot use {cert_file} with its key: {source}; check that certificate and key belong together")]
+    Tls {
+        /// The certificate.
+        cert_file: PathBuf,
+        /// Why.
+        #[source]
+        source: rustls::Error,
+    },
+    /// Nothing in the file can be trusted.
+    #[error("cannot use {path}: none of its certificates can be a trust anchor; replace the file")]
+    NoTrustAnchor {
+        /// The file.
+        path: PathBuf,
+    },
+}

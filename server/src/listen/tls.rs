@@ -1,0 +1,153 @@
+//! TLS towards clients: the settings and files of the operator as a `rustls` configuration, renewed when files change.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::NoServerSessionStorage;
+use rustls::{CipherSuite as Suite, ServerConfig, SupportedProtocolVersion};
+use tracing::{info, warn};
+
+use super::client_certificates::ClientCertificates;
+use super::error::ListenError;
+use crate::config::{self, CertificateError, CipherSuite, TlsConfig, TlsVersion};
+
+/// A change of the files is seen after this time at the latest, on the next handshake. etcd reads them at each one.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// TLS with certificates that may be replaced while the server runs.
+#[derive(Debug)]
+pub struct Tls {
+    config: TlsConfig,
+    current: Mutex<Current>,
+}
+
+#[derive(Debug)]
+struct Current {
+    server: Arc<ServerConfig>,
+    stamps: Vec<Stamp>,
+    checked: Instant,
+}
+
+/// What tells one content of a file from the next; `None` while the file is missing.
+type Stamp = Option<(SystemTime, u64, u64)>;
+
+impl Tls {
+    /// Reads all files.
+    ///
+    /// # Errors
+    /// [`ListenError`], naming the file.
+    pub fn load(config: TlsConfig) -> Result<Arc<Self>, ListenError> {
+        // Before the files are read: a change in between is then seen as one at the next check.
+        let stamps = stamps(&config);
+        let server = server_config(&config)?;
+        let current = Mutex::new(Current { server, stamps, checked: Instant::now() });
+        Ok(Arc::new(Self { config, current }))
+    }
+
+    /// Whether the common name of a verified certificate is a user.
+    pub(super) fn reports_common_name(&self) -> bool {
+        self.config.client_cert_auth
+    }
+
+    /// The configuration for a handshake at `now`. If files changed but cannot be used (halfway through a rotation,
+    /// say), what was read before goes on, with a warning.
+    pub(super) fn server_config(&self, now: Instant) -> Arc<ServerConfig> {
+        // A poisoned lock holds a whole value all the same: it is only ever replaced.
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.saturating_duration_since(current.checked) >= CHECK_INTERVAL {
+            current.checked = now;
+            let stamps = stamps(&self.config);
+            if stamps != current.stamps {
+                current.stamps = stamps;
+                match server_config(&self.config) {
+                    Ok(server) => {
+                        info!(cert_file = %self.config.cert_file.display(), "reloaded TLS certificates");
+                        current.server = server;
+                    }
+                    Err(error) => warn!(%error, "failed to reload TLS certificates; the previous ones stay in use"),
+                }
+            }
+        }
+        Arc::clone(&current.server)
+    }
+}
+
+fn stamps(config: &TlsConfig) -> Vec<Stamp> {
+    let optional = [config.trusted_ca_file.as_ref(), config.client_crl_file.as_ref()];
+    let paths = [&config.cert_file, &config.key_file].into_iter().chain(optional.into_iter().flatten());
+    let stamp = |path: &PathBuf| {
+        let found = fs::metadata(path).ok()?;
+        Some((found.modified().ok()?, found.len(), found.ino()))
+    };
+    paths.map(stamp).collect()
+}
+
+fn server_config(config: &TlsConfig) -> Result<Arc<ServerConfig>, ListenError> {
+    let chain = read(&config.cert_file, config::certificates)?;
+    let key = read(&config.key_file, config::private_key)?;
+    let provider = Arc::new(provider(&config.cipher_suites));
+    let unusable = |source| ListenError::Tls { cert_file: config.cert_file.clone(), source };
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(&versions(config))
+        .map_err(unusable)?;
+    let builder = match &config.trusted_ca_file {
+        Some(path) => {
+            let trusted = read(path, config::certificates)?;
+            let revoked = match &config.client_crl_file {
+                Some(path) => read(path, config::revoked_serials)?,
+                None => config::RevokedSerials::default(),
+            };
+            let verifier = ClientCertificates::new(trusted, revoked, &provider)
+                .ok_or_else(|| ListenError::NoTrustAnchor { path: path.clone() })?;
+            builder.with_client_cert_verifier(Arc::new(verifier))
+        }
+        None => builder.with_no_client_auth(),
+    };
+    let mut server = builder.with_single_cert(chain, key).map_err(unusable)?;
+    server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    // A resumed session would skip the checks of the client's certificate: expiry, revocation, a new trust anchor.
+    server.session_storage = Arc::new(NoServerSessionStorage {});
+    server.send_tls13_tickets = 0;
+    Ok(Arc::new(server))
+}
+
+fn read<T>(path: &Path, parse: impl Fn(&[u8]) -> Result<T, CertificateError>) -> Result<T, ListenError> {
+    let content = fs::read(path).map_err(|source| ListenError::Read { path: path.to_owned(), source })?;
+    parse(&content).map_err(|source| ListenError::Content { path: path.to_owned(), source })
+}
+
+fn versions(config: &TlsConfig) -> Vec<&'static SupportedProtocolVersion> {
+    let all = [(TlsVersion::Tls13, &rustls::version::TLS13), (TlsVersion::Tls12, &rustls::version::TLS12)];
+    let wanted = config.version_min..=config.version_max;
+    all.into_iter().filter(|(version, _)| wanted.contains(version)).map(|(_, version)| version).collect()
+}
+
+/// Algorithms of aws-lc; of the suites of TLS 1.2 only `suites`, in that order, unless it is empty.
+fn provider(suites: &[CipherSuite]) -> CryptoProvider {
+    let mut provider = aws_lc_rs::default_provider();
+    if suites.is_empty() {
+        return provider;
+    }
+    let mut chosen = Vec::new();
+    for suite in suites {
+        chosen.extend(provider.cipher_suites.iter().copied().filter(|known| known.suite() == suite_of(*suite)));
+    }
+    provider.cipher_suites.retain(|known| known.tls13().is_some());
+    provider.cipher_suites.extend(chosen);
+    provider
+}
+
+fn suite_of(suite: CipherSuite) -> Suite {
+    match suite {
+        CipherSuite::EcdheEcdsaAes128GcmSha256 => Suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+        CipherSuite::EcdheEcdsaAes256GcmSha384 => Suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+        CipherSuite::EcdheEcdsaChacha20Poly1305 => Suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+        CipherSuite::EcdheRsaAes128GcmSha256 => Suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+        CipherSuite::EcdheRsaAes256GcmSha384 => Suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+        CipherSuite::EcdheRsaChacha20Poly1305 => Suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+    }
+}

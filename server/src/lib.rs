@@ -1,5 +1,24 @@
-//! One node.
+//! One node: the API, consensus, apply, watches and leases, and what carries them.
+//!
+//! ```text
+//!   program ─► config, logging
+//!      │─► node (threads) ─► apply ─► basalt_storage
+//!      │         └─► watch, lease
+//!      └─► listen ─► edge ─► api (gRPC) ─► node handle
+//!                      └──► pages (health, version, metrics)
+//! ```
+//!
+//! Rooms use what stands to their right; `apply`, `watch`, `lease` and the core of `node` are pure.
 
 pub mod config;
-pub mod listen;
 pub mod logging;
+pub mod metrics;
+pub mod apply;
+pub mod lease;
+pub mod watch;
+pub mod node;
+pub mod api;
+pub mod listen;
+pub mod pages;
+pub mod edge;
+pub mod program;

@@ -111,12 +111,12 @@ fn txn(
         let mut op = Chunks::default();
         match response {
             OpAnswer::Range(plan) => {
-                let values = values.by_ref().take(plan.hits.len()).collect();
+                let values = (&mut *values).take(plan.hits.len()).collect();
                 op.nested(1, range(plan, &inner_header(plan.revision), values)?);
             }
-            OpAnswer::Put(answer) => op.nested(2, put(answer, &inner_header(answer.revision), &mut values.by_ref())),
+            OpAnswer::Put(answer) => op.nested(2, put(answer, &inner_header(answer.revision), &mut &mut *values)),
             OpAnswer::DeleteRange(answer) => {
-                op.nested(3, delete_range(answer, &inner_header(answer.revision), &mut values.by_ref()));
+                op.nested(3, delete_range(answer, &inner_header(answer.revision), &mut &mut *values));
             }
             OpAnswer::Txn(answer) => op.nested(4, txn(answer, &ResponseHeader::default(), values)?),
         }

@@ -8,6 +8,7 @@ use basalt_proto::etcdserverpb::{
     LeaseRevokeRequest, LeaseStatus, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
 };
 use basalt_proto::log::request::Kind;
+use rand::TryRngCore;
 
 use super::chunks::Chunks;
 use super::service::{Reply, Service};
@@ -25,7 +26,7 @@ impl Service {
         }
         // A random id is drawn here, before the log, so that all members grant the same (etcd-contract 33).
         while request.id == 0 {
-            request.id = rand::random::<i64>() & i64::MAX;
+            request.id = rand::rngs::OsRng.try_next_u64().map_or(0, |id| (id >> 1).cast_signed());
         }
         self.propose_within_quota(Self::lease_cost(), Kind::LeaseGrant(request))
     }

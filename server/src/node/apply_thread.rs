@@ -291,7 +291,7 @@ impl ApplyThread {
                 if self.machine.store().is_sweeping() {
                     self.compaction_waiters.push(done);
                 } else {
-                    drop(done.send(()));
+                    _ = done.send(());
                 }
             }
         }
@@ -302,7 +302,7 @@ impl ApplyThread {
         if !self.machine.store().is_sweeping() {
             self.dirty = true;
             info!(revision = self.machine.store().compact_revision(), "finished scheduled compaction");
-            self.compaction_waiters.drain(..).for_each(|waiter| drop(waiter.send(())));
+            self.compaction_waiters.drain(..).for_each(|waiter| _ = waiter.send(()));
         }
     }
 
@@ -318,7 +318,7 @@ impl ApplyThread {
         }
         self.checkpoint_due = Instant::now() + CHECKPOINT_INTERVAL;
         if !self.dirty {
-            self.checkpoint_waiters.drain(..).for_each(|waiter| drop(waiter.send(())));
+            self.checkpoint_waiters.drain(..).for_each(|waiter| _ = waiter.send(()));
             return;
         }
         self.freeze();
@@ -342,7 +342,7 @@ impl ApplyThread {
         drop(self.links.node.send(NodeInput::Release(end.applied_index)));
         // One who asked after the freeze waits for the next checkpoint.
         if !self.dirty {
-            self.checkpoint_waiters.drain(..).for_each(|waiter| drop(waiter.send(())));
+            self.checkpoint_waiters.drain(..).for_each(|waiter| _ = waiter.send(()));
         }
     }
 

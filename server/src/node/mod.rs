@@ -22,5 +22,5 @@ mod log_thread;
 mod node_thread;
 pub mod apply_thread;
 mod checkpoint_thread;
-mod watch_thread;
+pub mod watch_thread;
 pub mod start;

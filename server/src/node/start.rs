@@ -46,8 +46,8 @@ pub struct NodeConfig {
     pub data_dir: PathBuf,
     /// The log's directory, if it lies elsewhere.
     pub wal_dir: Option<PathBuf>,
-    /// Who this node is if the directory is new; an existing one knows.
-    pub identity: Identity,
+    /// Who this node is if the directory is new, or why it cannot be new; an existing one knows.
+    pub identity: Result<Identity, String>,
     /// Time between heartbeats.
     pub heartbeat_interval: Duration,
     /// Time without a leader until an election.
@@ -98,6 +98,9 @@ pub enum StartError {
         #[source]
         cause: LockError,
     },
+    /// A new directory was asked for with flags that make no member.
+    #[error("{0}")]
+    Bootstrap(String),
     /// Checkpoints cannot be opened.
     #[error("opening the data directory")]
     Recovery(#[from] RecoveryError),
@@ -218,10 +221,11 @@ fn open_store(
     if let Some(opened) = recovery::open(&**disk, cache, Salt::new(seeds.random()))? {
         return Ok(opened);
     }
-    let voters = ConfStateRecord { voters: vec![config.identity.member_id], learners: Vec::new() };
+    let identity = config.identity.clone().map_err(StartError::Bootstrap)?;
+    let voters = ConfStateRecord { voters: vec![identity.member_id], learners: Vec::new() };
     let birth = Birth {
-        cluster_id: config.identity.cluster_id,
-        member_id: config.identity.member_id,
+        cluster_id: identity.cluster_id,
+        member_id: identity.member_id,
         incarnation: seeds.random(),
         conf_state: voters.encode_to_vec(),
         shard_map: ShardMap::default(),

@@ -1,3 +1,21 @@
-//! (door; see DESIGN)
+//! Checkpoints: the state of all shards and of `system` at one log index, made durable under one manifest.
+//!
+//! ```text
+//!   Store::freeze ──► CheckpointJob ──► pages of each shard, runs of each index, runs of system
+//!                                  └──► manifest ──► Store::checkpointed
+//!   manifest ──► recovery::open ──► Store, Checkpointer
+//! ```
+//!
+//! * The manifest is the only root: what it does not name is garbage, and is removed at the next start.
+//! * A checkpoint changes nothing that the last durable manifest names. A crash anywhere leaves that one.
+//! * It contains exactly the effects up to its log index; the log is replayed from there.
 
 pub mod manifest;
+
+mod changed_keys;
+mod checkpointer;
+mod job;
+pub mod recovery;
+
+pub use checkpointer::{Checkpointer, PAGES_DIRECTORY, RUNS_DIRECTORY, Salt, page_file_name};
+pub use job::{Checkpoint, CheckpointError, CheckpointJob};

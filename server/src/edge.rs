@@ -1,0 +1,96 @@
+//! One port, two languages: gRPC by its content type, everything else is a page (etcd-contract 5).
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body, Frame};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use tower_service::Service as TowerService;
+
+use crate::api::grpc::{self, GrpcBody};
+use crate::api::service::Service;
+use crate::pages::Pages;
+
+/// What a port serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Serves {
+    /// gRPC and pages.
+    Everything,
+    /// gRPC alone: pages have a port of their own (`--listen-client-http-urls`).
+    GrpcOnly,
+    /// Pages alone.
+    PagesOnly,
+    /// Metrics and health alone (`--listen-metrics-urls`).
+    Probes,
+}
+
+/// The service of one port.
+#[derive(Clone)]
+pub struct Edge {
+    /// Handlers of gRPC calls.
+    pub service: Arc<Service>,
+    /// Pages.
+    pub pages: Arc<Pages>,
+    /// What this port serves.
+    pub serves: Serves,
+}
+
+/// A body of either language.
+pub enum EdgeBody {
+    /// A gRPC answer.
+    Grpc(GrpcBody),
+    /// A page.
+    Page(Full<Bytes>),
+}
+
+impl Body for EdgeBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.get_mut() {
+            EdgeBody::Grpc(body) => Pin::new(body).poll_frame(context),
+            EdgeBody::Page(body) => Pin::new(body).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            EdgeBody::Grpc(body) => body.is_end_stream(),
+            EdgeBody::Page(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        match self {
+            EdgeBody::Grpc(body) => body.size_hint(),
+            EdgeBody::Page(body) => body.size_hint(),
+        }
+    }
+}
+
+impl TowerService<Request<Incoming>> for Edge {
+    type Response = Response<EdgeBody>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+        let talks_grpc = matches!(self.serves, Serves::Everything | Serves::GrpcOnly);
+        if talks_grpc && grpc::is_grpc(&request) {
+            let service = self.service.clone();
+            return Box::pin(async move { Ok(grpc::serve(service, request).await.map(EdgeBody::Grpc)) });
+        }
+        let (pages, serves) = (self.pages.clone(), self.serves);
+        Box::pin(async move { Ok(pages.respond(&request, serves).await.map(EdgeBody::Page)) })
+    }
+}

@@ -1,0 +1,228 @@
+//! The program `basalt`: configuration, node, ports, signals, and one clear last line when something is wrong.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tracing::{error, info, warn};
+
+use crate::api::maintenance::ETCD_VERSION;
+use crate::api::service::{MemberInfo, Service};
+use crate::config::{self, Config, Parsed, Url};
+use crate::edge::{Edge, Serves};
+use crate::listen::{ConnectionLimit, Deadlines, ListenOptions, Listener, Tls};
+use crate::logging;
+use crate::metrics::Metrics;
+use crate::node::handle::{Identity, Limits};
+use crate::node::start::{NodeConfig, Running, start};
+use crate::pages::Pages;
+
+/// How long a start may take to lead and to replay its log before it gives up.
+const READY_TIMEOUT: Duration = Duration::from_secs(600);
+/// How long calls may go on after a stop was asked for.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+/// Bytes of the page cache where no memory limit is found.
+const CACHE_BYTES_DEFAULT: usize = 512 << 20;
+
+/// Runs the program; gives its exit code.
+pub fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let env: Vec<(String, String)> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    let read_file = |path: &Path| std::fs::read(path);
+    match config::parse(&args, &env, &read_file) {
+        Ok(Parsed::Help(text) | Parsed::Version(text)) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Ok(Parsed::Run(config, warnings)) => run(&config, &warnings),
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(config: &Config, warnings: &[String]) -> ExitCode {
+    if let Err(error) = logging::install(&config.logging) {
+        eprintln!("{}", chain(&error));
+        return ExitCode::FAILURE;
+    }
+    for warning in warnings {
+        warn!("{warning}");
+    }
+    match serve(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let cause = chain(&*error);
+            error!(cause, "basalt stops");
+            // The last line, in plain words, for whoever looks at a terminal.
+            eprintln!("basalt: {cause}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// An error and its causes on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
+}
+
+type ProgramError = Box<dyn std::error::Error>;
+
+fn serve(config: &Config) -> Result<(), ProgramError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("basalt-rpc").build()?;
+    // Ports first: a taken one is known before the data is opened, and clients wait instead of being refused.
+    let ports = runtime.block_on(async { open_ports(config) })?;
+    let metrics = Arc::new(Metrics::new());
+    let running = start(&node_config(config), &metrics)?;
+    running.wait_ready(READY_TIMEOUT).map_err(|waited| format!("not ready after {} s", waited.as_secs()))?;
+    let service = Arc::new(Service {
+        node: running.handle.clone(),
+        sinks: running.sinks.clone(),
+        member: MemberInfo {
+            name: config.name.clone(),
+            peer_urls: texts(&config.peer.advertise_urls),
+            client_urls: texts(&config.client.advertise_urls),
+        },
+        request_timeout: config.raft.request_timeout(),
+    });
+    let pages = Arc::new(Pages::new(service.clone(), metrics, config));
+    runtime.block_on(serve_ports(ports, &service, &pages, config, &running));
+    drop((service, pages));
+    // Connections are closed; what a client's task still holds goes with the runtime.
+    runtime.shutdown_timeout(SHUTDOWN_GRACE);
+    running.stop();
+    info!("stopped");
+    Ok(())
+}
+
+fn open_ports(config: &Config) -> Result<Vec<(Listener, Serves)>, ProgramError> {
+    let tls = config.client.tls.clone().map(Tls::load).transpose()?;
+    let options = ListenOptions {
+        socket: config.socket,
+        keepalive: config.keepalive,
+        concurrent_streams_max: config.limits.concurrent_streams_max,
+        connections: ConnectionLimit::from_file_limit(),
+        deadlines: Deadlines::default(),
+        shutdown_grace: SHUTDOWN_GRACE,
+    };
+    let client = &config.client;
+    let split = !client.listen_http_urls.is_empty();
+    let main = if split { Serves::GrpcOnly } else { Serves::Everything };
+    let with = |serves: Serves| move |url: &Url| (url.clone(), serves);
+    let wanted = client.listen_urls.iter().map(with(main));
+    let wanted = wanted.chain(client.listen_http_urls.iter().map(with(Serves::PagesOnly)));
+    let wanted = wanted.chain(client.listen_metrics_urls.iter().map(with(Serves::Probes)));
+    let open = |(url, serves): (Url, Serves)| Ok((Listener::bind(&url, tls.as_ref(), options.clone())?, serves));
+    wanted.map(open).collect()
+}
+
+async fn serve_ports(
+    ports: Vec<(Listener, Serves)>,
+    service: &Arc<Service>,
+    pages: &Arc<Pages>,
+    config: &Config,
+    running: &Running,
+) {
+    let (stop, stopping) = watch::channel(false);
+    let mut listeners = JoinSet::new();
+    for (listener, serves) in ports {
+        let edge = Edge { service: service.clone(), pages: pages.clone(), serves };
+        let (url, secure) = (listener.url().as_str().to_owned(), listener.url().is_tls());
+        listeners.spawn(listener.serve(edge, stopping.clone()));
+        info!(traffic = if secure { "grpc+http" } else { "grpc+http (insecure)" }, address = url, "serving client traffic");
+    }
+    let identity = &running.handle.identity;
+    info!(
+        local_member_id = format_args!("{:x}", identity.member_id),
+        cluster_id = format_args!("{:x}", identity.cluster_id),
+        name = config.name,
+        etcd_version = ETCD_VERSION,
+        basalt_version = env!("CARGO_PKG_VERSION"),
+        "ready to serve client requests"
+    );
+    notify_systemd();
+    stop_signal().await;
+    info!("stopping: no new connections");
+    // Receivers exist as long as listeners do.
+    _ = stop.send(true);
+    while listeners.join_next().await.is_some() {}
+}
+
+/// Waits for SIGTERM or SIGINT.
+async fn stop_signal() {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        warn!("signals cannot be caught: kill -9 is the way to stop, and is safe");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+/// Tells systemd that the service is up (sd_notify), if it asked for it.
+fn notify_systemd() {
+    let Ok(socket) = std::env::var("NOTIFY_SOCKET") else { return };
+    let told = std::os::unix::net::UnixDatagram::unbound().and_then(|sender| {
+        if let Some(name) = socket.strip_prefix('@') {
+            use std::os::linux::net::SocketAddrExt;
+            let address = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
+            return sender.send_to_addr(b"READY=1", &address);
+        }
+        sender.send_to(b"READY=1", &socket)
+    });
+    if let Err(error) = told {
+        warn!(%error, "systemd could not be told that the service is ready");
+    }
+}
+
+fn node_config(config: &Config) -> NodeConfig {
+    let identity = config.bootstrap().map(|bootstrap| Identity {
+        cluster_id: bootstrap.cluster_id,
+        member_id: bootstrap.member_id,
+    });
+    NodeConfig {
+        data_dir: config.data_dir.clone(),
+        wal_dir: config.wal_dir.clone(),
+        identity: identity.map_err(|error| error.to_string()),
+        heartbeat_interval: config.raft.heartbeat_interval,
+        election_timeout: config.raft.election_timeout(),
+        lease_ttl_min: config.raft.lease_ttl_min(),
+        sweep_pause: config.compaction.sleep_interval,
+        cache_bytes: memory_limit().map_or(CACHE_BYTES_DEFAULT, |limit| limit / 4),
+        limits: Limits {
+            request_bytes_max: config.limits.request_bytes_max,
+            txn_operations_max: config.limits.txn_ops_max,
+            quota_bytes: config.limits.quota_bytes,
+        },
+        progress_notify_interval: config.watch_progress_notify_interval,
+        catchup_entries: config.raft.snapshot_catchup_entries,
+    }
+}
+
+/// The memory limit of our control group, version 2 or 1; else what the machine has.
+fn memory_limit() -> Option<usize> {
+    let group = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+    let read = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<usize>().ok();
+    let limit = group.into_iter().filter_map(read).min();
+    limit.into_iter().chain(machine_memory()).min()
+}
+
+fn machine_memory() -> Option<usize> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kibibytes: usize = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes << 10)
+}
+
+fn texts(urls: &[Url]) -> Vec<String> {
+    urls.iter().map(|url| url.as_str().to_owned()).collect()
+}

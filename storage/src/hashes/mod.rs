@@ -29,14 +29,18 @@
 
 mod concat;
 mod content_hash;
+mod content_hash_job;
 mod error;
 mod hash_cache;
 mod hash_kv;
+mod hash_kv_job;
 
 #[cfg(test)]
 mod tests;
 
 pub use content_hash::{ContentHash, HashedContent};
-pub use error::HashError;
+pub use content_hash_job::ContentHashJob;
+pub use error::{HashError, HashJobError};
 pub use hash_cache::{CACHED_HASHES_MAX, HashKvCache, HashRequest};
 pub use hash_kv::{HashKv, HashKvHasher, HashPurpose, HashScope, HashSlot, Superseded};
+pub use hash_kv_job::HashKvJob;

@@ -23,11 +23,20 @@
 pub mod bbolt;
 mod digest;
 mod error;
+mod job;
 mod protobuf;
+mod shard_slots;
 mod stream;
+mod survivors;
 mod system_tables;
+mod view_slots;
 
 pub use digest::{DIGEST_BYTES, DigestCheck, check_digest};
 pub use error::SnapshotError;
+pub use job::{NextChunk, SnapshotJob};
 pub use stream::{SnapshotEnd, SnapshotLayout, SnapshotPlan, SnapshotWriter};
 pub use system_tables::{ConfStateRecord, KEY_BUCKET, MemberRecord, SCHEMA_VERSION, SystemTables, Table};
+
+pub(crate) use shard_slots::Values;
+pub(crate) use survivors::{Compaction, Survivors};
+pub(crate) use view_slots::ViewSlots;

@@ -61,6 +61,10 @@ impl Disk for MemoryDisk {
             Io::Read { file, .. } => ("read", Some(file)),
             Io::Write { file, .. } => ("write", Some(file)),
             Io::Truncate { file, .. } => ("truncate", Some(file)),
+            Io::Allocate { file, .. } => ("allocate", Some(file)),
+            Io::Remove { .. } => ("remove", None),
+            Io::CreateDir { .. } => ("create-dir", None),
+            Io::List { .. } => ("list", None),
             Io::Sync { file } => ("sync", Some(file)),
             Io::SyncDir { .. } => ("sync-dir", None),
             _ => return Err(io::ErrorKind::Unsupported.into()),
@@ -96,6 +100,18 @@ impl Disk for MemoryDisk {
                 let end = offset as usize + bytes.len();
                 content.resize(content.len().max(end), 0);
                 content[offset as usize..end].copy_from_slice(&bytes);
+            }
+            Io::Allocate { offset, length, .. } => {
+                let content = state.files.get_mut(&name).expect("an open file has bytes");
+                content.resize(content.len().max((offset + length) as usize), 0);
+            }
+            Io::Remove { name } => {
+                state.files.remove(&name).ok_or(io::ErrorKind::NotFound)?;
+            }
+            Io::List { directory } => {
+                let prefix = format!("{directory}/");
+                let names = state.files.keys().filter_map(|name| name.strip_prefix(&prefix)).map(str::to_owned);
+                return Ok(IoOutput::Names(names.collect()));
             }
             Io::Truncate { length, .. } => {
                 state.files.get_mut(&name).expect("an open file has bytes").resize(length as usize, 0);

@@ -24,11 +24,15 @@ pub mod bbolt;
 mod digest;
 mod error;
 mod job;
+#[cfg(test)]
+mod job_tests;
 mod protobuf;
 mod shard_slots;
 mod stream;
 mod survivors;
 mod system_tables;
+#[cfg(test)]
+pub(crate) mod view_rig;
 mod view_slots;
 
 pub use digest::{DIGEST_BYTES, DigestCheck, check_digest};

@@ -1,4 +1,5 @@
-//! A disk in memory for unit tests: everything is durable at once, nothing fails unless a test damaged it.
+//! A disk in memory for unit tests: everything is durable at once, nothing fails unless a test damaged it or filled
+//! it up.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,6 +20,8 @@ struct State {
     opened: u64,
     trace: Vec<String>,
     longest_write: usize,
+    /// Files, by the beginning of their names, and how many more requests for space they are granted.
+    space: Option<(String, usize)>,
 }
 
 impl MemoryDisk {
@@ -34,6 +37,11 @@ impl MemoryDisk {
     /// Replaces a file.
     pub(crate) fn put(&self, name: &str, bytes: Vec<u8>) {
         self.state().files.insert(name.to_owned(), bytes);
+    }
+
+    /// Grants files whose names begin so `requests` more for space, then the disk is full for them; `None` ends that.
+    pub(crate) fn limit(&self, space: Option<(&str, usize)>) {
+        self.state().space = space.map(|(names, requests)| (names.to_owned(), requests));
     }
 
     /// How many files are open.
@@ -74,6 +82,12 @@ impl Disk for MemoryDisk {
             Some(FileId(id)) => state.open.get(id).cloned().ok_or(io::ErrorKind::NotFound)?,
             None => String::new(),
         };
+        if matches!(word, "allocate" | "write")
+            && let Some((names, requests)) = &mut state.space
+            && name.starts_with(names.as_str())
+        {
+            *requests = requests.checked_sub(1).ok_or(io::ErrorKind::StorageFull)?;
+        }
         match io {
             Io::Open { name, create } => {
                 if !create && !state.files.contains_key(&name) {

@@ -149,3 +149,18 @@ fn damage_is_an_error() {
     assert!(matches!(failed, SnapshotError::Pages(_)), "{failed}");
     assert_eq!(snapshot.digest(), None);
 }
+
+/// What superseded a slot is gone with its leaf, but the slot is still there, marked dead beside a live one.
+#[test]
+fn a_dead_slot_may_outlive_the_one_that_supersedes_it() {
+    let mut rig = ViewRig::new();
+    rig.write(&[("a", Some(vec![1])), ("b", Some(vec![1]))]);
+    rig.checkpoint();
+    rig.write(&[("a", Some(vec![2; 40_000]))]);
+    rig.write(&[("a", Some(vec![3]))]);
+    rig.checkpoint();
+    rig.store.compact(4);
+    rig.sweep();
+    rig.checkpoint();
+    check(&rig, 100);
+}

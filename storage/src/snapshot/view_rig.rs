@@ -7,7 +7,9 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use crate::checkpoint::{Checkpointer, Salt, page_file_name, recovery};
+use crate::checkpoint::{
+    CheckpointError, Checkpointer, PAGES_DIRECTORY, RUNS_DIRECTORY, Salt, page_file_name, recovery,
+};
 use crate::job::{Job, run};
 use crate::mvcc::key_range::KeyRange;
 use crate::mvcc::key_value::KeyValue;
@@ -49,8 +51,8 @@ pub(crate) enum Event {
     Freeze,
     /// The checkpoint ends, or a whole one runs.
     Checkpoint,
-    /// The checkpoint does not come about.
-    Abandon,
+    /// A checkpoint for which there is space for this many requests only, in pages or in runs.
+    DiskFull(bool, usize),
     /// A restart right after a checkpoint.
     Reopen,
 }
@@ -65,7 +67,7 @@ pub(crate) fn events() -> impl Strategy<Value = Vec<Event>> {
         2 => (1usize..3).prop_map(Event::Sweep),
         1 => Just(Event::Freeze),
         2 => Just(Event::Checkpoint),
-        1 => Just(Event::Abandon),
+        1 => (any::<bool>(), 0usize..6).prop_map(|(pages, requests)| Event::DiskFull(pages, requests)),
         1 => Just(Event::Reopen),
     ];
     proptest::collection::vec(event, 1..40)
@@ -120,10 +122,11 @@ impl ViewRig {
             Event::Sweep(leaves) => drop(self.store.sweep(*leaves)),
             Event::Freeze => self.freeze(),
             Event::Checkpoint => self.checkpoint(),
-            Event::Abandon => {
-                if let Some(frozen) = self.frozen.take() {
-                    self.store.checkpoint_failed(frozen);
-                }
+            Event::DiskFull(pages, requests) => {
+                let names = if *pages { PAGES_DIRECTORY } else { RUNS_DIRECTORY };
+                self.disk.limit(Some((names, *requests)));
+                self.checkpoint();
+                self.disk.limit(None);
             }
             Event::Reopen => self.reopen(),
         }
@@ -186,9 +189,17 @@ impl ViewRig {
         self.freeze();
         let frozen = self.frozen.take().unwrap();
         let mut job = self.checkpointer.take().unwrap().begin(frozen, vec![]);
-        let checkpoint = run(&mut job, &self.disk, 3).unwrap();
-        self.checkpointer = Some(checkpoint.checkpointer);
-        self.store.checkpointed(checkpoint.checkpointed);
+        match run(&mut job, &self.disk, 3) {
+            Ok(checkpoint) => {
+                self.checkpointer = Some(checkpoint.checkpointer);
+                self.store.checkpointed(checkpoint.checkpointed);
+            }
+            Err(CheckpointError::NoSpace { checkpointer, frozen, .. }) => {
+                self.checkpointer = Some(*checkpointer);
+                self.store.checkpoint_failed(*frozen);
+            }
+            Err(error) => panic!("{error}"),
+        }
     }
 
     /// The log is not part of this: two checkpoints see to it that all is in pages.

@@ -112,3 +112,19 @@ fn figures_of_etcd_with_the_filter_off_from_a_store() {
         pair.rig.checkpoint();
     }
 }
+
+/// As the test of this name of the snapshot job.
+#[test]
+fn a_dead_slot_may_outlive_the_one_that_supersedes_it() {
+    let mut pair = Pair::new(100);
+    pair.rig.write(&[("a", Some(vec![1])), ("b", Some(vec![1]))]);
+    pair.rig.checkpoint();
+    pair.rig.write(&[("a", Some(vec![2; 40_000]))]);
+    pair.rig.write(&[("a", Some(vec![3]))]);
+    pair.rig.checkpoint();
+    pair.follow();
+    pair.compact(4);
+    pair.rig.sweep();
+    pair.rig.checkpoint();
+    pair.check();
+}

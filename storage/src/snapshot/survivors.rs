@@ -54,7 +54,8 @@ impl Survivors {
             self.position += 1;
         }
         let superseded = self.superseded.get(self.position) == Some(&slot.revision);
-        !superseded && !(slot.tombstone && slot.revision.main < self.compact_revision)
+        let old_tombstone = slot.tombstone && slot.revision.main < self.compact_revision;
+        !superseded && !old_tombstone
     }
 
     /// Begins another walk.

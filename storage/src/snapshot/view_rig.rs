@@ -10,25 +10,21 @@ use proptest::sample::Index;
 use crate::checkpoint::{
     CheckpointError, Checkpointer, PAGES_DIRECTORY, RUNS_DIRECTORY, Salt, page_file_name, recovery,
 };
-use crate::job::{Job, run};
+use crate::disk::Disk;
+use crate::job::{Job, Step, run};
 use crate::mvcc::key_range::KeyRange;
 use crate::mvcc::key_value::KeyValue;
 use crate::mvcc::shard_map::ShardMap;
 use crate::mvcc::store::{Frozen, Store};
 use crate::mvcc::view::View;
 use crate::pages::PageCache;
+use crate::pages::allocator::MapRoot;
 use crate::revision::Revision;
 use crate::runs::memory_disk::MemoryDisk;
 
 /// Keys of all three shards of the default map.
-const KEYS: [&str; 6] = [
-    "/registry/pods/a",
-    "/registry/pods/b",
-    "/registry/events/a",
-    "/registry/events/b",
-    "/registry/leases/a",
-    "x",
-];
+const KEYS: [&str; 6] =
+    ["/registry/pods/a", "/registry/pods/b", "/registry/events/a", "/registry/events/b", "/registry/leases/a", "x"];
 
 /// One revision as it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,13 +51,26 @@ pub(crate) enum Event {
     DiskFull(bool, usize),
     /// A restart right after a checkpoint.
     Reopen,
+    /// A restart after so many rounds of requests of a checkpoint: all since the one before is lost.
+    Stop(usize),
 }
 
+/// Events, without any that loses revisions.
 pub(crate) fn events() -> impl Strategy<Value = Vec<Event>> {
+    proptest::collection::vec(event(), 1..40)
+}
+
+/// Events with stops among them.
+pub(crate) fn events_and_stops() -> impl Strategy<Value = Vec<Event>> {
+    let event = prop_oneof![12 => event(), 1 => (0usize..150).prop_map(Event::Stop)];
+    proptest::collection::vec(event, 1..40)
+}
+
+fn event() -> impl Strategy<Value = Event> {
     let length = prop_oneof![Just(0usize), 1usize..40, Just(5_000), Just(40_000)];
     let change = proptest::option::weighted(0.6, length);
     let write = proptest::collection::btree_map(0..KEYS.len(), change, 1..4).prop_map(Event::Write);
-    let event = prop_oneof![
+    prop_oneof![
         8 => write,
         2 => any::<Index>().prop_map(Event::Compact),
         2 => (1usize..3).prop_map(Event::Sweep),
@@ -69,8 +78,7 @@ pub(crate) fn events() -> impl Strategy<Value = Vec<Event>> {
         2 => Just(Event::Checkpoint),
         1 => (any::<bool>(), 0usize..6).prop_map(|(pages, requests)| Event::DiskFull(pages, requests)),
         1 => Just(Event::Reopen),
-    ];
-    proptest::collection::vec(event, 1..40)
+    ]
 }
 
 pub(crate) struct ViewRig {
@@ -79,6 +87,8 @@ pub(crate) struct ViewRig {
     checkpointer: Option<Checkpointer>,
     /// What a running checkpoint writes.
     frozen: Option<Frozen>,
+    /// Of the last opening.
+    seed: u64,
     /// All revisions, dropped ones too.
     pub written: BTreeMap<Revision, Written>,
 }
@@ -94,6 +104,7 @@ impl ViewRig {
             store: opened.store,
             checkpointer: Some(opened.checkpointer),
             frozen: None,
+            seed: 1,
             written: BTreeMap::new(),
         }
     }
@@ -128,7 +139,13 @@ impl ViewRig {
                 self.checkpoint();
                 self.disk.limit(None);
             }
-            Event::Reopen => self.reopen(),
+            Event::Reopen => {
+                // What came after a freeze needs a second checkpoint.
+                self.checkpoint();
+                self.checkpoint();
+                self.reopen();
+            }
+            Event::Stop(rounds) => self.stop(*rounds),
         }
     }
 
@@ -202,15 +219,40 @@ impl ViewRig {
         }
     }
 
-    /// The log is not part of this: two checkpoints see to it that all is in pages.
+    fn stop(&mut self, rounds: usize) {
+        self.freeze();
+        let mut job = self.checkpointer.take().unwrap().begin(self.frozen.take().unwrap(), vec![]);
+        let mut completions = Vec::new();
+        for _ in 0..rounds {
+            completions = match job.step(completions, 3).unwrap() {
+                Step::Again => Vec::new(),
+                Step::Submit(requests) => requests.into_iter().map(|io| self.disk.perform(io)).collect(),
+                Step::Done(_) => break,
+            };
+        }
+        self.reopen();
+    }
+
+    /// There is no log: what no checkpoint holds is forgotten.
     fn reopen(&mut self) {
-        self.checkpoint();
-        self.checkpoint();
-        let before = (self.store.revision(), self.store.compact_revision());
-        let opened = recovery::open(&self.disk, &cache(), Salt::new(2)).unwrap().unwrap();
+        self.seed += 1;
+        let opened = recovery::open(&self.disk, &cache(), Salt::new(self.seed)).unwrap().unwrap();
         self.store = opened.store;
         self.checkpointer = Some(opened.checkpointer);
-        assert_eq!((self.store.revision(), self.store.compact_revision()), before);
+        self.written.split_off(&Revision::new(self.store.revision() + 1, 0));
+    }
+
+    /// The pages of each shard in the last manifest, to be verified.
+    pub fn verify(&self) {
+        let manifest = self.checkpointer.as_ref().unwrap().manifest();
+        for (shard, named) in self.view().shards.iter().zip(&manifest.shards) {
+            let checkpointed = &shard.checkpointed;
+            if !named.map_root.is_empty() {
+                let map_root = MapRoot::decode(&named.map_root).unwrap();
+                self.run(&mut checkpointed.pages.verify(checkpointed.root.clone(), map_root), 100).unwrap();
+                assert_eq!(checkpointed.root.root.encode().as_slice(), named.tree_root);
+            }
+        }
     }
 }
 

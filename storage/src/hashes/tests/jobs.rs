@@ -23,7 +23,11 @@ impl Pair {
             let number = self.keys.len() as u8;
             let number = *self.keys.entry(written.key.clone()).or_insert(number);
             let index = self.etcd.index.entry(number).or_default();
-            if written.tombstone { index.tombstone(*revision) } else { index.put(*revision) }
+            if written.tombstone {
+                index.tombstone(*revision)
+            } else {
+                index.put(*revision)
+            }
             let stored = Stored { tombstone: written.tombstone, previous: None, value: written.key_value.to_vec() };
             self.etcd.stored.insert(*revision, stored);
         }

@@ -69,5 +69,10 @@ proptest! {
             }
             rig.verify();
         }
+        rig.sweep();
+        rig.checkpoint();
+        rig.checkpoint();
+        let live = |view: &View| view.shards.iter().map(|shard| shard.checkpointed.root.root.live_entries).sum::<u64>();
+        prop_assert_eq!(live(&rig.view()), rig.survivors().len() as u64, "what is dropped is marked in the end");
     }
 }

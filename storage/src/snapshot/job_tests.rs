@@ -1,6 +1,5 @@
 //! Snapshots of stores with every mix of pages, frozen revisions and deltas.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,7 +8,7 @@ use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::bbolt::{Item, Reader};
-use super::view_rig::{ViewRig, Written, events_and_stops};
+use super::view_rig::{ViewRig, events_and_stops};
 use super::*;
 use crate::hashes::{ContentHash, ContentHashJob, HashedContent};
 use crate::mvcc::view::View;
@@ -18,16 +17,9 @@ use crate::revision::Revision;
 /// Of each stored revision whether it is a tombstone, and length and CRC of its KeyValue: values may be long to print.
 type Stored = Vec<(Revision, bool, usize, u32)>;
 
-/// What etcd's `keyIndex.doCompact` leaves, key by key.
-fn naive(written: &BTreeMap<Revision, Written>, compact_revision: i64) -> Stored {
-    let mut kept = BTreeSet::new();
-    for key in written.values().map(|written| &written.key).collect::<BTreeSet<_>>() {
-        let of_key = written.iter().filter(|(_, written)| written.key == *key);
-        let (old, new): (Vec<_>, Vec<_>) = of_key.partition(|(revision, _)| revision.main <= compact_revision);
-        let newest_old = old.last().filter(|(revision, w)| !w.tombstone || revision.main == compact_revision);
-        kept.extend(new.iter().chain(newest_old).map(|(revision, _)| **revision));
-    }
-    let stored = written.iter().filter(|(revision, _)| kept.contains(revision));
+fn naive(rig: &ViewRig) -> Stored {
+    let survivors = rig.survivors();
+    let stored = rig.written.iter().filter(|(revision, _)| survivors.contains(revision));
     stored.map(|(revision, w)| (*revision, w.tombstone, w.key_value.len(), crc32c(&w.key_value))).collect()
 }
 
@@ -72,7 +64,7 @@ fn check(rig: &ViewRig, budget: usize) {
     let view = rig.view();
     let tables = SystemTables::new().with_applied(7, 2).with_lease(5, 60, 0).with_compact_revision(1);
     let (stored, hash) = read(file(rig, &view, tables.clone(), budget));
-    assert_eq!(stored, naive(&rig.written, view.compact_revision));
+    assert_eq!(stored, naive(rig));
     let mut content_hash = ContentHashJob::new(view, tables, HashedContent::Shared);
     assert_eq!(rig.run(&mut content_hash, budget).unwrap(), hash);
 }

@@ -1,6 +1,6 @@
 //! A store with checkpoints for tests, and beside it everything that was ever written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -188,6 +188,19 @@ impl ViewRig {
         let compact_revision = self.store.compact_revision().max(0);
         let span = usize::try_from(self.store.revision() - compact_revision).unwrap();
         (span > 0).then(|| compact_revision + 1 + at.index(span) as i64)
+    }
+
+    /// What etcd's `keyIndex.doCompact` leaves at the compact revision, key by key.
+    pub fn survivors(&self) -> BTreeSet<Revision> {
+        let compact_revision = self.store.compact_revision();
+        let mut survivors = BTreeSet::new();
+        for key in self.written.values().map(|written| &written.key).collect::<BTreeSet<_>>() {
+            let of_key = self.written.iter().filter(|(_, written)| written.key == *key);
+            let (old, new): (Vec<_>, Vec<_>) = of_key.partition(|(revision, _)| revision.main <= compact_revision);
+            let newest_old = old.last().filter(|(revision, w)| !w.tombstone || revision.main == compact_revision);
+            survivors.extend(new.iter().chain(newest_old).map(|(revision, _)| **revision));
+        }
+        survivors
     }
 
     pub fn sweep(&mut self) {

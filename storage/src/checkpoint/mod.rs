@@ -16,6 +16,8 @@ mod changed_keys;
 mod checkpointer;
 mod job;
 pub mod recovery;
+#[cfg(test)]
+mod tests;
 
 pub use checkpointer::{Checkpointer, PAGES_DIRECTORY, RUNS_DIRECTORY, Salt, page_file_name};
 pub use job::{Checkpoint, CheckpointError, CheckpointJob};

@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use crate::pages::PagesError;
 use crate::revision::Revision;
 
 /// Why a hash cannot be given.
@@ -19,4 +20,15 @@ pub enum HashError {
         /// Its revision.
         revision: Revision,
     },
+}
+
+/// Why a hash of a View cannot be computed.
+#[derive(Debug, Error)]
+pub enum HashJobError {
+    /// A page could not be read or is damaged.
+    #[error("read slots to hash")]
+    Pages(#[from] PagesError),
+    /// The slots of the View are not as a store keeps them.
+    #[error(transparent)]
+    Hash(#[from] HashError),
 }

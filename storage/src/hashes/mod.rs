@@ -4,9 +4,9 @@
 //! this room computes them from slot tables and never sees a value of bucket `key`.
 //!
 //! ```text
-//!   slots above the swept revision ─► Superseded ─► HashKvHasher ◄─ all slots, merged over the shards
-//!   (any shard order, no CRCs)                          │
-//!                                                       ▼ HashKv ─► HashKvCache (of compactions only)
+//!   View ─┬─► HashKvJob ───────► Superseded ─► HashKvHasher ─► HashKv ─► HashKvCache (of compactions only)
+//!         │     two walks:       slots' links   their CRCs
+//!         └─► ContentHashJob ──► ContentHash ─► RPC Hash: what a snapshot of that View would hold
 //! ```
 //!
 //! Which slots count for HashKV(R) under compact revision C (etcd-contract 52, etcd `server/storage/mvcc/hash.go`):
@@ -25,18 +25,23 @@
 //! * A key changes at most once in a main revision (etcd refuses transactions that would).
 //! * Input is a view that does not change between the two passes.
 //!
-//! It does not read slots, merge shards, or decide when to hash.
+//! It does not walk the slots of a View itself (room `snapshot` does), check what a job is asked for (the cache
+//! resolves it), or decide when to hash.
 
 mod concat;
 mod content_hash;
+mod content_hash_job;
 mod error;
 mod hash_cache;
 mod hash_kv;
+mod hash_kv_job;
 
 #[cfg(test)]
 mod tests;
 
 pub use content_hash::{ContentHash, HashedContent};
-pub use error::HashError;
+pub use content_hash_job::ContentHashJob;
+pub use error::{HashError, HashJobError};
 pub use hash_cache::{CACHED_HASHES_MAX, HashKvCache, HashRequest};
 pub use hash_kv::{HashKv, HashKvHasher, HashPurpose, HashScope, HashSlot, Superseded};
+pub use hash_kv_job::HashKvJob;

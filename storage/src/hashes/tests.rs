@@ -1,5 +1,7 @@
 //! HashKV against figures of a real etcd, and against a plain transcription of its algorithm.
 
+mod jobs;
+
 use std::collections::{BTreeMap, HashSet};
 
 use proptest::prelude::*;

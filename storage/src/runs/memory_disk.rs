@@ -1,4 +1,5 @@
-//! A disk in memory for unit tests: everything is durable at once, nothing fails unless a test damaged it.
+//! A disk in memory for unit tests: everything is durable at once, nothing fails unless a test damaged it or filled
+//! it up.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,6 +20,8 @@ struct State {
     opened: u64,
     trace: Vec<String>,
     longest_write: usize,
+    /// Files, by the beginning of their names, and how many more requests for space they are granted.
+    space: Option<(String, usize)>,
 }
 
 impl MemoryDisk {
@@ -34,6 +37,11 @@ impl MemoryDisk {
     /// Replaces a file.
     pub(crate) fn put(&self, name: &str, bytes: Vec<u8>) {
         self.state().files.insert(name.to_owned(), bytes);
+    }
+
+    /// Grants files whose names begin so `requests` more for space, then the disk is full for them; `None` ends that.
+    pub(crate) fn limit(&self, space: Option<(&str, usize)>) {
+        self.state().space = space.map(|(names, requests)| (names.to_owned(), requests));
     }
 
     /// How many files are open.
@@ -61,6 +69,10 @@ impl Disk for MemoryDisk {
             Io::Read { file, .. } => ("read", Some(file)),
             Io::Write { file, .. } => ("write", Some(file)),
             Io::Truncate { file, .. } => ("truncate", Some(file)),
+            Io::Allocate { file, .. } => ("allocate", Some(file)),
+            Io::Remove { .. } => ("remove", None),
+            Io::CreateDir { .. } => ("create-dir", None),
+            Io::List { .. } => ("list", None),
             Io::Sync { file } => ("sync", Some(file)),
             Io::SyncDir { .. } => ("sync-dir", None),
             Io::Remove { .. } => ("remove", None),
@@ -71,6 +83,12 @@ impl Disk for MemoryDisk {
             Some(FileId(id)) => state.open.get(id).cloned().ok_or(io::ErrorKind::NotFound)?,
             None => String::new(),
         };
+        if matches!(word, "allocate" | "write")
+            && let Some((names, requests)) = &mut state.space
+            && name.starts_with(names.as_str())
+        {
+            *requests = requests.checked_sub(1).ok_or(io::ErrorKind::StorageFull)?;
+        }
         match io {
             Io::Open { name, create } => {
                 if !create && !state.files.contains_key(&name) {
@@ -100,6 +118,18 @@ impl Disk for MemoryDisk {
                 let end = offset as usize + bytes.len();
                 content.resize(content.len().max(end), 0);
                 content[offset as usize..end].copy_from_slice(&bytes);
+            }
+            Io::Allocate { offset, length, .. } => {
+                let content = state.files.get_mut(&name).expect("an open file has bytes");
+                content.resize(content.len().max((offset + length) as usize), 0);
+            }
+            Io::Remove { name } => {
+                state.files.remove(&name).ok_or(io::ErrorKind::NotFound)?;
+            }
+            Io::List { directory } => {
+                let prefix = format!("{directory}/");
+                let names = state.files.keys().filter_map(|name| name.strip_prefix(&prefix)).map(str::to_owned);
+                return Ok(IoOutput::Names(names.collect()));
             }
             Io::Truncate { length, .. } => {
                 state.files.get_mut(&name).expect("an open file has bytes").resize(length as usize, 0);

@@ -4,6 +4,8 @@ use std::io;
 
 use thiserror::Error;
 
+use crate::pages::PagesError;
+
 /// Why a snapshot cannot be written or read.
 #[derive(Debug, Error)]
 pub enum SnapshotError {
@@ -46,6 +48,9 @@ pub enum SnapshotError {
     /// The bytes do not hash to the digest at their end.
     #[error("snapshot digest does not match its bytes")]
     Digest,
+    /// A page of the store could not be read or is damaged.
+    #[error("read stored revisions")]
+    Pages(#[from] PagesError),
     /// The source could not be read.
     #[error("read snapshot")]
     Read(#[from] io::Error),

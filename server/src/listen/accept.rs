@@ -49,7 +49,7 @@ impl Default for Deadlines {
 pub struct ListenOptions {
     /// Options of the socket.
     pub socket: SocketConfig,
-    /// Pings of HTTP/2. `client_interval_min` is not enforced here.
+    /// Pings of HTTP/2. `client_interval_min` is not enforced yet.
     pub keepalive: KeepaliveConfig,
     /// Calls at a time on one connection.
     pub concurrent_streams_max: u32,

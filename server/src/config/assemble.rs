@@ -1,8 +1,6 @@
 //! From checked settings to the typed configuration: every rule that concerns more than the kind of one value.
 
-use std::io;
 use std::net::IpAddr;
-use std::path::Path;
 use std::time::Duration;
 
 use super::bootstrap::parse_initial_cluster;
@@ -10,15 +8,12 @@ use super::duration::parse_nanoseconds;
 use super::error::ConfigError;
 use super::logging_values::{LogFormat, LogLevel, LogOutput};
 use super::settings::Settings;
-use super::tls_files::{self, CertificateError};
-use super::tls_values::{NamedSuite, TlsVersion, named_suite};
+use super::tls_settings::{ReadFile, client_tls, peer_tls};
 use super::tree::{
     AllowList, AutoCompaction, ClientConfig, CompactionConfig, Config, HttpConfig, KeepaliveConfig, LimitsConfig,
-    LoggingConfig, MetricsDetail, PeerConfig, PeerTls, RaftConfig, SlowRequestConfig, SocketConfig, TlsConfig,
+    LoggingConfig, MetricsDetail, PeerConfig, RaftConfig, SlowRequestConfig, SocketConfig,
 };
 use super::url::{Url, UrlAddress};
-
-type ReadFile<'a> = &'a dyn Fn(&Path) -> io::Result<Vec<u8>>;
 
 const DEFAULT_NAME: &str = "default";
 const DEFAULT_QUOTA_BYTES: u64 = 2 << 30;
@@ -108,10 +103,12 @@ fn peer(settings: &mut Settings, name: &str, read_file: ReadFile<'_>) -> Result<
         let pairs: Vec<_> = advertise_urls.iter().map(|url| format!("{name}={url}")).collect();
         cluster = pairs.join(",");
     }
-    let state = settings.text("initial-cluster-state");
     let tls = peer_tls(settings, read_file)?;
-    if tls.is_none() && listen_urls.iter().any(Url::is_tls) {
-        settings.warnings.push("listen-peer-urls has https without peer certificates; peers are not served yet".into());
+    if let (None, Some(url)) = (&tls, listen_urls.iter().find(|url| url.is_tls())) {
+        return Err(ConfigError::invalid(
+            format!("TLS key/cert (--peer-cert-file, --peer-key-file) must be provided for peer url {url}"),
+            "set both, or use http",
+        ));
     }
     Ok(PeerConfig {
         listen_urls,
@@ -121,14 +118,7 @@ fn peer(settings: &mut Settings, name: &str, read_file: ReadFile<'_>) -> Result<
             ConfigError::invalid(cause, "write it as name=http://host:port")
         })?,
         initial_cluster_token: settings.text("initial-cluster-token"),
-        join_existing: match state.as_str() {
-            "new" | "" => false,
-            "existing" => true,
-            _ => {
-                let cause = format!("{} has the unexpected state {state:?}", settings.origin("initial-cluster-state"));
-                return Err(ConfigError::invalid(cause, "use new or existing"));
-            }
-        },
+        join_existing: settings.text("initial-cluster-state") == "existing",
         strict_reconfig_check: settings.bool("strict-reconfig-check"),
         tls,
     })
@@ -163,168 +153,6 @@ fn client(settings: &mut Settings, read_file: ReadFile<'_>) -> Result<ClientConf
     }
     let tls = tls.filter(|_| secure.is_some());
     Ok(ClientConfig { listen_urls, listen_http_urls, listen_metrics_urls, advertise_urls, tls })
-}
-
-fn client_tls(
-    settings: &mut Settings,
-    secure: Option<&Url>,
-    read_file: ReadFile<'_>,
-) -> Result<Option<TlsConfig>, ConfigError> {
-    let (mut version_min, version_max) = tls_versions(settings)?;
-    let cipher_suites = cipher_suites(settings, version_min)?;
-    // A list of suites of TLS 1.3 alone leaves none for TLS 1.2.
-    if cipher_suites.is_empty() && !settings.list("cipher-suites").is_empty() {
-        version_min = TlsVersion::Tls13;
-        if version_max < version_min {
-            let cause = format!("{} holds no cipher suite of TLS 1.2", settings.origin("cipher-suites"));
-            return Err(ConfigError::invalid(cause, "add one, or remove --tls-max-version"));
-        }
-    }
-    let Some((cert_file, key_file)) = key_pair(settings, "cert-file", "key-file", read_file)? else {
-        if let Some(url) = secure {
-            return Err(ConfigError::invalid(
-                format!(
-                    "TLS key/cert (--cert-file, --key-file) must be provided for client url {url} with HTTPS scheme"
-                ),
-                "set both, or use http",
-            ));
-        }
-        if settings.bool("client-cert-auth") || settings.is_set("trusted-ca-file") {
-            let warning = "client certificates are not asked for: no client URL has https";
-            settings.warnings.push(warning.to_owned());
-        }
-        return Ok(None);
-    };
-    let trusted_ca_file = settings.text_if_any("trusted-ca-file");
-    if let Some(path) = &trusted_ca_file {
-        check_file(settings, "trusted-ca-file", path, read_file, |pem| tls_files::certificates(pem).map(drop))?;
-    } else if settings.bool("client-cert-auth") {
-        return Err(ConfigError::invalid(
-            format!("{} needs certificates to trust", settings.origin("client-cert-auth")),
-            "set --trusted-ca-file to those that sign clients' certificates",
-        ));
-    }
-    let client_crl_file = settings.text_if_any("client-crl-file");
-    if let Some(path) = &client_crl_file {
-        check_file(settings, "client-crl-file", path, read_file, |list| tls_files::revoked_serials(list).map(drop))?;
-    }
-    Ok(Some(TlsConfig {
-        cert_file: cert_file.into(),
-        key_file: key_file.into(),
-        trusted_ca_file: trusted_ca_file.map(Into::into),
-        client_cert_auth: settings.bool("client-cert-auth"),
-        client_crl_file: client_crl_file.map(Into::into),
-        version_min,
-        version_max,
-        cipher_suites,
-    }))
-}
-
-fn peer_tls(settings: &Settings, read_file: ReadFile<'_>) -> Result<Option<PeerTls>, ConfigError> {
-    let Some((cert_file, key_file)) = key_pair(settings, "peer-cert-file", "peer-key-file", read_file)? else {
-        return Ok(None);
-    };
-    let trusted_ca_file = settings.text_if_any("peer-trusted-ca-file");
-    if let Some(path) = &trusted_ca_file {
-        check_file(settings, "peer-trusted-ca-file", path, read_file, |pem| tls_files::certificates(pem).map(drop))?;
-    }
-    Ok(Some(PeerTls {
-        cert_file: cert_file.into(),
-        key_file: key_file.into(),
-        trusted_ca_file: trusted_ca_file.map(Into::into),
-        client_cert_auth: settings.bool("peer-client-cert-auth"),
-    }))
-}
-
-/// A certificate and its key, both readable; `None` if neither is set.
-fn key_pair(
-    settings: &Settings,
-    cert: &str,
-    key: &str,
-    read_file: ReadFile<'_>,
-) -> Result<Option<(String, String)>, ConfigError> {
-    match (settings.text_if_any(cert), settings.text_if_any(key)) {
-        (None, None) => Ok(None),
-        (Some(cert_file), Some(key_file)) => {
-            check_file(settings, cert, &cert_file, read_file, |pem| tls_files::certificates(pem).map(drop))?;
-            check_file(settings, key, &key_file, read_file, |pem| tls_files::private_key(pem).map(drop))?;
-            Ok(Some((cert_file, key_file)))
-        }
-        (cert_file, _) => {
-            let (present, absent) = if cert_file.is_some() { (cert, key) } else { (key, cert) };
-            let cause = format!("{} is set without --{absent}", settings.origin(present));
-            Err(ConfigError::invalid(cause, format!("set --{absent} too")))
-        }
-    }
-}
-
-fn check_file(
-    settings: &Settings,
-    flag: &str,
-    path: &str,
-    read_file: ReadFile<'_>,
-    check: impl Fn(&[u8]) -> Result<(), CertificateError>,
-) -> Result<(), ConfigError> {
-    let origin = settings.origin(flag);
-    let content = read_file(Path::new(path)).map_err(|error| {
-        ConfigError::invalid(format!("cannot read {path} of {origin}: {error}"), "check the path and its permissions")
-    })?;
-    check(&content)
-        .map_err(|why| ConfigError::invalid(format!("cannot use {path} of {origin}: {why}"), "replace the file"))
-}
-
-fn tls_versions(settings: &Settings) -> Result<(TlsVersion, TlsVersion), ConfigError> {
-    let version = |name: &str| {
-        TlsVersion::parse(&settings.text(name))
-            .map_err(|why| ConfigError::invalid(format!("{}: {why}", settings.origin(name)), "use one of these names"))
-    };
-    let min = version("tls-min-version")?.unwrap_or(TlsVersion::Tls12);
-    let max = version("tls-max-version")?.unwrap_or(TlsVersion::Tls13);
-    if min > max {
-        return Err(ConfigError::invalid(
-            "min version (TLS1.3) is greater than max version (TLS1.2)",
-            "correct --tls-min-version or --tls-max-version",
-        ));
-    }
-    Ok((min, max))
-}
-
-fn cipher_suites(
-    settings: &mut Settings,
-    version_min: TlsVersion,
-) -> Result<Vec<super::tls_values::CipherSuite>, ConfigError> {
-    let names = settings.list("cipher-suites");
-    let origin = settings.origin("cipher-suites");
-    if version_min == TlsVersion::Tls13 && !names.is_empty() {
-        return Err(ConfigError::invalid(
-            "cipher suites cannot be configured when only TLS1.3 is enabled",
-            "remove --cipher-suites",
-        ));
-    }
-    let mut suites = Vec::new();
-    for name in &names {
-        match named_suite(name) {
-            Some(NamedSuite::Offered(suite)) if !suites.contains(&suite) => suites.push(suite),
-            Some(NamedSuite::Offered(_) | NamedSuite::Tls13) => {}
-            Some(NamedSuite::Weak) => {
-                settings.warnings.push(format!("{origin}: {name} is never offered, for it is weak"));
-            }
-            None => {
-                let cause = format!("{origin}: unexpected TLS cipher suite {name:?}");
-                return Err(ConfigError::invalid(
-                    cause,
-                    "use Go's names, such as TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
-                ));
-            }
-        }
-    }
-    if suites.is_empty() && names.iter().any(|name| named_suite(name) == Some(NamedSuite::Weak)) {
-        return Err(ConfigError::invalid(
-            format!("{origin} names weak cipher suites only, none of which is offered"),
-            "add TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 or TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
-        ));
-    }
-    Ok(suites)
 }
 
 fn http(settings: &Settings) -> HttpConfig {

@@ -141,6 +141,7 @@ mod tests {
             ("--=a", 2, "bad flag syntax: --=a"),
             ("--snapshot-count=x", 2, "invalid value \"x\" for flag -snapshot-count"),
             ("--pre-vote=maybe", 2, "for flag -pre-vote"),
+            ("--initial-cluster-state=maybe", 2, "it is not one of new, existing"),
             ("--feature-gates=Nope=true", 2, "unrecognized feature gate: Nope"),
             ("--listen-client-urls localhost:2379", 2, "URL scheme must be http"),
             ("server", 1, "\"server\" is not a valid flag"),

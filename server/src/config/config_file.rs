@@ -107,8 +107,8 @@ fn set_in_block(settings: &mut Settings, block: &str, key: &Yaml, value: &Yaml) 
 
 fn set(settings: &mut Settings, flag: &'static Flag, key: String, value: &Yaml) -> Result<(), String> {
     let text = text_of(flag.kind, value).ok_or_else(|| format!("key {key:?} holds a value of the wrong kind"))?;
-    // In the file, an empty text of a URL key leaves the default.
-    if text.is_empty() && matches!(flag.kind, Kind::Urls | Kind::Gates) {
+    // In the file, an empty text of these leaves the default.
+    if text.is_empty() && matches!(flag.kind, Kind::Urls | Kind::Gates | Kind::OneOf(_)) {
         return Ok(());
     }
     settings.set(flag, &text, Origin::Key(key.clone())).map_err(|why| format!("key {key:?} is invalid: {why}"))

@@ -32,6 +32,8 @@ pub enum Group {
 pub enum Kind {
     /// Any text.
     Text,
+    /// One of these words.
+    OneOf(&'static [&'static str]),
     /// `true` or `false`; the bare flag is `true`.
     Bool,
     /// 64 bits, no sign.

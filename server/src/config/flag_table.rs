@@ -3,7 +3,7 @@
 //! A row of status `Works` must be read by `assemble.rs`; a test below holds defaults and aliases to their kinds.
 
 use super::flag::Group::{Auth, Clustering, Earlier, Features, Logging, Member, Monitoring, Security, Tracing, Unsafe};
-use super::flag::Kind::{Bool, Duration, Gates, List, Origins, Signed, Text, Unsigned, Unsigned32, Urls};
+use super::flag::Kind::{Bool, Duration, Gates, List, OneOf, Origins, Signed, Text, Unsigned, Unsigned32, Urls};
 use super::flag::Status::{AliasOf, GateAlias, Ignored, NotYet, Works};
 use super::flag::{Flag, Group, Kind, Status};
 
@@ -52,7 +52,8 @@ pub const FLAGS: &[Flag] = &[
     row(Member, "max-txn-ops", Unsigned, "128", Works, "Most operations of one transaction."),
     row(Member, "max-request-bytes", Unsigned, "1572864", Works, "Largest request in bytes."),
     row(Member, "max-concurrent-streams", Unsigned32, "4294967295", Works, "Most calls at a time on one connection; never more than 10000."),
-    row(Member, "grpc-keepalive-min-time", Duration, "5s", Works, "A client that pings more often than this is disconnected."),
+    row(Member, "grpc-keepalive-min-time", Duration, "5s", NotYet("pings of clients are not limited yet"),
+        "A client that pings more often than this is disconnected."),
     row(Member, "grpc-keepalive-interval", Duration, "2h", Works, "How often the server pings a quiet client; 0 never."),
     row(Member, "grpc-keepalive-timeout", Duration, "20s", Works, "How long a ping may stay unanswered; 0 for ever."),
     row(Member, "socket-reuse-port", Bool, "false", Works, "Set SO_REUSEPORT on listeners."),
@@ -66,7 +67,7 @@ pub const FLAGS: &[Flag] = &[
     row(Clustering, "initial-advertise-peer-urls", Urls, "http://localhost:2380", Works, "Peer URLs of this member that the others shall use."),
     row(Clustering, "initial-cluster", Text, "default=http://localhost:2380", Works,
         "Members of a new cluster, as name=URL,name=URL. One member only: replication is not available yet."),
-    row(Clustering, "initial-cluster-state", Text, "new", Works, "'new' for a new cluster, 'existing' to join one. Ignored once there is data."),
+    row(Clustering, "initial-cluster-state", OneOf(&["new", "existing"]), "new", Works, "'new' for a new cluster, 'existing' to join one. Ignored once there is data."),
     row(Clustering, "initial-cluster-token", Text, "etcd-cluster", Works, "A name that goes into cluster and member ids, to keep clusters apart."),
     row(Clustering, "advertise-client-urls", Urls, "http://localhost:2379", Works,
         "Client URLs that clients learn from the member list. Required with --listen-client-urls."),

@@ -37,6 +37,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 mod tls_files;
+mod tls_settings;
 mod tls_values;
 mod tree;
 mod url;

@@ -115,7 +115,7 @@ impl Settings {
         Value::parse(flag.kind, flag.default).expect("defaults fit their kind")
     }
 
-    /// The value of a [`Kind::Text`] flag.
+    /// The value of a [`Kind::Text`] or [`Kind::OneOf`] flag.
     pub(super) fn text(&self, name: &str) -> String {
         let Value::Text(text) = self.value(name) else { panic!("{name} is not text") };
         text

@@ -29,6 +29,8 @@ impl Value {
         let not = |what: &str| format!("it is not {what}");
         Ok(match kind {
             Kind::Text => Self::Text(text.to_owned()),
+            Kind::OneOf(words) if words.contains(&text) => Self::Text(text.to_owned()),
+            Kind::OneOf(words) => return Err(format!("it is not one of {}", words.join(", "))),
             Kind::Bool => Self::Bool(parse_bool(text).ok_or_else(|| not("true or false"))?),
             Kind::Unsigned => Self::Unsigned(parse_unsigned(text).ok_or_else(|| not("a number of 0 or more"))?),
             Kind::Unsigned32 => {

@@ -1,0 +1,175 @@
+//! The settings of TLS, with a look into every file they name.
+
+use std::io;
+use std::path::Path;
+
+use super::error::ConfigError;
+use super::settings::Settings;
+use super::tls_files::{self, CertificateError};
+use super::tls_values::{CipherSuite, NamedSuite, TlsVersion, named_suite};
+use super::tree::{PeerTls, TlsConfig};
+use super::url::Url;
+
+/// How files are read.
+pub(super) type ReadFile<'a> = &'a dyn Fn(&Path) -> io::Result<Vec<u8>>;
+
+/// TLS towards clients; `None` without certificate. `secure` is a URL that needs it.
+pub(super) fn client_tls(
+    settings: &mut Settings,
+    secure: Option<&Url>,
+    read_file: ReadFile<'_>,
+) -> Result<Option<TlsConfig>, ConfigError> {
+    let (mut version_min, version_max) = tls_versions(settings)?;
+    let cipher_suites = cipher_suites(settings, version_min)?;
+    // A list of suites of TLS 1.3 alone leaves none for TLS 1.2.
+    if cipher_suites.is_empty() && !settings.list("cipher-suites").is_empty() {
+        version_min = TlsVersion::Tls13;
+        if version_max < version_min {
+            let cause = format!("{} holds no cipher suite of TLS 1.2", settings.origin("cipher-suites"));
+            return Err(ConfigError::invalid(cause, "add one, or remove --tls-max-version"));
+        }
+    }
+    let Some((cert_file, key_file)) = key_pair(settings, "cert-file", "key-file", read_file)? else {
+        if let Some(url) = secure {
+            return Err(ConfigError::invalid(
+                format!(
+                    "TLS key/cert (--cert-file, --key-file) must be provided for client url {url} with HTTPS scheme"
+                ),
+                "set both, or use http",
+            ));
+        }
+        if settings.bool("client-cert-auth") || settings.is_set("trusted-ca-file") {
+            let warning = "client certificates are not asked for: no client URL has https";
+            settings.warnings.push(warning.to_owned());
+        }
+        return Ok(None);
+    };
+    let trusted_ca_file = settings.text_if_any("trusted-ca-file");
+    if let Some(path) = &trusted_ca_file {
+        check_file(settings, "trusted-ca-file", path, read_file, |pem| tls_files::certificates(pem).map(drop))?;
+    } else if settings.bool("client-cert-auth") {
+        return Err(ConfigError::invalid(
+            format!("{} needs certificates to trust", settings.origin("client-cert-auth")),
+            "set --trusted-ca-file to those that sign clients' certificates",
+        ));
+    }
+    let client_crl_file = settings.text_if_any("client-crl-file");
+    if let Some(path) = &client_crl_file {
+        check_file(settings, "client-crl-file", path, read_file, |list| tls_files::revoked_serials(list).map(drop))?;
+    }
+    Ok(Some(TlsConfig {
+        cert_file: cert_file.into(),
+        key_file: key_file.into(),
+        trusted_ca_file: trusted_ca_file.map(Into::into),
+        client_cert_auth: settings.bool("client-cert-auth"),
+        client_crl_file: client_crl_file.map(Into::into),
+        version_min,
+        version_max,
+        cipher_suites,
+    }))
+}
+
+/// TLS towards other members; `None` without certificate.
+pub(super) fn peer_tls(settings: &Settings, read_file: ReadFile<'_>) -> Result<Option<PeerTls>, ConfigError> {
+    let Some((cert_file, key_file)) = key_pair(settings, "peer-cert-file", "peer-key-file", read_file)? else {
+        return Ok(None);
+    };
+    let trusted_ca_file = settings.text_if_any("peer-trusted-ca-file");
+    if let Some(path) = &trusted_ca_file {
+        check_file(settings, "peer-trusted-ca-file", path, read_file, |pem| tls_files::certificates(pem).map(drop))?;
+    }
+    Ok(Some(PeerTls {
+        cert_file: cert_file.into(),
+        key_file: key_file.into(),
+        trusted_ca_file: trusted_ca_file.map(Into::into),
+        client_cert_auth: settings.bool("peer-client-cert-auth"),
+    }))
+}
+
+/// A certificate and its key, both readable; `None` if neither is set.
+fn key_pair(
+    settings: &Settings,
+    cert: &str,
+    key: &str,
+    read_file: ReadFile<'_>,
+) -> Result<Option<(String, String)>, ConfigError> {
+    match (settings.text_if_any(cert), settings.text_if_any(key)) {
+        (None, None) => Ok(None),
+        (Some(cert_file), Some(key_file)) => {
+            check_file(settings, cert, &cert_file, read_file, |pem| tls_files::certificates(pem).map(drop))?;
+            check_file(settings, key, &key_file, read_file, |pem| tls_files::private_key(pem).map(drop))?;
+            Ok(Some((cert_file, key_file)))
+        }
+        (cert_file, _) => {
+            let (present, absent) = if cert_file.is_some() { (cert, key) } else { (key, cert) };
+            let cause = format!("{} is set without --{absent}", settings.origin(present));
+            Err(ConfigError::invalid(cause, format!("set --{absent} too")))
+        }
+    }
+}
+
+fn check_file(
+    settings: &Settings,
+    flag: &str,
+    path: &str,
+    read_file: ReadFile<'_>,
+    check: impl Fn(&[u8]) -> Result<(), CertificateError>,
+) -> Result<(), ConfigError> {
+    let origin = settings.origin(flag);
+    let content = read_file(Path::new(path)).map_err(|error| {
+        ConfigError::invalid(format!("cannot read {path} of {origin}: {error}"), "check the path and its permissions")
+    })?;
+    check(&content)
+        .map_err(|why| ConfigError::invalid(format!("cannot use {path} of {origin}: {why}"), "replace the file"))
+}
+
+fn tls_versions(settings: &Settings) -> Result<(TlsVersion, TlsVersion), ConfigError> {
+    let version = |name: &str| {
+        TlsVersion::parse(&settings.text(name))
+            .map_err(|why| ConfigError::invalid(format!("{}: {why}", settings.origin(name)), "use one of these names"))
+    };
+    let min = version("tls-min-version")?.unwrap_or(TlsVersion::Tls12);
+    let max = version("tls-max-version")?.unwrap_or(TlsVersion::Tls13);
+    if min > max {
+        return Err(ConfigError::invalid(
+            "min version (TLS1.3) is greater than max version (TLS1.2)",
+            "correct --tls-min-version or --tls-max-version",
+        ));
+    }
+    Ok((min, max))
+}
+
+fn cipher_suites(settings: &mut Settings, version_min: TlsVersion) -> Result<Vec<CipherSuite>, ConfigError> {
+    let names = settings.list("cipher-suites");
+    let origin = settings.origin("cipher-suites");
+    if version_min == TlsVersion::Tls13 && !names.is_empty() {
+        return Err(ConfigError::invalid(
+            "cipher suites cannot be configured when only TLS1.3 is enabled",
+            "remove --cipher-suites",
+        ));
+    }
+    let mut suites = Vec::new();
+    for name in &names {
+        match named_suite(name) {
+            Some(NamedSuite::Offered(suite)) if !suites.contains(&suite) => suites.push(suite),
+            Some(NamedSuite::Offered(_) | NamedSuite::Tls13) => {}
+            Some(NamedSuite::Weak) => {
+                settings.warnings.push(format!("{origin}: {name} is never offered, for it is weak"));
+            }
+            None => {
+                let cause = format!("{origin}: unexpected TLS cipher suite {name:?}");
+                return Err(ConfigError::invalid(
+                    cause,
+                    "use Go's names, such as TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+                ));
+            }
+        }
+    }
+    if suites.is_empty() && names.iter().any(|name| named_suite(name) == Some(NamedSuite::Weak)) {
+        return Err(ConfigError::invalid(
+            format!("{origin} names weak cipher suites only, none of which is offered"),
+            "add TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 or TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+        ));
+    }
+    Ok(suites)
+}

@@ -1,1 +1,3 @@
 //! (door; see DESIGN)
+
+pub mod manifest;

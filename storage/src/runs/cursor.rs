@@ -7,9 +7,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::block::decode_block;
 use super::error::RunError;
-use super::format::{
-    FRAME_LEN, Frame, FrameKind, HEADER_LEN, Header, HeaderError, TRAILER_LEN, Trailer, run_name,
-};
+use super::format::{FRAME_LEN, Frame, FrameKind, HEADER_LEN, Header, HeaderError, TRAILER_LEN, Trailer, run_name};
 use super::record::Record;
 use super::run_meta::RunMeta;
 use crate::disk::{FileId, Io, IoOutput};
@@ -109,6 +107,11 @@ impl RunCursor {
         }
     }
 
+    /// What closes its file, if it is open.
+    pub(super) fn close(&mut self) -> Option<Io> {
+        self.file.take().map(|file| Io::Close { file })
+    }
+
     /// The read of at least `needed` bytes more.
     fn read(&self, file: FileId, needed: usize) -> Result<Io, RunError> {
         let offset = self.offset + self.buffer.len() as u64;
@@ -163,12 +166,12 @@ impl RunCursor {
     }
 
     fn take_block(&mut self, frame: Frame, length: usize) -> Result<(), RunError> {
-        let at = self.damaged("keys do not ascend");
+        let out_of_order = self.damaged("keys do not ascend");
         let payload = self.consume(length).slice(FRAME_LEN..);
         let records = decode_block(&payload, frame.records).map_err(|reason| self.damaged(reason))?;
         let (first, last) = (records.first().map(|record| &record.key), records.last().map(|record| &record.key));
         if self.last_key.is_some() && first <= self.last_key.as_ref() {
-            return Err(at);
+            return Err(out_of_order);
         }
         self.last_key = last.cloned();
         self.seen.records += records.len() as u64;

@@ -63,6 +63,7 @@ impl Disk for MemoryDisk {
             Io::Truncate { file, .. } => ("truncate", Some(file)),
             Io::Sync { file } => ("sync", Some(file)),
             Io::SyncDir { .. } => ("sync-dir", None),
+            Io::Remove { .. } => ("remove", None),
             _ => return Err(io::ErrorKind::Unsupported.into()),
         };
         state.trace.push(word.to_owned());
@@ -81,12 +82,17 @@ impl Disk for MemoryDisk {
                 state.open.insert(id, name);
                 return Ok(IoOutput::Opened { file: FileId(id), length });
             }
+            Io::Remove { name } => {
+                state.files.remove(&name).ok_or(io::ErrorKind::NotFound)?;
+            }
             Io::Close { file } => {
                 state.open.remove(&file.0);
             }
             Io::Read { offset, length, .. } => {
                 let bytes = state.files[&name].get(offset as usize..offset as usize + length);
-                return bytes.map(|bytes| IoOutput::Read(bytes.to_vec().into())).ok_or(io::ErrorKind::UnexpectedEof.into());
+                return bytes
+                    .map(|bytes| IoOutput::Read(bytes.to_vec().into()))
+                    .ok_or(io::ErrorKind::UnexpectedEof.into());
             }
             Io::Write { offset, bytes, .. } => {
                 state.longest_write = state.longest_write.max(bytes.len());

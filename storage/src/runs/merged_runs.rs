@@ -62,11 +62,18 @@ impl MergedRuns {
         NextBatch { runs: self }
     }
 
+    /// What closes the files of runs that were not read to their end, after an error or instead of going on; no
+    /// request may be under way.
+    pub fn close(&mut self) -> Vec<Io> {
+        self.cursors.iter_mut().filter_map(RunCursor::close).collect()
+    }
+
     fn step(&mut self, completions: Completions, budget: usize) -> Result<Step<Option<Vec<Record>>>, RunError> {
         assert!(completions.len() == self.waiting.len(), "one completion for each request");
-        for (cursor, completion) in std::mem::take(&mut self.waiting).into_iter().zip(completions) {
-            self.cursors[cursor].complete(completion)?;
-        }
+        // All are taken over before an error counts, so that `close` knows of every file that was opened.
+        let waiting = std::mem::take(&mut self.waiting).into_iter().zip(completions);
+        let taken: Vec<_> = waiting.map(|(run, completion)| self.cursors[run].complete(completion)).collect();
+        taken.into_iter().collect::<Result<(), _>>()?;
         let requests = self.feed()?;
         if !requests.is_empty() {
             return Ok(Step::Submit(requests));

@@ -19,6 +19,11 @@ pub trait RecordSource {
     /// # Errors
     /// Of reading them.
     fn next(&mut self, completions: Completions, budget: usize) -> Result<Step<Option<Vec<Record>>>, RunError>;
+
+    /// What closes the files that it left open, for a job that ends early.
+    fn close(&mut self) -> Vec<Io> {
+        Vec::new()
+    }
 }
 
 /// Records in memory.
@@ -35,10 +40,14 @@ impl RecordSource for MergedRuns {
     fn next(&mut self, completions: Completions, budget: usize) -> Result<Step<Option<Vec<Record>>>, RunError> {
         self.next_batch().step(completions, budget.min(BATCH_RECORDS_MAX))
     }
+
+    fn close(&mut self) -> Vec<Io> {
+        MergedRuns::close(self)
+    }
 }
 
 /// Records taken from a source at a time, whatever the budget: what bounds memory.
-const BATCH_RECORDS_MAX: usize = 1024;
+const BATCH_RECORDS_MAX: usize = 64;
 
 /// What the completions of the next step belong to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +67,7 @@ enum Phase {
 /// The job that writes a run file, syncs and closes it. Budgets count records.
 ///
 /// A file of that name is overwritten: a number is used again only if no manifest ever named it. After an error the
-/// file is garbage; remove it.
+/// file is garbage: perform what [`Self::give_up`] returns.
 pub struct WriteRun<S> {
     number: u64,
     name: String,
@@ -89,6 +98,15 @@ impl<S: RecordSource> WriteRun<S> {
         let name = run_name(directory, number);
         let encoder = RunEncoder::new(Header { number, salt });
         Self { number, name, source, encoder, file: None, phase: Phase::Start }
+    }
+
+    /// What closes all files and removes the one that was to be written, after an error or instead of going on; no
+    /// request of the job may be under way. The answers do not matter: what is not there is an error.
+    pub fn give_up(mut self) -> Vec<Io> {
+        let mut requests = self.source.close();
+        requests.extend(self.file.map(|file| Io::Close { file }));
+        requests.push(Io::Remove { name: self.name });
+        requests
     }
 
     /// Takes records from the source until the budget is spent or there is enough to write.
@@ -157,10 +175,11 @@ impl<S: RecordSource> Job for WriteRun<S> {
             Phase::LastWrite(meta) => self.submit(Phase::Sync(meta), |file| Io::Sync { file }),
             Phase::Sync(meta) => self.submit(Phase::Close(meta), |file| Io::Close { file }),
             Phase::Close(meta) => Step::Done(meta),
-            Phase::Truncate | Phase::Write | Phase::Start | Phase::Gather => {
+            Phase::Truncate | Phase::Write => {
                 self.phase = Phase::Gather;
                 Step::Again
             }
+            Phase::Start | Phase::Gather => unreachable!("they submit nothing that is answered here"),
         })
     }
 }

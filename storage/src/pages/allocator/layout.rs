@@ -20,14 +20,17 @@ pub const FILE_PAGES_MAX: u64 = REGIONS_MAX as u64 * REGION_PAGES;
 
 /// Positions within the head of a region. Page 0 of the file is the file header; in other regions it is unused.
 pub(super) const BITMAP_A: u64 = 1;
+const BITMAP_B: u64 = BITMAP_A + 1;
 /// Index slots, used in every region whose number is a multiple of [`MAP_FANOUT`].
 pub(super) const INDEX_A: u64 = 3;
+const INDEX_B: u64 = INDEX_A + 1;
 /// Map root slots, used in region 0.
 pub(super) const ROOT_A: u64 = 5;
+const ROOT_B: u64 = ROOT_A + 1;
 
 const _: () = assert!(REGION_PAGES as usize == PAGE_SIZE * 8);
-const _: () = assert!(REGION_PAGES % GROWTH_PAGES == 0 && GROWTH_PAGES > REGION_HEAD_PAGES);
-const _: () = assert!(ROOT_A + 2 <= REGION_HEAD_PAGES && INDEX_A + 2 <= ROOT_A && BITMAP_A + 2 <= INDEX_A);
+const _: () = assert!(REGION_PAGES.is_multiple_of(GROWTH_PAGES) && GROWTH_PAGES > REGION_HEAD_PAGES);
+const _: () = assert!(0 < BITMAP_A && BITMAP_B < INDEX_A && INDEX_B < ROOT_A && ROOT_B < REGION_HEAD_PAGES);
 const _: () = assert!(REGION_PAGES - REGION_HEAD_PAGES <= u16::MAX as u64, "a hint is a u16");
 
 /// One of the two places of a map page.
@@ -88,12 +91,12 @@ impl MapPlace {
     pub(super) fn of_page(page: u64) -> Option<Self> {
         let region = usize::try_from(page / REGION_PAGES).ok().filter(|region| *region < REGIONS_MAX)?;
         match page % REGION_PAGES {
-            1 => Some(Self::Bitmap(region, Slot::A)),
-            2 => Some(Self::Bitmap(region, Slot::B)),
-            3 if region.is_multiple_of(MAP_FANOUT) => Some(Self::Index(region / MAP_FANOUT, Slot::A)),
-            4 if region.is_multiple_of(MAP_FANOUT) => Some(Self::Index(region / MAP_FANOUT, Slot::B)),
-            5 if region == 0 => Some(Self::Root(Slot::A)),
-            6 if region == 0 => Some(Self::Root(Slot::B)),
+            BITMAP_A => Some(Self::Bitmap(region, Slot::A)),
+            BITMAP_B => Some(Self::Bitmap(region, Slot::B)),
+            INDEX_A if region.is_multiple_of(MAP_FANOUT) => Some(Self::Index(region / MAP_FANOUT, Slot::A)),
+            INDEX_B if region.is_multiple_of(MAP_FANOUT) => Some(Self::Index(region / MAP_FANOUT, Slot::B)),
+            ROOT_A if region == 0 => Some(Self::Root(Slot::A)),
+            ROOT_B if region == 0 => Some(Self::Root(Slot::B)),
             _ => None,
         }
     }

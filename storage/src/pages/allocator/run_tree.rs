@@ -10,7 +10,7 @@ pub(super) const REGION_BLOCKS: usize = REGION_PAGES as usize / BLOCK_PAGES;
 /// Upper bounds, one a block, on the longest run of available pages that *begins* in the block (it may reach into the
 /// next ones of the same region), and their maxima as an implicit binary tree.
 ///
-/// A hint that says too much costs one scan of its block, after which it is lowered to the truth; the free that
+/// A hint that says too much costs one scan of its block, after which it is below what was asked; the free that
 /// raised it pays for that. 2 to 4 bytes a block: 13 to 26 KB for 100 GB.
 pub(super) struct RunTree {
     /// `hints[1]` is the root, `hints[width..]` are the blocks; blocks that do not exist hold 0.

@@ -1,20 +1,23 @@
-//! The map of a whole file: regions, index pages and root, loaded on demand and written where dirty.
+//! The map of a whole file: what is free and what may be handed out. [`loading`] and [`staging`] are its way from and
+//! to the disk.
+
+mod loading;
+mod staging;
 
 use std::ops::Range;
 
-use bytes::Bytes;
-
 use super::bitmap::BITS;
 use super::error::AllocatorError;
-use super::extent::{Extent, TransactionId};
+use super::extent::Extent;
 use super::layout::{
-    EXTENT_PAGES_MAX, FILE_PAGES_MAX, GROWTH_PAGES, MAP_FANOUT, MapPlace, REGION_HEAD_PAGES, REGION_PAGES, Slot,
-    regions_of,
+    EXTENT_PAGES_MAX, FILE_PAGES_MAX, GROWTH_PAGES, MAP_FANOUT, REGION_HEAD_PAGES, REGION_PAGES, regions_of,
 };
-use super::map_page::{Level, MapEntry, MapPage};
+use super::map_page::MapEntry;
 use super::map_root::MapRoot;
 use super::region::{Bitmaps, Region};
 use super::run_tree::{BLOCK_PAGES, REGION_BLOCKS, RunTree};
+
+pub(super) use staging::Staged;
 
 /// An index page.
 struct Index {
@@ -22,14 +25,6 @@ struct Index {
     entry: Option<MapEntry>,
     /// Whether its regions know their entries.
     loaded: bool,
-}
-
-/// What a commit writes of the map, and what becomes true once it is durable.
-pub(super) struct Staged {
-    pub(super) writes: Vec<(u64, Bytes)>,
-    pub(super) root: MapRoot,
-    regions: Vec<(usize, MapEntry)>,
-    indexes: Vec<(usize, MapEntry)>,
 }
 
 /// Which pages are free.
@@ -86,104 +81,6 @@ impl SpaceMap {
 
     pub(super) fn regions(&self) -> usize {
         self.regions.len()
-    }
-
-    /// Takes over a map page that an [`AllocatorError::Load`] asked for; one that is already loaded is ignored.
-    pub(super) fn load(&mut self, page: u64, bytes: &[u8]) -> Result<(), AllocatorError> {
-        let loaded = match MapPlace::of_page(page).ok_or(AllocatorError::NotInMap(page))? {
-            MapPlace::Root(slot) => self.load_root(slot, bytes),
-            MapPlace::Index(index, slot) => self.load_index(index, slot, bytes),
-            MapPlace::Bitmap(region, slot) => self.load_bitmap(region, slot, bytes),
-        };
-        match loaded {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(AllocatorError::NotInMap(page)),
-            Err(reason) => Err(AllocatorError::Damaged { page, reason }),
-        }
-    }
-
-    /// Whether the root is of the durable map; its error is what does not hold.
-    fn load_root(&mut self, slot: Slot, bytes: &[u8]) -> Result<bool, &'static str> {
-        let Some(root) = self.durable.as_ref().filter(|root| root.slot == slot) else { return Ok(false) };
-        let page = MapPage::decode(bytes, root.crc)?;
-        if page.level != Level::Root || page.transaction != root.transaction {
-            return Err("another page");
-        }
-        if page.file_pages != root.file_pages || page.free_pages != root.free_pages {
-            return Err("another size than its root says");
-        }
-        let regions = regions_of(root.file_pages);
-        if page.entries.len() != regions.div_ceil(MAP_FANOUT) {
-            return Err("wrong number of entries");
-        }
-        for (index, entry) in page.entries.into_iter().enumerate() {
-            if self.indexes[index].entry.is_none() {
-                self.indexes[index].entry = Some(entry);
-                let first = index * MAP_FANOUT;
-                self.bound_runs(first..(first + MAP_FANOUT).min(regions), entry.longest_run);
-            }
-        }
-        Ok(true)
-    }
-
-    fn load_index(&mut self, index: usize, slot: Slot, bytes: &[u8]) -> Result<bool, &'static str> {
-        let Some(known) = self.indexes.get(index) else { return Ok(false) };
-        let Some(entry) = known.entry.filter(|entry| entry.slot == slot) else { return Ok(false) };
-        if known.loaded {
-            return Ok(true);
-        }
-        let page = MapPage::decode(bytes, entry.crc)?;
-        if page.level != Level::Index || page.number as usize != index {
-            return Err("another page");
-        }
-        if page.free_pages != u64::from(entry.free_pages) {
-            return Err("free pages do not add up");
-        }
-        let regions = self.regions_of_index(index);
-        if page.entries.len() != regions.len() {
-            return Err("wrong number of entries");
-        }
-        for (region, entry) in regions.zip(page.entries) {
-            self.regions[region].entry = Some(entry);
-            self.bound_runs(region..region + 1, entry.longest_run);
-        }
-        self.indexes[index].loaded = true;
-        Ok(true)
-    }
-
-    fn load_bitmap(&mut self, region: usize, slot: Slot, bytes: &[u8]) -> Result<bool, &'static str> {
-        let pages = self.pages_of(region);
-        let Some(known) = self.regions.get_mut(region) else { return Ok(false) };
-        if known.entry.is_none_or(|entry| entry.slot != slot) {
-            return Ok(false);
-        }
-        if known.bitmaps.is_none() {
-            known.load(pages, bytes)?;
-        }
-        Ok(true)
-    }
-
-    /// The bitmaps of a region of the file.
-    ///
-    /// # Errors
-    /// [`AllocatorError::Load`] with the next page on the way to them.
-    pub(super) fn bitmaps(&mut self, region: usize) -> Result<&mut Bitmaps, AllocatorError> {
-        if self.regions[region].bitmaps.is_none() {
-            return Err(AllocatorError::Load(self.missing(region).page()));
-        }
-        Ok(self.regions[region].bitmaps.as_mut().expect("checked above"))
-    }
-
-    /// The next map page to load on the way to the bitmaps of `region`.
-    fn missing(&self, region: usize) -> MapPlace {
-        let index = region / MAP_FANOUT;
-        if let Some(entry) = self.regions[region].entry {
-            return MapPlace::Bitmap(region, entry.slot);
-        }
-        match self.indexes[index].entry {
-            Some(entry) => MapPlace::Index(index, entry.slot),
-            None => MapPlace::Root(self.durable.as_ref().expect("only a durable map is not loaded").slot),
-        }
     }
 
     /// The lowest extent of so many pages within `blocks`, in a region that `skip` does not name.
@@ -303,93 +200,6 @@ impl SpaceMap {
         self.regions.iter_mut().for_each(|region| region.touched = false);
     }
 
-    /// What a commit must write; nothing if the durable map still holds.
-    pub(super) fn stage(&self, transaction: TransactionId) -> Staged {
-        let mut writes = Vec::new();
-        let mut regions = Vec::new();
-        for (number, region) in self.regions.iter().enumerate().filter(|(_, region)| region.is_dirty()) {
-            let bitmap = &region.bitmaps.as_ref().expect("dirty implies loaded").free;
-            let (slot, bytes) = (region.next_slot(), bitmap.encode());
-            let entry = MapEntry {
-                crc: crc32fast::hash(&bytes),
-                free_pages: bitmap.count(),
-                longest_run: bitmap.longest_run() as u16,
-                slot,
-            };
-            writes.push((MapPlace::Bitmap(number, slot).page(), bytes));
-            regions.push((number, entry));
-        }
-        let mut indexes = Vec::new();
-        for same_index in regions.chunk_by(|(one, _), (other, _)| one / MAP_FANOUT == other / MAP_FANOUT) {
-            let index = same_index[0].0 / MAP_FANOUT;
-            indexes.push((index, self.stage_index(index, same_index, transaction, &mut writes)));
-        }
-        let root = match &self.durable {
-            Some(root) if indexes.is_empty() => root.clone(),
-            _ => self.stage_root(&indexes, transaction, &mut writes),
-        };
-        Staged { writes, root, regions, indexes }
-    }
-
-    fn stage_index(
-        &self,
-        index: usize,
-        changed: &[(usize, MapEntry)],
-        transaction: TransactionId,
-        writes: &mut Vec<(u64, Bytes)>,
-    ) -> MapEntry {
-        assert!(self.indexes[index].loaded, "index page {index} has dirty regions but is not loaded");
-        let known = self.regions_of_index(index).map(|region| (region, self.regions[region].entry));
-        let entries = overlay(known, changed);
-        let page = MapPage {
-            level: Level::Index,
-            number: index as u32,
-            transaction,
-            file_pages: 0,
-            free_pages: entries.iter().map(|entry| u64::from(entry.free_pages)).sum(),
-            entries,
-        };
-        let slot = self.indexes[index].entry.map_or(Slot::A, |entry| entry.slot.other());
-        let (bytes, crc) = page.encode();
-        writes.push((MapPlace::Index(index, slot).page(), bytes));
-        let longest_run = page.entries.iter().map(|entry| entry.longest_run).max().unwrap_or(0);
-        MapEntry { crc, free_pages: page.free_pages as u32, longest_run, slot }
-    }
-
-    fn stage_root(
-        &self,
-        changed: &[(usize, MapEntry)],
-        transaction: TransactionId,
-        writes: &mut Vec<(u64, Bytes)>,
-    ) -> MapRoot {
-        let page = MapPage {
-            level: Level::Root,
-            number: 0,
-            transaction,
-            file_pages: self.file_pages,
-            free_pages: self.free_pages,
-            entries: overlay(self.indexes.iter().map(|index| index.entry).enumerate(), changed),
-        };
-        let sum: u64 = page.entries.iter().map(|entry| u64::from(entry.free_pages)).sum();
-        assert!(sum == self.free_pages, "the map counts {sum} free pages, its sum is {}", self.free_pages);
-        let slot = self.durable.as_ref().map_or(Slot::A, |root| root.slot.other());
-        let (bytes, crc) = page.encode();
-        writes.push((MapPlace::Root(slot).page(), bytes));
-        MapRoot { slot, crc, file_pages: self.file_pages, free_pages: self.free_pages, transaction }
-    }
-
-    /// Makes what [`Self::stage`] returned the durable map.
-    pub(super) fn install(&mut self, staged: Staged) {
-        for (region, entry) in staged.regions {
-            self.regions[region].entry = Some(entry);
-            self.regions[region].touched = false;
-        }
-        for (index, entry) in staged.indexes {
-            self.indexes[index].entry = Some(entry);
-        }
-        self.durable = Some(staged.root);
-    }
-
     /// The regions that an index page describes.
     fn regions_of_index(&self, index: usize) -> Range<usize> {
         let first = index * MAP_FANOUT;
@@ -407,15 +217,4 @@ impl SpaceMap {
             self.runs.set(block, hint);
         }
     }
-}
-
-/// The entries of a level, `changed` ones in place of `known` ones; both ascend by number.
-fn overlay(known: impl Iterator<Item = (usize, Option<MapEntry>)>, changed: &[(usize, MapEntry)]) -> Vec<MapEntry> {
-    let mut changed = changed.iter().peekable();
-    known
-        .map(|(number, entry)| match changed.next_if(|(other, _)| *other == number) {
-            Some((_, entry)) => *entry,
-            None => entry.expect("what did not change is loaded, for a sibling did"),
-        })
-        .collect()
 }

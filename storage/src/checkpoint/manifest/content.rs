@@ -1,0 +1,94 @@
+//! What a manifest says.
+
+use crate::pages::allocator::{MAP_ROOT_LEN, TransactionId};
+use crate::runs::RunMeta;
+
+/// Limit of [`ShardManifest::tree_root`].
+pub const TREE_ROOT_BYTES_MAX: usize = 256;
+/// Limit of [`ShardManifest::map_root`].
+pub const MAP_ROOT_BYTES_MAX: usize = 64;
+
+const _: () = assert!(MAP_ROOT_LEN <= MAP_ROOT_BYTES_MAX);
+
+/// The state of a data directory at one log index.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Manifest {
+    /// Counts manifests of this directory, from 1.
+    pub generation: u64,
+    /// Whose directory it is; id of the cluster.
+    pub cluster_id: u64,
+    /// Id of the member.
+    pub member_id: u64,
+    /// Drawn when the directory was born.
+    pub incarnation: u128,
+    /// The last log entry that is in the state.
+    pub applied_index: u64,
+    /// Its term.
+    pub applied_term: u64,
+    /// Raft's configuration at that entry, as Raft encodes it.
+    pub conf_state: Vec<u8>,
+    /// The store-wide revision at that entry.
+    pub revision: i64,
+    /// The last compaction of the log at or before that entry.
+    pub compact_revision: i64,
+    /// The last time stamp of the log, in nanoseconds since 1970; later ones are not below it.
+    pub time_unix_ns: u64,
+    /// Order-free sum of all effects on `system` since birth.
+    pub system_sum: u128,
+    /// `system`'s records: a base run and the runs on top of it.
+    pub system_runs: Vec<RunMeta>,
+    /// The shards, by ascending number.
+    pub shards: Vec<ShardManifest>,
+}
+
+/// The state of one shard.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ShardManifest {
+    /// The shard's number; what it is called may change.
+    pub shard: u32,
+    /// What metrics and operators call it.
+    pub name: String,
+    /// Keys with these prefixes are its own; none for the shard of all the rest.
+    pub prefixes: Vec<Vec<u8>>,
+    /// Order-free sum of all effects on it since birth.
+    pub sum: u128,
+    /// The number in its page file's name.
+    pub page_file: u64,
+    /// The transaction of the page file that this is.
+    pub transaction: TransactionId,
+    /// The root of its page tree, in the tree's own form; at most [`TREE_ROOT_BYTES_MAX`].
+    pub tree_root: Vec<u8>,
+    /// The root of its free-page map, in the allocator's form; at most [`MAP_ROOT_BYTES_MAX`].
+    pub map_root: Vec<u8>,
+    /// Its key index: a base run and the runs on top of it, oldest first.
+    pub index_runs: Vec<RunMeta>,
+    /// Stored bytes of its revisions that are not marked dead.
+    pub live_bytes: u64,
+    /// Revisions in its page tree.
+    pub entries: u64,
+}
+
+impl Manifest {
+    /// What every manifest fulfils, written or read.
+    ///
+    /// # Errors
+    /// What does not hold.
+    pub(super) fn check(&self) -> Result<(), &'static str> {
+        if self.generation == 0 {
+            return Err("generation 0");
+        }
+        if self.compact_revision > self.revision {
+            return Err("compacted above the revision");
+        }
+        if !self.shards.is_sorted_by(|one, other| one.shard < other.shard) {
+            return Err("shards do not ascend");
+        }
+        if self.shards.iter().any(|shard| shard.tree_root.len() > TREE_ROOT_BYTES_MAX) {
+            return Err("a tree root is too long");
+        }
+        if self.shards.iter().any(|shard| shard.map_root.len() > MAP_ROOT_BYTES_MAX) {
+            return Err("a map root is too long");
+        }
+        Ok(())
+    }
+}

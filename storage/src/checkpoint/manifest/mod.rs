@@ -1,0 +1,34 @@
+//! The manifest: the only root of a data directory.
+//!
+//! It names the state of all shards and of `system` at one log index. What it does not name does not exist, and what
+//! the newest durable one names is untouchable until its successor is durable.
+//!
+//! ```text
+//!   file `manifest`   0        64 KiB    128 KiB   192 KiB   256 KiB
+//!                     │ slot 0  │ slot 1  │ slot 0  │ slot 1  │
+//!                     └── first copies ───┴───── mirrors ─────┘       generation G stands in slot G mod 2
+//! ```
+//!
+//! Invariants:
+//! * Generation G+1 is written only when G is durable, into the slot of G-1: both copies, then one sync. A crash in
+//!   between leaves G whole. An attempt that was given up is repeated under the same number.
+//! * Pages and runs that a manifest names are synced, and their directory entries too, before it is written.
+//! * Reading takes the newest valid of four copies. Whether an older one may be used is not decided here: a log that
+//!   knows a newer generation than the one found means a lost manifest, and the node must refuse to serve.
+//!
+//! Format: `docs/disk-format-manifest.md`.
+
+mod codec;
+mod content;
+mod error;
+mod read_manifest;
+mod slots;
+#[cfg(test)]
+mod tests;
+mod write_manifest;
+
+pub use content::{MAP_ROOT_BYTES_MAX, Manifest, ShardManifest, TREE_ROOT_BYTES_MAX};
+pub use error::ManifestError;
+pub use read_manifest::{BadCopy, ManifestFound, ReadManifest, read_job};
+pub use slots::{MANIFEST_NAME, SLOT_BYTES};
+pub use write_manifest::{WriteManifest, write_job};

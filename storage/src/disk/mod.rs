@@ -8,16 +8,27 @@
 //! relied on, neither that it is there nor that it is not.
 //!
 //! It does not retry, cache or buffer, and it starts no thread.
+//!
+//! [`RealDisk`] is a directory of the operating system; [`SimulatedDisk`] is memory that forgets in a power cut
+//! everything it is allowed to forget.
+
+mod name;
+mod real;
+mod simulated;
 
 use std::io;
 
 use bytes::Bytes;
+
+pub use real::{DirectoryLock, LockError, RealDisk};
+pub use simulated::{PowerCut, SimulatedDisk};
 
 /// An open file of one [`Disk`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileId(pub u64);
 
 /// One request to a disk.
+#[expect(missing_docs, reason = "each variant's sentence names its fields")]
 #[derive(Clone, Debug)]
 pub enum Io {
     /// Opens `name` for reading and writing; with `create` a missing one is made, without it is an error of kind
@@ -54,6 +65,7 @@ pub enum Io {
 }
 
 /// What a request answers.
+#[expect(missing_docs, reason = "each variant's sentence names its fields")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IoOutput {
     /// Nothing but that it is done.

@@ -1,0 +1,287 @@
+//! A directory of the operating system.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use rustix::fs::FallocateFlags;
+use thiserror::Error;
+
+use super::{Disk, FileId, Io, IoOutput, name};
+
+/// Name of the file that carries the lock of the directory.
+const LOCK_NAME: &str = "lock";
+/// Only the owner reads the data: it holds every secret of the cluster.
+const DIRECTORY_MODE: u32 = 0o700;
+const FILE_MODE: u32 = 0o600;
+/// Unit of `st_blocks`, whatever the file system's own block size.
+const STAT_BLOCK_BYTES: u64 = 512;
+/// Reads above this are compared with the file's length before memory is taken for them.
+const READ_UNCHECKED_BYTES_MAX: usize = 64 << 10;
+
+/// A [`Disk`] on a directory. Every request is one or two blocking system calls on the calling thread.
+///
+/// The table of open files is the only shared state, and its lock is never held across a system call on a file.
+#[derive(Debug)]
+pub struct RealDisk {
+    root: PathBuf,
+    files: Mutex<FileTable>,
+}
+
+#[derive(Debug, Default)]
+struct FileTable {
+    opened: u64,
+    files: BTreeMap<FileId, Arc<File>>,
+}
+
+/// Holds a directory for this process; dropping it lets go.
+#[derive(Debug)]
+pub struct DirectoryLock {
+    _file: File,
+}
+
+/// Why a directory could not be locked.
+#[derive(Debug, Error)]
+pub enum LockError {
+    /// Another process, or another [`RealDisk`] of this one, works in the directory.
+    #[error("data directory {} is in use by another process", directory.display())]
+    Held {
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// The lock file could not be opened or locked.
+    #[error("cannot lock data directory {}", directory.display())]
+    Io {
+        /// The directory.
+        directory: PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl RealDisk {
+    /// Opens the directory `root`, and makes it and its parents, readable by the owner only, if it is missing.
+    ///
+    /// # Errors
+    /// The operating system's, among them `NotADirectory`.
+    pub fn open(root: &Path) -> io::Result<Self> {
+        create_directory(root)?;
+        if !fs::metadata(root)?.is_dir() {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
+        Ok(Self { root: root.to_owned(), files: Mutex::default() })
+    }
+
+    /// Takes the directory for this process until the guard is dropped or the process ends, however it ends.
+    ///
+    /// # Errors
+    /// [`LockError::Held`] when another holds it; it is not waited for.
+    pub fn lock(&self) -> Result<DirectoryLock, LockError> {
+        let failed = |source| LockError::Io { directory: self.root.clone(), source };
+        let file = self.file_options().create(true).open(self.root.join(LOCK_NAME)).map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => Ok(DirectoryLock { _file: file }),
+            Err(TryLockError::WouldBlock) => Err(LockError::Held { directory: self.root.clone() }),
+            Err(TryLockError::Error(source)) => Err(failed(source)),
+        }
+    }
+
+    fn file_options(&self) -> OpenOptions {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).mode(FILE_MODE);
+        options
+    }
+
+    fn file_path(&self, file: &str) -> io::Result<PathBuf> {
+        name::check_file(file)?;
+        Ok(self.root.join(file))
+    }
+
+    fn directory_path(&self, directory: &str) -> io::Result<PathBuf> {
+        name::check_directory(directory)?;
+        Ok(if directory.is_empty() { self.root.clone() } else { self.root.join(directory) })
+    }
+
+    fn with_table<T>(&self, act: impl FnOnce(&mut FileTable) -> T) -> T {
+        act(&mut self.files.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn file(&self, id: FileId) -> io::Result<Arc<File>> {
+        self.with_table(|table| table.files.get(&id).cloned()).ok_or_else(not_open)
+    }
+
+    fn open_file(&self, name: &str, create: bool) -> io::Result<IoOutput> {
+        let file = self.file_options().create(create).open(self.file_path(name)?)?;
+        let length = file.metadata()?.len();
+        let id = self.with_table(|table| {
+            table.opened += 1;
+            let id = FileId(table.opened);
+            table.files.insert(id, Arc::new(file));
+            id
+        });
+        Ok(IoOutput::Opened { file: id, length })
+    }
+
+    fn read(&self, file: FileId, offset: u64, length: usize) -> io::Result<IoOutput> {
+        let file = self.file(file)?;
+        if length > READ_UNCHECKED_BYTES_MAX && file.metadata()?.len().saturating_sub(offset) < length as u64 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let mut bytes = vec![0; length];
+        file.read_exact_at(&mut bytes, offset)?;
+        Ok(IoOutput::Read(Bytes::from(bytes)))
+    }
+
+    fn stat(&self, file: FileId) -> io::Result<IoOutput> {
+        let metadata = self.file(file)?.metadata()?;
+        Ok(IoOutput::Stat { length: metadata.len(), allocated: metadata.blocks() * STAT_BLOCK_BYTES })
+    }
+
+    fn list(&self, directory: &str) -> io::Result<IoOutput> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(self.directory_path(directory)?)? {
+            // A name that is not UTF-8 is none of ours.
+            names.extend(entry?.file_name().into_string().ok());
+        }
+        names.sort_unstable();
+        Ok(IoOutput::Names(names))
+    }
+
+    /// Requests that answer nothing but success.
+    fn perform_plain(&self, io: Io) -> io::Result<()> {
+        match io {
+            Io::Close { file } => self.with_table(|table| table.files.remove(&file)).map(drop).ok_or_else(not_open),
+            Io::Write { file, offset, bytes } => self.file(file)?.write_all_at(&bytes, offset),
+            Io::Sync { file } => self.file(file)?.sync_data(),
+            Io::Truncate { file, length } => self.file(file)?.set_len(length),
+            Io::Allocate { file, offset, length } => {
+                Ok(rustix::fs::fallocate(&*self.file(file)?, FallocateFlags::empty(), offset, length)?)
+            }
+            Io::PunchHole { file, offset, length } => {
+                let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+                Ok(rustix::fs::fallocate(&*self.file(file)?, flags, offset, length)?)
+            }
+            Io::Rename { from, to } => fs::rename(self.file_path(&from)?, self.file_path(&to)?),
+            Io::Remove { name } => fs::remove_file(self.file_path(&name)?),
+            Io::CreateDir { name } => create_directory(&self.file_path(&name)?),
+            Io::SyncDir { directory } => File::open(self.directory_path(&directory)?)?.sync_all(),
+            Io::Open { .. } | Io::Read { .. } | Io::Stat { .. } | Io::List { .. } => {
+                unreachable!("`perform` answers these itself")
+            }
+        }
+    }
+}
+
+impl Disk for RealDisk {
+    fn perform(&self, io: Io) -> io::Result<IoOutput> {
+        match io {
+            Io::Open { name, create } => self.open_file(&name, create),
+            Io::Read { file, offset, length } => self.read(file, offset, length),
+            Io::Stat { file } => self.stat(file),
+            Io::List { directory } => self.list(&directory),
+            plain => self.perform_plain(plain).map(|()| IoOutput::Done),
+        }
+    }
+}
+
+fn create_directory(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(path)
+}
+
+fn not_open() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "file is not open")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn disk() -> (tempfile::TempDir, RealDisk) {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let disk = RealDisk::open(&directory.path().join("data")).expect("opens");
+        (directory, disk)
+    }
+
+    fn opened(disk: &RealDisk, name: &str) -> FileId {
+        match disk.perform(Io::Open { name: name.into(), create: true }) {
+            Ok(IoOutput::Opened { file, .. }) => file,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn bytes_survive_closing_renaming_and_listing() {
+        let (_directory, disk) = disk();
+        disk.perform(Io::CreateDir { name: "a/b".into() }).expect("creates");
+        let file = opened(&disk, "a/b/x");
+        disk.perform(Io::Write { file, offset: 5, bytes: Bytes::from_static(b"hello") }).expect("writes");
+        disk.perform(Io::Sync { file }).expect("syncs");
+        disk.perform(Io::Close { file }).expect("closes");
+        assert!(disk.perform(Io::Sync { file }).is_err(), "a closed id is dead");
+        disk.perform(Io::Rename { from: "a/b/x".into(), to: "a/y".into() }).expect("renames");
+        disk.perform(Io::SyncDir { directory: "a".into() }).expect("syncs");
+        disk.perform(Io::SyncDir { directory: String::new() }).expect("syncs");
+        let names = disk.perform(Io::List { directory: "a".into() }).expect("lists");
+        assert_eq!(names, IoOutput::Names(vec!["b".into(), "y".into()]));
+        let file = opened(&disk, "a/y");
+        let read = disk.perform(Io::Read { file, offset: 3, length: 7 }).expect("reads");
+        assert_eq!(read, IoOutput::Read(Bytes::from_static(b"\0\0hello")));
+        disk.perform(Io::Remove { name: "a/y".into() }).expect("removes");
+        let missing = disk.perform(Io::Open { name: "a/y".into(), create: false });
+        assert_eq!(missing.map_err(|e| e.kind()), Err(io::ErrorKind::NotFound));
+    }
+
+    #[test]
+    fn a_read_past_the_end_fails_without_taking_the_memory() {
+        let (_directory, disk) = disk();
+        let file = opened(&disk, "x");
+        for length in [1, usize::MAX / 2] {
+            let read = disk.perform(Io::Read { file, offset: 0, length });
+            assert_eq!(read.map_err(|e| e.kind()), Err(io::ErrorKind::UnexpectedEof));
+        }
+    }
+
+    #[test]
+    fn space_is_reserved_and_given_back() {
+        let (_directory, disk) = disk();
+        let file = opened(&disk, "x");
+        disk.perform(Io::Allocate { file, offset: 0, length: 1 << 20 }).expect("allocates");
+        let stat = disk.perform(Io::Stat { file }).expect("stats");
+        assert!(matches!(stat, IoOutput::Stat { length: 0x10_0000, allocated: 0x10_0000.. }), "{stat:?}");
+        disk.perform(Io::PunchHole { file, offset: 0, length: 1 << 20 }).expect("punches");
+        let stat = disk.perform(Io::Stat { file }).expect("stats");
+        assert!(matches!(stat, IoOutput::Stat { length: 0x10_0000, allocated: ..0x1_0000 }), "{stat:?}");
+        disk.perform(Io::Truncate { file, length: 10 }).expect("truncates");
+        assert!(matches!(disk.perform(Io::Stat { file }), Ok(IoOutput::Stat { length: 10, .. })));
+    }
+
+    #[test]
+    fn names_outside_are_refused_and_the_directory_is_private() {
+        let (directory, disk) = disk();
+        for name in ["../x", "/tmp/x", "a/../../x"] {
+            let open = disk.perform(Io::Open { name: name.into(), create: true });
+            assert_eq!(open.map_err(|e| e.kind()), Err(io::ErrorKind::InvalidInput));
+        }
+        let mode = fs::metadata(directory.path().join("data")).expect("is there").permissions().mode();
+        assert_eq!(mode & 0o777, DIRECTORY_MODE);
+    }
+
+    #[test]
+    fn one_holder_at_a_time() {
+        let (directory, disk) = disk();
+        let lock = disk.lock().expect("locks");
+        let second = RealDisk::open(&directory.path().join("data")).expect("opens");
+        let error = second.lock().expect_err("held");
+        assert!(matches!(error, LockError::Held { .. }));
+        assert!(error.to_string().ends_with("is in use by another process"), "{error}");
+        drop(lock);
+        assert!(second.lock().is_ok());
+    }
+}

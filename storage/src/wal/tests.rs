@@ -1,0 +1,7 @@
+//! Tests of the log as a whole, over the simulated disk.
+
+mod crash;
+mod document;
+mod harness;
+mod hostile_bytes;
+mod round_trip;

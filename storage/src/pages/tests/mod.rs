@@ -1,6 +1,7 @@
 //! The room as a whole, over a disk in memory.
 
 mod corruption;
+mod crash;
 mod failures;
 mod format;
 mod growth;

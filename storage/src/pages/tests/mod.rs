@@ -5,6 +5,7 @@ mod crash;
 mod failures;
 mod format;
 mod growth;
+mod hostile;
 mod memory_disk;
 mod model;
 mod reading;

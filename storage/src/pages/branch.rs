@@ -104,7 +104,8 @@ impl BranchEntry {
         let marks = match (level, self.dead.as_bytes().len()) {
             (_, 0) => level > 1 || self.live_entries == self.entries,
             (1, bytes) => {
-                bytes as u64 == self.entries.div_ceil(8) && self.dead.count() == self.entries - self.live_entries
+                let dead = self.entries.checked_sub(self.live_entries);
+                bytes as u64 == self.entries.div_ceil(8) && dead == Some(self.dead.count())
             }
             _ => false,
         };

@@ -204,8 +204,7 @@ impl Commit {
 
     /// Packs what was gathered and what is appended into new leaves, and settles the tree above them.
     fn plan(&mut self, gathering: Gathering) -> Run<TreePlan> {
-        let settled = TreeEdit::new(&TreeRoot::EMPTY);
-        let mut edit = std::mem::replace(&mut self.edit, settled);
+        let mut edit = std::mem::replace(&mut self.edit, TreeEdit::new(&TreeRoot::EMPTY));
         gathering.pack(&mut edit, std::mem::take(&mut self.changes.appended))?;
         Ok(TreePlan::new(edit))
     }

@@ -164,6 +164,12 @@ impl LeafHead {
         Slot::decode(&self.head[leaf_head_bytes(index)..leaf_head_bytes(index + 1)])
     }
 
+    /// The revision of slot `index`; a search needs no more of it.
+    fn revision(&self, index: usize) -> Revision {
+        let slot = leaf_head_bytes(index);
+        Revision::new(i64_at(&self.head, slot + MAIN), i64_at(&self.head, slot + SUB))
+    }
+
     /// All slots, by revision.
     pub fn slots(&self) -> impl Iterator<Item = Slot> + '_ {
         (0..self.len()).map(|index| self.slot(index))
@@ -174,7 +180,7 @@ impl LeafHead {
         let (mut low, mut high) = (0, self.len());
         while low < high {
             let middle = low + (high - low) / 2;
-            if self.slot(middle).revision < revision { low = middle + 1 } else { high = middle }
+            if self.revision(middle) < revision { low = middle + 1 } else { high = middle }
         }
         low
     }
@@ -182,8 +188,8 @@ impl LeafHead {
     /// The slot of `revision` and its index.
     pub fn find(&self, revision: Revision) -> Option<(usize, Slot)> {
         let index = self.lower_bound(revision);
-        let slot = (index < self.len()).then(|| self.slot(index))?;
-        (slot.revision == revision).then_some((index, slot))
+        let found = index < self.len() && self.revision(index) == revision;
+        found.then(|| (index, self.slot(index)))
     }
 
     /// Bytes of memory it keeps.

@@ -24,7 +24,7 @@
 //! It does not know keys, leases or compaction rules: what is dead is told to it. It never repairs and never guesses.
 //!
 //! # Shrinking
-//! Its place is [`leaf_rewrite`]: to empty the last region, leaves that stand there count as sparse and branches that
+//! Its place is `leaf_rewrite`: to empty the last region, leaves that stand there count as sparse and branches that
 //! stand there as changed, a bounded number per commit; the allocator then hands out no page of that region, and when
 //! it is empty the file is truncated after the manifest is durable. A hole that was punched has to be reserved again
 //! before it is written.

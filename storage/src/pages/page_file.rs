@@ -39,6 +39,8 @@ impl Pages {
     /// after it was marked dead. Marked entries that still exist are answered, and one that was dropped may still be
     /// while the cache holds it: a caller asks only for what its index says is there.
     ///
+    /// If the cache holds them all, the first step is the last (given the budget). Else the ways down are read level by
+    /// level, in the order of the disk, neighbours joined; a leaf of which many entries are wanted is read as a whole.
     /// Memory: the answers, and at most 32 reads of 1 MiB (or one entry) each. The budget's unit is a revision.
     pub fn fetch(&self, root: SharedRoot, revisions: Vec<Revision>) -> Fetch {
         Fetch::new(self.clone(), root, revisions)
@@ -47,7 +49,7 @@ impl Pages {
     /// The slots from `from` to `to` inclusive, at most `limit` (at least 1) of them; with `values`, their KeyValues.
     ///
     /// Without `values` only slot tables are read. With them whole leaves are, past the cache, and the KeyValues are
-    /// slices of what was read: copy what is to live long. The budget's unit is a slot.
+    /// slices of reads of up to 1 MiB: copy what is to live long. The budget's unit is a slot.
     pub fn scan(&self, root: SharedRoot, from: Revision, to: Revision, limit: usize, values: bool) -> Scan {
         Scan::new(self.clone(), root, from, to, limit, values)
     }

@@ -64,6 +64,9 @@ impl PageWriter {
 
     /// The writer of a file at the roots that the manifest names. Nothing is read.
     ///
+    /// It knows no pins of an earlier writer: in a running process, open a file anew (after its writer was lost in a
+    /// commit that was given up) only when no root of it is read any more.
+    ///
     /// # Errors
     /// [`AllocatorError::MalformedRoot`].
     pub fn open(pages: Pages, root: TreeRoot, map_root: MapRoot) -> Result<Self, AllocatorError> {

@@ -16,7 +16,7 @@ use super::tree_root::SharedRoot;
 /// What a commit changes.
 #[derive(Clone, Debug, Default)]
 pub struct TreeChanges {
-    /// New entries, ascending and above [`TreeRoot::last_revision`].
+    /// New entries, ascending and above [`super::TreeRoot::last_revision`].
     pub appended: Vec<NewEntry>,
     /// Revisions that no reader of the new root wants. Unknown and already dead ones are ignored. One that this
     /// commit appends is unknown to it.
@@ -68,7 +68,7 @@ pub enum CommitFailure {
     /// An appended revision is not above the one before it.
     #[error("revision {0:?} is out of order")]
     OutOfOrder(Revision),
-    /// An entry is larger than [`ENTRY_BYTES_MAX`].
+    /// An entry is larger than [`super::ENTRY_BYTES_MAX`].
     #[error("the entry of revision {0:?} is too large")]
     TooLarge(Revision),
 }

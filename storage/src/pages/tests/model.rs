@@ -19,10 +19,20 @@ enum Op {
     Reopen,
 }
 
-fn op() -> impl Strategy<Value = Op> {
+/// Sizes of mixed entries.
+fn mixed() -> BoxedStrategy<Vec<usize>> {
     let size = prop_oneof![20 => 0..200usize, 10 => 200..6000usize, 1 => 30_000..70_000usize];
+    prop::collection::vec(size, 0..60).boxed()
+}
+
+/// Sizes of entries with a leaf each, so many that the tree grows higher.
+fn bulky() -> BoxedStrategy<Vec<usize>> {
+    prop::collection::vec(16_400..17_000usize, 0..250).boxed()
+}
+
+fn op(sizes: BoxedStrategy<Vec<usize>>) -> impl Strategy<Value = Op> {
     let commit = (
-        prop::collection::vec(size, 0..60),
+        sizes,
         prop::collection::vec(any::<Index>(), 0..20),
         prop::option::of((any::<Index>(), 1..200usize)),
         prop_oneof![3 => Just(40u8), 1 => Just(100u8)],
@@ -179,19 +189,44 @@ impl History {
     }
 }
 
+fn check_history(ops: Vec<Op>, cache_bytes: usize, budget: usize) {
+    let mut history = History::new(cache_bytes, budget);
+    for op in ops {
+        history.apply(op);
+        history.check();
+    }
+}
+
+fn cache_bytes() -> impl Strategy<Value = usize> {
+    prop_oneof![Just(0), Just(40_000), Just(16 << 20)]
+}
+
+fn budget() -> impl Strategy<Value = usize> {
+    prop_oneof![Just(0), Just(5), Just(usize::MAX)]
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
 
     #[test]
     fn any_history_reads_as_the_model(
-        ops in prop::collection::vec(op(), 1..24),
-        cache_bytes in prop_oneof![Just(0usize), Just(40_000), Just(16 << 20)],
-        budget in prop_oneof![Just(0usize), Just(5), Just(usize::MAX)],
+        ops in prop::collection::vec(op(mixed()), 1..24),
+        cache_bytes in cache_bytes(),
+        budget in budget(),
     ) {
-        let mut history = History::new(cache_bytes, budget);
-        for op in ops {
-            history.apply(op);
-            history.check();
-        }
+        check_history(ops, cache_bytes, budget);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_history_of_a_higher_tree_reads_as_the_model(
+        ops in prop::collection::vec(op(bulky()), 4..12),
+        cache_bytes in cache_bytes(),
+        budget in budget(),
+    ) {
+        check_history(ops, cache_bytes, budget);
     }
 }

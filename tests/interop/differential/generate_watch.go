@@ -19,8 +19,6 @@ type watchPlan struct {
 	live [streamCount][]int64
 }
 
-func newWatchPlan() watchPlan { return watchPlan{} }
-
 // created notes the answer to a creation.
 func (p *watchPlan) created(stream int, ack *pb.WatchResponse) {
 	if ack.Created && !ack.Canceled {

@@ -30,15 +30,18 @@ type Generator struct {
 	compacted int64
 	// compactedZero says that Compact(0) has succeeded, after which HashKV(0) is a bug of etcd's (etcd-contract 52).
 	compactedZero bool
-	leases        []int64
-	nextLease     int64
-	watches       watchPlan
+	// unhashed holds the revisions of compactions that ran in the background: the hash of such a revision changes at
+	// the moment when its compaction ends (etcd-contract 52).
+	unhashed  map[int64]bool
+	leases    []int64
+	nextLease int64
+	watches   watchPlan
 }
 
 // NewGenerator starts a run on empty stores.
 func NewGenerator(seed uint64) *Generator {
 	return &Generator{
-		random: rand.New(rand.NewPCG(seed, 0)), keys: keyPool(), head: 1, nextLease: 7_000, watches: newWatchPlan(),
+		random: rand.New(rand.NewPCG(seed, 0)), keys: keyPool(), head: 1, nextLease: 7_000, unhashed: map[int64]bool{},
 	}
 }
 
@@ -90,6 +93,9 @@ func (g *Generator) Observe(request, response proto.Message) {
 	case *pb.CompactionRequest:
 		g.compacted = max(g.compacted, request.Revision)
 		g.compactedZero = g.compactedZero || request.Revision == 0
+		if !request.Physical {
+			g.unhashed[request.Revision] = true
+		}
 	case *pb.LeaseGrantRequest:
 		if request.TTL == leaseTTL {
 			g.leases = append(g.leases, request.ID)
@@ -198,49 +204,44 @@ func (g *Generator) streamable() *pb.RangeRequest {
 	return request
 }
 
-// compaction leaves some history most of the time.
+// compaction leaves some history most of the time. The drain before it puts the barrier, so that the head is one
+// higher then; the hash after it is taken there, never at a compact revision.
 func (g *Generator) compaction() *pb.CompactionRequest {
 	request := &pb.CompactionRequest{Physical: g.chance(1, 2)}
 	switch g.random.IntN(12) {
 	case 0:
 		request.Revision = g.compacted
 	case 1:
-		request.Revision = g.head + 1
+		request.Revision = g.head + 2
 	case 2:
-		request.Revision = g.head
+		request.Revision, request.Physical = g.head+1, true
 	case 3:
 		request.Revision = 0
 	case 4:
 		request.Revision = -1
 	default:
 		request.Revision = g.readable()
-	}
-	if request.Revision > g.compacted && request.Revision <= g.head {
-		g.hashesAfterCompaction()
+		g.queue = append(g.queue, Step{call: &pb.HashKVRequest{Revision: g.head + 1}})
 	}
 	return request
 }
 
-func (g *Generator) hashesAfterCompaction() {
-	g.queue = append(g.queue, Step{call: &pb.HashKVRequest{Revision: g.head}}, Step{drain: true})
-}
-
 func (g *Generator) hashKV() *pb.HashKVRequest {
+	revision := int64(0)
 	switch g.random.IntN(8) {
 	case 0:
-		return &pb.HashKVRequest{Revision: g.head + 1}
+		revision = g.head + 1
 	case 1:
-		return &pb.HashKVRequest{Revision: g.compacted}
+		revision = g.compacted
 	case 2, 3, 4:
-		return &pb.HashKVRequest{Revision: g.readable()}
+		revision = g.readable()
 	case 5:
-		return &pb.HashKVRequest{Revision: -1}
-	default:
-		if g.compactedZero {
-			return &pb.HashKVRequest{Revision: g.head}
-		}
-		return &pb.HashKVRequest{}
+		revision = -1
 	}
+	if g.unhashed[revision] || (revision == 0 && g.compactedZero) {
+		revision = -1
+	}
+	return &pb.HashKVRequest{Revision: revision}
 }
 
 func (g *Generator) maintenance() proto.Message {

@@ -12,6 +12,12 @@ import (
 	"google.golang.org/grpc"
 )
 
+// delivery is the text of an event and its main revision, or of a cancellation by compaction, which has none.
+type delivery struct {
+	revision int64
+	text     string
+}
+
 const (
 	// barrierID is the watch id of each stream's watcher of barrierKey, far from the ids that the server gives.
 	barrierID = 1_000_000
@@ -38,8 +44,8 @@ type watchStream struct {
 	changed chan struct{}
 	err     error
 	acks    []*pb.WatchResponse
-	// transcripts holds, per watch id, what was delivered since the last drain.
-	transcripts map[int64][]string
+	// transcripts holds, per watch id, what was delivered and not yet drained.
+	transcripts map[int64][]delivery
 	// newest is, per watch id, the main revision of the last event.
 	newest map[int64]int64
 	// fragmented holds the ids of which a fragment, but not yet the last one, has arrived.
@@ -61,7 +67,7 @@ func openWatchStream(t *testing.T, side string, conn *grpc.ClientConn) *watchStr
 	}
 	stream := &watchStream{
 		side: side, client: client, changed: make(chan struct{}, 1),
-		transcripts: map[int64][]string{}, newest: map[int64]int64{}, fragmented: map[int64]bool{},
+		transcripts: map[int64][]delivery{}, newest: map[int64]int64{}, fragmented: map[int64]bool{},
 		floor: map[int64]int64{},
 	}
 	received := make(chan struct{})
@@ -108,9 +114,10 @@ func (w *watchStream) acknowledged(request *pb.WatchRequest) (*pb.WatchResponse,
 	return ack, err
 }
 
-// drain waits until everything up to the barrier's revision has arrived and returns the transcripts since the last
+// drain waits until everything below the barrier's revision has arrived and returns the transcripts since the last
 // drain. A stream that holds watchers of the future never reports progress, and needs none: its watchers are all
-// served in the order of revisions, the barrier's among them.
+// served in the order of revisions, the barrier's among them. Within the barrier's own revision watchers have no order,
+// so what else it woke is left for the next drain, or dropped if its watcher is cancelled before.
 func (w *watchStream) drain(revision int64, withProgress bool) (map[int64][]string, error) {
 	ask := func() error {
 		if !withProgress {
@@ -119,18 +126,32 @@ func (w *watchStream) drain(revision int64, withProgress bool) (map[int64][]stri
 		request := &pb.WatchRequest_ProgressRequest{ProgressRequest: &pb.WatchProgressRequest{}}
 		return w.client.Send(&pb.WatchRequest{RequestUnion: request})
 	}
-	var transcripts map[int64][]string
+	transcripts := map[int64][]string{}
 	err := w.await(fmt.Sprintf("the barrier at revision %d", revision), func() bool {
 		if w.barrier < revision || (withProgress && w.progress < revision) {
 			return false
 		}
-		transcripts, w.transcripts = w.transcripts, map[int64][]string{}
+		for id := range w.transcripts {
+			transcripts[id] = w.take(id, revision)
+		}
 		for id := range w.newest {
 			w.floor[id] = max(w.floor[id], w.progress)
 		}
 		return true
 	}, ask)
 	return transcripts, err
+}
+
+// take removes what watcher `id` received below `revision`.
+func (w *watchStream) take(id, revision int64) []string {
+	var taken []string
+	w.transcripts[id] = slices.DeleteFunc(w.transcripts[id], func(d delivery) bool {
+		if d.revision < revision {
+			taken = append(taken, d.text)
+		}
+		return d.revision < revision
+	})
+	return taken
 }
 
 // awaitCompacted waits until the server has cancelled watcher `id` because its start is compacted, and then cancels it
@@ -205,13 +226,15 @@ func (w *watchStream) accept(response *pb.WatchResponse) error {
 	id := response.WatchId
 	switch {
 	case response.Canceled && response.CompactRevision != 0:
-		w.transcripts[id] = append(w.transcripts[id], "cancelled by a compaction: "+printMessage(response))
+		w.transcripts[id] = append(w.transcripts[id], delivery{0, "cancelled by a compaction: " + printMessage(response)})
 		w.compacted = append(w.compacted, id)
 	case response.Created || response.Canceled:
 		delete(w.floor, id)
 		delete(w.newest, id)
 		if !response.Canceled {
 			w.newest[id] = 0
+		} else if !slices.ContainsFunc(w.transcripts[id], func(d delivery) bool { return d.revision == 0 }) {
+			delete(w.transcripts, id)
 		}
 		w.acks = append(w.acks, response)
 	case len(response.Events) == 0:
@@ -252,7 +275,7 @@ func (w *watchStream) acceptEvents(response *pb.WatchResponse) error {
 			return fmt.Errorf("watcher %d: event at %d after progress at %d", id, revision, w.floor[id])
 		}
 		newest = revision
-		w.transcripts[id] = append(w.transcripts[id], printEvent(event))
+		w.transcripts[id] = append(w.transcripts[id], delivery{revision, printEvent(event)})
 		if id == barrierID {
 			w.barrier = revision
 		}

@@ -14,7 +14,7 @@ import (
 // outputBytesMax bounds what is kept of a server's output, and tailBytes what a failed test prints of it.
 const (
 	outputBytesMax = 8 << 20
-	tailBytes      = 16 << 10
+	tailBytes      = 4 << 10
 )
 
 // outputLog keeps the newest output of a process over all its lives and tells when it has said a certain line.

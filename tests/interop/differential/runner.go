@@ -157,8 +157,20 @@ func (r *Runner) compareAs(kind, name, left, right string) {
 	r.t.Helper()
 	r.seen[kind]++
 	if left != right {
-		r.fail("%s differs\n left (%s): %s\nright (%s): %s", name, r.left.name, clip(left), r.right.name, clip(right))
+		r.fail("%s differs\n left (%s): %s\nright (%s): %s\nfrom byte %s", name, r.left.name, clip(left), r.right.name,
+			clip(right), firstDifference(left, right))
 	}
+}
+
+// firstDifference quotes both texts from shortly before the byte in which they differ.
+func firstDifference(left, right string) string {
+	const before, after = 40, 80
+	at := 0
+	for at < min(len(left), len(right)) && left[at] == right[at] {
+		at++
+	}
+	quote := func(text string) string { return text[max(0, at-before):min(len(text), at+after)] }
+	return fmt.Sprintf("%d: left %q, right %q", at, quote(left), quote(right))
 }
 
 func (r *Runner) fail(format string, args ...any) {

@@ -7,14 +7,17 @@ import (
 	"os/exec"
 	"runtime"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 )
 
-// outputBytesMax bounds what is kept of a server's output, and tailBytes what a failed test prints of it.
+// outputBytesMax bounds what is kept of a server's output; a failed test prints the last tailLines of it, each clipped
+// to tailLineBytes.
 const (
 	outputBytesMax = 8 << 20
-	tailBytes      = 4 << 10
+	tailLines      = 30
+	tailLineBytes  = 400
 )
 
 // outputLog keeps the newest output of a process over all its lives and tells when it has said a certain line.
@@ -68,7 +71,12 @@ func (l *outputLog) contains(text string) bool {
 func (l *outputLog) tail() string {
 	l.mutex.Lock()
 	defer l.mutex.Unlock()
-	return string(l.text[max(0, len(l.text)-tailBytes):])
+	lines := strings.Split(strings.TrimSpace(string(l.text)), "\n")
+	lines = lines[max(0, len(lines)-tailLines):]
+	for i, line := range lines {
+		lines[i] = line[:min(len(line), tailLineBytes)]
+	}
+	return strings.Join(lines, "\n")
 }
 
 // spawn carries process starts to one goroutine that keeps its thread for ever: the kernel sends the parent-death

@@ -110,7 +110,8 @@ var (
 	portsGiven = map[int]bool{}
 )
 
-func freePort(t testing.TB) int {
+// FreePort is a loopback port that no other server of this process has.
+func FreePort(t testing.TB) int {
 	t.Helper()
 	portsMutex.Lock()
 	defer portsMutex.Unlock()

@@ -89,7 +89,7 @@ func Start(t testing.TB, options Options) *Server {
 	}
 	server := &Server{
 		Kind: kind, DataDir: dataDir,
-		t: t, tls: options.TLS, clientPort: freePort(t), peerPort: freePort(t), extra: options.Args,
+		t: t, tls: options.TLS, clientPort: FreePort(t), peerPort: FreePort(t), extra: options.Args,
 		log: newOutputLog(readyLine),
 	}
 	t.Cleanup(server.cleanup)

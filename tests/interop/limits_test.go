@@ -348,6 +348,23 @@ func TestLimitsThatStillPass(t *testing.T) {
 	}
 }
 
+// TestLeaseIDs lets the server choose: a positive number that was not there before (etcd-contract 33).
+func TestLeaseIDs(t *testing.T) {
+	server := harness.StartUnderTest(t)
+	s, ctx := servicesOf(server.Conn(t)), harness.Context(t, time.Minute)
+	seen := map[int64]bool{}
+	for range 50 {
+		granted, err := s.lease.LeaseGrant(ctx, &pb.LeaseGrantRequest{TTL: 100})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if granted.ID <= 0 || seen[granted.ID] || granted.TTL != 100 {
+			t.Fatalf("granted %v, %d before", granted, len(seen))
+		}
+		seen[granted.ID] = true
+	}
+}
+
 // TestWatchFragments reads a long past of large events in parts no larger than the limit (etcd-contract 31).
 func TestWatchFragments(t *testing.T) {
 	const events, valueBytes, fragmentBytesMax = 6, 1_000_000, 1<<20 + 1<<19 + 1<<19

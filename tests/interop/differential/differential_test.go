@@ -26,20 +26,44 @@ func TestSameAnswers(t *testing.T) {
 	}
 	for _, seed := range seeds {
 		t.Run(fmt.Sprintf("seed%d", seed), func(t *testing.T) {
-			runner := newRunner(t, seed)
+			servers := startPair(t)
+			runner := newRunner(t, seed, servers)
 			runner.Run(requests)
+			runner.LogSeen()
 		})
 	}
 }
 
-func newRunner(t *testing.T, seed uint64) *Runner {
-	t.Helper()
-	left := harness.Start(t, harness.Options{Kind: harness.Etcd})
-	right := harness.Start(t, harness.Options{})
-	return &Runner{
-		t: t, seed: seed, generator: NewGenerator(seed), seen: map[string]int{},
-		left: newSide(t, "genuine etcd", left), right: newSide(t, string(right.Kind)+" under test", right),
+// TestSameAnswersAfterRestart stops both servers in between: what they have kept must be the same, too.
+func TestSameAnswersAfterRestart(t *testing.T) {
+	const seed, requests = 4, 500
+	servers := startPair(t)
+	runner := newRunner(t, seed, servers)
+	runner.Run(requests)
+	for _, server := range servers {
+		server.Stop()
+		server.Restart()
 	}
+	runner.Reconnect(newSides(t, servers))
+	runner.Run(requests)
+}
+
+// startPair starts genuine etcd and the server under test.
+func startPair(t *testing.T) [2]*harness.Server {
+	t.Helper()
+	return [2]*harness.Server{harness.Start(t, harness.Options{Kind: harness.Etcd}), harness.Start(t, harness.Options{})}
+}
+
+func newSides(t *testing.T, servers [2]*harness.Server) (left, right *side) {
+	t.Helper()
+	return newSide(t, "genuine etcd", servers[0]), newSide(t, string(servers[1].Kind)+" under test", servers[1])
+}
+
+func newRunner(t *testing.T, seed uint64, servers [2]*harness.Server) *Runner {
+	t.Helper()
+	runner := &Runner{t: t, seed: seed, generator: NewGenerator(seed), seen: map[string]int{}}
+	runner.left, runner.right = newSides(t, servers)
+	return runner
 }
 
 func number(t *testing.T, name string) (uint64, bool) {

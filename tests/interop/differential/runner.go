@@ -22,15 +22,27 @@ type Runner struct {
 	seen map[string]int
 }
 
-// Run sends `requests` steps of a seed.
+// Run sends the next `requests` steps of the seed and drains all watches.
 func (r *Runner) Run(requests int) {
 	r.t.Helper()
-	for r.index = range requests {
+	for range requests {
 		r.step = r.generator.Next()
 		r.do(r.step)
+		r.index++
 	}
 	r.step = Step{drain: true}
 	r.do(r.step)
+}
+
+// Reconnect goes on with new connections, as after a restart: all watchers are gone.
+func (r *Runner) Reconnect(left, right *side) {
+	r.left, r.right = left, right
+	r.generator.watches = watchPlan{}
+}
+
+// LogSeen prints how much was compared, by kind of request and refusal.
+func (r *Runner) LogSeen() {
+	r.t.Helper()
 	for _, kind := range slices.Sorted(maps.Keys(r.seen)) {
 		r.t.Logf("%7d %s", r.seen[kind], kind)
 	}

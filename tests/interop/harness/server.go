@@ -168,7 +168,7 @@ func (s *Server) Stop() {
 func (s *Server) run() {
 	s.t.Helper()
 	s.log.expectReady()
-	s.process = exec.Command(binary(s.t, s.Kind), s.args()...)
+	s.process = exec.Command(Binary(s.t, s.Kind), s.args()...)
 	s.process.Stdout, s.process.Stderr = s.log, s.log
 	s.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := startOnLastingThread(s.process); err != nil {
@@ -233,8 +233,8 @@ func (s *Server) cleanup() {
 	}
 }
 
-// binary finds the program: etcd in bin/ (see build.sh), basalt where BASALT_BIN says or in the workspace's target.
-func binary(t testing.TB, kind Kind) string {
+// Binary finds the program: etcd in bin/ (see build.sh), basalt where BASALT_BIN says or in the workspace's target.
+func Binary(t testing.TB, kind Kind) string {
 	t.Helper()
 	if kind == Etcd {
 		return ToolPath(t, "etcd")

@@ -61,7 +61,10 @@ func newSides(t *testing.T, servers [2]*harness.Server) (left, right *side) {
 
 func newRunner(t *testing.T, seed uint64, servers [2]*harness.Server) *Runner {
 	t.Helper()
-	runner := &Runner{t: t, seed: seed, generator: NewGenerator(seed), seen: map[string]int{}}
+	runner := &Runner{t: t, seed: seed, generator: NewGenerator(seed), seen: map[string]int{}, differencesMax: 1}
+	if most, ok := number(t, "DIFF_DIFFERENCES"); ok {
+		runner.differencesMax = int(most)
+	}
 	runner.left, runner.right = newSides(t, servers)
 	return runner
 }

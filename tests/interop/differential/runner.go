@@ -10,7 +10,8 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// Runner sends each step to both sides and fails the test at the first answers that differ.
+// Runner sends each step to both sides and fails the test where answers differ: by default at the first difference,
+// since the stores may differ from there on.
 type Runner struct {
 	t           *testing.T
 	seed        uint64
@@ -20,6 +21,8 @@ type Runner struct {
 	step        Step
 	// seen counts what was compared, so that a run can show that it was not idle.
 	seen map[string]int
+	// differencesMax is how many differences are reported before the run ends.
+	differencesMax, differences int
 }
 
 // Run sends the next `requests` steps of the seed and drains all watches.
@@ -168,10 +171,16 @@ func (r *Runner) compare(kind, left, right string) {
 func (r *Runner) compareAs(kind, name, left, right string) {
 	r.t.Helper()
 	r.seen[kind]++
-	if left != right {
-		r.fail("%s differs\n left (%s): %s\nright (%s): %s\nfrom byte %s", name, r.left.name, clip(left), r.right.name,
-			clip(right), firstDifference(left, right))
+	if left == right {
+		return
 	}
+	r.differences++
+	report := r.report
+	if r.differences >= r.differencesMax {
+		report = r.fail
+	}
+	report("%s differs\n left (%s): %s\nright (%s): %s\nfrom byte %s", name, r.left.name, clip(left), r.right.name,
+		clip(right), firstDifference(left, right))
 }
 
 // firstDifference quotes both texts from shortly before the byte in which they differ.
@@ -185,9 +194,17 @@ func firstDifference(left, right string) string {
 	return fmt.Sprintf("%d: left %q, right %q", at, quote(left), quote(right))
 }
 
+// fail ends the run.
 func (r *Runner) fail(format string, args ...any) {
 	r.t.Helper()
-	r.t.Fatalf("seed %d, request %d: %v\n%s\nreplay with DIFF_SEED=%d DIFF_REQUESTS=%d",
+	r.report(format, args...)
+	r.t.FailNow()
+}
+
+// report marks the test as failed and goes on.
+func (r *Runner) report(format string, args ...any) {
+	r.t.Helper()
+	r.t.Errorf("seed %d, request %d: %v\n%s\nreplay with DIFF_SEED=%d DIFF_REQUESTS=%d",
 		r.seed, r.index, r.step, fmt.Sprintf(format, args...), r.seed, r.index+1)
 }
 

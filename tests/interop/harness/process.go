@@ -1,0 +1,133 @@
+package harness
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"net"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// outputBytesMax bounds what is kept of a server's output; a failed test prints the last tailLines of it, each clipped
+// to tailLineBytes.
+const (
+	outputBytesMax = 8 << 20
+	tailLines      = 30
+	tailLineBytes  = 400
+)
+
+// outputLog keeps the newest output of a process over all its lives and tells when it has said a certain line.
+type outputLog struct {
+	mutex     sync.Mutex
+	text      []byte
+	wanted    []byte
+	searched  int
+	readyOnce chan struct{}
+}
+
+func newOutputLog(wanted string) *outputLog { return &outputLog{wanted: []byte(wanted)} }
+
+// expectReady starts a new life: what was said before counts no more.
+func (l *outputLog) expectReady() {
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	l.searched = len(l.text)
+	l.readyOnce = make(chan struct{})
+}
+
+func (l *outputLog) ready() <-chan struct{} {
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	return l.readyOnce
+}
+
+func (l *outputLog) Write(output []byte) (int, error) {
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	l.text = append(l.text, output...)
+	if l.searched >= 0 && bytes.Contains(l.text[l.searched:], l.wanted) {
+		l.searched = -1
+		close(l.readyOnce)
+	}
+	if surplus := len(l.text) - outputBytesMax; surplus > 0 {
+		l.text = l.text[surplus:]
+		if l.searched >= 0 {
+			l.searched = max(0, l.searched-surplus)
+		}
+	}
+	return len(output), nil
+}
+
+func (l *outputLog) contains(text string) bool {
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	return bytes.Contains(l.text, []byte(text))
+}
+
+func (l *outputLog) tail() string {
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	lines := strings.Split(strings.TrimSpace(string(l.text)), "\n")
+	lines = lines[max(0, len(lines)-tailLines):]
+	for i, line := range lines {
+		lines[i] = line[:min(len(line), tailLineBytes)]
+	}
+	return strings.Join(lines, "\n")
+}
+
+// spawn carries process starts to one goroutine that keeps its thread for ever: the kernel sends the parent-death
+// signal when the *thread* that forked ends, and Go's threads come and go.
+var spawn = sync.OnceValue(func() chan<- func() {
+	starts := make(chan func())
+	go func() {
+		runtime.LockOSThread()
+		for start := range starts {
+			start()
+		}
+	}()
+	return starts
+})
+
+func startOnLastingThread(command *exec.Cmd) error {
+	result := make(chan error, 1)
+	spawn() <- func() { result <- command.Start() }
+	return <-result
+}
+
+// Ports are taken below the range from which the kernel serves outgoing connections, so that none of those can sit on
+// a server's port while it is down for a restart.
+const (
+	firstPort = 12_000
+	lastPort  = 32_000
+)
+
+var (
+	portsMutex sync.Mutex
+	portsGiven = map[int]bool{}
+)
+
+// FreePort is a loopback port that no other server of this process has.
+func FreePort(t testing.TB) int {
+	t.Helper()
+	portsMutex.Lock()
+	defer portsMutex.Unlock()
+	for range 1000 {
+		port := firstPort + rand.IntN(lastPort-firstPort)
+		if portsGiven[port] {
+			continue
+		}
+		listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err != nil {
+			continue
+		}
+		listener.Close()
+		portsGiven[port] = true
+		return port
+	}
+	t.Fatal("no free loopback port")
+	return 0
+}

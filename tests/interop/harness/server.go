@@ -1,0 +1,268 @@
+// Package harness runs one server under test as a real process: genuine etcd or basalt, told apart only here.
+//
+// It gives each server free loopback ports and a directory of its own, waits for etcd's readiness line, kills, restarts
+// and stops it, and prints its log when the test fails. It never touches a process that it did not start, and
+// everything it waits for has a time limit.
+package harness
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Kind says which program serves.
+type Kind string
+
+const (
+	Etcd   Kind = "etcd"
+	Basalt Kind = "basalt"
+)
+
+const (
+	// readyLine is the only readiness signal of etcd (etcd-contract section 5).
+	readyLine = "ready to serve client requests"
+	// startTimeout bounds a start; it is wide because the machine may be busy.
+	startTimeout = 60 * time.Second
+	// stopTimeout bounds a clean stop.
+	stopTimeout = 30 * time.Second
+)
+
+// UnderTest is the server named by INTEROP_SERVER: `basalt` (the default) or `etcd`.
+func UnderTest(t testing.TB) Kind {
+	t.Helper()
+	switch kind := os.Getenv("INTEROP_SERVER"); kind {
+	case "", string(Basalt):
+		return Basalt
+	case string(Etcd):
+		return Etcd
+	default:
+		t.Fatalf("INTEROP_SERVER is %q, want etcd or basalt", kind)
+		return ""
+	}
+}
+
+// Options of one server.
+type Options struct {
+	// Kind of program; empty means the one under test.
+	Kind Kind
+	// DataDir of an earlier life or a restored snapshot; empty means a fresh one.
+	DataDir string
+	// Args are added after the harness's own flags, in etcd's words.
+	Args []string
+	// TLS makes the client listener speak TLS and ask for client certificates.
+	TLS *Certificates
+}
+
+// Server is one process with its ports and directory. They survive Kill and Restart.
+type Server struct {
+	Kind    Kind
+	DataDir string
+
+	t          testing.TB
+	tls        *Certificates
+	clientPort int
+	peerPort   int
+	extra      []string
+	process    *exec.Cmd
+	exited     chan error
+	log        *outputLog
+}
+
+// Start runs a server and returns when it has said that it is ready.
+func Start(t testing.TB, options Options) *Server {
+	t.Helper()
+	kind := options.Kind
+	if kind == "" {
+		kind = UnderTest(t)
+	}
+	dataDir := options.DataDir
+	if dataDir == "" {
+		dataDir = filepath.Join(t.TempDir(), "data")
+	}
+	server := &Server{
+		Kind: kind, DataDir: dataDir,
+		t: t, tls: options.TLS, clientPort: FreePort(t), peerPort: FreePort(t), extra: options.Args,
+		log: newOutputLog(readyLine),
+	}
+	t.Cleanup(server.cleanup)
+	server.run()
+	return server
+}
+
+// StartUnderTest runs the server named by INTEROP_SERVER with extra flags.
+func StartUnderTest(t testing.TB, args ...string) *Server {
+	t.Helper()
+	return Start(t, Options{Args: args})
+}
+
+// Scheme of the client listener.
+func (s *Server) Scheme() string {
+	if s.tls != nil {
+		return "https"
+	}
+	return "http"
+}
+
+// Target is host and port of the client listener.
+func (s *Server) Target() string { return fmt.Sprintf("127.0.0.1:%d", s.clientPort) }
+
+// Endpoint is the client URL.
+func (s *Server) Endpoint() string { return s.Scheme() + "://" + s.Target() }
+
+// PeerURL is the member's peer URL, which a snapshot restored for it has to name.
+func (s *Server) PeerURL() string { return fmt.Sprintf("http://127.0.0.1:%d", s.peerPort) }
+
+// LogContains says whether the server has printed `text` in any of its lives.
+func (s *Server) LogContains(text string) bool { return s.log.contains(text) }
+
+// Running says whether the process lives.
+func (s *Server) Running() bool {
+	select {
+	case err := <-s.exited:
+		s.exited <- err
+		return false
+	default:
+		return true
+	}
+}
+
+// Kill ends the process with SIGKILL and returns when it is gone.
+func (s *Server) Kill() {
+	s.t.Helper()
+	s.signal(syscall.SIGKILL)
+	s.awaitExit()
+}
+
+// Restart runs the same command line again. The process must have ended.
+func (s *Server) Restart() {
+	s.t.Helper()
+	if s.Running() {
+		s.t.Fatalf("%s %d still runs", s.Kind, s.process.Process.Pid)
+	}
+	s.run()
+}
+
+// Stop asks the process to end with SIGTERM and fails the test unless it ends cleanly: with status 0, or, as etcd does
+// after its shutdown, by raising the same signal again.
+func (s *Server) Stop() {
+	s.t.Helper()
+	s.signal(syscall.SIGTERM)
+	err := s.awaitExit()
+	if err == nil {
+		return
+	}
+	status, ok := s.process.ProcessState.Sys().(syscall.WaitStatus)
+	if !ok || !status.Signaled() || status.Signal() != syscall.SIGTERM {
+		s.t.Fatalf("%s did not end cleanly on SIGTERM: %v", s.Kind, err)
+	}
+}
+
+func (s *Server) run() {
+	s.t.Helper()
+	s.log.expectReady()
+	s.process = exec.Command(Binary(s.t, s.Kind), s.args()...)
+	s.process.Stdout, s.process.Stderr = s.log, s.log
+	s.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := startOnLastingThread(s.process); err != nil {
+		s.t.Fatalf("start %s: %v", s.Kind, err)
+	}
+	process, exited := s.process, make(chan error, 1)
+	s.exited = exited
+	go func() { exited <- process.Wait() }()
+	select {
+	case <-s.log.ready():
+	case err := <-exited:
+		exited <- err
+		s.t.Fatalf("%s ended before it was ready: %v", s.Kind, err)
+	case <-time.After(startTimeout):
+		s.t.Fatalf("%s was not ready within %v", s.Kind, startTimeout)
+	}
+}
+
+func (s *Server) args() []string {
+	args := []string{
+		"--name=default",
+		"--data-dir=" + s.DataDir,
+		"--listen-client-urls=" + s.Endpoint(),
+		"--advertise-client-urls=" + s.Endpoint(),
+		"--listen-peer-urls=" + s.PeerURL(),
+		"--initial-advertise-peer-urls=" + s.PeerURL(),
+		"--initial-cluster=default=" + s.PeerURL(),
+	}
+	if s.tls != nil {
+		args = append(args, "--cert-file="+s.tls.ServerCert, "--key-file="+s.tls.ServerKey,
+			"--trusted-ca-file="+s.tls.Authority, "--client-cert-auth=true")
+	}
+	return slices.Concat(args, s.extra)
+}
+
+func (s *Server) signal(signal syscall.Signal) {
+	s.t.Helper()
+	if err := s.process.Process.Signal(signal); err != nil {
+		s.t.Fatalf("signal %v to %s: %v", signal, s.Kind, err)
+	}
+}
+
+func (s *Server) awaitExit() error {
+	s.t.Helper()
+	select {
+	case err := <-s.exited:
+		s.exited <- err
+		return err
+	case <-time.After(stopTimeout):
+		s.t.Fatalf("%s did not end within %v", s.Kind, stopTimeout)
+		return nil
+	}
+}
+
+func (s *Server) cleanup() {
+	if s.process != nil && s.exited != nil && s.Running() {
+		_ = s.process.Process.Kill()
+		<-s.exited
+	}
+	if s.t.Failed() {
+		s.t.Logf("last output of %s at %s:\n%s", s.Kind, s.Endpoint(), s.log.tail())
+	}
+}
+
+// Binary finds the program: etcd in bin/ (see build.sh), basalt where BASALT_BIN says or in the workspace's target.
+func Binary(t testing.TB, kind Kind) string {
+	t.Helper()
+	if kind == Etcd {
+		return ToolPath(t, "etcd")
+	}
+	path := os.Getenv("BASALT_BIN")
+	if path == "" {
+		path = filepath.Join(moduleDir(), "..", "..", "target", "debug", "basalt")
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Fatalf("no basalt at %s: build it, or set BASALT_BIN, or set INTEROP_SERVER=etcd", path)
+	}
+	return path
+}
+
+// ToolPath is where build.sh puts the genuine binaries.
+func ToolPath(t testing.TB, name string) string {
+	t.Helper()
+	path := filepath.Join(moduleDir(), "bin", name)
+	if _, err := os.Stat(path); err != nil {
+		t.Fatalf("no genuine %s: run tests/interop/build.sh", name)
+	}
+	return path
+}
+
+func moduleDir() string {
+	_, file, _, ok := runtime.Caller(0)
+	if !ok || !strings.HasSuffix(file, "harness/server.go") {
+		panic("the harness cannot find its own source file: do not build these tests with -trimpath")
+	}
+	return filepath.Dir(filepath.Dir(file))
+}

@@ -1,0 +1,87 @@
+package interop
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"basalt/tests/interop/harness"
+)
+
+const noSpace = "etcdserver: mvcc: database space exceeded"
+
+// TestNoSpace fills a small quota, sees what is refused and what goes on (etcd-contract 42), makes room and disarms.
+func TestNoSpace(t *testing.T) {
+	server := harness.StartUnderTest(t, "--quota-backend-bytes=4194304")
+	s, ctx := servicesOf(server.Conn(t)), harness.Context(t, 2*time.Minute)
+	fill(t, ctx, s)
+
+	alarm := server.Etcdctl("alarm", "list")
+	if !strings.Contains(alarm, "alarm:NOSPACE") {
+		t.Fatalf("alarm list: %q", alarm)
+	}
+	expectRefusals(t, ctx, s, []refusal{
+		{"put", codes.ResourceExhausted, noSpace, put(&pb.PutRequest{Key: []byte("small")})},
+		{"grant", codes.ResourceExhausted, noSpace, grant(0, 100)},
+		{"put in the branch not taken", codes.ResourceExhausted, noSpace,
+			txn(&pb.TxnRequest{Failure: []*pb.RequestOp{opPut("small")}})},
+	})
+	for name, call := range map[string]func(context.Context, services) error{
+		"range":   get(&pb.RangeRequest{Key: []byte("fill/0")}),
+		"compact": compact(2),
+		"txn that deletes": txn(&pb.TxnRequest{Success: []*pb.RequestOp{{Request: &pb.RequestOp_RequestDeleteRange{
+			RequestDeleteRange: &pb.DeleteRangeRequest{Key: []byte("fill/0")},
+		}}}}),
+		"delete": func(ctx context.Context, s services) error {
+			_, err := s.kv.DeleteRange(ctx, &pb.DeleteRangeRequest{Key: []byte("fill/"), RangeEnd: []byte("fill0")})
+			return err
+		},
+	} {
+		if err := call(ctx, s); err != nil {
+			t.Errorf("%s under NOSPACE: %v", name, err)
+		}
+	}
+	expectHTTP(t, server, "/health", http.StatusServiceUnavailable, `{"health":"false","reason":"ALARM NOSPACE"}`+"\n")
+	expectHTTP(t, server, "/health?exclude=NOSPACE", http.StatusOK, `{"health":"true","reason":""}`)
+	expectHTTP(t, server, "/readyz", http.StatusOK, "ok\n")
+
+	state, err := s.maintenance.Status(ctx, &pb.StatusRequest{})
+	if err != nil || len(state.Errors) != 1 || !strings.Contains(state.Errors[0], "alarm:NOSPACE") {
+		t.Errorf("status under NOSPACE: %v, %v", state, err)
+	}
+	head := everything(t, server).Header.Revision
+	server.Etcdctl("compaction", fmt.Sprint(head), "--physical")
+	server.Etcdctl("defrag")
+	expectStatus(t, "put before the disarm", put(&pb.PutRequest{Key: []byte("small")})(ctx, s), codes.ResourceExhausted, noSpace)
+	if text := server.Etcdctl("alarm", "disarm"); !strings.Contains(text, "alarm:NOSPACE") {
+		t.Errorf("alarm disarm: %q", text)
+	}
+	expectText(t, "alarm list", server.Etcdctl("alarm", "list"), "")
+	expectStatus(t, "put after the disarm", put(&pb.PutRequest{Key: []byte("small")})(ctx, s), codes.OK, "")
+	expectHTTP(t, server, "/health", http.StatusOK, `{"health":"true","reason":""}`)
+}
+
+// fill puts until the quota refuses.
+func fill(t *testing.T, ctx context.Context, s services) {
+	t.Helper()
+	value := bytes.Repeat([]byte{'f'}, 100_000)
+	for n := range 200 {
+		err := put(&pb.PutRequest{Key: fmt.Appendf(nil, "fill/%d", n), Value: value})(ctx, s)
+		if err == nil {
+			continue
+		}
+		if got := status.Convert(err); got.Code() != codes.ResourceExhausted || got.Message() != noSpace {
+			t.Fatalf("the %dth put: %v", n, err)
+		}
+		return
+	}
+	t.Fatal("20 MB fit into a quota of 4 MiB")
+}

@@ -1,0 +1,65 @@
+//! A fixed number of HTTP/2 connections to one server, dealt out to callers in turn.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use basalt_proto::etcdserverpb::kv_client::KvClient;
+use basalt_proto::etcdserverpb::lease_client::LeaseClient;
+use basalt_proto::etcdserverpb::watch_client::WatchClient;
+use tonic::transport::{Channel, Endpoint};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Answers of lists are large; etcd itself answers up to its own limits.
+const ANSWER_BYTES_MAX: usize = 256 << 20;
+/// Wide enough that a page of a list is not cut by flow control, for either server.
+const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+
+/// Open connections to one server.
+pub struct Connections {
+    channels: Vec<Channel>,
+}
+
+impl Connections {
+    /// Opens `count` connections to `endpoint`, an `http://` URL.
+    ///
+    /// # Errors
+    /// The URL is bad or a connection cannot be opened.
+    pub async fn open(endpoint: &str, count: usize) -> Result<Self> {
+        let endpoint = Endpoint::from_shared(endpoint.to_owned())
+            .with_context(|| format!("endpoint {endpoint}"))?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+        let mut channels = Vec::with_capacity(count);
+        for number in 0..count {
+            let channel = endpoint.connect().await.with_context(|| format!("open connection {number}"))?;
+            channels.push(channel);
+        }
+        Ok(Self { channels })
+    }
+
+    /// How many connections there are.
+    pub fn count(&self) -> usize {
+        self.channels.len()
+    }
+
+    /// A client of the service KV on the connection of caller `number`.
+    pub fn kv(&self, number: usize) -> KvClient<Channel> {
+        KvClient::new(self.channel(number)).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    /// A client of the service Lease on the connection of caller `number`.
+    pub fn lease(&self, number: usize) -> LeaseClient<Channel> {
+        LeaseClient::new(self.channel(number))
+    }
+
+    /// A client of the service Watch on the connection of caller `number`.
+    pub fn watch(&self, number: usize) -> WatchClient<Channel> {
+        WatchClient::new(self.channel(number)).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    fn channel(&self, number: usize) -> Channel {
+        self.channels[number % self.channels.len()].clone()
+    }
+}

@@ -1,0 +1,128 @@
+//! A server that this program starts, with its own ports and folder, and ends again.
+
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use basalt_proto::etcdserverpb::StatusRequest;
+use basalt_proto::etcdserverpb::maintenance_client::MaintenanceClient;
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::process_usage::ProcessId;
+
+const READY_MAX: Duration = Duration::from_secs(30);
+const READY_POLL: Duration = Duration::from_millis(50);
+/// Above what the longest run can write, so that no alarm ends it.
+const QUOTA_BYTES: u64 = 8 << 30;
+/// How much of a failed server's log is shown.
+const LOG_SHOWN_BYTES: usize = 2048;
+
+/// How to start a server.
+#[derive(Clone, Debug)]
+pub struct ServerProgram {
+    /// The program; it understands etcd's flags.
+    pub binary: PathBuf,
+    /// Flags beside ours.
+    pub flags: Vec<String>,
+    /// Where its temporary folder is made. The disk below it is part of what is measured.
+    pub data_root: PathBuf,
+}
+
+/// A running cluster of one member; dropping it kills the process and deletes its data.
+pub struct ServerProcess {
+    child: Child,
+    folder: TempDir,
+    endpoint: String,
+}
+
+impl ServerProcess {
+    /// Starts the program on free ports of 127.0.0.1 and waits until it has a leader.
+    ///
+    /// # Errors
+    /// It cannot be started, ends, or is not ready in 30 s; the error shows the end of its log.
+    pub async fn start(program: &ServerProgram) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("basalt-bench-").tempdir_in(&program.data_root)?;
+        let (client, peer) = free_urls()?;
+        let log = File::create(log_path(folder.path()))?;
+        let child = Command::new(&program.binary)
+            .arg("--name=bench")
+            .arg(format!("--data-dir={}", folder.path().join("data").display()))
+            .arg(format!("--listen-client-urls={client}"))
+            .arg(format!("--advertise-client-urls={client}"))
+            .arg(format!("--listen-peer-urls={peer}"))
+            .arg(format!("--initial-advertise-peer-urls={peer}"))
+            .arg(format!("--initial-cluster=bench={peer}"))
+            .arg(format!("--quota-backend-bytes={QUOTA_BYTES}"))
+            .arg("--log-level=error")
+            .args(&program.flags)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("start {}", program.binary.display()))?;
+        let mut server = Self { child, folder, endpoint: client };
+        server.wait_until_ready().await.with_context(|| {
+            format!("{} is not ready; the end of its log:\n{}", program.binary.display(), server.log_end())
+        })?;
+        Ok(server)
+    }
+
+    /// Where clients connect to.
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// The process.
+    pub fn process(&self) -> ProcessId {
+        ProcessId(self.child.id())
+    }
+
+    async fn wait_until_ready(&mut self) -> Result<()> {
+        let deadline = Instant::now() + READY_MAX;
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("it ended: {status}");
+            }
+            if let Ok(true) = timeout(READY_MAX, has_leader(&self.endpoint)).await {
+                return Ok(());
+            }
+            sleep(READY_POLL).await;
+        }
+        bail!("no answer with a leader in {READY_MAX:?}")
+    }
+
+    fn log_end(&self) -> String {
+        let log = fs::read(log_path(self.folder.path())).unwrap_or_default();
+        String::from_utf8_lossy(&log[log.len().saturating_sub(LOG_SHOWN_BYTES)..]).into_owned()
+    }
+}
+
+impl Drop for ServerProcess {
+    fn drop(&mut self) {
+        // It may have ended by itself; either way it is reaped here.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+async fn has_leader(endpoint: &str) -> bool {
+    let Ok(mut client) = MaintenanceClient::connect(endpoint.to_owned()).await else {
+        return false;
+    };
+    client.status(StatusRequest {}).await.is_ok_and(|status| status.get_ref().leader != 0)
+}
+
+fn log_path(folder: &Path) -> PathBuf {
+    folder.join("server.log")
+}
+
+/// URLs for clients and peers. Both ports are held together, so they differ; another process may still take one before
+/// the server does, and then the start fails.
+fn free_urls() -> Result<(String, String)> {
+    let (client, peer) = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
+    Ok((format!("http://{}", client.local_addr()?), format!("http://{}", peer.local_addr()?)))
+}

@@ -1,0 +1,112 @@
+//! What goes into the room and what comes out.
+
+use basalt_proto::etcdserverpb::WatchCreateRequest;
+use basalt_storage::mvcc::shard_map::ShardId;
+use basalt_storage::revision::Revision;
+use bytes::Bytes;
+
+use super::event::Event;
+
+/// A client's watch stream; the caller numbers them and uses no number twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamId(pub u64);
+
+/// Joins an answer to what the room asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// What happens to the room.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A stream begins.
+    Open(StreamId),
+    /// A stream ended; its watchers end with it.
+    Close(StreamId),
+    /// A client wants to watch, and may.
+    Create {
+        /// Where.
+        stream: StreamId,
+        /// What.
+        request: WatchCreateRequest,
+    },
+    /// A client ends one watch.
+    Cancel {
+        /// Where.
+        stream: StreamId,
+        /// Which.
+        watch_id: i64,
+    },
+    /// A client asks how far its stream is.
+    Progress {
+        /// Where.
+        stream: StreamId,
+    },
+    /// Changes were applied and are visible to reads.
+    Applied {
+        /// The store's revision after them. No event up to it comes later.
+        revision: i64,
+        /// Whole main revisions, ascending by main and sub.
+        events: Vec<Event>,
+    },
+    /// The store was compacted at this revision.
+    Compacted(i64),
+    /// The raft term changed.
+    Term(u64),
+    /// Answers [`Output::Scan`].
+    Scanned {
+        /// Whose.
+        ticket: Ticket,
+        /// Whole main revisions, ascending.
+        events: Vec<Event>,
+        /// The main revision to go on from; `None` when all asked for is there.
+        next: Option<i64>,
+    },
+    /// Answers [`Output::FetchPrevious`].
+    Previous {
+        /// Whose.
+        ticket: Ticket,
+        /// Encoded KeyValues in the order of the hits; `None` where compaction was faster.
+        values: Vec<Option<Bytes>>,
+    },
+    /// The client took bytes of what was sent to it.
+    Drained {
+        /// Where.
+        stream: StreamId,
+        /// How many.
+        bytes: usize,
+    },
+    /// Time passed. The finer it comes, the finer is periodic progress.
+    Tick,
+}
+
+/// What the caller is to do.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Send one WatchResponse.
+    Send {
+        /// To whom.
+        stream: StreamId,
+        /// Its wire form in pieces.
+        message: Vec<Bytes>,
+    },
+    /// Read history.
+    Scan {
+        /// Comes back with the answer.
+        ticket: Ticket,
+        /// Of these shards, merged.
+        shards: Vec<ShardId>,
+        /// First main revision.
+        from: i64,
+        /// Last main revision, included; not above the store's.
+        to: i64,
+        /// About how many main revisions to answer with at most.
+        revisions_max: usize,
+    },
+    /// Read values.
+    FetchPrevious {
+        /// Comes back with the answer.
+        ticket: Ticket,
+        /// Where they stand.
+        hits: Vec<(ShardId, Revision)>,
+    },
+}

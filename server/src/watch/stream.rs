@@ -1,0 +1,78 @@
+//! One client stream: its watch ids, its queue, its progress.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::messages::StreamId;
+use super::watcher::WatcherKey;
+
+/// What stands behind a watch id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WatchSlot {
+    /// A watcher.
+    Watching(WatcherKey),
+    /// A watcher was here; compaction cancelled it, and the id stays taken until the client cancels (etcd-contract 22).
+    Compacted,
+}
+
+/// The watches of a client that share one ordered flow of responses.
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub id: StreamId,
+    pub slots: BTreeMap<i64, WatchSlot>,
+    next_watch_id: i64,
+    /// Sent and not drained.
+    pub queued_bytes: usize,
+    /// Watchers that wait for the queue to drain.
+    pub blocked: BTreeSet<WatcherKey>,
+    /// Watchers per hub, by its position.
+    pub watchers_per_hub: Vec<usize>,
+    /// Watchers that are not live.
+    pub behind: usize,
+    /// A client waits for progress up to this revision or later.
+    pub progress_wanted: Option<i64>,
+    /// Interval of periodic progress, jitter included.
+    pub progress_interval: Duration,
+}
+
+impl Stream {
+    pub fn new(id: StreamId, hubs: usize, progress_interval: Duration) -> Self {
+        Self {
+            id,
+            slots: BTreeMap::new(),
+            next_watch_id: 0,
+            queued_bytes: 0,
+            blocked: BTreeSet::new(),
+            watchers_per_hub: vec![0; hubs],
+            behind: 0,
+            progress_wanted: None,
+            progress_interval,
+        }
+    }
+
+    /// The id of a new watch: the wanted one, or for 0 the next of a counter that skips ids in use and never goes back;
+    /// `None` if the wanted one is taken (etcd-contract 22).
+    pub fn allot_watch_id(&mut self, wanted: i64) -> Option<i64> {
+        if wanted != 0 {
+            return (!self.slots.contains_key(&wanted)).then_some(wanted);
+        }
+        while self.slots.contains_key(&self.next_watch_id) {
+            self.next_watch_id += 1;
+        }
+        self.next_watch_id += 1;
+        Some(self.next_watch_id - 1)
+    }
+
+    /// How many watchers it has.
+    pub fn watchers(&self) -> usize {
+        self.watchers_per_hub.iter().sum()
+    }
+
+    /// Its watchers, by id.
+    pub fn watcher_keys(&self) -> impl Iterator<Item = WatcherKey> + '_ {
+        self.slots.values().filter_map(|slot| match slot {
+            WatchSlot::Watching(key) => Some(*key),
+            WatchSlot::Compacted => None,
+        })
+    }
+}

@@ -1,0 +1,314 @@
+//! The room itself: takes inputs, keeps streams and hubs, leaves outputs.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use basalt_proto::etcdserverpb::WatchCreateRequest;
+use basalt_proto::etcdserverpb::watch_create_request::FilterType;
+use basalt_storage::mvcc::key_range::KeyRange;
+use basalt_storage::mvcc::shard_map::{ShardId, ShardMap};
+use bytes::Bytes;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use super::config::WatchConfig;
+use super::event::{Event, SharedEvent};
+use super::hub::{Hub, compacted};
+use super::messages::{Input, Output, StreamId, Ticket};
+use super::registry::Registry;
+use super::response::{NO_WATCH_ID, Responder, ResponseHead};
+use super::stream::{Stream, WatchSlot};
+use super::watcher::{StreamKey, Sync, Watcher};
+
+/// etcd-contract 24.
+const REASON_COMPACTED: &str = "etcdserver: mvcc: required revision has been compacted";
+/// etcd-contract 23.
+const REASON_EMPTY_RANGE: &str = "mvcc: watcher range is empty";
+/// etcd-contract 22.
+const REASON_DUPLICATE_ID: &str = "mvcc: duplicate watch ID provided on the WatchStream";
+
+/// What the room holds, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WatchFigures {
+    /// Open streams.
+    pub streams: usize,
+    /// Watchers of all streams.
+    pub watchers: usize,
+    /// Watchers that catch up or wait for their stream to drain.
+    pub slow_watchers: usize,
+    /// Events that wait for previous values.
+    pub pending_events: usize,
+}
+
+/// All watches of one node. [`Self::handle`] is its only door.
+///
+/// The caller keeps these promises:
+/// * `Applied` comes in order: its events are newer than every revision applied before, and none up to its `revision`
+///   comes later. It comes before anybody learns that the writes in it were applied.
+/// * A `Scan` and a `FetchPrevious` are answered once each, from a View that holds every event handed in before; of a
+///   View that is compacted at C, `Compacted(C)` comes before the answer.
+/// * It sends the messages of a stream in order and reports as `Drained` what the client took.
+pub struct Watches {
+    pub(super) config: WatchConfig,
+    shard_map: ShardMap,
+    pub(super) registry: Registry,
+    /// One a shard, in their order, then the one for ranges that span several.
+    pub(super) hubs: Vec<Hub>,
+    pub(super) revision: i64,
+    compact_revision: i64,
+    /// Streams with a progress request that is not answered.
+    pub(super) progress_wanted: BTreeSet<StreamKey>,
+    /// When the next periodic progress of a stream is due.
+    pub(super) progress_due: BTreeSet<(Duration, StreamKey)>,
+    pub(super) random: StdRng,
+}
+
+impl Watches {
+    /// A room without streams, beside a store at `revision`, compacted at `compact_revision`.
+    pub fn new(config: WatchConfig, shard_map: ShardMap, revision: i64, compact_revision: i64) -> Self {
+        let responder =
+            Responder { cluster_id: config.cluster_id, member_id: config.member_id, raft_term: config.raft_term };
+        let shards: Vec<ShardId> = (0u32..).zip(shard_map.shards()).map(|(number, _)| ShardId(number)).collect();
+        let mut fed: Vec<Vec<ShardId>> = shards.iter().map(|shard| vec![*shard]).collect();
+        fed.push(shards);
+        let hub = |(position, shards)| Hub::new(position, shards, revision, config.scan_revisions_max, config.seed);
+        Self {
+            hubs: fed.into_iter().enumerate().map(hub).collect(),
+            registry: Registry::new(responder, config.fragment_bytes, config.stream_queue_bytes_max),
+            shard_map,
+            revision,
+            compact_revision,
+            progress_wanted: BTreeSet::new(),
+            progress_due: BTreeSet::new(),
+            random: StdRng::seed_from_u64(config.seed),
+            config,
+        }
+    }
+
+    /// Takes one input at `now`, a monotonic time, and appends what is to be done.
+    ///
+    /// # Panics
+    /// When `Applied` breaks its promises: watchers were told otherwise before.
+    pub fn handle(&mut self, input: Input, now: Duration, out: &mut Vec<Output>) {
+        match input {
+            Input::Open(stream) => self.open(stream, now),
+            Input::Close(stream) => self.close(stream),
+            Input::Create { stream, request } => self.create(stream, &request, out),
+            Input::Cancel { stream, watch_id } => self.cancel(stream, watch_id, out),
+            Input::Progress { stream } => self.want_progress(stream),
+            Input::Applied { revision, events } => self.apply(revision, &events, out),
+            Input::Compacted(revision) => self.compact(revision, out),
+            Input::Term(term) => self.registry.responder.raft_term = term,
+            Input::Scanned { ticket, events, next } => {
+                for hub in &mut self.hubs {
+                    hub.take_scanned(ticket, &events, next, &mut self.registry, out);
+                }
+            }
+            Input::Previous { ticket, values } => self.take_previous(ticket, values, out),
+            Input::Drained { stream, bytes } => self.drain(stream, bytes),
+            Input::Tick => self.tick(now, out),
+        }
+        for hub in &mut self.hubs {
+            hub.catch_up(&mut self.registry, out);
+        }
+        self.evict();
+        self.answer_progress(out);
+    }
+
+    /// What the room holds.
+    pub fn figures(&self) -> WatchFigures {
+        let sum = |of: fn(&Hub) -> usize| self.hubs.iter().map(of).sum();
+        WatchFigures {
+            streams: self.registry.streams.len(),
+            watchers: sum(Hub::watchers),
+            slow_watchers: sum(Hub::behind),
+            pending_events: sum(Hub::pending_events),
+        }
+    }
+
+    fn open(&mut self, id: StreamId, now: Duration) {
+        let interval = self.draw_progress_interval();
+        let stream = Stream::new(id, self.hubs.len(), interval);
+        let key = StreamKey(self.registry.streams.insert(stream));
+        let before = self.registry.stream_keys.insert(id, key);
+        assert!(before.is_none(), "a stream id is used once");
+        self.progress_due.insert((now + interval, key));
+    }
+
+    fn close(&mut self, id: StreamId) {
+        let Some(key) = self.registry.stream_keys.remove(&id) else { return };
+        let watchers: Vec<_> = self.registry.stream(key).watcher_keys().collect();
+        for watcher in watchers {
+            let hub = self.registry.watcher(watcher).hub;
+            self.hubs[hub].remove(watcher, &mut self.registry);
+        }
+        self.registry.streams.remove(key.0);
+        self.progress_wanted.remove(&key);
+        self.progress_due.retain(|(_, due)| *due != key);
+    }
+
+    fn create(&mut self, stream: StreamId, request: &WatchCreateRequest, out: &mut Vec<Output>) {
+        let Some(&stream) = self.registry.stream_keys.get(&stream) else { return };
+        // An empty key means the smallest there is (etcd `v3rpc/watch.go`).
+        let key: &[u8] = if request.key.is_empty() { &[0] } else { &request.key };
+        let range = KeyRange::from_wire(key, &request.range_end);
+        let watch_id = self.admit(stream, request, &range);
+        let created = ResponseHead {
+            revision: self.revision,
+            watch_id: watch_id.unwrap_or(NO_WATCH_ID),
+            created: true,
+            canceled: watch_id.is_err(),
+            cancel_reason: watch_id.err().unwrap_or_default(),
+            ..ResponseHead::default()
+        };
+        self.registry.respond(stream, created, out);
+        let Ok(watch_id) = watch_id else { return };
+        // Starting at the compact revision is allowed (etcd-contract 25).
+        if (1..self.compact_revision).contains(&request.start_revision) {
+            self.registry.stream_mut(stream).slots.insert(watch_id, WatchSlot::Compacted);
+            self.registry.respond(stream, compacted(watch_id, self.compact_revision), out);
+            return;
+        }
+        self.add_watcher(stream, watch_id, request, range);
+    }
+
+    /// The id of a new watch, or why there is none.
+    fn admit(
+        &mut self,
+        stream: StreamKey,
+        request: &WatchCreateRequest,
+        range: &KeyRange,
+    ) -> Result<i64, &'static str> {
+        if request.start_revision < 0 {
+            return Err(REASON_COMPACTED);
+        }
+        if range.is_empty() {
+            return Err(REASON_EMPTY_RANGE);
+        }
+        self.registry.stream_mut(stream).allot_watch_id(request.watch_id).ok_or(REASON_DUPLICATE_ID)
+    }
+
+    fn add_watcher(&mut self, stream: StreamKey, watch_id: i64, request: &WatchCreateRequest, range: KeyRange) {
+        let hub = match self.shard_map.shards_of(&range)[..] {
+            [shard] => shard.position(),
+            _ => self.hubs.len() - 1,
+        };
+        if hub == self.spanning() && self.hubs[hub].watchers() == 0 {
+            // It is fed only while it has watchers.
+            self.hubs[hub].restart(self.revision);
+        }
+        let filters = |filter: FilterType| request.filters.contains(&(filter as i32));
+        let start_revision = request.start_revision;
+        let watcher = Watcher {
+            stream,
+            hub,
+            watch_id,
+            range,
+            start_revision,
+            next_revision: if start_revision == 0 { self.revision + 1 } else { start_revision },
+            sync: Sync::Live,
+            waiting_since: 0,
+            prev_kv: request.prev_kv,
+            fragment: request.fragment,
+            progress_notify: request.progress_notify,
+            no_put: filters(FilterType::Noput),
+            no_delete: filters(FilterType::Nodelete),
+            quiet: true,
+        };
+        let key = self.hubs[hub].add(watcher, &mut self.registry);
+        self.registry.stream_mut(stream).slots.insert(watch_id, WatchSlot::Watching(key));
+    }
+
+    /// Unknown ids are ignored; nothing more is said of the id afterwards (etcd-contract 28).
+    fn cancel(&mut self, stream: StreamId, watch_id: i64, out: &mut Vec<Output>) {
+        let Some(&stream) = self.registry.stream_keys.get(&stream) else { return };
+        let Some(slot) = self.registry.stream_mut(stream).slots.remove(&watch_id) else { return };
+        if let WatchSlot::Watching(watcher) = slot {
+            let hub = self.registry.watcher(watcher).hub;
+            self.hubs[hub].remove(watcher, &mut self.registry);
+        }
+        let canceled = ResponseHead { revision: self.revision, watch_id, canceled: true, ..ResponseHead::default() };
+        self.registry.respond(stream, canceled, out);
+    }
+
+    fn apply(&mut self, revision: i64, events: &[Event], out: &mut Vec<Output>) {
+        let (first, last) = (events.first(), events.last());
+        assert!(first.is_none_or(|event| event.revision.main > self.revision), "an event of the past was applied");
+        assert!(last.is_none_or(|event| event.revision.main <= revision), "an event is ahead of the store");
+        assert!(revision >= self.revision, "the store's revision went back to {revision}");
+        let spanning = self.spanning();
+        let mut of_hubs: Vec<Vec<SharedEvent>> = self.hubs.iter().map(|_| Vec::new()).collect();
+        let spanned = self.hubs[spanning].watchers() > 0;
+        for event in events {
+            let shared = SharedEvent::encode(event);
+            if spanned {
+                of_hubs[spanning].push(shared.clone());
+            }
+            of_hubs[event.shard.position()].push(shared);
+        }
+        if !spanned {
+            self.hubs[spanning].restart(revision);
+        }
+        self.revision = revision;
+        for (hub, events) in self.hubs.iter_mut().zip(of_hubs) {
+            hub.apply(events, revision, &mut self.registry, out);
+        }
+    }
+
+    fn compact(&mut self, revision: i64, out: &mut Vec<Output>) {
+        if revision <= self.compact_revision {
+            return;
+        }
+        self.compact_revision = revision;
+        for hub in &mut self.hubs {
+            hub.compact(revision, &mut self.registry, out);
+        }
+    }
+
+    fn take_previous(&mut self, ticket: Ticket, values: Vec<Option<Bytes>>, out: &mut Vec<Output>) {
+        let mut values = values;
+        for hub in &mut self.hubs {
+            match hub.take_previous(ticket, values, &mut self.registry, out) {
+                Some(others) => values = others,
+                None => return,
+            }
+        }
+        for hub in &mut self.hubs {
+            if hub.waits_for_previous(ticket) {
+                return hub.take_chunk_previous(ticket, values, &mut self.registry, out);
+            }
+        }
+    }
+
+    fn drain(&mut self, id: StreamId, bytes: usize) {
+        let Some(&key) = self.registry.stream_keys.get(&id) else { return };
+        let resume_below = self.config.stream_queue_bytes_max / 2;
+        let stream = self.registry.stream_mut(key);
+        stream.queued_bytes = stream.queued_bytes.saturating_sub(bytes);
+        if stream.queued_bytes > resume_below {
+            return;
+        }
+        for watcher in std::mem::take(&mut stream.blocked) {
+            let hub = self.registry.watcher(watcher).hub;
+            self.hubs[hub].unblock(watcher, &mut self.registry);
+        }
+    }
+
+    /// Keeps recent events within their budget, always at the cost of the hub that holds most: a storm in one shard
+    /// does not take the others' memory.
+    fn evict(&mut self) {
+        let mut bytes: usize = self.hubs.iter().map(Hub::ring_bytes).sum();
+        while bytes > self.config.ring_bytes {
+            let Some(largest) = self.hubs.iter_mut().max_by_key(|hub| hub.ring_bytes()) else { return };
+            bytes -= largest.ring_bytes();
+            if !largest.evict() {
+                return;
+            }
+            bytes += largest.ring_bytes();
+        }
+    }
+
+    fn spanning(&self) -> usize {
+        self.hubs.len() - 1
+    }
+}

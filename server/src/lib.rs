@@ -1,3 +1,4 @@
 //! One node.
 
 pub mod config;
+pub mod metrics;

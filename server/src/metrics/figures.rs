@@ -1,0 +1,151 @@
+//! What the node knows without counting, and the page itself.
+
+use prometheus::{Encoder, TextEncoder};
+
+use super::families::Metrics;
+
+/// What does not change while the process lives.
+#[derive(Clone, Debug)]
+pub struct Identity<'a> {
+    /// This member's id.
+    pub member_id: u64,
+    /// Our own version.
+    pub version: &'a str,
+    /// The version of etcd that clients are told.
+    pub etcd_version: &'a str,
+    /// Feature gates by name.
+    pub features: &'a [(&'a str, bool)],
+}
+
+/// What a scrape shows of the node's state. All zero until the node has started.
+#[derive(Clone, Debug, Default)]
+#[allow(missing_docs)] // the help texts of the families say what they are
+pub struct Figures {
+    pub revision: i64,
+    pub compact_revision: i64,
+    pub keys: u64,
+    pub db_size_bytes: u64,
+    pub db_in_use_bytes: u64,
+    pub quota_bytes: i64,
+    pub open_reads: u64,
+    pub has_leader: bool,
+    pub is_leader: bool,
+    pub is_learner: bool,
+    pub term: u64,
+    pub committed_index: u64,
+    pub applied_index: u64,
+    pub proposals_pending: u64,
+    pub watchers: u64,
+    pub watch_streams: u64,
+    pub slow_watchers: u64,
+    pub pending_events: u64,
+    pub leases: u64,
+    pub auth_revision: u64,
+    /// Bytes written to the log since the process started.
+    pub wal_written_bytes: u64,
+    /// The cluster version as `major.minor`, once there is one.
+    pub cluster_version: Option<String>,
+    pub shards: Vec<ShardFigures>,
+}
+
+/// What a scrape shows of one shard.
+#[derive(Clone, Debug, Default)]
+#[allow(missing_docs)] // the help texts of the families say what they are
+pub struct ShardFigures {
+    pub name: String,
+    pub keys: u64,
+    pub delta_bytes: u64,
+    pub db_size_bytes: u64,
+    pub db_in_use_bytes: u64,
+    pub watch_ring_bytes: u64,
+}
+
+/// Gates of the second stage in etcd 3.7; all others are of the first.
+const BETA_FEATURES: [&str; 3] = ["AllBeta", "FastLeaseKeepAlive", "TxnModeWriteWithSharedBuffer"];
+
+impl Metrics {
+    /// Shows who this is. Called once, when the ids are known.
+    pub fn identify(&self, identity: &Identity<'_>) {
+        self.server_id.with_label_values(&[&format!("{:x}", identity.member_id)]).set(1);
+        self.server_version.with_label_values(&[identity.etcd_version]).set(1);
+        self.build_info.with_label_values(&[identity.version, identity.etcd_version]).set(1);
+        for (name, enabled) in [("AllAlpha", false), ("AllBeta", false)].iter().chain(identity.features) {
+            let stage = if BETA_FEATURES.contains(name) { "BETA" } else { "ALPHA" };
+            self.feature_enabled.with_label_values(&[name, stage]).set(i64::from(*enabled));
+        }
+    }
+
+    /// Copies `figures` into their gauges. Called before [`render`](Self::render).
+    pub fn refresh(&self, figures: &Figures) {
+        self.current_revision.set(figures.revision);
+        self.compact_revision.set(figures.compact_revision);
+        self.quota_bytes.set(figures.quota_bytes);
+        let counts = [
+            (&self.keys, figures.keys),
+            (&self.db_size_bytes, figures.db_size_bytes),
+            (&self.db_in_use_bytes, figures.db_in_use_bytes),
+            (&self.open_reads, figures.open_reads),
+            (&self.has_leader, u64::from(figures.has_leader)),
+            (&self.is_leader, u64::from(figures.is_leader)),
+            (&self.is_learner, u64::from(figures.is_learner)),
+            (&self.raft_term, figures.term),
+            (&self.proposals_committed, figures.committed_index),
+            (&self.proposals_applied, figures.applied_index),
+            (&self.proposals_pending, figures.proposals_pending),
+            (&self.watchers, figures.watchers),
+            (&self.watch_streams, figures.watch_streams),
+            (&self.slow_watchers, figures.slow_watchers),
+            (&self.pending_events, figures.pending_events),
+            (&self.lease_count, figures.leases),
+            (&self.auth_revision, figures.auth_revision),
+            (&self.wal_write_bytes, figures.wal_written_bytes),
+        ];
+        for (gauge, count) in counts {
+            gauge.set(signed(count));
+        }
+        self.refresh_cluster_version(figures.cluster_version.as_deref());
+        for shard in &figures.shards {
+            self.refresh_shard(shard);
+        }
+    }
+
+    /// The families in Prometheus' text format 0.0.4. Reads `/proc`: for a thread that may wait.
+    pub fn render(&self) -> String {
+        self.scrapes_inflight.inc();
+        self.process.refresh();
+        let mut page = Vec::new();
+        let written = TextEncoder::new().encode(&self.registry.gather(), &mut page);
+        self.scrapes_inflight.dec();
+        let code = if written.is_ok() { "200" } else { "500" };
+        self.scrapes_total.with_label_values(&[code]).inc();
+        String::from_utf8_lossy(&page).into_owned()
+    }
+
+    /// As etcd: a version that was left stays on the page, at zero.
+    fn refresh_cluster_version(&self, version: Option<&str>) {
+        let Some(version) = version else { return };
+        for family in prometheus::core::Collector::collect(&self.cluster_version) {
+            for label in family.get_metric().iter().flat_map(|series| series.get_label()) {
+                self.cluster_version.with_label_values(&[label.value()]).set(0);
+            }
+        }
+        self.cluster_version.with_label_values(&[version]).set(1);
+    }
+
+    fn refresh_shard(&self, shard: &ShardFigures) {
+        let counts = [
+            (&self.shard_keys, shard.keys),
+            (&self.shard_delta_bytes, shard.delta_bytes),
+            (&self.shard_db_size_bytes, shard.db_size_bytes),
+            (&self.shard_db_in_use_bytes, shard.db_in_use_bytes),
+            (&self.watch_ring_bytes, shard.watch_ring_bytes),
+        ];
+        for (family, count) in counts {
+            family.with_label_values(&[&shard.name]).set(signed(count));
+        }
+    }
+}
+
+fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,61 @@
+//! Durations by operation and outcome.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use prometheus::{Histogram, HistogramVec};
+
+macro_rules! operations {
+    ($($operation:ident)*) => {
+        /// What a request asked for, in etcd's words (`server/etcdserver/apply/uber_applier.go`, `v3_server.go`).
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        #[allow(missing_docs)] // the names are the operations'
+        pub enum Operation { $($operation),* }
+
+        impl Operation {
+            /// Every operation, by number.
+            pub const ALL: &[Operation] = &[$(Operation::$operation),*];
+
+            /// The label's value.
+            pub fn label(self) -> &'static str {
+                match self { $(Operation::$operation => stringify!($operation)),* }
+            }
+        }
+    };
+}
+
+operations! {
+    Range ReadonlyTxn Put DeleteRange Txn Compaction LeaseGrant LeaseRevoke LeaseCheckpoint Alarm Authenticate
+    AuthEnable AuthDisable AuthUserAdd AuthUserDelete AuthUserChangePassword AuthUserGrantRole AuthUserGet
+    AuthUserRevokeRole AuthRoleAdd AuthRoleGrantPermission AuthRoleGet AuthRoleRevokePermission AuthRoleDelete
+    AuthUserList AuthRoleList ClusterVersionSet ClusterMemberAttrSet DowngradeInfoSet
+}
+
+/// A histogram for each operation and outcome.
+///
+/// A series begins with its first observation, as in etcd: all of them from the start would be a thousand lines that
+/// say nothing.
+pub struct OperationSeconds {
+    /// Labels that stand before operation and outcome.
+    before: &'static [&'static str],
+    family: HistogramVec,
+    series: Vec<[OnceLock<Histogram>; 2]>,
+}
+
+impl OperationSeconds {
+    /// Series of `family`, whose labels are one for each of `before`, then the operation, then the success.
+    pub(super) fn new(family: HistogramVec, before: &'static [&'static str]) -> Self {
+        Self { before, family, series: Operation::ALL.iter().map(|_| Default::default()).collect() }
+    }
+
+    /// One operation took `elapsed`.
+    pub fn observe(&self, operation: Operation, success: bool, elapsed: Duration) {
+        let series = self.series[operation as usize][usize::from(success)].get_or_init(|| {
+            let outcome = if success { "true" } else { "false" };
+            let labels: Vec<&str> = self.before.iter().copied().chain([operation.label(), outcome]).collect();
+            self.family.with_label_values(&labels)
+        });
+        series.observe(elapsed.as_secs_f64());
+    }
+}

@@ -80,7 +80,7 @@ fn serve(config: &Config) -> Result<(), ProgramError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("basalt-rpc").build()?;
     // Ports first: a taken one is known before the data is opened, and clients wait instead of being refused.
     let ports = runtime.block_on(async { open_ports(config) })?;
-    let metrics = Arc::new(Metrics::new());
+    let metrics = Arc::new(Metrics::new(config.metrics));
     let running = start(&node_config(config), &metrics)?;
     running.wait_ready(READY_TIMEOUT).map_err(|waited| format!("not ready after {} s", waited.as_secs()))?;
     let service = Arc::new(Service {

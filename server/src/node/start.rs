@@ -39,6 +39,14 @@ use crate::watch::{WatchConfig, Watches};
 /// refuses to start where it is a file (DESIGN D6).
 const MEMBER_FILE: &str = "member";
 
+/// Recent events in memory (DESIGN 9).
+const WATCH_RING_BYTES: usize = 256 << 20;
+/// Bytes that may wait for one watch stream before it falls behind; above the largest single response of etcd's default
+/// limits, so that one large revision does not stop a stream.
+const WATCH_STREAM_BYTES: usize = 4 << 20;
+/// Revisions of one step of catching up (etcd `watchBatchMaxRevs`).
+const WATCH_SCAN_REVISIONS: usize = 1000;
+
 /// How a node is to run.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
@@ -338,8 +346,10 @@ fn spawn(
         raft_term: recovered.hard_state.term,
         progress_notify_interval: config.progress_notify_interval,
         fragment_bytes: config.limits.request_bytes_max + (512 << 10),
+        ring_bytes: WATCH_RING_BYTES,
+        stream_queue_bytes_max: WATCH_STREAM_BYTES,
+        scan_revisions_max: WATCH_SCAN_REVISIONS,
         seed,
-        ..WatchConfig::default()
     };
     let watch_room =
         Watches::new(watch_config, store.shard_map().clone(), store.revision(), store.compact_revision());

@@ -4,14 +4,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use basalt_proto::etcdserverpb::{
-    AlarmRequest, AlarmResponse, DefragmentResponse, DowngradeInfo, HashKvRequest, StatusResponse, alarm_request,
+    AlarmRequest, AlarmResponse, DefragmentResponse, DowngradeInfo, HashKvRequest, HashKvResponse, HashResponse, StatusResponse,
+    alarm_request,
 };
 use basalt_proto::log::request::Kind;
+use basalt_storage::snapshot::MemberRecord;
+use bytes::Bytes;
 
 use super::chunks::Chunks;
 use super::service::{Reply, Service};
 use super::status::{Code, Status};
 use crate::apply::alarms::AlarmKind;
+use crate::node::content::SnapshotChunk;
 
 /// The version of etcd that we speak like (DESIGN D6).
 pub const ETCD_VERSION: &str = "3.7.3";
@@ -78,19 +82,55 @@ impl Service {
         })
     }
 
-    /// A bbolt file of the whole store (etcd-contract 51).
+    /// A bbolt file of the whole store, then its SHA-256 (etcd-contract 51).
     pub(super) async fn snapshot(
         self: &Arc<Self>,
-        _out: &tokio::sync::mpsc::Sender<Result<Chunks, Status>>,
+        out: &tokio::sync::mpsc::Sender<Result<Chunks, Status>>,
     ) -> Result<(), Status> {
-        Err(Status::not_available("Snapshot"))
+        let mut chunks = self.node.snapshot(self.member_record()).await?;
+        while let Some(chunk) = chunks.recv().await {
+            let SnapshotChunk { bytes, remaining } = chunk?;
+            // SnapshotResponse: remaining_bytes 2, blob 3, version 4.
+            let mut message = Chunks::default();
+            message.number(2, remaining);
+            message.shared(3, &bytes);
+            message.shared(4, &Bytes::from_static(STORAGE_VERSION.as_bytes()));
+            if out.send(Ok(message)).await.is_err() {
+                return Ok(());
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn hash(self: &Arc<Self>) -> Reply {
-        Reply::Ready(Err(Status::not_available("Hash")))
+        let service = self.clone();
+        Reply::later(async move {
+            let (hash, revision) = service.node.content_hash(service.member_record()).await?;
+            Ok(Chunks::of(&HashResponse { header: Some(service.header().at(revision)), hash }))
+        })
     }
 
-    pub(super) fn hash_kv(self: &Arc<Self>, _request: HashKvRequest) -> Reply {
-        Reply::Ready(Err(Status::not_available("HashKV")))
+    pub(super) fn hash_kv(self: &Arc<Self>, request: HashKvRequest) -> Reply {
+        let service = self.clone();
+        Reply::later(async move {
+            let hash = service.node.hash_kv(request.revision).await?;
+            let header = service.header().at(service.node.view().revision);
+            Ok(Chunks::of(&HashKvResponse {
+                header: Some(header),
+                hash: hash.hash,
+                compact_revision: hash.compact_revision,
+                hash_revision: hash.revision,
+            }))
+        })
+    }
+
+    fn member_record(&self) -> MemberRecord {
+        MemberRecord {
+            id: self.node.identity.member_id,
+            name: self.member.name.clone(),
+            peer_urls: self.member.peer_urls.clone(),
+            client_urls: self.member.client_urls.clone(),
+            is_learner: false,
+        }
     }
 }

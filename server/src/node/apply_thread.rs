@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use basalt_storage::hashes::{HashKvCache, HashKvJob, HashPurpose};
+use basalt_storage::job::{BUDGET_UNLIMITED, run};
 use basalt_storage::mvcc::key_value::KeyValue;
 use basalt_storage::mvcc::range::Hit;
 use basalt_storage::mvcc::store::Frozen;
@@ -83,6 +85,8 @@ pub struct ApplyLinks {
     pub gauges: Arc<Gauges>,
     /// Page reads.
     pub readers: Readers,
+    /// Hashes that compactions leave.
+    pub hash_cache: Arc<Mutex<HashKvCache>>,
     /// The beginning of the node's clock.
     pub started: Instant,
     /// Pause between two steps of a compaction (`--compaction-sleep-interval`).
@@ -175,6 +179,8 @@ impl ApplyThread {
         let Some(last) = committed.last().map(|entry| entry.position) else { return };
         let mut answers = Vec::new();
         let mut effects = Vec::new();
+        let store = self.machine.store();
+        let compacted = Compacted { revision: store.compact_revision(), finished: !store.is_sweeping() };
         for Committed { position, entry } in committed {
             match entry {
                 None => self.machine.apply_empty(position),
@@ -189,7 +195,7 @@ impl ApplyThread {
         self.dirty = true;
         let view = self.publish();
         self.answer(answers, &view);
-        self.follow(&effects, &view);
+        self.follow(&effects, &view, compacted);
         self.links.gauges.applied_index.store(last.index, Ordering::Relaxed);
         // The node thread is gone only when the process is about to be.
         drop(self.links.node.send(NodeInput::Applied(last.index)));
@@ -232,7 +238,7 @@ impl ApplyThread {
     }
 
     /// Hands effects to those who drink from them.
-    fn follow(&self, effects: &[Effect], view: &Arc<View>) {
+    fn follow(&self, effects: &[Effect], view: &Arc<View>, mut compacted: Compacted) {
         let mut events = Vec::new();
         for effect in effects {
             match effect {
@@ -240,11 +246,29 @@ impl ApplyThread {
                 Effect::Compaction { revision } => {
                     self.send_events(&mut events, view.revision);
                     drop(self.links.watches.send(watch::Input::Compacted(*revision)));
+                    self.hash_compaction(view, *revision, compacted);
+                    compacted = Compacted { revision: *revision, finished: false };
                 }
                 other => self.follow_lease_or_alarm(other),
             }
         }
         self.send_events(&mut events, view.revision);
+    }
+
+    /// A compaction leaves its own hash, by the revision compacted before; not while that one is unfinished
+    /// (etcd-contract 52). Nothing of it is swept yet: the View has all that the hash covers.
+    fn hash_compaction(&self, view: &Arc<View>, revision: i64, before: Compacted) {
+        if !before.finished {
+            return;
+        }
+        let mut job = HashKvJob::new(view.clone(), revision, before.revision, HashPurpose::Compaction);
+        let cache = self.links.hash_cache.clone();
+        drop(self.links.readers.submit(move |disk| {
+            let hash = run(&mut job, disk, BUDGET_UNLIMITED)
+                .unwrap_or_else(|cause| fatal::stop("hashing what a compaction covers", &cause));
+            cache.lock().expect("no one panics while holding the cache").store(hash);
+            Ok(())
+        }));
     }
 
     fn send_events(&self, events: &mut Vec<watch::Event>, revision: i64) {
@@ -374,6 +398,13 @@ impl ApplyThread {
             }
         }
     }
+}
+
+/// What was compacted before an entry.
+#[derive(Clone, Copy)]
+struct Compacted {
+    revision: i64,
+    finished: bool,
 }
 
 /// Apply's source of values: fetched ahead, else read now and counted.

@@ -11,11 +11,12 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 use basalt_proto::log::Request;
 use basalt_proto::log::request::Kind;
+use basalt_storage::hashes::HashKvCache;
 use basalt_storage::mvcc::range::Hit;
 use basalt_storage::mvcc::view::View;
 use bytes::Bytes;
 use prost::Message;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use super::node_thread::NodeInput;
 use super::readers::Readers;
@@ -125,6 +126,9 @@ pub struct NodeHandle {
     pub(super) view: Arc<ArcSwap<View>>,
     pub(super) readers: Readers,
     pub(super) started: Instant,
+    pub(super) hash_cache: Arc<Mutex<HashKvCache>>,
+    /// Snapshots at the same time (DESIGN 3.6).
+    pub(super) snapshots: Arc<Semaphore>,
     /// Who this is.
     pub identity: Identity,
     /// Figures.

@@ -17,6 +17,7 @@ pub mod log_store;
 pub mod core;
 pub mod handle;
 pub mod readers;
+pub mod content;
 mod fatal;
 mod log_thread;
 mod node_thread;

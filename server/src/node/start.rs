@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use basalt_storage::checkpoint::Salt;
 use basalt_storage::checkpoint::recovery::{self, Birth, Opened, RecoveryError};
 use basalt_storage::disk::{DirectoryLock, Disk, Io, IoOutput, LockError, RealDisk};
+use basalt_storage::hashes::HashKvCache;
 use basalt_storage::job::{BUDGET_UNLIMITED, run};
 use basalt_storage::mvcc::shard_map::ShardMap;
 use basalt_storage::pages::PageCache;
@@ -20,6 +21,7 @@ use prost::Message;
 use raft::prelude::{ConfState, Entry, EntryType, HardState};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use thiserror::Error;
+use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
 use super::apply_thread::{ApplyInput, ApplyLinks, ApplyThread};
@@ -39,6 +41,8 @@ use crate::watch::{WatchConfig, Watches};
 /// refuses to start where it is a file (DESIGN D6).
 const MEMBER_FILE: &str = "member";
 
+/// Snapshots streamed at the same time (DESIGN 3.6).
+const SNAPSHOTS_MAX: usize = 2;
 /// Recent events in memory (DESIGN 9).
 const WATCH_RING_BYTES: usize = 256 << 20;
 /// Bytes that may wait for one watch stream before it falls behind; above the largest single response of etcd's default
@@ -360,7 +364,9 @@ fn spawn(
         sinks: sinks.clone(),
         started,
     };
+    let hash_cache = Arc::new(Mutex::new(HashKvCache::new()));
     let apply_links = ApplyLinks {
+        hash_cache: hash_cache.clone(),
         node: node.clone(),
         checkpoint,
         watches: watches.clone(),
@@ -417,6 +423,8 @@ fn spawn(
         view,
         readers,
         started,
+        hash_cache,
+        snapshots: Arc::new(Semaphore::new(SNAPSHOTS_MAX)),
         identity,
         gauges,
         limits: config.limits,

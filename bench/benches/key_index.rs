@@ -35,7 +35,7 @@ fn writes(c: &mut Criterion) {
             number = (number + 7_919) % KEYS;
             main += 1;
             black_box(index.put(&kubernetes_key(number), Revision::new(main, 0), 0));
-            if main as u64 % BATCH == 0 {
+            if (main as u64).is_multiple_of(BATCH) {
                 published = index.root();
             }
         });

@@ -79,10 +79,10 @@ struct RunArgs {
 #[derive(Args, Debug)]
 struct Effort {
     /// Seconds of a round
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=3_600))]
     seconds: u64,
     /// Rounds on each server
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=1_000))]
     rounds: u64,
     /// Calls a second at a fixed rate, instead of as many as are answered; for watches, puts a second
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]

@@ -53,7 +53,11 @@ impl Comparison {
         let mut results = Vec::with_capacity(self.workloads.len());
         for workload in &self.workloads {
             eprintln!("{} ...", workload.name());
-            let mut sides = [Side::open(left, *workload, self).await, Side::open(right, *workload, self).await];
+            let (left, right) = (Side::open(left, *workload, self), Side::open(right, *workload, self));
+            let mut sides: [Side; 2] = tokio::join!(left, right).into();
+            for side in &mut sides {
+                side.warm_up(self.pace).await;
+            }
             for round in 0..self.rounds {
                 // Each side goes first in turn: neither always finds what the other left to the machine.
                 for turn in [round, round + 1] {
@@ -84,6 +88,13 @@ impl Side {
         Self { state: Prepared::open(program, workload, comparison).await, rounds: Vec::new() }
     }
 
+    /// A round that is not shown.
+    async fn warm_up(&mut self, pace: Pace) {
+        self.round(Pace { duration: pace.duration.mul_f64(WARM_UP_SHARE), ..pace }).await;
+        self.rounds.clear();
+    }
+
+    /// Does nothing after a failure.
     async fn round(&mut self, pace: Pace) {
         let Ok(prepared) = &mut self.state else { return };
         match measure(prepared.load.as_mut(), pace, Some(prepared.server.process())).await {
@@ -105,9 +116,6 @@ impl Prepared {
         let server = ServerProcess::start(program).await?;
         let connections = Connections::open(server.endpoint(), comparison.sizes.connections()).await?;
         let load = workload.prepare(&connections, &comparison.sizes).await.context("prepare")?;
-        let mut prepared = Self { load, server };
-        let warm_up = Pace { duration: comparison.pace.duration.mul_f64(WARM_UP_SHARE), ..comparison.pace };
-        measure(prepared.load.as_mut(), warm_up, Some(prepared.server.process())).await.context("warm up")?;
-        Ok(prepared)
+        Ok(Self { load, server })
     }
 }

@@ -29,11 +29,13 @@ mod workload;
 
 use std::process::ExitCode;
 
-use anyhow::Result;
 use clap::Parser;
 
 use command_line::CommandLine;
 
-fn main() -> Result<ExitCode> {
-    CommandLine::parse().run()
+fn main() -> ExitCode {
+    CommandLine::parse().run().unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
 }

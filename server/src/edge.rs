@@ -91,6 +91,6 @@ impl TowerService<Request<Incoming>> for Edge {
             return Box::pin(async move { Ok(grpc::serve(service, request).await.map(EdgeBody::Grpc)) });
         }
         let (pages, serves) = (self.pages.clone(), self.serves);
-        Box::pin(async move { Ok(pages.respond(&request, serves).await.map(EdgeBody::Page)) })
+        Box::pin(std::future::ready(Ok(pages.respond(&request, serves).map(EdgeBody::Page))))
     }
 }

@@ -19,6 +19,8 @@ pub mod watch;
 pub mod node;
 pub mod api;
 pub mod listen;
+pub mod http;
+pub mod auto_compaction;
 pub mod pages;
 pub mod edge;
 pub mod program;

@@ -1,21 +1,144 @@
-//! Temporary.
+//! Binds the pages of [`crate::http`] to the node and to hyper.
+
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use basalt_storage::mvcc::key_range::KeyRange;
+use basalt_storage::mvcc::range::RangeQuery;
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body_util::Full;
+
+use crate::api::maintenance::STORAGE_VERSION;
 use crate::api::service::Service;
 use crate::config::Config;
 use crate::edge::Serves;
-use crate::metrics::Metrics;
-/// Pages.
-pub struct Pages;
+use crate::http::{AlarmKind, Listener, PageRequest, PageResponse, Probe, Site, Versions};
+use crate::listen::ClientConnection;
+use crate::metrics::{Figures, Metrics, ShardFigures};
+
+/// The key that health checks read, as etcd's do.
+const HEALTH_KEY: &[u8] = b"health";
+
+/// All pages.
+pub struct Pages {
+    site: Site,
+    service: Arc<Service>,
+}
+
 impl Pages {
-    /// New.
-    pub fn new(_: Arc<Service>, _: Arc<Metrics>, _: &Config) -> Self { Self }
-    /// Answers.
-    pub async fn respond<B>(&self, _: &Request<B>, _: Serves) -> Response<Full<Bytes>> {
-        let mut response = Response::new(Full::new(Bytes::from_static(b"404 page not found\n")));
-        *response.status_mut() = StatusCode::NOT_FOUND;
-        response
+    /// The pages of a node under the rules of `config`.
+    pub fn new(service: Arc<Service>, metrics: Arc<Metrics>, config: &Config) -> Self {
+        Self { site: Site::new(&config.http, metrics), service }
+    }
+
+    /// Answers a request that is no gRPC call.
+    pub fn respond<B>(&self, request: &Request<B>, serves: Serves) -> Response<Full<Bytes>> {
+        let encrypted = request.extensions().get::<ClientConnection>().is_some_and(|connection| connection.tls);
+        // Without TLS, HTTP/2 reaches etcd's gRPC server alone, which answers so (etcd-contract 5).
+        if request.version() == Version::HTTP_2 && !encrypted && serves == Serves::Everything {
+            return unsupported();
+        }
+        let text = |name| request.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        let host = text(header::HOST).or_else(|| request.uri().authority().map(|authority| authority.as_str()));
+        let page = PageRequest {
+            method: request.method().as_str(),
+            path: request.uri().path(),
+            query: request.uri().query().unwrap_or_default(),
+            host: host.unwrap_or_default(),
+            origin: text(header::ORIGIN),
+            encrypted,
+        };
+        let listener = if serves == Serves::Probes { Listener::Metrics } else { Listener::Clients };
+        response(self.site.respond(listener, &page, self), request.method() == http::Method::HEAD)
+    }
+}
+
+fn response(page: PageResponse, without_body: bool) -> Response<Full<Bytes>> {
+    let body = if without_body { Bytes::new() } else { Bytes::from(page.body) };
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() = StatusCode::from_u16(page.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    if let Some(content_type) = page.content_type {
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    }
+    for (name, value) in page.headers {
+        if let (Ok(name), Ok(value)) = (http::HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            response.headers_mut().append(name, value);
+        }
+    }
+    response
+}
+
+fn unsupported() -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from_static(b"invalid gRPC request content-type \"\"")));
+    *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+    response
+}
+
+impl Probe for Pages {
+    fn alarms(&self) -> Vec<AlarmKind> {
+        let gauges = &self.service.node.gauges;
+        let no_space = gauges.no_space.load(Ordering::Relaxed).then_some(AlarmKind::NoSpace);
+        let corrupt = gauges.corrupt.load(Ordering::Relaxed).then_some(AlarmKind::Corrupt);
+        no_space.into_iter().chain(corrupt).collect()
+    }
+
+    fn has_leader(&self) -> bool {
+        self.service.node.gauges.leads.load(Ordering::Relaxed)
+    }
+
+    fn is_learner(&self) -> bool {
+        false
+    }
+
+    fn serializable_read(&self) -> Result<(), String> {
+        let query = RangeQuery::all(KeyRange::single(HEALTH_KEY));
+        self.service.node.view().plan(&query).map(drop).map_err(|error| error.to_string())
+    }
+
+    fn linearizable_read(&self) -> Result<(), String> {
+        if !self.has_leader() {
+            return Err("etcdserver: no leader".to_owned());
+        }
+        self.serializable_read()
+    }
+
+    fn versions(&self) -> Versions {
+        Versions { cluster: Some(STORAGE_VERSION.to_owned()), storage: Some(STORAGE_VERSION.to_owned()) }
+    }
+
+    fn figures(&self) -> Figures {
+        let node = &self.service.node;
+        let (view, gauges) = (node.view(), &node.gauges);
+        let shards = view.shard_map.shards().iter().zip(&view.shards).map(|(spec, shard)| ShardFigures {
+            name: spec.name.clone(),
+            keys: shard.index.len(),
+            delta_bytes: shard.delta_bytes() as u64,
+            db_in_use_bytes: shard.checkpointed.root.root.live_bytes + shard.delta_bytes() as u64,
+            ..ShardFigures::default()
+        });
+        let shards: Vec<_> = shards.collect();
+        Figures {
+            revision: view.revision,
+            compact_revision: view.compact_revision,
+            keys: shards.iter().map(|shard| shard.keys).sum(),
+            db_size_bytes: gauges.db_size.load(Ordering::Relaxed),
+            db_in_use_bytes: gauges.db_size_in_use.load(Ordering::Relaxed),
+            quota_bytes: node.limits.quota_bytes.and_then(|quota| quota.try_into().ok()).unwrap_or(0),
+            has_leader: self.has_leader(),
+            is_leader: self.has_leader(),
+            term: gauges.term.load(Ordering::Relaxed),
+            committed_index: gauges.committed_index.load(Ordering::Relaxed),
+            applied_index: gauges.applied_index.load(Ordering::Relaxed),
+            watchers: gauges.watchers.load(Ordering::Relaxed),
+            watch_streams: gauges.watch_streams.load(Ordering::Relaxed),
+            slow_watchers: gauges.slow_watchers.load(Ordering::Relaxed),
+            pending_events: gauges.pending_events.load(Ordering::Relaxed),
+            leases: node.leases.lock().expect("no one panics while holding the lease clock").len() as u64,
+            auth_revision: 1,
+            cluster_version: Some("3.7".to_owned()),
+            shards,
+            ..Figures::default()
+        }
     }
 }

@@ -3,8 +3,11 @@
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use basalt_proto::etcdserverpb::CompactionRequest;
+use basalt_proto::log::request::Kind;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -12,12 +15,14 @@ use tracing::{error, info, warn};
 
 use crate::api::maintenance::ETCD_VERSION;
 use crate::api::service::{MemberInfo, Service};
-use crate::config::{self, Config, Parsed, Url};
+use crate::apply::answer::Refusal;
+use crate::auto_compaction::{AutoCompactor, Outcome};
+use crate::config::{self, AutoCompaction, Config, Parsed, Url};
 use crate::edge::{Edge, Serves};
 use crate::listen::{ConnectionLimit, Deadlines, ListenOptions, Listener, Tls};
 use crate::logging;
-use crate::metrics::Metrics;
-use crate::node::handle::{Identity, Limits};
+use crate::metrics::{self, Metrics};
+use crate::node::handle::{Identity, Limits, Unavailable};
 use crate::node::start::{NodeConfig, Running, start};
 use crate::pages::Pages;
 
@@ -25,6 +30,8 @@ use crate::pages::Pages;
 const READY_TIMEOUT: Duration = Duration::from_secs(600);
 /// How long calls may go on after a stop was asked for.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+/// Least pause between two looks of the automatic compaction.
+const COMPACTOR_TICK_MIN: Duration = Duration::from_millis(100);
 /// Bytes of the page cache where no memory limit is found.
 const CACHE_BYTES_DEFAULT: usize = 512 << 20;
 
@@ -91,8 +98,11 @@ fn serve(config: &Config) -> Result<(), ProgramError> {
             peer_urls: texts(&config.peer.advertise_urls),
             client_urls: texts(&config.client.advertise_urls),
         },
+        metrics: metrics.clone(),
         request_timeout: config.raft.request_timeout(),
     });
+    identify(&metrics, config, &running);
+    runtime.spawn(compact_by_itself(service.clone(), config.compaction.auto));
     let pages = Arc::new(Pages::new(service.clone(), metrics, config));
     runtime.block_on(serve_ports(ports, &service, &pages, config, &running));
     drop((service, pages));
@@ -154,6 +164,40 @@ async fn serve_ports(
     // Receivers exist as long as listeners do.
     _ = stop.send(true);
     while listeners.join_next().await.is_some() {}
+}
+
+fn identify(metrics: &Metrics, config: &Config, running: &Running) {
+    let states = config.feature_gates.states();
+    let features: Vec<_> = states.iter().map(|(gate, enabled)| (gate.name(), *enabled)).collect();
+    metrics.identify(&metrics::Identity {
+        member_id: running.handle.identity.member_id,
+        version: env!("CARGO_PKG_VERSION"),
+        etcd_version: ETCD_VERSION,
+        features: &features,
+    });
+}
+
+/// Compacts as `--auto-compaction-mode` and `--auto-compaction-retention` say (etcd-contract 58).
+async fn compact_by_itself(service: Arc<Service>, mode: AutoCompaction) {
+    let node = &service.node;
+    let mut compactor = AutoCompactor::new(mode, node.now(), node.view().revision);
+    while let Some(next) = compactor.next_tick() {
+        tokio::time::sleep(next.saturating_sub(node.now()).max(COMPACTOR_TICK_MIN)).await;
+        let leads = node.gauges.leads.load(Ordering::Relaxed);
+        let Some(revision) = compactor.tick(node.now(), node.view().revision, leads) else { continue };
+        let request = CompactionRequest { revision, physical: false };
+        let outcome = match node.propose(Kind::Compaction(request)) {
+            Ok(proposed) => proposed.await.map(drop),
+            Err(unavailable) => Err(unavailable),
+        };
+        let done = matches!(outcome, Ok(()) | Err(Unavailable::Refused(Refusal::Compacted)));
+        if done {
+            info!(revision, "completed auto compaction");
+        } else {
+            warn!(revision, "auto compaction failed; it is tried again");
+        }
+        compactor.finished(node.now(), if done { Outcome::Done } else { Outcome::Failed });
+    }
 }
 
 /// Waits for SIGTERM or SIGINT.

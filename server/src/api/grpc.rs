@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
@@ -19,6 +20,7 @@ use super::method::Method;
 use super::service::{Reply, Service};
 use super::status::{Code, Status};
 use super::stream;
+use crate::metrics::{GrpcMethod, Metrics};
 
 /// Bytes before a message: flag and length.
 const FRAME_HEAD_BYTES: usize = 5;
@@ -32,8 +34,52 @@ pub const REQUEST_OVERHEAD_BYTES: usize = 512 << 10;
 /// Messages of a stream that wait for the connection.
 pub type Messages = mpsc::Receiver<Result<Chunks, Status>>;
 
-/// The body of an answer.
-pub enum GrpcBody {
+/// Counts a call once, when it ends. One that is dropped before was cancelled.
+struct Tally {
+    metrics: Arc<Metrics>,
+    method: GrpcMethod,
+    started: Instant,
+    ended: bool,
+}
+
+impl Tally {
+    fn start(service: &Service, path: &str) -> Option<Self> {
+        let method = GrpcMethod::from_path(path)?;
+        let metrics = service.metrics.clone();
+        metrics.grpc_calls.started(method);
+        Some(Self { metrics, method, started: Instant::now(), ended: false })
+    }
+
+    fn end(&mut self, code: Code) {
+        if !std::mem::replace(&mut self.ended, true) {
+            self.metrics.grpc_calls.handled(self.method, code as u8, self.started.elapsed());
+        }
+    }
+
+    fn sent(&self, bytes: usize) {
+        self.metrics.grpc_calls.sent(self.method);
+        self.metrics.client_sent_bytes.inc_by(bytes as u64);
+    }
+
+    fn received(&self, bytes: usize) {
+        self.metrics.grpc_calls.received(self.method);
+        self.metrics.client_received_bytes.inc_by(bytes as u64);
+    }
+}
+
+impl Drop for Tally {
+    fn drop(&mut self) {
+        self.end(Code::Canceled);
+    }
+}
+
+/// An answer on its way, counted.
+pub struct GrpcBody {
+    flow: Flow,
+    tally: Option<Tally>,
+}
+
+enum Flow {
     /// Pieces, then the end of the call.
     Whole(VecDeque<Bytes>, Option<Status>, bool),
     /// Messages as they come, then the end of the call.
@@ -56,50 +102,68 @@ where
     let Some(method) = Method::of_path(path) else {
         let (name, rest) = path.trim_start_matches('/').split_once('/').unwrap_or((path, ""));
         let text = format!("unknown service {name}");
-        return refused(&Status::new(Code::Unimplemented, if rest.is_empty() { "malformed method name".into() } else { text }));
+        let text = if rest.is_empty() { "malformed method name".to_owned() } else { text };
+        return refused(&Status::new(Code::Unimplemented, text), None);
     };
+    let mut tally = Tally::start(&service, path);
     let limit = service.node.limits.request_bytes_max + REQUEST_OVERHEAD_BYTES;
     let mut requests = RequestMessages::new(request.into_body(), limit);
-    match method {
+    let mut response = match method {
         Method::Watch => streaming(stream::watch(service, requests)),
         Method::LeaseKeepAlive => streaming(stream::keep_alive(service, requests)),
-        Method::RangeStream | Method::Snapshot | Method::HealthWatch => match requests.next().await {
-            Ok(Some(message)) => streaming(stream::server_stream(service, method, message)),
-            Ok(None) => refused(&Status::new(Code::Internal, "a call without a request")),
-            Err(status) => refused(&status),
-        },
         _ => match requests.next().await {
-            Ok(Some(message)) => unary(service.call(method, message)).await,
-            Ok(None) => refused(&Status::new(Code::Internal, "a call without a request")),
-            Err(status) => refused(&status),
+            Ok(Some(message)) => {
+                if let Some(tally) = &tally {
+                    tally.received(message.len());
+                }
+                match method {
+                    Method::RangeStream | Method::Snapshot | Method::HealthWatch => {
+                        streaming(stream::server_stream(service, method, message))
+                    }
+                    _ => unary(service.call(method, message), tally.as_mut()).await,
+                }
+            }
+            Ok(None) => refused(&Status::new(Code::Internal, "a call without a request"), tally.as_mut()),
+            Err(status) => refused(&status, tally.as_mut()),
         },
-    }
+    };
+    response.body_mut().tally = tally;
+    response
 }
 
-async fn unary(reply: Reply) -> Response<GrpcBody> {
+async fn unary(reply: Reply, tally: Option<&mut Tally>) -> Response<GrpcBody> {
     let answer = match reply {
         Reply::Ready(answer) => answer,
         Reply::Pending(answer) => answer.await,
     };
     match answer {
-        Ok(message) => respond(GrpcBody::Whole(framed(message), None, false)),
-        Err(status) => refused(&status),
+        Ok(message) => {
+            if let Some(tally) = tally {
+                tally.sent(message.len());
+                tally.end(Code::Ok);
+            }
+            respond(Flow::Whole(framed(message), None, false))
+        }
+        Err(status) => refused(&status, tally),
     }
 }
 
 fn streaming(messages: Messages) -> Response<GrpcBody> {
-    respond(GrpcBody::Stream(messages, VecDeque::new(), false))
+    respond(Flow::Stream(messages, VecDeque::new(), false))
 }
 
-fn respond(body: GrpcBody) -> Response<GrpcBody> {
-    let mut response = Response::new(body);
+fn respond(flow: Flow) -> Response<GrpcBody> {
+    let mut response = Response::new(GrpcBody { flow, tally: None });
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     response
 }
 
 /// An error without a message: status and text stand in the headers.
-fn refused(status: &Status) -> Response<GrpcBody> {
-    let mut response = respond(GrpcBody::Whole(VecDeque::new(), None, true));
+fn refused(status: &Status, tally: Option<&mut Tally>) -> Response<GrpcBody> {
+    if let Some(tally) = tally {
+        tally.end(status.code);
+    }
+    let mut response = respond(Flow::Whole(VecDeque::new(), None, true));
     *response.status_mut() = StatusCode::OK;
     response.headers_mut().extend(trailers(status));
     response
@@ -151,8 +215,8 @@ impl Body for GrpcBody {
     ) -> Poll<Option<Result<Frame<Bytes>, std::convert::Infallible>>> {
         let body = self.get_mut();
         loop {
-            match body {
-                GrpcBody::Whole(pieces, status, ended) => {
+            match &mut body.flow {
+                Flow::Whole(pieces, status, ended) => {
                     if let Some(piece) = pieces.pop_front() {
                         return Poll::Ready(Some(Ok(Frame::data(piece))));
                     }
@@ -160,9 +224,12 @@ impl Body for GrpcBody {
                         return Poll::Ready(None);
                     }
                     let status = status.take().unwrap_or(Status { code: Code::Ok, message: String::new() });
+                    if let Some(tally) = &mut body.tally {
+                        tally.end(status.code);
+                    }
                     return Poll::Ready(Some(Ok(Frame::trailers(trailers(&status)))));
                 }
-                GrpcBody::Stream(messages, pieces, ended) => {
+                Flow::Stream(messages, pieces, ended) => {
                     if let Some(piece) = pieces.pop_front() {
                         return Poll::Ready(Some(Ok(Frame::data(piece))));
                     }
@@ -171,9 +238,14 @@ impl Body for GrpcBody {
                     }
                     match messages.poll_recv(context) {
                         Poll::Pending => return Poll::Pending,
-                        Poll::Ready(Some(Ok(message))) => *pieces = framed(message),
-                        Poll::Ready(Some(Err(status))) => *body = GrpcBody::Whole(VecDeque::new(), Some(status), false),
-                        Poll::Ready(None) => *body = GrpcBody::Whole(VecDeque::new(), None, false),
+                        Poll::Ready(Some(Ok(message))) => {
+                            if let Some(tally) = &body.tally {
+                                tally.sent(message.len());
+                            }
+                            *pieces = framed(message);
+                        }
+                        Poll::Ready(Some(Err(status))) => body.flow = Flow::Whole(VecDeque::new(), Some(status), false),
+                        Poll::Ready(None) => body.flow = Flow::Whole(VecDeque::new(), None, false),
                     }
                 }
             }
@@ -181,7 +253,7 @@ impl Body for GrpcBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self, GrpcBody::Whole(pieces, _, true) if pieces.is_empty())
+        matches!(&self.flow, Flow::Whole(pieces, _, true) if pieces.is_empty())
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use basalt_proto::etcdserverpb::TxnRequest;
 use basalt_storage::mvcc::range::Hit;
 use basalt_storage::mvcc::view::View;
 use bytes::Bytes;
@@ -17,6 +18,7 @@ use super::encode::{self, HeaderBase};
 use super::method::Method;
 use super::status::{self, Code, Status};
 use crate::apply::answer::Answer;
+use crate::metrics::Metrics;
 use crate::node::handle::{Completed, NodeHandle, Unavailable};
 use crate::node::watch_thread::StreamSinks;
 
@@ -60,6 +62,8 @@ pub struct Service {
     pub sinks: StreamSinks,
     /// Who we are.
     pub member: MemberInfo,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
     /// How long a call waits for the node (etcd-contract 38).
     pub request_timeout: Duration,
 }
@@ -70,6 +74,15 @@ pub struct Service {
 /// As grpc-go words it.
 pub fn decode<M: Message + Default>(body: Bytes) -> Result<M, Status> {
     M::decode(body).map_err(|cause| Status::new(Code::Internal, format!("grpc: error unmarshalling request: {cause}")))
+}
+
+/// Decodes a transaction. prost gives up where messages nest too deep, long after the budget of operations is used up
+/// in any client's code; the refusal is that of the budget (docs/decisions/0006).
+fn decode_txn(body: Bytes) -> Result<TxnRequest, Status> {
+    TxnRequest::decode(body).map_err(|cause| match cause.to_string() {
+        text if text.contains("recursion limit") => status::too_many_ops(),
+        text => Status::new(Code::Internal, format!("grpc: error unmarshalling request: {text}")),
+    })
 }
 
 impl Service {
@@ -83,7 +96,7 @@ impl Service {
             Method::Range => self.range(&decode(body)?),
             Method::Put => self.put(decode(body)?),
             Method::DeleteRange => self.delete_range(decode(body)?),
-            Method::Txn => self.txn(decode(body)?),
+            Method::Txn => self.txn(decode_txn(body)?),
             Method::Compact => self.compact(decode(body)?),
             Method::LeaseGrant => self.lease_grant(decode(body)?),
             Method::LeaseRevoke => self.lease_revoke(decode(body)?),

@@ -23,6 +23,7 @@ use super::node_thread::NodeInput;
 use super::fatal;
 use super::handle::{ApplyRequest, Completed, Fetched, Gauges, Waiters};
 use super::readers::Readers;
+use super::watch_thread::look_before_transactions;
 use crate::apply::alarms::AlarmKind;
 use crate::apply::answer::Answer;
 use crate::apply::effects::Effect;
@@ -274,7 +275,8 @@ impl ApplyThread {
     fn send_events(&self, events: &mut Vec<watch::Event>, revision: i64) {
         if let Some(last) = events.last() {
             let revision = revision.max(last.revision.main);
-            let events = std::mem::take(events);
+            let mut events = std::mem::take(events);
+            look_before_transactions(&mut events);
             drop(self.links.watches.send(watch::Input::Applied { revision, events }));
         }
     }

@@ -97,6 +97,14 @@ pub struct Gauges {
     pub db_size: AtomicU64,
     /// Stored bytes of revisions not marked dead, with the deltas.
     pub db_size_in_use: AtomicU64,
+    /// Watch streams, watchers, those that fell behind, and events on their way to them.
+    pub watch_streams: AtomicU64,
+    /// See [`Self::watch_streams`].
+    pub watchers: AtomicU64,
+    /// See [`Self::watch_streams`].
+    pub slow_watchers: AtomicU64,
+    /// See [`Self::watch_streams`].
+    pub pending_events: AtomicU64,
     /// Whether NOSPACE is armed by anybody.
     pub no_space: AtomicBool,
     /// Whether CORRUPT is armed by anybody.

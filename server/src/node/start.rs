@@ -361,6 +361,7 @@ fn spawn(
         inbox: watches.clone(),
         view: view.clone(),
         readers: readers.clone(),
+        gauges: gauges.clone(),
         sinks: sinks.clone(),
         started,
     };

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -21,7 +22,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::fatal;
-use super::handle::Unavailable;
+use super::handle::{Gauges, Unavailable};
 use super::readers::Readers;
 use crate::watch::{Event, EventKind, Input, Output, StreamId, Watches};
 
@@ -56,6 +57,8 @@ pub struct WatchLinks {
     pub view: Arc<ArcSwap<View>>,
     /// Page reads.
     pub readers: Readers,
+    /// Figures.
+    pub gauges: Arc<Gauges>,
     /// Streams.
     pub sinks: StreamSinks,
     /// The beginning of the node's clock.
@@ -79,9 +82,18 @@ pub fn serve(mut watches: Watches, links: &WatchLinks, inbox: &Receiver<Input>, 
         if Instant::now() >= next_tick {
             next_tick = Instant::now() + TICK;
             watches.handle(Input::Tick, links.started.elapsed(), &mut outputs);
+            show(&watches, &links.gauges);
         }
         carry(&mut outputs, links);
     }
+}
+
+fn show(watches: &Watches, gauges: &Gauges) {
+    let figures = watches.figures();
+    gauges.watch_streams.store(figures.streams as u64, Ordering::Relaxed);
+    gauges.watchers.store(figures.watchers as u64, Ordering::Relaxed);
+    gauges.slow_watchers.store(figures.slow_watchers as u64, Ordering::Relaxed);
+    gauges.pending_events.store(figures.pending_events as u64, Ordering::Relaxed);
 }
 
 fn carry(outputs: &mut Vec<Output>, links: &WatchLinks) {
@@ -151,7 +163,9 @@ fn scan(
     entries.retain(|(_, entry)| entry.revision.main < complete_below);
     entries.sort_unstable_by_key(|(_, entry)| entry.revision);
     let next = (complete_below <= to).then_some(complete_below);
-    (entries.into_iter().map(|(shard, entry)| past_event(shard, &entry)).collect(), next)
+    let mut events: Vec<Event> = entries.into_iter().map(|(shard, entry)| past_event(shard, &entry)).collect();
+    look_before_transactions(&mut events);
+    (events, next)
 }
 
 fn past_event(shard: ShardId, entry: &DeltaEntry) -> Event {
@@ -167,6 +181,18 @@ fn past_event(shard: ShardId, entry: &DeltaEntry) -> Event {
     };
     let key = KeyValue::key_of(&key_value);
     Event { revision: entry.revision, shard, key, kind, key_value, previous: entry.previous.filter(|_| replaces) }
+}
+
+/// What a watcher is shown as previous stood before the whole transaction, not before the change inside it
+/// (etcd-contract 21). Events are in order, so that the earlier change of a key is settled before the later one.
+pub(super) fn look_before_transactions(events: &mut [Event]) {
+    for at in 0..events.len() {
+        let (before, rest) = events.split_at_mut(at);
+        let event = &mut rest[0];
+        let Some(inner) = event.previous.filter(|previous| previous.main == event.revision.main) else { continue };
+        let earlier = before.iter().rev().find(|earlier| earlier.revision == inner);
+        event.previous = earlier.and_then(|earlier| earlier.previous);
+    }
 }
 
 /// Previous values; one below the compact revision may be gone, and is then left out (etcd-contract 21).

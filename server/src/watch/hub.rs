@@ -36,6 +36,8 @@ pub(super) struct Hub {
     pending: VecDeque<Batch>,
     ring: Ring,
     delivered: i64,
+    /// Nobody is told what lies below from history any more.
+    compact_revision: i64,
     ring_lane: Lane,
     scan_lane: Lane,
     /// How many watchers there are, and how many of them want previous values.
@@ -57,6 +59,7 @@ impl Hub {
             pending: VecDeque::new(),
             ring: Ring::new(revision + 1),
             delivered: revision,
+            compact_revision: 0,
             ring_lane: Lane::default(),
             scan_lane: Lane::default(),
             watchers: 0,
@@ -132,14 +135,20 @@ impl Hub {
         self.waiting.insert((next, key));
     }
 
-    /// Cancels the watchers whose next event may be compacted away (etcd-contract 25).
-    pub fn compact(&mut self, revision: i64, registry: &mut Registry, out: &mut Vec<Output>) {
-        let below = ..(revision, WatcherKey(0));
+    /// Notes that history below `revision` may be gone.
+    pub fn compact(&mut self, revision: i64) {
+        self.compact_revision = revision;
+    }
+
+    /// Cancels the watchers whose next event may be compacted away (etcd-contract 25); also one that was live when the
+    /// compaction came, and fell behind over events from before it.
+    fn cancel_compacted(&mut self, registry: &mut Registry, out: &mut Vec<Output>) {
+        let below = ..(self.compact_revision, WatcherKey(0));
         let lost: Vec<_> = self.waiting.range(below).chain(self.blocked.range(below)).map(|(_, key)| *key).collect();
         for key in lost {
             let watcher = self.remove(key, registry);
             registry.stream_mut(watcher.stream).slots.insert(watcher.watch_id, WatchSlot::Compacted);
-            registry.respond(watcher.stream, compacted(watcher.watch_id, revision), out);
+            registry.respond(watcher.stream, compacted(watcher.watch_id, self.compact_revision), out);
         }
     }
 

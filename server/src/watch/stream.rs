@@ -29,6 +29,8 @@ pub(super) struct Stream {
     pub watchers_per_hub: Vec<usize>,
     /// Watchers that are not live.
     pub behind: usize,
+    /// The latest revision up to which some watch was told everything: progress of the stream is never less.
+    pub told_revision: i64,
     /// A client waits for progress up to this revision or later.
     pub progress_wanted: Option<i64>,
     /// Interval of periodic progress, jitter included.
@@ -45,6 +47,7 @@ impl Stream {
             blocked: BTreeSet::new(),
             watchers_per_hub: vec![0; hubs],
             behind: 0,
+            told_revision: 0,
             progress_wanted: None,
             progress_interval,
         }

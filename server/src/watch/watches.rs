@@ -97,7 +97,7 @@ impl Watches {
             Input::Cancel { stream, watch_id } => self.cancel(stream, watch_id, out),
             Input::Progress { stream } => self.want_progress(stream),
             Input::Applied { revision, events } => self.apply(revision, &events, out),
-            Input::Compacted(revision) => self.compact(revision, out),
+            Input::Compacted(revision) => self.compact(revision),
             Input::Term(term) => self.registry.responder.raft_term = term,
             Input::Scanned { ticket, events, next } => {
                 for hub in &mut self.hubs {
@@ -255,13 +255,10 @@ impl Watches {
         }
     }
 
-    fn compact(&mut self, revision: i64, out: &mut Vec<Output>) {
-        if revision <= self.compact_revision {
-            return;
-        }
-        self.compact_revision = revision;
+    fn compact(&mut self, revision: i64) {
+        self.compact_revision = self.compact_revision.max(revision);
         for hub in &mut self.hubs {
-            hub.compact(revision, &mut self.registry, out);
+            hub.compact(self.compact_revision);
         }
     }
 

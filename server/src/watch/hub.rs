@@ -99,10 +99,29 @@ impl Hub {
     /// Forgets all events and starts anew at `revision`. Only a hub without watchers may.
     pub fn restart(&mut self, revision: i64) {
         assert_eq!(self.watchers, 0, "a hub with watchers owes them events");
+        self.start_at(revision);
+    }
+
+    fn start_at(&mut self, revision: i64) {
         self.pending.clear();
         self.ring = Ring::new(revision + 1);
         self.delivered = revision;
         (self.ring_lane, self.scan_lane) = (Lane::default(), Lane::default());
+    }
+
+    /// Goes on with another store at `revision`: what its watchers were not told yet, they are told from history.
+    pub fn restore(&mut self, revision: i64, registry: &mut Registry) {
+        let of_hub = |(key, watcher): (u32, &Watcher)| (watcher.hub == self.position).then_some(WatcherKey(key));
+        let watchers: Vec<WatcherKey> = registry.watchers.iter().filter_map(of_hub).collect();
+        let untold = self.delivered + 1;
+        self.start_at(revision);
+        for key in watchers {
+            let watcher = registry.watcher(key);
+            if watcher.sync == Sync::Live {
+                let next_revision = watcher.next_revision.max(untold);
+                self.move_to(key, next_revision, registry);
+            }
+        }
     }
 
     /// Takes a new watcher, live if all it wants is still to come.

@@ -65,9 +65,10 @@ impl Watches {
                 return;
             }
             self.tick_stream(key, out);
-            let next = due + self.registry.stream(key).progress_interval;
+            let stream = self.registry.stream_mut(key);
             // After a pause there is one tick, not many.
-            self.progress_due.insert((next.max(now + PROGRESS_INTERVAL_MIN), key));
+            stream.progress_due = (due + stream.progress_interval).max(now + PROGRESS_INTERVAL_MIN);
+            self.progress_due.insert((stream.progress_due, key));
         }
     }
 

@@ -59,12 +59,20 @@ impl Script {
                 }
                 Input::Applied { revision: self.store.revision, events }
             }
+            // On another member: this one hears of it by a snapshot.
+            "write_elsewhere" => {
+                self.store.write(&words[1..].iter().map(|word| write(word)).collect::<Vec<_>>());
+                return Vec::new();
+            }
+            "restore" => {
+                let (revision, compact_revision) = (self.store.revision, self.store.compact_revision);
+                Input::Restored { revision, compact_revision }
+            }
             "compact" => {
                 self.store.compact_revision = number(1);
                 Input::Compacted(number(1))
             }
             "term" => Input::Term(number(1) as u64),
-            "answer" if self.questions.is_empty() => return Vec::new(),
             "answer" => self.store.answer(&self.questions.remove(0)),
             "drained" => Input::Drained { stream: stream(), bytes: number(2) as usize },
             "wait" => {

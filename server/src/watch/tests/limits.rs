@@ -24,7 +24,8 @@ fn room(store: &Store) -> Watches {
 }
 
 fn watch(room: &mut Watches, stream: u64, key: &str, range_end: &str) {
-    let request = WatchCreateRequest { key: key.to_owned().into(), range_end: range_end.to_owned().into(), ..Default::default() };
+    let request =
+        WatchCreateRequest { key: key.to_owned().into(), range_end: range_end.to_owned().into(), ..Default::default() };
     room.handle(Input::Open(StreamId(stream)), Duration::ZERO, &mut Vec::new());
     room.handle(Input::Create { stream: StreamId(stream), request }, Duration::ZERO, &mut Vec::new());
 }

@@ -22,6 +22,8 @@ const STREAMS: u64 = 3;
 enum Step {
     /// Transactions applied together.
     Apply(Vec<Vec<(usize, Option<u8>)>>),
+    /// The same on another member, whose snapshot this one takes; compacted so far below its revision.
+    Restore(Vec<Vec<(usize, Option<u8>)>>, i64),
     Create(CreateStep),
     Cancel(u64, i64),
     Reopen(u64),
@@ -46,9 +48,17 @@ struct CreateStep {
 fn step() -> impl Strategy<Value = Step> {
     let stream = 0..STREAMS;
     let write = (0..KEYS.len(), prop::option::weighted(0.7, any::<u8>()));
-    let create = (stream.clone(), 0..RANGES.len(), prop::option::of(-12..4i64), prop_oneof![0..4i64, Just(-3i64)], any::<[bool; 5]>());
+    let transactions = prop::collection::vec(prop::collection::vec(write, 1..4), 1..4);
+    let create = (
+        stream.clone(),
+        0..RANGES.len(),
+        prop::option::of(-12..4i64),
+        prop_oneof![0..4i64, Just(-3i64)],
+        any::<[bool; 5]>(),
+    );
     prop_oneof![
-        6 => prop::collection::vec(prop::collection::vec(write, 1..4), 1..4).prop_map(Step::Apply),
+        6 => transactions.clone().prop_map(Step::Apply),
+        1 => (transactions, 0..8i64).prop_map(|(transactions, below)| Step::Restore(transactions, below)),
         4 => create.prop_map(|(stream, range, start, watch_id, flags)| {
             Step::Create(CreateStep { stream, range, start, watch_id, flags })
         }),
@@ -167,7 +177,8 @@ impl World {
                 assert_eq!(response.watch_id, -1);
                 return;
             }
-            let range = KeyRange::from_wire(if request.key.is_empty() { b"\0" } else { &request.key }, &request.range_end);
+            let range =
+                KeyRange::from_wire(if request.key.is_empty() { b"\0" } else { &request.key }, &request.range_end);
             let first = if request.start_revision == 0 { revision + 1 } else { request.start_revision };
             let heard = if request.start_revision == 0 { revision } else { 0 };
             let watch = Watch { range, request, first, received: vec![], heard, fragments: false };
@@ -217,15 +228,14 @@ impl World {
     fn step(&mut self, step: Step) {
         match step {
             Step::Apply(transactions) => {
-                let write = |(key, value): &(usize, Option<u8>)| -> Write {
-                    (KEYS[*key].into(), value.map(|n| vec![n; usize::from(n)].into()))
-                };
-                let mut events = Vec::new();
-                for transaction in transactions {
-                    let mut writes: BTreeMap<_, _> = transaction.iter().map(write).collect();
-                    events.extend(self.store.write(&std::mem::take(&mut writes).into_iter().collect::<Vec<_>>()));
-                }
+                let events = self.write(&transactions);
                 self.give(Input::Applied { revision: self.store.revision, events });
+            }
+            Step::Restore(transactions, below) => {
+                self.write(&transactions);
+                let revision = self.store.revision;
+                self.store.compact_revision = self.store.compact_revision.max(revision - below);
+                self.give(Input::Restored { revision, compact_revision: self.store.compact_revision });
             }
             Step::Create(create) => self.create(&create),
             Step::Cancel(stream, watch_id) => {
@@ -259,6 +269,19 @@ impl World {
                 self.give(Input::Tick);
             }
         }
+    }
+
+    fn write(&mut self, transactions: &[Vec<(usize, Option<u8>)>]) -> Vec<Event> {
+        let mut events = Vec::new();
+        for transaction in transactions {
+            let value = |n: &u8| vec![*n; usize::from(*n)].into();
+            // A key is written once in a transaction (etcd-contract 4).
+            let writes: BTreeMap<usize, Option<Bytes>> =
+                transaction.iter().map(|(key, n)| (*key, n.as_ref().map(value))).collect();
+            let writes: Vec<Write> = writes.into_iter().map(|(key, value)| (KEYS[key].into(), value)).collect();
+            events.extend(self.store.write(&writes));
+        }
+        events
     }
 
     fn create(&mut self, create: &CreateStep) {

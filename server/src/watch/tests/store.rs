@@ -116,9 +116,7 @@ impl Store {
                 let (events, next) = self.scan(shards, *from, *to, *revisions_max);
                 Input::Scanned { ticket: *ticket, events, next }
             }
-            Output::FetchPrevious { ticket, hits } => {
-                Input::Previous { ticket: *ticket, values: self.values(hits) }
-            }
+            Output::FetchPrevious { ticket, hits } => Input::Previous { ticket: *ticket, values: self.values(hits) },
             Output::Send { .. } => panic!("no question"),
         }
     }

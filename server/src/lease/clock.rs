@@ -155,6 +155,12 @@ impl LeaseClock {
         self.by_expiry.iter().map(|(_, id)| *id).collect()
     }
 
+    /// Whether the clock runs. While it does not, [`Renewal::Unknown`] says nothing about the lease: the leader must be
+    /// asked, which may be this member a moment later.
+    pub fn is_running(&self) -> bool {
+        self.leading
+    }
+
     /// How many leases there are, expired and not yet revoked ones included.
     pub fn len(&self) -> usize {
         self.leases.len()

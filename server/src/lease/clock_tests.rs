@@ -47,7 +47,9 @@ fn a_follower_has_no_clock() {
     assert!(clock.is_empty());
     clock.promote([(7, 5, 0)], S, S);
     assert_eq!(clock.list(), [7]);
+    assert!(clock.is_running());
     clock.demote();
+    assert!(!clock.is_running());
     assert_eq!(clock.renew(7, S), Renewal::Unknown);
     assert!(clock.expired(100 * S, 10).is_empty());
 }

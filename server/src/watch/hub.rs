@@ -36,6 +36,8 @@ pub(super) struct Hub {
     pending: VecDeque<Batch>,
     ring: Ring,
     delivered: i64,
+    /// Nobody is told what lies below from history any more.
+    compact_revision: i64,
     ring_lane: Lane,
     scan_lane: Lane,
     /// How many watchers there are, and how many of them want previous values.
@@ -57,6 +59,7 @@ impl Hub {
             pending: VecDeque::new(),
             ring: Ring::new(revision + 1),
             delivered: revision,
+            compact_revision: 0,
             ring_lane: Lane::default(),
             scan_lane: Lane::default(),
             watchers: 0,
@@ -96,10 +99,29 @@ impl Hub {
     /// Forgets all events and starts anew at `revision`. Only a hub without watchers may.
     pub fn restart(&mut self, revision: i64) {
         assert_eq!(self.watchers, 0, "a hub with watchers owes them events");
+        self.start_at(revision);
+    }
+
+    fn start_at(&mut self, revision: i64) {
         self.pending.clear();
         self.ring = Ring::new(revision + 1);
         self.delivered = revision;
         (self.ring_lane, self.scan_lane) = (Lane::default(), Lane::default());
+    }
+
+    /// Goes on with another store at `revision`: what its watchers were not told yet, they are told from history.
+    pub fn restore(&mut self, revision: i64, registry: &mut Registry) {
+        let of_hub = |(key, watcher): (u32, &Watcher)| (watcher.hub == self.position).then_some(WatcherKey(key));
+        let watchers: Vec<WatcherKey> = registry.watchers.iter().filter_map(of_hub).collect();
+        let untold = self.delivered + 1;
+        self.start_at(revision);
+        for key in watchers {
+            let watcher = registry.watcher(key);
+            if watcher.sync == Sync::Live {
+                let next_revision = watcher.next_revision.max(untold);
+                self.move_to(key, next_revision, registry);
+            }
+        }
     }
 
     /// Takes a new watcher, live if all it wants is still to come.
@@ -132,14 +154,20 @@ impl Hub {
         self.waiting.insert((next, key));
     }
 
-    /// Cancels the watchers whose next event may be compacted away (etcd-contract 25).
-    pub fn compact(&mut self, revision: i64, registry: &mut Registry, out: &mut Vec<Output>) {
-        let below = ..(revision, WatcherKey(0));
+    /// Notes that history below `revision` may be gone.
+    pub fn compact(&mut self, revision: i64) {
+        self.compact_revision = revision;
+    }
+
+    /// Cancels the watchers whose next event may be compacted away (etcd-contract 25); also one that was live when the
+    /// compaction came, and fell behind over events from before it.
+    fn cancel_compacted(&mut self, registry: &mut Registry, out: &mut Vec<Output>) {
+        let below = ..(self.compact_revision, WatcherKey(0));
         let lost: Vec<_> = self.waiting.range(below).chain(self.blocked.range(below)).map(|(_, key)| *key).collect();
         for key in lost {
             let watcher = self.remove(key, registry);
             registry.stream_mut(watcher.stream).slots.insert(watcher.watch_id, WatchSlot::Compacted);
-            registry.respond(watcher.stream, compacted(watcher.watch_id, revision), out);
+            registry.respond(watcher.stream, compacted(watcher.watch_id, self.compact_revision), out);
         }
     }
 

@@ -48,6 +48,13 @@ pub enum Input {
         /// Whole main revisions, ascending by main and sub.
         events: Vec<Event>,
     },
+    /// The store was replaced by a newer one, as a snapshot brings it: what happened in between was never applied here.
+    Restored {
+        /// Its revision.
+        revision: i64,
+        /// Where it is compacted.
+        compact_revision: i64,
+    },
     /// The store was compacted at this revision.
     Compacted(i64),
     /// The raft term changed.

@@ -35,6 +35,8 @@ mod response;
 mod ring;
 mod slab;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod watcher;
 mod watches;
 

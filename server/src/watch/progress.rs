@@ -9,7 +9,7 @@ use rand::Rng;
 
 use super::config::PROGRESS_INTERVAL_MIN;
 use super::messages::{Output, StreamId};
-use super::response::{NO_WATCH_ID, ResponseHead};
+use super::response::NO_WATCH_ID;
 use super::watcher::StreamKey;
 use super::watches::Watches;
 
@@ -38,8 +38,7 @@ impl Watches {
                 self.registry.stream_mut(key).progress_wanted = None;
             } else if let Some(revision) = self.stream_progress(key) {
                 self.registry.stream_mut(key).progress_wanted = None;
-                let head = ResponseHead { revision, watch_id: NO_WATCH_ID, ..ResponseHead::default() };
-                self.registry.respond(key, head, out);
+                self.registry.respond_progress(key, NO_WATCH_ID, revision, out);
             } else {
                 self.progress_wanted.insert(key);
             }
@@ -52,7 +51,7 @@ impl Watches {
         let hubs = self.hubs.iter().zip(&stream.watchers_per_hub).filter(|(_, watchers)| **watchers > 0);
         let revision = hubs.map(|(hub, _)| hub.delivered()).min()?;
         let hears = |watcher| self.registry.watcher(watcher).may_hear_progress(revision);
-        let due = stream.progress_wanted.is_some_and(|wanted| revision >= wanted);
+        let due = stream.progress_wanted.is_some_and(|wanted| revision >= wanted.max(stream.told_revision));
         (due && stream.behind == 0 && !self.registry.is_full(key) && stream.watcher_keys().all(hears))
             .then_some(revision)
     }
@@ -66,9 +65,10 @@ impl Watches {
                 return;
             }
             self.tick_stream(key, out);
-            let next = due + self.registry.stream(key).progress_interval;
+            let stream = self.registry.stream_mut(key);
             // After a pause there is one tick, not many.
-            self.progress_due.insert((next.max(now + PROGRESS_INTERVAL_MIN), key));
+            stream.progress_due = (due + stream.progress_interval).max(now + PROGRESS_INTERVAL_MIN);
+            self.progress_due.insert((stream.progress_due, key));
         }
     }
 
@@ -80,8 +80,8 @@ impl Watches {
             let revision = self.hubs[watcher.hub].delivered();
             let quiet = std::mem::replace(&mut watcher.quiet, true);
             if watcher.progress_notify && quiet && !full && watcher.may_hear_progress(revision) {
-                let head = ResponseHead { revision, watch_id: watcher.watch_id, ..ResponseHead::default() };
-                self.registry.respond(key, head, out);
+                let watch_id = watcher.watch_id;
+                self.registry.respond_progress(key, watch_id, revision, out);
             }
         }
     }

@@ -100,6 +100,13 @@ impl Registry {
         self.stream(key).queued_bytes > self.stream_queue_bytes_max
     }
 
+    /// Sends progress: the watch, or with [`NO_WATCH_ID`] all watches of the stream, were told everything up to there.
+    pub fn respond_progress(&mut self, key: StreamKey, watch_id: i64, revision: i64, out: &mut Vec<Output>) {
+        let told = &mut self.stream_mut(key).told_revision;
+        *told = revision.max(*told);
+        self.respond(key, ResponseHead { revision, watch_id, ..ResponseHead::default() }, out);
+    }
+
     /// Sends a response without events.
     pub fn respond(&mut self, key: StreamKey, head: ResponseHead, out: &mut Vec<Output>) {
         self.send(key, head.alone(self.responder), out);
@@ -143,6 +150,8 @@ impl Registry {
 
     fn send_events(&mut self, picks: &[Pick], events: &[SharedEvent], revision: i64, out: &mut Vec<Output>) {
         let Some(first) = picks.first() else { return };
+        let told = &mut self.stream_of(first.watcher).told_revision;
+        *told = revision.max(*told);
         let watcher = self.watchers.get_mut(first.watcher.0);
         watcher.quiet = false;
         let (stream, prev_kv, fragment) = (watcher.stream, watcher.prev_kv, watcher.fragment);

@@ -76,7 +76,7 @@ impl ResponseHead {
                 joined.put_slice(frame);
             } else {
                 if !joined.is_empty() {
-                    pieces.push(joined.split().freeze());
+                    pieces.push(std::mem::take(&mut joined).freeze());
                 }
                 pieces.push(frame.clone());
             }

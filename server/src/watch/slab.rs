@@ -37,6 +37,11 @@ impl<T> Slab<T> {
         self.places[key as usize].as_mut().expect("whoever holds a key drops it before the value is removed")
     }
 
+    /// All values with their keys, by key.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
+        (0u32..).zip(&self.places).filter_map(|(key, place)| Some((key, place.as_ref()?)))
+    }
+
     pub fn len(&self) -> usize {
         self.places.len() - self.vacant.len()
     }

@@ -29,14 +29,17 @@ pub(super) struct Stream {
     pub watchers_per_hub: Vec<usize>,
     /// Watchers that are not live.
     pub behind: usize,
+    /// The latest revision up to which some watch was told everything: progress of the stream is never less.
+    pub told_revision: i64,
     /// A client waits for progress up to this revision or later.
     pub progress_wanted: Option<i64>,
-    /// Interval of periodic progress, jitter included.
+    /// When its next periodic progress is due, and the interval from one to the next, jitter included.
+    pub progress_due: Duration,
     pub progress_interval: Duration,
 }
 
 impl Stream {
-    pub fn new(id: StreamId, hubs: usize, progress_interval: Duration) -> Self {
+    pub fn new(id: StreamId, hubs: usize, progress_interval: Duration, now: Duration) -> Self {
         Self {
             id,
             slots: BTreeMap::new(),
@@ -45,7 +48,9 @@ impl Stream {
             blocked: BTreeSet::new(),
             watchers_per_hub: vec![0; hubs],
             behind: 0,
+            told_revision: 0,
             progress_wanted: None,
+            progress_due: now + progress_interval,
             progress_interval,
         }
     }

@@ -97,7 +97,8 @@ impl Watches {
             Input::Cancel { stream, watch_id } => self.cancel(stream, watch_id, out),
             Input::Progress { stream } => self.want_progress(stream),
             Input::Applied { revision, events } => self.apply(revision, &events, out),
-            Input::Compacted(revision) => self.compact(revision, out),
+            Input::Restored { revision, compact_revision } => self.restore(revision, compact_revision),
+            Input::Compacted(revision) => self.compact(revision),
             Input::Term(term) => self.registry.responder.raft_term = term,
             Input::Scanned { ticket, events, next } => {
                 for hub in &mut self.hubs {
@@ -128,7 +129,7 @@ impl Watches {
 
     fn open(&mut self, id: StreamId, now: Duration) {
         let interval = self.draw_progress_interval();
-        let stream = Stream::new(id, self.hubs.len(), interval);
+        let stream = Stream::new(id, self.hubs.len(), interval, now);
         let key = StreamKey(self.registry.streams.insert(stream));
         let before = self.registry.stream_keys.insert(id, key);
         assert!(before.is_none(), "a stream id is used once");
@@ -142,9 +143,9 @@ impl Watches {
             let hub = self.registry.watcher(watcher).hub;
             self.hubs[hub].remove(watcher, &mut self.registry);
         }
-        self.registry.streams.remove(key.0);
+        let stream = self.registry.streams.remove(key.0);
         self.progress_wanted.remove(&key);
-        self.progress_due.retain(|(_, due)| *due != key);
+        self.progress_due.remove(&(stream.progress_due, key));
     }
 
     fn create(&mut self, stream: StreamId, request: &WatchCreateRequest, out: &mut Vec<Output>) {
@@ -255,13 +256,19 @@ impl Watches {
         }
     }
 
-    fn compact(&mut self, revision: i64, out: &mut Vec<Output>) {
-        if revision <= self.compact_revision {
-            return;
-        }
-        self.compact_revision = revision;
+    fn restore(&mut self, revision: i64, compact_revision: i64) {
+        assert!(revision >= self.revision, "a snapshot took the store back to {revision}");
+        self.revision = revision;
+        self.compact(compact_revision);
         for hub in &mut self.hubs {
-            hub.compact(revision, &mut self.registry, out);
+            hub.restore(revision, &mut self.registry);
+        }
+    }
+
+    fn compact(&mut self, revision: i64) {
+        self.compact_revision = self.compact_revision.max(revision);
+        for hub in &mut self.hubs {
+            hub.compact(self.compact_revision);
         }
     }
 

@@ -21,6 +21,7 @@ enum LaneName {
 impl Hub {
     /// Goes on with those who are behind, as far as memory reaches; asks for what must be read.
     pub fn catch_up(&mut self, registry: &mut Registry, out: &mut Vec<Output>) {
+        self.cancel_compacted(registry, out);
         for _ in 0..RING_CHUNKS_PER_CALL {
             if !self.step_ring(registry, out) {
                 break;

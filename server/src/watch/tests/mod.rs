@@ -1,0 +1,6 @@
+//! The whole room, as its caller sees it.
+
+mod golden;
+mod limits;
+mod model;
+mod store;

@@ -3,6 +3,7 @@
 use prometheus::{Encoder, TextEncoder};
 
 use super::families::Metrics;
+use super::process;
 
 /// What does not change while the process lives.
 #[derive(Clone, Debug)]
@@ -119,6 +120,11 @@ impl Metrics {
         let code = if written.is_ok() { "200" } else { "500" };
         self.scrapes_total.with_label_values(&[code]).inc();
         String::from_utf8_lossy(&page).into_owned()
+    }
+
+    /// How many descriptors this process may have open, now.
+    pub fn descriptor_limit(&self) -> u64 {
+        process::descriptor_limit()
     }
 
     /// As etcd: a version that was left stays on the page, at zero.

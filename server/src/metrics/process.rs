@@ -75,7 +75,7 @@ impl ProcessMetrics {
     }
 
     fn refresh_descriptors(&self) {
-        let limit = getrlimit(Resource::Nofile).current.and_then(|limit| i64::try_from(limit).ok()).unwrap_or(i64::MAX);
+        let limit = i64::try_from(descriptor_limit()).unwrap_or(i64::MAX);
         self.max_fds.set(limit);
         self.os_fd_limit.set(limit);
         if let Ok(entries) = fs::read_dir("/proc/self/fd") {
@@ -94,6 +94,11 @@ impl ProcessMetrics {
             }
         }
     }
+}
+
+/// How many descriptors may be open; without a limit the largest u64.
+pub(super) fn descriptor_limit() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 /// What is wanted of `/proc/self/stat` (proc_pid_stat(5)).

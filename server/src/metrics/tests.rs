@@ -142,7 +142,7 @@ fn a_scrape_shows_the_figures_given() {
     let figures = Figures {
         revision: 12,
         has_leader: true,
-        db_size_bytes: u64::MAX,
+        db_size_bytes: 100 << 30,
         cluster_version: Some("3.7".into()),
         shards: vec![shard],
         ..Figures::default()
@@ -160,7 +160,7 @@ fn a_scrape_shows_the_figures_given() {
     for line in [
         "etcd_debugging_mvcc_current_revision 12",
         "etcd_server_has_leader 1",
-        "etcd_mvcc_db_total_size_in_bytes 9223372036854775808",
+        "etcd_mvcc_db_total_size_in_bytes 107374182400",
         r#"etcd_cluster_version{cluster_version="3.7"} 0"#,
         r#"etcd_cluster_version{cluster_version="3.8"} 1"#,
         r#"basalt_shard_delta_bytes{shard="events"} 77"#,

@@ -1,0 +1,66 @@
+//! What comes in and goes out.
+
+/// A request for a page.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PageRequest<'a> {
+    /// `GET` and so on, in capitals.
+    pub method: &'a str,
+    /// The path, percent-decoded.
+    pub path: &'a str,
+    /// What stands behind the first `?`, as it came; empty if nothing.
+    pub query: &'a str,
+    /// The `Host` header or `:authority`, with its port.
+    pub host: &'a str,
+    /// The `Origin` header.
+    pub origin: Option<&'a str>,
+    /// Whether it came over TLS.
+    pub encrypted: bool,
+}
+
+/// A page. Length and date are the edge's to add; for `HEAD` it leaves the body out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PageResponse {
+    /// HTTP's status.
+    pub status: u16,
+    /// The `Content-Type` header, if the page has one.
+    pub content_type: Option<&'static str>,
+    /// All other headers.
+    pub headers: Vec<(&'static str, String)>,
+    /// The body.
+    pub body: String,
+}
+
+pub(super) const TEXT: &str = "text/plain; charset=utf-8";
+
+impl PageResponse {
+    /// 200 with a body.
+    pub(super) fn ok(content_type: &'static str, body: impl Into<String>) -> Self {
+        Self { status: 200, content_type: Some(content_type), headers: Vec::new(), body: body.into() }
+    }
+
+    /// What Go's `http.Error` writes: the text and a line break.
+    pub(super) fn error(status: u16, text: &str) -> Self {
+        Self { status, content_type: Some(TEXT), headers: Vec::new(), body: format!("{text}\n") }.unsniffed()
+    }
+
+    /// 404 as Go's `http.NotFound` has it.
+    pub(super) fn not_found() -> Self {
+        Self::error(404, "404 page not found")
+    }
+
+    /// 405 for a page that can only be read.
+    pub(super) fn get_only() -> Self {
+        Self::error(405, "Method Not Allowed").with("Allow", "GET")
+    }
+
+    /// Adds a header.
+    pub(super) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    /// Forbids browsers to guess another content type.
+    pub(super) fn unsniffed(self) -> Self {
+        self.with("X-Content-Type-Options", "nosniff")
+    }
+}

@@ -1,0 +1,110 @@
+//! Which page a path leads to.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::access::Access;
+use super::checks::Endpoint;
+use super::health;
+use super::message::{PageRequest, PageResponse};
+use super::probe::{Probe, Versions};
+use crate::config::{HttpConfig, etcd_version};
+use crate::metrics::Metrics;
+
+/// What Prometheus' Go client calls its text format.
+const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores";
+
+/// Which listener a request came through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listener {
+    /// One of `--listen-client-urls` or `--listen-client-http-urls`.
+    Clients,
+    /// One of `--listen-metrics-urls`: health and metrics, without rules of access.
+    Metrics,
+}
+
+/// All pages of a node.
+#[derive(Clone)]
+pub struct Site {
+    access: Access,
+    gateway: bool,
+    metrics: Arc<Metrics>,
+}
+
+impl Site {
+    /// The pages, under the rules of `config`.
+    pub fn new(config: &HttpConfig, metrics: Arc<Metrics>) -> Self {
+        let access = Access { origins: config.cors.clone(), hosts: config.host_whitelist.clone() };
+        Self { access, gateway: config.grpc_gateway, metrics }
+    }
+
+    /// The page for `request`.
+    ///
+    /// Waits as long as the reads of `node` do, and reads `/proc` for `/metrics`: for a thread that may wait.
+    pub fn respond(&self, listener: Listener, request: &PageRequest<'_>, node: &dyn Probe) -> PageResponse {
+        match listener {
+            Listener::Metrics => self.watched_page(request, node).unwrap_or_else(PageResponse::not_found),
+            Listener::Clients => self.access.answer(request).unwrap_or_else(|| {
+                let page = self.watched_page(request, node).unwrap_or_else(|| self.client_page(request, node));
+                self.access.allow_origin(request, page)
+            }),
+        }
+    }
+
+    /// The pages that every listener has.
+    fn watched_page(&self, request: &PageRequest<'_>, node: &dyn Probe) -> Option<PageResponse> {
+        match request.path {
+            "/health" => Some(health::page(request, node, &self.metrics)),
+            "/metrics" => Some(self.metrics_page(node)),
+            path => {
+                let (endpoint, check) = Endpoint::from_path(path)?;
+                Some(endpoint.page(check, request, node, &self.metrics))
+            }
+        }
+    }
+
+    fn client_page(&self, request: &PageRequest<'_>, node: &dyn Probe) -> PageResponse {
+        let read = request.method == "GET";
+        match request.path {
+            "/version" if read => version_page(node.versions()),
+            "/debug/vars" if read => self.vars_page(),
+            "/version" | "/debug/vars" => PageResponse::get_only(),
+            path if self.gateway && (path.starts_with("/v3/") || path.starts_with("/v3beta/")) => gateway_page(),
+            _ => PageResponse::not_found(),
+        }
+    }
+
+    fn metrics_page(&self, node: &dyn Probe) -> PageResponse {
+        self.metrics.refresh(&node.figures());
+        PageResponse::ok(METRICS, self.metrics.render())
+    }
+
+    /// Go's `expvar` without what only a Go program has.
+    fn vars_page(&self) -> PageResponse {
+        let limit = self.metrics.descriptor_limit();
+        let body = format!("{{\n\"file_descriptor_limit\": {limit}\n}}\n");
+        PageResponse::ok("application/json; charset=utf-8", body)
+    }
+}
+
+fn version_page(versions: Versions) -> PageResponse {
+    #[derive(Serialize)]
+    struct Page {
+        etcdserver: &'static str,
+        etcdcluster: String,
+        storage: String,
+    }
+    let page = Page {
+        etcdserver: etcd_version(),
+        etcdcluster: versions.cluster.unwrap_or_else(|| "not_decided".to_owned()),
+        storage: versions.storage.unwrap_or_else(|| "unknown".to_owned()),
+    };
+    PageResponse::ok("application/json", serde_json::to_string(&page).expect("three strings always encode"))
+}
+
+/// In the form of the gateway's own answer to an unknown path.
+fn gateway_page() -> PageResponse {
+    let body = r#"{"code":5,"message":"the JSON gateway is not available yet"}"#;
+    PageResponse { status: 404, ..PageResponse::ok("application/json", body) }
+}

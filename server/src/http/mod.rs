@@ -1,8 +1,8 @@
 //! The pages that a browser, a probe or Prometheus asks for (etcd-contract 2.4, 42, 43).
 //!
 //! ```text
-//! PageRequest ─► access (host list, origins) ─► path ─► health | checks | version | metrics | vars ─► PageResponse
-//!                   421, or CORS headers         404       Probe       Probe    Probe    Metrics
+//! PageRequest ─► access (hosts, origins) ─► path ─► health, checks, version, metrics, vars ─► PageResponse
+//!                 421, CORS headers          404        Probe, Metrics
 //! ```
 //!
 //! Owns what is answered: status, headers and body of every path, byte for byte those of etcd 3.7.3 (the tests hold

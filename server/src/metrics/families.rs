@@ -2,9 +2,10 @@
 
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
+use super::client_requests::ClientRequests;
 use super::family::{Doubling, family};
 use super::grpc_calls::GrpcCalls;
-use super::operations::OperationSeconds;
+use super::operations::{OperationSeconds, OutcomeSeconds};
 use super::process::ProcessMetrics;
 use super::vestiges;
 use crate::config::MetricsDetail;
@@ -32,6 +33,10 @@ macro_rules! families {
             pub apply_seconds: OperationSeconds,
             /// `etcd_server_request_duration_seconds`: Response latency distribution in seconds for each type.
             pub request_seconds: OperationSeconds,
+            /// `etcd_server_range_duration_seconds`: The latency distributions of txn.Range
+            pub range_seconds: OutcomeSeconds,
+            /// `etcd_server_client_requests_total`: The total number of client requests per client version.
+            pub client_requests: ClientRequests,
             pub(super) process: ProcessMetrics,
             pub(super) registry: Registry,
         }
@@ -44,11 +49,17 @@ macro_rules! families {
                     (APPLY, &["version", "op", "success"]))?;
                 let request = family::<HistogramVec>(&registry, "etcd_server_request_duration_seconds",
                     "Response latency distribution in seconds for each type.", (DISK, &["type", "success"]))?;
+                let range = family::<HistogramVec>(&registry, "etcd_server_range_duration_seconds",
+                    "The latency distributions of txn.Range", (APPLY, &["success"]))?;
+                let clients = family::<IntCounterVec>(&registry, "etcd_server_client_requests_total",
+                    "The total number of client requests per client version.", &["type", "client_api_version"])?;
                 Ok(Self {
                     $($field: family::<$kind>(&registry, $name, $help, $shape)?,)*
                     grpc: GrpcCalls::register(&registry, detail == MetricsDetail::Extensive)?,
                     apply_seconds: OperationSeconds::new(apply, &["v3"]),
                     request_seconds: OperationSeconds::new(request, &[]),
+                    range_seconds: OutcomeSeconds::new(&range),
+                    client_requests: ClientRequests::new(clients),
                     process: ProcessMetrics::register(&registry)?,
                     registry,
                 })
@@ -184,13 +195,10 @@ families! {
     snapshot_apply_in_progress: IntGauge = "etcd_server_snapshot_apply_in_progress_total" (),
         "1 if the server is applying the incoming snapshot. 0 if none.";
     alarms: IntGaugeVec = "etcd_debugging_server_alarms" &["server_id", "alarm_type"],
-        "Alarms for every member in cluster. 1 for 'server_id' label with current ID. 2 for 'alarm_type' label with type of this alarm";
-    range_seconds: HistogramVec = "etcd_server_range_duration_seconds" (APPLY, &["success"]),
-        "The latency distributions of txn.Range";
+        "Alarms for every member in cluster. 1 for 'server_id' label with current ID. 2 for 'alarm_type' label with \
+         type of this alarm";
 
     // Clients.
-    client_requests_total: IntCounterVec = "etcd_server_client_requests_total" &["type", "client_api_version"],
-        "The total number of client requests per client version.";
     client_received_bytes: IntCounter = "etcd_network_client_grpc_received_bytes_total" (),
         "The total number of bytes received from grpc clients.";
     client_sent_bytes: IntCounter = "etcd_network_client_grpc_sent_bytes_total" (),
@@ -279,7 +287,6 @@ impl Metrics {
         for code in ["200", "500", "503"] {
             metrics.scrapes_total.with_label_values(&[code]);
         }
-        metrics.range_seconds.with_label_values(&["true"]);
         metrics
     }
 }

@@ -36,7 +36,7 @@ kinds! {
     Histogram, Doubling: |name, help, buckets| Histogram::with_opts(buckets.of(name, help)?);
     IntCounterVec, Labels: |name, help, labels| IntCounterVec::new(Opts::new(name, help), labels);
     IntGaugeVec, Labels: |name, help, labels| IntGaugeVec::new(Opts::new(name, help), labels);
-    HistogramVec, (Doubling, Labels): |name, help, (buckets, labels)| HistogramVec::new(buckets.of(name, help)?, labels);
+    HistogramVec, (Doubling, Labels): |name, help, (bounds, labels)| HistogramVec::new(bounds.of(name, help)?, labels);
 }
 
 impl Doubling {

@@ -4,12 +4,13 @@
 //! handed around in an `Arc`; its public fields are the handles, so a name that nobody registered cannot be counted.
 //!
 //! ```text
-//! families   the table: field, kind, etcd's name, etcd's help          counted where it happens
-//! grpc_calls grpc_server_*: a counter for each (method, code)          counted by the edge, by index
-//! operations durations by operation and outcome                        counted by apply and the edge
-//! figures    what the node knows anyway (revision, size, leader ...)   copied in before a scrape
-//! process    process_* and os_fd_*                                     read from /proc at a scrape
-//! vestiges   etcd names of machinery that does not exist here          always zero
+//! families         the table: field, kind, etcd's name, etcd's help          counted where it happens
+//! grpc_calls       grpc_server_*: a counter for each (method, code)          counted by the edge, by index
+//! client_requests  requests by version of the client, so many and no more    counted by the edge
+//! operations       durations by operation and outcome                        counted by apply and the edge
+//! figures          what the node knows anyway (revision, size, leader ...)   copied in before a scrape
+//! process          process_* and os_fd_*                                     read from /proc at a scrape
+//! vestiges         etcd names of machinery that does not exist here          always zero
 //! ```
 //!
 //! Names, kinds, label names and buckets are those of etcd 3.7.3 where the meaning is etcd's (etcd-contract 8; the test
@@ -18,9 +19,11 @@
 //!
 //! Invariants:
 //! * All that etcd shows from the start is there from the start, at zero: an alert on `rate()` needs the first sample.
-//! * Labels are bounded: methods, codes, shards, members. Never a key, never a client's address.
-//! * Counting is one atomic addition; nothing that a request passes takes a lock or looks up a label.
+//! * Labels are bounded: methods, codes, shards, members, some versions. Never a key, never a client's address.
+//! * Counting is an atomic addition or two; nothing that a request passes takes a lock or hashes a label. Handles of
+//!   fields with labels are fetched once, by who counts.
 
+mod client_requests;
 mod families;
 mod family;
 mod figures;
@@ -33,8 +36,9 @@ mod vestiges;
 #[cfg(test)]
 mod tests;
 
+pub use client_requests::ClientRequests;
 pub use families::Metrics;
 pub use figures::{Figures, Identity, ShardFigures};
 pub use grpc_calls::GrpcCalls;
 pub use grpc_method::{CallKind, GrpcMethod};
-pub use operations::{Operation, OperationSeconds};
+pub use operations::{Operation, OperationSeconds, OutcomeSeconds};

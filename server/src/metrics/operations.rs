@@ -1,4 +1,4 @@
-//! Durations by operation and outcome.
+//! Durations by operation and outcome, or by outcome alone.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -56,6 +56,25 @@ impl OperationSeconds {
             let labels: Vec<&str> = self.before.iter().copied().chain([operation.label(), outcome]).collect();
             self.family.with_label_values(&labels)
         });
+        series.observe(elapsed.as_secs_f64());
+    }
+}
+
+/// A histogram for each outcome.
+pub struct OutcomeSeconds {
+    success: Histogram,
+    failure: Histogram,
+}
+
+impl OutcomeSeconds {
+    /// The series of `family`, whose only label is the success.
+    pub(super) fn new(family: &HistogramVec) -> Self {
+        Self { success: family.with_label_values(&["true"]), failure: family.with_label_values(&["false"]) }
+    }
+
+    /// It took `elapsed`.
+    pub fn observe(&self, success: bool, elapsed: Duration) {
+        let series = if success { &self.success } else { &self.failure };
         series.observe(elapsed.as_secs_f64());
     }
 }

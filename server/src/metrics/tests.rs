@@ -4,8 +4,9 @@ use std::time::Duration;
 use super::*;
 use crate::config::MetricsDetail;
 
-/// Kind, name, labels and buckets of each family that a real etcd 3.7.3 shows with `--metrics=extensive` once every
-/// one has a series; without those of Go's runtime.
+/// Kind, name, labels and buckets of etcd 3.7.3's families, without those of Go's runtime: as scraped from a single
+/// member with `--metrics=extensive`; those of peers, stream failures and learners, which such a member does not show,
+/// from its source.
 const ETCD: &str = include_str!("etcd-3.7.3-families.txt");
 
 /// The same lines out of a page in Prometheus' text format.

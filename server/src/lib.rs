@@ -10,8 +10,9 @@
 //!
 //! Rooms use what stands to their right; `apply`, `watch`, `lease` and the core of `node` are pure.
 
+pub mod auto_compaction;
 pub mod config;
-pub mod logging;
+pub mod http;
 pub mod metrics;
 pub mod apply;
 pub mod lease;

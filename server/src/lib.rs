@@ -10,9 +10,8 @@
 //!
 //! Rooms use what stands to their right; `apply`, `watch`, `lease` and the core of `node` are pure.
 
-pub mod auto_compaction;
 pub mod config;
-pub mod http;
+pub mod logging;
 pub mod metrics;
 pub mod apply;
 pub mod lease;

@@ -167,8 +167,7 @@ async fn serve_ports(
 }
 
 fn identify(metrics: &Metrics, config: &Config, running: &Running) {
-    let states = config.feature_gates.states();
-    let features: Vec<_> = states.iter().map(|(gate, enabled)| (gate.name(), *enabled)).collect();
+    let features: Vec<_> = config.feature_gates.states().collect();
     metrics.identify(&metrics::Identity {
         member_id: running.handle.identity.member_id,
         version: env!("CARGO_PKG_VERSION"),

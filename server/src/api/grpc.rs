@@ -46,23 +46,23 @@ impl Tally {
     fn start(service: &Service, path: &str) -> Option<Self> {
         let method = GrpcMethod::from_path(path)?;
         let metrics = service.metrics.clone();
-        metrics.grpc_calls.started(method);
+        metrics.grpc.started(method);
         Some(Self { metrics, method, started: Instant::now(), ended: false })
     }
 
     fn end(&mut self, code: Code) {
         if !std::mem::replace(&mut self.ended, true) {
-            self.metrics.grpc_calls.handled(self.method, code as u8, self.started.elapsed());
+            self.metrics.grpc.handled(self.method, code as u8, self.started.elapsed());
         }
     }
 
     fn sent(&self, bytes: usize) {
-        self.metrics.grpc_calls.sent(self.method);
+        self.metrics.grpc.sent(self.method);
         self.metrics.client_sent_bytes.inc_by(bytes as u64);
     }
 
     fn received(&self, bytes: usize) {
-        self.metrics.grpc_calls.received(self.method);
+        self.metrics.grpc.received(self.method);
         self.metrics.client_received_bytes.inc_by(bytes as u64);
     }
 }

@@ -72,6 +72,9 @@ impl Service {
         let ttl = loop {
             let renewal = {
                 let mut clock = self.node.leases.lock().expect("no one panics while holding the lease clock");
+                if !clock.is_running() {
+                    return Err(status::no_leader());
+                }
                 clock.renew(id, self.node.now())
             };
             match renewal {

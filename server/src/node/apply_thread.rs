@@ -195,8 +195,9 @@ impl ApplyThread {
         }
         self.dirty = true;
         let view = self.publish();
-        self.answer(answers, &view);
+        // Before the answers: a granted lease can be renewed, and a watch made after a put does not see it as new.
         self.follow(&effects, &view, compacted);
+        self.answer(answers, &view);
         self.links.gauges.applied_index.store(last.index, Ordering::Relaxed);
         // The node thread is gone only when the process is about to be.
         drop(self.links.node.send(NodeInput::Applied(last.index)));
@@ -245,7 +246,7 @@ impl ApplyThread {
             match effect {
                 Effect::Key(change) => events.push(event(change)),
                 Effect::Compaction { revision } => {
-                    self.send_events(&mut events, view.revision);
+                    self.send_events(&mut events, 0);
                     drop(self.links.watches.send(watch::Input::Compacted(*revision)));
                     self.hash_compaction(view, *revision, compacted);
                     compacted = Compacted { revision: *revision, finished: false };
@@ -272,6 +273,7 @@ impl ApplyThread {
         }));
     }
 
+    /// `revision` is the store's after these events, if nothing of the batch comes behind them.
     fn send_events(&self, events: &mut Vec<watch::Event>, revision: i64) {
         if let Some(last) = events.last() {
             let revision = revision.max(last.revision.main);

@@ -111,6 +111,8 @@ fn carry(outputs: &mut Vec<Output>, links: &WatchLinks) {
                 let (inbox, view) = (links.inbox.clone(), links.view.load_full());
                 drop(links.readers.submit(move |disk| {
                     let (events, next) = scan(&view, &shards, from, to, revisions_max, disk);
+                    // What this View has lost to a compaction, the room must know of before it takes the rest as whole.
+                    drop(inbox.send(Input::Compacted(view.compact_revision)));
                     drop(inbox.send(Input::Scanned { ticket, events, next }));
                     Ok::<(), Unavailable>(())
                 }));

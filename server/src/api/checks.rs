@@ -36,12 +36,8 @@ pub fn check_range_stream(request: &RangeRequest) -> Result<(), Status> {
     if !by_key || request.sort_order() == range_request::SortOrder::Descend {
         return Err(Status::new(Code::Unimplemented, "RangeStream does not support custom sort orders"));
     }
-    let filters = [
-        request.min_mod_revision,
-        request.max_mod_revision,
-        request.min_create_revision,
-        request.max_create_revision,
-    ];
+    let filters =
+        [request.min_mod_revision, request.max_mod_revision, request.min_create_revision, request.max_create_revision];
     if filters.iter().any(|filter| *filter != 0) {
         return Err(Status::new(Code::Unimplemented, "RangeStream does not support revision filters"));
     }

@@ -19,9 +19,9 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use super::core::Committed;
-use super::node_thread::NodeInput;
 use super::fatal;
 use super::handle::{ApplyRequest, Completed, Fetched, Gauges, Waiters};
+use super::node_thread::NodeInput;
 use super::readers::Readers;
 use super::watch_thread::look_before_transactions;
 use crate::apply::alarms::AlarmKind;

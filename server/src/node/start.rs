@@ -355,8 +355,7 @@ fn spawn(
         scan_revisions_max: WATCH_SCAN_REVISIONS,
         seed,
     };
-    let watch_room =
-        Watches::new(watch_config, store.shard_map().clone(), store.revision(), store.compact_revision());
+    let watch_room = Watches::new(watch_config, store.shard_map().clone(), store.revision(), store.compact_revision());
     let watch_links = WatchLinks {
         inbox: watches.clone(),
         view: view.clone(),

@@ -13,12 +13,13 @@ use crate::mvcc::store::{Frozen, FrozenShard};
 use crate::mvcc::view::Checkpointed;
 use crate::pages::allocator::{MapRoot, TransactionId};
 use crate::pages::{
-    Commit, CommitError, CommitFailure, Committed, NewEntry, PageWriter, RewriteLimits, SharedRoot, TreeChanges, TreeRoot,
+    Commit, CommitError, CommitFailure, Committed, NewEntry, PageWriter, RewriteLimits, SharedRoot, TreeChanges,
+    TreeRoot,
 };
 use crate::runs::{MergedRuns, Record, Records, Removals, RunError, RunMeta, WriteRun, run_name};
 
 use super::changed_keys::ChangedKeys;
-use super::checkpointer::{Checkpointer, ShardFiles, PAGES_DIRECTORY, RUNS_DIRECTORY, wants_merge};
+use super::checkpointer::{Checkpointer, PAGES_DIRECTORY, RUNS_DIRECTORY, ShardFiles, wants_merge};
 use super::manifest::{Manifest, ManifestError, WriteManifest, write_job};
 
 /// A finished checkpoint.
@@ -174,10 +175,8 @@ impl CheckpointJob {
         if touched.is_empty() {
             return Stage::SyncDirectories;
         }
-        let record = |(key, value): &(Vec<u8>, Option<bytes::Bytes>)| Record {
-            key: key.clone().into(),
-            value: value.clone(),
-        };
+        let record =
+            |(key, value): &(Vec<u8>, Option<bytes::Bytes>)| Record { key: key.clone().into(), value: value.clone() };
         let records: Vec<_> = touched.iter().map(record).collect();
         let (number, salt) = self.checkpointer().draw_run();
         Stage::SystemRun(Box::new(WriteRun::from_records(RUNS_DIRECTORY, number, salt, records.into_iter())))
@@ -249,8 +248,7 @@ impl CheckpointJob {
         let mut checkpointer = self.checkpointer.take().expect("the job ends once");
         let writers = std::mem::take(&mut self.writers).into_iter().map(|writer| writer.expect("all commits ended"));
         let shards = writers.zip(std::mem::take(&mut self.index_runs));
-        checkpointer.shards =
-            shards.map(|(writer, index_runs)| ShardFiles { writer, index_runs }).collect();
+        checkpointer.shards = shards.map(|(writer, index_runs)| ShardFiles { writer, index_runs }).collect();
         let outcomes = std::mem::take(&mut self.outcomes).into_iter().zip(&checkpointer.shards);
         let checkpointed = outcomes.map(|(outcome, shard)| Checkpointed {
             pages: shard.writer.pages().clone(),

@@ -192,9 +192,13 @@ fn load_index(disk: &dyn Disk, shard: &ShardManifest) -> Result<KeyIndex, Recove
 
 fn load_system(disk: &dyn Disk, runs: &[RunMeta]) -> Result<System, RecoveryError> {
     let mut system = System::default();
-    for_each_record(disk, runs, |key, value| {
-        if system.restore(key, value) { Ok(()) } else { Err(RecoveryError::UnknownTable) }
-    })?;
+    for_each_record(
+        disk,
+        runs,
+        |key, value| {
+            if system.restore(key, value) { Ok(()) } else { Err(RecoveryError::UnknownTable) }
+        },
+    )?;
     Ok(system)
 }
 

@@ -13,15 +13,15 @@
 //!
 //! It does not know leases, requests, authorization or Raft; [`system`] keeps their records without reading them.
 
+pub mod delta;
+pub mod fetch;
+pub mod history;
 pub mod key_index;
 pub mod key_range;
 pub mod key_value;
-pub mod shard_map;
-pub mod delta;
 pub mod range;
-pub mod view;
-pub mod fetch;
-pub mod history;
-pub mod transaction;
-pub mod system;
+pub mod shard_map;
 pub mod store;
+pub mod system;
+pub mod transaction;
+pub mod view;

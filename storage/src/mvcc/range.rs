@@ -239,7 +239,8 @@ mod tests {
         let hit = Hit { shard: ShardId(0), revision: Revision::new(1, 0) };
         let plan = query.planned(9, values.len() as u64, vec![hit; values.len()]);
         let result = plan.assemble(values).expect("values are well-formed");
-        let key = |bytes: &Bytes| String::from_utf8_lossy(KeyValue::parse(bytes).expect("well-formed").key).into_owned();
+        let key =
+            |bytes: &Bytes| String::from_utf8_lossy(KeyValue::parse(bytes).expect("well-formed").key).into_owned();
         result.key_values.iter().map(key).chain(result.more.then(|| "more".to_owned())).collect()
     }
 

@@ -14,8 +14,8 @@ use bytes::Bytes;
 
 use super::delta::{Delta, DeltaEntry, DeltaView};
 use super::key_index::{IndexRoot, KeyIndex, KeyState};
-use super::key_value::KeyValue;
 use super::key_range::KeyRange;
+use super::key_value::KeyValue;
 use super::range::{Hit, RevisionError};
 use super::shard_map::{ShardId, ShardMap};
 use super::system::{System, SystemRecord};
@@ -111,7 +111,10 @@ pub struct Frozen {
 
 impl std::fmt::Debug for Frozen {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Frozen").field("applied", &self.applied).field("revision", &self.revision).finish_non_exhaustive()
+        f.debug_struct("Frozen")
+            .field("applied", &self.applied)
+            .field("revision", &self.revision)
+            .finish_non_exhaustive()
     }
 }
 
@@ -131,7 +134,8 @@ impl Store {
             removed_keys: Vec::new(),
         };
         // A checkpoint may hold revisions that a sweep had dropped from memory only: sweeping again is harmless.
-        let resumed = (state.compact_revision > 0).then_some(Sweep { at: state.compact_revision, shard: 0, cursor: None });
+        let resumed =
+            (state.compact_revision > 0).then_some(Sweep { at: state.compact_revision, shard: 0, cursor: None });
         Self {
             shard_map: Arc::new(state.shard_map),
             shards: state.shards.into_iter().map(shard).collect(),

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use crate::revision::Revision;
 
-use super::writer::CompactStep;
 use super::packed_keys::PackedKeys;
 use super::past::{Chunk, Past, kept, put_past};
 use super::record::{Head, KeyState, Record};
 use super::summary::Summary;
+use super::writer::CompactStep;
 
 /// Keys in a leaf; the figure of the measured prototype (a binary search of six steps, a copy of some 3 KB).
 pub(super) const LEAF_KEYS_MAX: usize = 64;

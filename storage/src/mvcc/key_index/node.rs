@@ -7,9 +7,9 @@ use crate::revision::Revision;
 
 use super::inner::Inner;
 use super::leaf::{Change, Entry, LEAF_BYTES_MAX, LEAF_KEYS_MAX, Leaf, Written};
-use super::writer::CompactStep;
 use super::packed_keys::common_prefix;
 use super::summary::Summary;
+use super::writer::CompactStep;
 
 /// A subtree. Cloning shares it; a write copies those of its nodes that are shared and no others.
 #[derive(Clone, Debug)]

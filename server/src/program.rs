@@ -251,7 +251,7 @@ fn node_config(config: &Config) -> NodeConfig {
             quota_bytes: config.limits.quota_bytes,
         },
         progress_notify_interval: config.watch_progress_notify_interval,
-        catchup_entries: config.raft.snapshot_catchup_entries,
+        pre_vote: config.raft.pre_vote,
     }
 }
 

@@ -7,6 +7,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use basalt_proto::etcdserverpb::AlarmRequest;
+use basalt_proto::etcdserverpb::alarm_request::AlarmAction;
+use basalt_proto::log::Request;
+use basalt_proto::log::request::Kind;
 use basalt_storage::hashes::{HashKvCache, HashKvJob, HashPurpose};
 use basalt_storage::job::{BUDGET_UNLIMITED, run};
 use basalt_storage::mvcc::key_value::KeyValue;
@@ -21,7 +25,7 @@ use tracing::{info, warn};
 use super::core::Committed;
 use super::fatal;
 use super::handle::{ApplyRequest, Completed, Fetched, Gauges, Waiters};
-use super::node_thread::NodeInput;
+use super::node_thread::{ID_NOBODY, NodeInput};
 use super::readers::Readers;
 use super::watch_thread::look_before_transactions;
 use crate::apply::alarms::AlarmKind;
@@ -70,6 +74,8 @@ pub struct CheckpointEnd {
 
 /// Where apply's results go.
 pub struct ApplyLinks {
+    /// This member, for alarms.
+    pub member_id: u64,
     /// The node thread.
     pub node: Sender<NodeInput>,
     /// The checkpoint thread.
@@ -380,10 +386,19 @@ impl ApplyThread {
         self.machine.store_mut().checkpoint_failed(frozen);
         self.publish();
         self.checkpoint_due = Instant::now() + CHECKPOINT_RETRY;
+        // The disk is full: writes that grow the store are refused until somebody made room and disarmed the alarm.
+        let alarm = Kind::Alarm(AlarmRequest {
+            action: AlarmAction::Activate as i32,
+            member_id: self.links.member_id,
+            alarm: AlarmKind::NoSpace.number(),
+        });
+        let request = Request { id: ID_NOBODY, principal: None, kind: Some(alarm) };
+        drop(self.links.node.send(NodeInput::Propose(request)));
     }
 
     fn show_sizes(&self) {
         let delta = self.machine.store().delta_bytes() as u64;
+        self.links.gauges.delta_bytes.store(delta, Ordering::Relaxed);
         self.links.gauges.db_size.store(self.file_bytes + delta, Ordering::Relaxed);
         self.links.gauges.db_size_in_use.store(self.live_bytes + delta, Ordering::Relaxed);
         self.show_alarms();

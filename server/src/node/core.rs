@@ -39,6 +39,8 @@ pub struct CoreConfig {
     pub election_timeout: Duration,
     /// The last entry that the recovered store holds.
     pub applied: u64,
+    /// Whether votes are asked for before an election (`--pre-vote`).
+    pub pre_vote: bool,
 }
 
 /// What happens to the node.
@@ -125,7 +127,7 @@ impl Core {
             max_size_per_msg: ENTRY_BYTES_MAX as u64,
             max_inflight_msgs: 256,
             check_quorum: true,
-            pre_vote: true,
+            pre_vote: config.pre_vote,
             ..Config::default()
         };
         let mut raft = RawNode::new(&raft_config, store, logger)?;

@@ -93,6 +93,8 @@ pub struct Gauges {
     pub committed_index: AtomicU64,
     /// Last applied index.
     pub applied_index: AtomicU64,
+    /// Bytes of revisions that no checkpoint has begun to write.
+    pub delta_bytes: AtomicU64,
     /// Allocated bytes of page files, with the deltas.
     pub db_size: AtomicU64,
     /// Stored bytes of revisions not marked dead, with the deltas.
@@ -124,6 +126,10 @@ pub struct Limits {
 
 /// Committed entries that may wait for apply (etcd `maxGapBetweenApplyAndCommitIndex`, etcd-contract 41).
 pub const UNAPPLIED_MAX: u64 = 5000;
+
+/// Revisions in memory beyond which nothing more is ordered until a checkpoint took some: a disk that is too slow, or
+/// full, must not become memory without end.
+pub const DELTA_BYTES_MAX: u64 = 1 << 30;
 
 /// The node as the API sees it.
 pub struct NodeHandle {
@@ -191,6 +197,9 @@ impl NodeHandle {
         if self.gauges.committed_index.load(Ordering::Relaxed)
             > self.gauges.applied_index.load(Ordering::Relaxed) + UNAPPLIED_MAX
         {
+            return Err(Unavailable::TooManyRequests);
+        }
+        if self.gauges.delta_bytes.load(Ordering::Relaxed) > DELTA_BYTES_MAX {
             return Err(Unavailable::TooManyRequests);
         }
         let (sender, receiver) = oneshot::channel();

@@ -15,16 +15,17 @@ use super::fatal;
 use super::node_thread::{LogInput, NodeInput};
 use crate::metrics::Metrics;
 
-/// Works until the node thread is gone.
+/// Works until told to stop. `outbox` leads back here: segments are prepared on a thread of their own.
 pub fn serve(
     mut log: Log,
     disk: &Arc<dyn Disk>,
-    inbox: &Receiver<LogInput>,
+    (outbox, inbox): (&Sender<LogInput>, &Receiver<LogInput>),
     node: &Sender<NodeInput>,
     manifest_generation: &AtomicU64,
     metrics: &Metrics,
 ) {
     let fail = |cause: WalError| -> ! { fatal::stop("writing the log", &cause) };
+    prepare(&mut log, disk, outbox);
     while let Ok(input) = inbox.recv() {
         match input {
             LogInput::Append(append) => {
@@ -39,7 +40,10 @@ pub fn serve(
                 metrics.wal_fsync_seconds.observe(started.elapsed().as_secs_f64());
                 // The node thread is gone only when the process is about to be.
                 drop(node.send(NodeInput::Persisted(number)));
+                prepare(&mut log, disk, outbox);
             }
+            LogInput::Prepared(prepared) => log.finish_prepare(prepared),
+            LogInput::Stop => return,
             LogInput::Release(index) => {
                 if let Some(mut job) = log.recycle_below(index) {
                     let recycled = run(&mut job, &**disk, BUDGET_UNLIMITED).unwrap_or_else(|cause| fail(cause));
@@ -48,6 +52,21 @@ pub fn serve(
             }
         }
     }
+}
+
+/// Has the next segment made in the background, unless one is ready or in the making: a batch that had to make its own
+/// would wait for it.
+fn prepare(log: &mut Log, disk: &Arc<dyn Disk>, outbox: &Sender<LogInput>) {
+    let Some(mut job) = log.prepare() else { return };
+    let (disk, outbox) = (disk.clone(), outbox.clone());
+    let work = move || {
+        let prepared = run(&mut job, &*disk, BUDGET_UNLIMITED);
+        let prepared = prepared.unwrap_or_else(|cause: WalError| fatal::stop("preparing a log segment", &cause));
+        // The log thread is gone only when the process is about to be.
+        drop(outbox.send(LogInput::Prepared(prepared)));
+    };
+    let spawned = std::thread::Builder::new().name("basalt-segment".to_owned()).spawn(work);
+    spawned.map(drop).unwrap_or_else(|cause| fatal::stop("starting a thread", &cause));
 }
 
 /// The append in the log's words. Entries that replace others cut these off first.

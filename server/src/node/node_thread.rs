@@ -22,7 +22,7 @@ use crate::watch;
 const LEASES_PER_TICK: usize = 256;
 
 /// Ids of requests that nobody waits for.
-const ID_NOBODY: u64 = 0;
+pub(super) const ID_NOBODY: u64 = 0;
 
 /// What reaches the node thread.
 #[derive(Debug)]
@@ -57,8 +57,6 @@ pub struct NodeLinks {
     pub tick: Duration,
     /// What a new leader adds to every lease (`--election-timeout`, etcd-contract 37).
     pub lease_extension: Duration,
-    /// Entries that stay in the log for slow members (`--snapshot-catchup-entries`).
-    pub catchup_entries: u64,
 }
 
 /// What reaches the log thread.
@@ -68,6 +66,10 @@ pub enum LogInput {
     Append(Append),
     /// Everything up to this index is in a durable checkpoint.
     Release(u64),
+    /// The next segment is ready.
+    Prepared(basalt_storage::wal::Prepared),
+    /// Stop now.
+    Stop,
 }
 
 /// Works until told to stop or until the handle is gone.
@@ -79,7 +81,7 @@ pub fn serve(mut core: Core, links: &NodeLinks, inbox: &Receiver<NodeInput>) {
     loop {
         let wait = next_tick.saturating_duration_since(Instant::now());
         let first = match inbox.recv_timeout(wait) {
-            Ok(NodeInput::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            Ok(NodeInput::Stop) | Err(RecvTimeoutError::Disconnected) => return drop(links.log.send(LogInput::Stop)),
             Ok(input) => Some(input),
             Err(RecvTimeoutError::Timeout) => None,
         };
@@ -93,12 +95,11 @@ pub fn serve(mut core: Core, links: &NodeLinks, inbox: &Receiver<NodeInput>) {
                 NodeInput::Persisted(number) => Input::Persisted(number),
                 NodeInput::Applied(index) => Input::Applied(index),
                 NodeInput::Release(index) => {
-                    let index = index.saturating_sub(links.catchup_entries);
                     // The log thread is gone only when the process is about to be; so with all sends here.
                     drop(links.log.send(LogInput::Release(index)));
                     Input::Release(index)
                 }
-                NodeInput::Stop => return,
+                NodeInput::Stop => return drop(links.log.send(LogInput::Stop)),
             };
             step(&mut core, input, &mut outputs);
         }

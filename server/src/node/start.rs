@@ -74,8 +74,8 @@ pub struct NodeConfig {
     pub limits: Limits,
     /// Period of watch progress (etcd-contract 30).
     pub progress_notify_interval: Duration,
-    /// Entries of the log kept for slow members.
-    pub catchup_entries: u64,
+    /// Whether votes are asked for before an election.
+    pub pre_vote: bool,
 }
 
 /// Why a node did not start.
@@ -325,6 +325,7 @@ fn spawn(
         heartbeat_interval: config.heartbeat_interval,
         election_timeout: config.election_timeout,
         applied,
+        pre_vote: config.pre_vote,
     };
     let core = Core::new(&core_config, raft_store, &slog::Logger::root(slog::Discard, slog::o!()))?;
 
@@ -366,6 +367,7 @@ fn spawn(
     };
     let hash_cache = Arc::new(Mutex::new(HashKvCache::new()));
     let apply_links = ApplyLinks {
+        member_id: identity.member_id,
         hash_cache: hash_cache.clone(),
         node: node.clone(),
         checkpoint,
@@ -378,6 +380,7 @@ fn spawn(
         started,
         sweep_pause: config.sweep_pause,
     };
+    let log_outbox = log.clone();
     let node_links = NodeLinks {
         log,
         apply: apply.clone(),
@@ -387,7 +390,6 @@ fn spawn(
         started,
         tick: config.heartbeat_interval,
         lease_extension: config.election_timeout,
-        catchup_entries: config.catchup_entries,
     };
     let (file_bytes, live_bytes) = (checkpointer.file_bytes(), checkpointer.live_bytes());
     let apply_thread = ApplyThread::new(Machine::new(store, config.lease_ttl_min), apply_links, file_bytes, live_bytes);
@@ -406,7 +408,7 @@ fn spawn(
     })?;
     spawn("log", {
         let (disk, node, metrics) = (log_disk.clone(), node.clone(), metrics.clone());
-        Box::new(move || log_thread::serve(recovered.log, &disk, &log_inbox, &node, &generation, &metrics))
+        Box::new(move || log_thread::serve(recovered.log, &disk, (&log_outbox, &log_inbox), &node, &generation, &metrics))
     })?;
     spawn("watch", {
         let stopping = watch_stopping.clone();

@@ -10,17 +10,17 @@
 //!
 //! Rooms use what stands to their right; `apply`, `watch`, `lease` and the core of `node` are pure.
 
+pub mod api;
+pub mod apply;
+pub mod auto_compaction;
 pub mod config;
+pub mod edge;
+pub mod http;
+pub mod lease;
+pub mod listen;
 pub mod logging;
 pub mod metrics;
-pub mod apply;
-pub mod lease;
-pub mod watch;
 pub mod node;
-pub mod api;
-pub mod listen;
-pub mod http;
-pub mod auto_compaction;
 pub mod pages;
-pub mod edge;
 pub mod program;
+pub mod watch;

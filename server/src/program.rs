@@ -147,7 +147,11 @@ async fn serve_ports(
         let edge = Edge { service: service.clone(), pages: pages.clone(), serves };
         let (url, secure) = (listener.url().as_str().to_owned(), listener.url().is_tls());
         listeners.spawn(listener.serve(edge, stopping.clone()));
-        info!(traffic = if secure { "grpc+http" } else { "grpc+http (insecure)" }, address = url, "serving client traffic");
+        info!(
+            traffic = if secure { "grpc+http" } else { "grpc+http (insecure)" },
+            address = url,
+            "serving client traffic"
+        );
     }
     let identity = &running.handle.identity;
     info!(
@@ -201,7 +205,8 @@ async fn compact_by_itself(service: Arc<Service>, mode: AutoCompaction) {
 
 /// Waits for SIGTERM or SIGINT.
 async fn stop_signal() {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         warn!("signals cannot be caught: kill -9 is the way to stop, and is safe");
         return std::future::pending().await;
     };
@@ -228,10 +233,9 @@ fn notify_systemd() {
 }
 
 fn node_config(config: &Config) -> NodeConfig {
-    let identity = config.bootstrap().map(|bootstrap| Identity {
-        cluster_id: bootstrap.cluster_id,
-        member_id: bootstrap.member_id,
-    });
+    let identity = config
+        .bootstrap()
+        .map(|bootstrap| Identity { cluster_id: bootstrap.cluster_id, member_id: bootstrap.member_id });
     NodeConfig {
         data_dir: config.data_dir.clone(),
         wal_dir: config.wal_dir.clone(),

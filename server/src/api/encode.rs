@@ -24,12 +24,7 @@ pub struct HeaderBase {
 impl HeaderBase {
     /// A header that shows `revision`.
     pub fn at(self, revision: i64) -> ResponseHeader {
-        ResponseHeader {
-            cluster_id: self.cluster_id,
-            member_id: self.member_id,
-            revision,
-            raft_term: self.raft_term,
-        }
+        ResponseHeader { cluster_id: self.cluster_id, member_id: self.member_id, revision, raft_term: self.raft_term }
     }
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use basalt_proto::etcdserverpb::{
-    AlarmRequest, AlarmResponse, DefragmentResponse, DowngradeInfo, HashKvRequest, HashKvResponse, HashResponse, StatusResponse,
-    alarm_request,
+    AlarmRequest, AlarmResponse, DefragmentResponse, DowngradeInfo, HashKvRequest, HashKvResponse, HashResponse,
+    StatusResponse, alarm_request,
 };
 use basalt_proto::log::request::Kind;
 use basalt_storage::snapshot::MemberRecord;

@@ -10,15 +10,15 @@
 //! * Only [`status`] knows etcd's error codes and texts.
 //! * Stored values go out as they are stored: nothing here decodes and encodes a KeyValue to send it.
 
-pub mod chunks;
-pub mod status;
 pub mod checks;
+pub mod chunks;
+mod cluster;
 pub mod encode;
-pub mod method;
-pub mod service;
+pub mod grpc;
 mod kv;
 mod lease;
-mod cluster;
 pub mod maintenance;
+pub mod method;
+pub mod service;
+pub mod status;
 mod stream;
-pub mod grpc;

@@ -110,9 +110,7 @@ impl Effects {
 fn effect_to_wire(effect: &Effect, log_index: u64) -> wire::Effect {
     let effect = match effect {
         Effect::Key(change) => change_to_wire(change),
-        Effect::Compaction { revision } => {
-            WireEffect::Compaction(wire::Compaction { revision: *revision, log_index })
-        }
+        Effect::Compaction { revision } => WireEffect::Compaction(wire::Compaction { revision: *revision, log_index }),
         Effect::LeaseGranted { id, ttl } => WireEffect::LeaseGranted(wire::LeaseGranted { id: *id, ttl: *ttl }),
         Effect::LeaseRevoked { id } => WireEffect::LeaseRevoked(wire::LeaseRevoked { id: *id }),
         Effect::LeaseCheckpointed { id, remaining_ttl } => {

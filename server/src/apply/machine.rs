@@ -233,10 +233,8 @@ impl Machine {
 
     fn evaluate_checkpoint(&self, request: &LeaseCheckpointRequest) -> Result<(Vec<Effect>, Answer), Refusal> {
         let known = request.checkpoints.iter().filter(|checkpoint| self.leases.get(checkpoint.id).is_some());
-        let effects = known.map(|checkpoint| Effect::LeaseCheckpointed {
-            id: checkpoint.id,
-            remaining_ttl: checkpoint.remaining_ttl,
-        });
+        let effects = known
+            .map(|checkpoint| Effect::LeaseCheckpointed { id: checkpoint.id, remaining_ttl: checkpoint.remaining_ttl });
         Ok((effects.collect(), Answer::Done { revision: self.store.revision() }))
     }
 

@@ -13,10 +13,10 @@
 //! It pushes to nobody: the driver takes answers and effects and hands them on.
 
 pub mod alarms;
-pub mod effects;
 pub mod answer;
+pub mod effects;
 pub mod lease_table;
-pub mod values;
+pub mod machine;
 pub mod query;
 pub mod txn;
-pub mod machine;
+pub mod values;

@@ -97,7 +97,11 @@ pub fn check_put(put: &PutRequest, store: &Store, leases: &LeaseTable) -> Result
 
 /// Carries out a put that [`check_put`] let through.
 pub fn put(request: &PutRequest, transaction: &mut Transaction<'_>, values: &mut dyn Values) -> PutAnswer {
-    let kept = request.ignore_value.then(|| transaction.hit(&request.key)).flatten().map(|hit| stored(hit, transaction.store(), values));
+    let kept = request
+        .ignore_value
+        .then(|| transaction.hit(&request.key))
+        .flatten()
+        .map(|hit| stored(hit, transaction.store(), values));
     let value = match &kept {
         Some(stored) => KeyValue::parse(stored).map_or(&[][..], |kv| kv.value),
         None => &request.value,
@@ -168,7 +172,10 @@ fn holds(compare: &Compare, store: &Store, values: &mut dyn Values) -> bool {
     let range = KeyRange::from_wire(&compare.key, &compare.range_end);
     if range.end == RangeEnd::Single {
         let state = store.get(&range.start);
-        return state.map_or_else(|| holds_for_nothing(compare), |state| holds_for(compare, &range.start, state, store, values));
+        return state.map_or_else(
+            || holds_for_nothing(compare),
+            |state| holds_for(compare, &range.start, state, store, values),
+        );
     }
     let mut any = false;
     let mut all = true;

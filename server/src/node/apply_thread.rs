@@ -18,10 +18,11 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
+use super::apply_counts::ApplyCounts;
 use super::core::Committed;
-use super::node_thread::NodeInput;
 use super::fatal;
 use super::handle::{ApplyRequest, Completed, Fetched, Gauges, Waiters};
+use super::node_thread::NodeInput;
 use super::readers::Readers;
 use super::watch_thread::look_before_transactions;
 use crate::apply::alarms::AlarmKind;
@@ -30,6 +31,7 @@ use crate::apply::effects::Effect;
 use crate::apply::machine::Machine;
 use crate::apply::values::{Prefetched, Values};
 use crate::lease::LeaseClock;
+use crate::metrics::Metrics;
 use crate::watch;
 
 /// A checkpoint starts when the deltas hold so much, or so many revisions, or after so long (DESIGN 3.5).
@@ -86,6 +88,8 @@ pub struct ApplyLinks {
     pub gauges: Arc<Gauges>,
     /// Page reads.
     pub readers: Readers,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
     /// Hashes that compactions leave.
     pub hash_cache: Arc<Mutex<HashKvCache>>,
     /// The beginning of the node's clock.
@@ -98,6 +102,7 @@ pub struct ApplyLinks {
 pub struct ApplyThread {
     machine: Machine,
     links: ApplyLinks,
+    counts: ApplyCounts,
     checkpoint_running: bool,
     checkpoint_due: Instant,
     checkpoint_waiters: Vec<oneshot::Sender<()>>,
@@ -115,6 +120,7 @@ impl ApplyThread {
         let checkpoint_due = Instant::now() + CHECKPOINT_INTERVAL;
         Self {
             machine,
+            counts: ApplyCounts::new(links.metrics.clone()),
             links,
             checkpoint_running: false,
             checkpoint_due,
@@ -186,8 +192,11 @@ impl ApplyThread {
             match entry {
                 None => self.machine.apply_empty(position),
                 Some(entry) => {
+                    let started = Instant::now();
                     let mut values = self.prefetch(self.machine.needed_values(&entry));
                     let applied = self.machine.apply(position, &entry, &mut values);
+                    let leads = self.links.gauges.leads.load(Ordering::Relaxed);
+                    self.counts.entry(&entry, &applied, started.elapsed(), leads);
                     answers.extend(applied.answers);
                     effects.extend(applied.effects.effects);
                 }
@@ -216,7 +225,8 @@ impl ApplyThread {
                 prefetched.insert(*hit, value);
             }
         }
-        StoredValues { view, prefetched, readers: self.links.readers.clone() }
+        let (readers, metrics) = (self.links.readers.clone(), self.links.metrics.clone());
+        StoredValues { view, prefetched, readers, metrics }
     }
 
     fn fetch_now(&self, view: &Arc<View>, hits: Vec<Hit>) -> Vec<Bytes> {
@@ -416,6 +426,7 @@ struct StoredValues {
     view: Arc<View>,
     prefetched: Prefetched,
     readers: Readers,
+    metrics: Arc<Metrics>,
 }
 
 impl Values for StoredValues {
@@ -423,6 +434,7 @@ impl Values for StoredValues {
         if let Some(value) = self.prefetched.get(hit) {
             return value.clone();
         }
+        self.metrics.apply_disk_waits_total.inc();
         let values = fetch_blocking(&self.readers, &self.view, vec![hit]);
         values.into_iter().next().expect("one value for one hit")
     }

@@ -112,7 +112,12 @@ fn state_of(machine: &mut Machine, member: MemberRecord) -> (Arc<View>, SystemTa
     (view, tables)
 }
 
-fn stream(view: Arc<View>, tables: SystemTables, disk: &dyn Disk, out: &mpsc::Sender<Result<SnapshotChunk, Unavailable>>) {
+fn stream(
+    view: Arc<View>,
+    tables: SystemTables,
+    disk: &dyn Disk,
+    out: &mpsc::Sender<Result<SnapshotChunk, Unavailable>>,
+) {
     let revision = view.revision;
     let mut job = SnapshotJob::new(view, tables);
     let mut sent = 0u64;

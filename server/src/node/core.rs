@@ -267,8 +267,9 @@ impl Core {
                 _ if entry.data.is_empty() => None,
                 EntryType::EntryNormal => Some(match proposed {
                     Some(proposed) => proposed,
-                    None => LogEntry::decode(&*entry.data)
-                        .map_err(|error| raft::Error::Io(std::io::Error::other(error)))?,
+                    None => {
+                        LogEntry::decode(&*entry.data).map_err(|error| raft::Error::Io(std::io::Error::other(error)))?
+                    }
                 }),
                 EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => None,
             };

@@ -179,13 +179,18 @@ impl NodeHandle {
     ///
     /// # Errors
     /// [`Unavailable`]; only [`Unavailable::Refused`] says for certain that nothing changed.
-    pub fn propose(&self, kind: Kind) -> Result<impl Future<Output = Result<Completed, Unavailable>> + use<>, Unavailable> {
+    pub fn propose(
+        &self,
+        kind: Kind,
+    ) -> Result<impl Future<Output = Result<Completed, Unavailable>> + use<>, Unavailable> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let request = Request { id, principal: None, kind: Some(kind) };
         if request.encoded_len() > self.limits.request_bytes_max {
             return Err(Unavailable::TooLarge);
         }
-        if self.gauges.committed_index.load(Ordering::Relaxed) > self.gauges.applied_index.load(Ordering::Relaxed) + UNAPPLIED_MAX {
+        if self.gauges.committed_index.load(Ordering::Relaxed)
+            > self.gauges.applied_index.load(Ordering::Relaxed) + UNAPPLIED_MAX
+        {
             return Err(Unavailable::TooManyRequests);
         }
         let (sender, receiver) = oneshot::channel();

@@ -54,9 +54,9 @@ pub fn serve(
 fn records(append: Append, last_index: u64) -> Vec<Record> {
     let first = append.entries.first().map(|entry| entry.index);
     let cut = first.filter(|first| *first <= last_index).map(|index| Record::TruncateFrom { index });
-    let hard_state = append.hard_state.map(|state| {
-        Record::HardState(HardState { term: state.term, vote: state.vote, commit: state.commit })
-    });
+    let hard_state = append
+        .hard_state
+        .map(|state| Record::HardState(HardState { term: state.term, vote: state.vote, commit: state.commit }));
     let entries = append.entries.into_iter().map(|entry| {
         let kind = u8::try_from(entry.entry_type).expect("raft has three entry types");
         Record::Entry(Entry { index: entry.index, term: entry.term, kind, data: Bytes::from(entry.data) })

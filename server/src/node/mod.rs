@@ -13,15 +13,16 @@
 //!
 //! Nothing here knows gRPC; the async runtime shows only in the channels that answer callers.
 
-pub mod log_store;
-pub mod core;
-pub mod handle;
-pub mod readers;
-pub mod content;
-mod fatal;
-mod log_thread;
-mod node_thread;
+mod apply_counts;
 pub mod apply_thread;
 mod checkpoint_thread;
-pub mod watch_thread;
+pub mod content;
+pub mod core;
+mod fatal;
+pub mod handle;
+pub mod log_store;
+mod log_thread;
+mod node_thread;
+pub mod readers;
 pub mod start;
+pub mod watch_thread;

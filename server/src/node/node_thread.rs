@@ -22,7 +22,7 @@ use crate::watch;
 const LEASES_PER_TICK: usize = 256;
 
 /// Ids of requests that nobody waits for.
-const ID_NOBODY: u64 = 0;
+pub(super) const ID_NOBODY: u64 = 0;
 
 /// What reaches the node thread.
 #[derive(Debug)]

@@ -86,7 +86,11 @@ impl Readers {
     }
 }
 
-fn finish<J>(mut job: J, completions: basalt_storage::job::Completions, disk: &dyn Disk) -> Result<J::Output, Unavailable>
+fn finish<J>(
+    mut job: J,
+    completions: basalt_storage::job::Completions,
+    disk: &dyn Disk,
+) -> Result<J::Output, Unavailable>
 where
     J: Job,
     J::Error: std::fmt::Display,

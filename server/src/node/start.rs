@@ -355,8 +355,7 @@ fn spawn(
         scan_revisions_max: WATCH_SCAN_REVISIONS,
         seed,
     };
-    let watch_room =
-        Watches::new(watch_config, store.shard_map().clone(), store.revision(), store.compact_revision());
+    let watch_room = Watches::new(watch_config, store.shard_map().clone(), store.revision(), store.compact_revision());
     let watch_links = WatchLinks {
         inbox: watches.clone(),
         view: view.clone(),
@@ -376,6 +375,7 @@ fn spawn(
         leases: leases.clone(),
         gauges: gauges.clone(),
         readers: readers.clone(),
+        metrics: metrics.clone(),
         started,
         sweep_pause: config.sweep_pause,
     };
@@ -399,10 +399,18 @@ fn spawn(
     };
     spawn("apply", Box::new(move || apply_thread.run(&apply_inbox)))?;
     spawn("checkpoint", {
-        let (disk, apply, generation) = (disk.clone(), apply.clone(), generation.clone());
+        let (disk, apply, generation, metrics) = (disk.clone(), apply.clone(), generation.clone(), metrics.clone());
         let conf_state = manifest.conf_state;
         Box::new(move || {
-            checkpoint_thread::serve(checkpointer, &conf_state, &disk, &checkpoint_inbox, &apply, &generation);
+            checkpoint_thread::serve(
+                checkpointer,
+                &conf_state,
+                &disk,
+                &checkpoint_inbox,
+                &apply,
+                &generation,
+                &metrics,
+            );
         })
     })?;
     spawn("log", {

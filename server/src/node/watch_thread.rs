@@ -2,8 +2,8 @@
 //! threads.
 
 use std::collections::HashMap;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -66,7 +66,12 @@ pub struct WatchLinks {
 }
 
 /// Works until all senders but its own are gone or a stop is asked for.
-pub fn serve(mut watches: Watches, links: &WatchLinks, inbox: &Receiver<Input>, stopping: &std::sync::atomic::AtomicBool) {
+pub fn serve(
+    mut watches: Watches,
+    links: &WatchLinks,
+    inbox: &Receiver<Input>,
+    stopping: &std::sync::atomic::AtomicBool,
+) {
     let mut outputs = Vec::new();
     let mut next_tick = Instant::now() + TICK;
     while !stopping.load(std::sync::atomic::Ordering::Relaxed) {

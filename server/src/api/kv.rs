@@ -63,8 +63,8 @@ impl Service {
             pending @ Fetched::Pending(_) => {
                 let service = self.clone();
                 Reply::later(async move {
-                    let values = pending.wait().await?;
-                    let answer = encode::range(&plan, &header, values).map_err(damaged);
+                    let fetched = pending.wait().await.map_err(Status::from);
+                    let answer = fetched.and_then(|values| encode::range(&plan, &header, values).map_err(damaged));
                     service.count_range(answer.is_ok(), started);
                     answer
                 })
@@ -170,6 +170,8 @@ impl Service {
         loop {
             let end = hits.len().min(at + keys);
             let values = self.values(view.clone(), hits[at..end].to_vec()).await?;
+            // etcd reads anew for every message.
+            self.metrics.range_total.inc();
             let mut chunk = Chunks::default();
             let last = end == hits.len();
             if last {

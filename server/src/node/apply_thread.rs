@@ -21,7 +21,7 @@ use tracing::{info, warn};
 use super::apply_counts::ApplyCounts;
 use super::core::Committed;
 use super::fatal;
-use super::handle::{ApplyRequest, Completed, Fetched, Gauges, Waiters};
+use super::handle::{ApplyRequest, Completed, Fetched, Gauges, Waiters, unix_time_ns};
 use super::node_thread::NodeInput;
 use super::readers::Readers;
 use super::watch_thread::look_before_transactions;
@@ -298,8 +298,8 @@ impl ApplyThread {
         let clock = || self.links.leases.lock().expect("no one panics while holding the lease clock");
         match effect {
             Effect::LeaseGranted { id, ttl } => clock().grant(*id, *ttl, now),
-            Effect::LeaseRevoked { id } => drop(clock().forget(*id)),
-            Effect::LeaseCheckpointed { id, remaining_ttl } => drop(clock().checkpointed(*id, *remaining_ttl)),
+            Effect::LeaseRevoked { id } => clock().forget(*id),
+            Effect::LeaseCheckpointed { id, remaining_ttl } => clock().checkpointed(*id, *remaining_ttl),
             Effect::AlarmRaised(alarm) => {
                 warn!(alarm = alarm.kind.name(), member_id = format_args!("{:x}", alarm.member_id), "alarm raised");
                 self.show_alarms();
@@ -339,6 +339,7 @@ impl ApplyThread {
         self.machine.store_mut().sweep(SWEEP_LEAVES);
         if !self.machine.store().is_sweeping() {
             self.dirty = true;
+            self.links.metrics.compaction_last.set(unix_time_ns() / 1_000_000_000);
             info!(revision = self.machine.store().compact_revision(), "finished scheduled compaction");
             self.compaction_waiters.drain(..).for_each(|waiter| _ = waiter.send(()));
         }

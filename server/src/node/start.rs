@@ -385,6 +385,7 @@ fn spawn(
         leases: leases.clone(),
         gauges: gauges.clone(),
         watches: watches.clone(),
+        metrics: metrics.clone(),
         started,
         tick: config.heartbeat_interval,
         lease_extension: config.election_timeout,

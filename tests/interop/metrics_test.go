@@ -3,6 +3,7 @@ package interop
 import (
 	"bufio"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -46,35 +47,44 @@ func TestMetrics(t *testing.T) {
 	server.Etcdctl("get", "a")
 	server.Etcdctl("del", "a")
 	_, text := httpGet(t, newClient(nil, false), server.Endpoint()+"/metrics")
-	samples, families := parseMetrics(text)
+	samples, families := parseMetrics(t, text)
 	for _, name := range slices.Concat(dashboardMetrics, basicMetrics) {
 		if !families[name] {
 			t.Errorf("no %s", name)
 		}
 	}
-	for _, sample := range []string{
-		`etcd_server_has_leader 1`, `etcd_server_is_leader 1`, `etcd_server_quota_backend_bytes 2.147483648e+09`,
-		`etcd_mvcc_put_total 1`, `etcd_mvcc_delete_total 1`, `etcd_debugging_mvcc_current_revision 3`,
-		`etcd_cluster_version{cluster_version="3.7"} 1`, `etcd_server_version{server_version="3.7.3"} 1`,
-		`grpc_server_handled_total{grpc_code="OK",grpc_method="Put",grpc_service="etcdserverpb.KV",grpc_type="unary"} 1`,
-		`grpc_server_handled_total{grpc_code="Unavailable",grpc_method="Watch",grpc_service="etcdserverpb.Watch",grpc_type="bidi_stream"} 0`,
+	for series, want := range map[string]float64{
+		`etcd_server_has_leader`: 1, `etcd_server_is_leader`: 1, `etcd_server_quota_backend_bytes`: 2 << 30,
+		`etcd_mvcc_put_total`: 1, `etcd_mvcc_delete_total`: 1, `etcd_debugging_mvcc_current_revision`: 3,
+		`etcd_cluster_version{cluster_version="3.7"}`: 1, `etcd_server_version{server_version="3.7.3"}`: 1,
+		`etcd_server_apply_duration_seconds_count{op="Put",success="true",version="v3"}`:                                                   1,
+		`etcd_server_client_requests_total{client_api_version="3.7",type="unary"}`:                                                         3,
+		`grpc_server_handled_total{grpc_code="OK",grpc_method="Put",grpc_service="etcdserverpb.KV",grpc_type="unary"}`:                     1,
+		`grpc_server_handled_total{grpc_code="Unavailable",grpc_method="Watch",grpc_service="etcdserverpb.Watch",grpc_type="bidi_stream"}`: 0,
 	} {
-		if !samples[sample] {
-			t.Errorf("no sample %s", sample)
+		if got, ok := samples[series]; !ok || got != want {
+			t.Errorf("%s is %v (there: %v), want %v", series, got, ok, want)
 		}
 	}
 }
 
-// parseMetrics returns all sample lines, and the names of all families that have a type or a sample.
-func parseMetrics(text string) (samples, families map[string]bool) {
-	samples, families = map[string]bool{}, map[string]bool{}
+// parseMetrics returns the value of every series, and the names of all families that have a type or a sample. Programs
+// write large numbers in different forms.
+func parseMetrics(t *testing.T, text string) (samples map[string]float64, families map[string]bool) {
+	t.Helper()
+	samples, families = map[string]float64{}, map[string]bool{}
 	scanner := bufio.NewScanner(strings.NewReader(text))
 	for scanner.Scan() {
 		line := scanner.Text()
 		if rest, ok := strings.CutPrefix(line, "# TYPE "); ok {
 			families[strings.Fields(rest)[0]] = true
 		} else if !strings.HasPrefix(line, "#") {
-			samples[line] = true
+			space := max(0, strings.LastIndexByte(line, ' '))
+			value, err := strconv.ParseFloat(line[min(space+1, len(line)):], 64)
+			if err != nil {
+				t.Errorf("no number in %q", line)
+			}
+			samples[line[:space]] = value
 			families[line[:max(0, strings.IndexAny(line, "{ "))]] = true
 		}
 	}

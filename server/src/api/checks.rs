@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use basalt_proto::TXN_NESTING_MAX;
 use basalt_proto::etcdserverpb::request_op::Request;
 use basalt_proto::etcdserverpb::{DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, range_request};
 use basalt_storage::mvcc::key_range::{KeyRange, RangeEnd};
@@ -75,14 +76,18 @@ pub fn check_delete_range(request: &DeleteRangeRequest) -> Result<(), Status> {
 /// # Errors
 /// etcd's.
 pub fn check_txn(request: &TxnRequest, operations_max: usize) -> Result<(), Status> {
-    check_operations(request, operations_max)?;
+    check_operations(request, operations_max, 1)?;
     written(&request.success)?;
     written(&request.failure)?;
     Ok(())
 }
 
-/// A nested transaction has the budget that its parent left, so nesting is bounded by it too.
-fn check_operations(request: &TxnRequest, operations_max: usize) -> Result<(), Status> {
+/// A nested transaction has the budget that its parent left. Nesting has a bound of its own besides, however large the
+/// budget: a deeper one could be decoded from its client and never again from the log (docs/decisions/0006).
+fn check_operations(request: &TxnRequest, operations_max: usize, depth: usize) -> Result<(), Status> {
+    if depth > TXN_NESTING_MAX {
+        return Err(status::too_many_ops());
+    }
     let operations = request.compare.len().max(request.success.len()).max(request.failure.len());
     let Some(budget) = operations_max.checked_sub(operations) else { return Err(status::too_many_ops()) };
     if request.compare.iter().any(|compare| compare.key.is_empty()) {
@@ -92,7 +97,7 @@ fn check_operations(request: &TxnRequest, operations_max: usize) -> Result<(), S
         Some(Request::RequestRange(range)) => check_range(range),
         Some(Request::RequestPut(put)) => check_put(put),
         Some(Request::RequestDeleteRange(delete)) => check_delete_range(delete),
-        Some(Request::RequestTxn(nested)) => check_operations(nested, budget),
+        Some(Request::RequestTxn(nested)) => check_operations(nested, budget, depth + 1),
         None => Err(status::key_not_found()),
     })
 }
@@ -190,6 +195,16 @@ mod tests {
         assert_eq!(check_txn(&txn(many(129), vec![]), 128), Err(status::too_many_ops()));
         assert_eq!(check_txn(&txn(vec![nested(many(127), vec![])], vec![]), 128), Ok(()));
         assert_eq!(check_txn(&txn(vec![nested(many(128), vec![])], vec![]), 128), Err(status::too_many_ops()));
+    }
+
+    #[test]
+    fn nesting_ends_where_the_log_could_not_be_read_again() {
+        let nest = |transactions: usize| {
+            (1..transactions)
+                .fold(txn(vec![put("a")], vec![]), |inner, _| txn(vec![nested(inner.success, vec![])], vec![]))
+        };
+        assert_eq!(check_txn(&nest(TXN_NESTING_MAX), 128), Ok(()));
+        assert_eq!(check_txn(&nest(TXN_NESTING_MAX + 1), 128), Err(status::too_many_ops()));
     }
 
     #[test]

@@ -31,6 +31,9 @@ const JOINED_BYTES_MAX: usize = 8 << 10;
 /// What a client may send above `--max-request-bytes` (etcd `grpcOverheadBytes`, etcd-contract 40).
 pub const REQUEST_OVERHEAD_BYTES: usize = 512 << 10;
 
+/// Where etcd's clients say which version of the API they call.
+const CLIENT_VERSION_HEADER: &str = "client-api-version";
+
 /// Messages of a stream that wait for the connection.
 pub type Messages = mpsc::Receiver<Result<Chunks, Status>>;
 
@@ -43,9 +46,11 @@ struct Tally {
 }
 
 impl Tally {
-    fn start(service: &Service, path: &str) -> Option<Self> {
-        let method = GrpcMethod::from_path(path)?;
+    fn start<B>(service: &Service, request: &Request<B>) -> Option<Self> {
+        let method = GrpcMethod::from_path(request.uri().path())?;
         let metrics = service.metrics.clone();
+        let version = request.headers().get(CLIENT_VERSION_HEADER).and_then(|version| version.to_str().ok());
+        metrics.client_requests.count(method.kind(), version);
         metrics.grpc.started(method);
         Some(Self { metrics, method, started: Instant::now(), ended: false })
     }
@@ -105,7 +110,7 @@ where
         let text = if rest.is_empty() { "malformed method name".to_owned() } else { text };
         return refused(&Status::new(Code::Unimplemented, text), None);
     };
-    let mut tally = Tally::start(&service, path);
+    let mut tally = Tally::start(&service, &request);
     let limit = service.node.limits.request_bytes_max + REQUEST_OVERHEAD_BYTES;
     let mut requests = RequestMessages::new(request.into_body(), limit);
     let mut response = match method {

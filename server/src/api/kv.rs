@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use basalt_proto::etcdserverpb::request_op::Request;
 use basalt_proto::etcdserverpb::{
@@ -16,6 +17,7 @@ use super::service::{Reply, Service};
 use super::status::{self, Status};
 use super::{checks, encode};
 use crate::apply::query::{is_read_only, range_query};
+use crate::metrics::Operation;
 use crate::node::handle::{Completed, Fetched};
 
 /// What a put costs beside its bytes when the quota is looked at (etcd `server/storage/quota.go`, etcd-contract 42).
@@ -42,19 +44,40 @@ impl Service {
     }
 
     fn range_of(self: &Arc<Self>, view: &Arc<View>, request: &RangeRequest) -> Reply {
+        let started = Instant::now();
         let plan = match view.plan(&range_query(request)) {
             Ok(plan) => plan,
-            Err(error) => return Reply::Ready(Err(error.into())),
+            Err(error) => {
+                self.count_range(false, started);
+                return Reply::Ready(Err(error.into()));
+            }
         };
         let header = self.header().at(plan.revision);
         let damaged = |_| Status::from(crate::node::handle::Unavailable::Damaged);
         match self.node.fetch(view.clone(), plan.hits.clone()) {
-            Fetched::Ready(values) => Reply::Ready(encode::range(&plan, &header, values).map_err(damaged)),
-            pending @ Fetched::Pending(_) => Reply::later(async move {
-                let values = pending.wait().await?;
-                encode::range(&plan, &header, values).map_err(damaged)
-            }),
+            Fetched::Ready(values) => {
+                let answer = encode::range(&plan, &header, values).map_err(damaged);
+                self.count_range(answer.is_ok(), started);
+                Reply::Ready(answer)
+            }
+            pending @ Fetched::Pending(_) => {
+                let service = self.clone();
+                Reply::later(async move {
+                    let fetched = pending.wait().await.map_err(Status::from);
+                    let answer = fetched.and_then(|values| encode::range(&plan, &header, values).map_err(damaged));
+                    service.count_range(answer.is_ok(), started);
+                    answer
+                })
+            }
         }
+    }
+
+    /// A range that came to an end, good or bad, as etcd counts it.
+    fn count_range(&self, success: bool, started: Instant) {
+        let elapsed = started.elapsed();
+        self.metrics.range_total.inc();
+        self.metrics.range_seconds.observe(success, elapsed);
+        self.metrics.request_seconds.observe(Operation::Range, success, elapsed);
     }
 
     pub(super) fn put(self: &Arc<Self>, request: PutRequest) -> Reply {
@@ -147,6 +170,8 @@ impl Service {
         loop {
             let end = hits.len().min(at + keys);
             let values = self.values(view.clone(), hits[at..end].to_vec()).await?;
+            // etcd reads anew for every message.
+            self.metrics.range_total.inc();
             let mut chunk = Chunks::default();
             let last = end == hits.len();
             if last {

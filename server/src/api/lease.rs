@@ -91,6 +91,9 @@ impl Service {
                 Renewal::Expiring => tokio::time::sleep(REVOKE_POLL).await,
             }
         };
+        if ttl > 0 {
+            self.metrics.lease_renewed_total.inc();
+        }
         let header = self.header().at(self.node.view().revision);
         Ok(Chunks::of(&LeaseKeepAliveResponse { header: Some(header), id, ttl }))
     }

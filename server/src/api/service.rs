@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use basalt_proto::etcdserverpb::TxnRequest;
 use basalt_storage::mvcc::range::Hit;
@@ -18,7 +18,7 @@ use super::encode::{self, HeaderBase};
 use super::method::Method;
 use super::status::{self, Code, Status};
 use crate::apply::answer::Answer;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Operation};
 use crate::node::handle::{Completed, NodeHandle, Unavailable};
 use crate::node::watch_thread::StreamSinks;
 
@@ -129,13 +129,18 @@ impl Service {
 
     /// Has a request ordered and answers it.
     pub fn propose(self: &Arc<Self>, kind: basalt_proto::log::request::Kind) -> Reply {
+        let (operation, started) = (Operation::of_request(&kind), Instant::now());
         let completed = match self.node.propose(kind) {
             Ok(completed) => completed,
             Err(unavailable) => return Reply::Ready(Err(unavailable.into())),
         };
         let service = self.clone();
         Reply::later(async move {
-            let Completed { answer, view } = service.within(completed).await?;
+            let completed = service.within(completed).await;
+            if let Some(operation) = operation {
+                service.metrics.request_seconds.observe(operation, completed.is_ok(), started.elapsed());
+            }
+            let Completed { answer, view } = completed?;
             service.finish(&answer, view).await
         })
     }

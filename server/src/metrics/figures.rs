@@ -67,7 +67,10 @@ const BETA_FEATURES: [&str; 3] = ["AllBeta", "FastLeaseKeepAlive", "TxnModeWrite
 impl Metrics {
     /// Shows who this is. Called once, when the ids are known.
     pub fn identify(&self, identity: &Identity<'_>) {
-        self.server_id.with_label_values(&[&format!("{:x}", identity.member_id)]).set(1);
+        let member = format!("{:x}", identity.member_id);
+        self.server_id.with_label_values(&[&member]).set(1);
+        // etcd counts every member of the cluster here, itself too.
+        self.known_peers.with_label_values(&[&member, &member]).set(1);
         self.server_version.with_label_values(&[identity.etcd_version]).set(1);
         self.build_info.with_label_values(&[identity.version, identity.etcd_version]).set(1);
         for (name, enabled) in [("AllAlpha", false), ("AllBeta", false)].iter().chain(identity.features) {

@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use basalt_proto::log::request::Kind;
 use prometheus::{Histogram, HistogramVec};
 
 macro_rules! operations {
@@ -30,6 +31,23 @@ operations! {
     AuthEnable AuthDisable AuthUserAdd AuthUserDelete AuthUserChangePassword AuthUserGrantRole AuthUserGet
     AuthUserRevokeRole AuthRoleAdd AuthRoleGrantPermission AuthRoleGet AuthRoleRevokePermission AuthRoleDelete
     AuthUserList AuthRoleList ClusterVersionSet ClusterMemberAttrSet DowngradeInfoSet
+}
+
+impl Operation {
+    /// What etcd calls a request of the log; none for one that this release does not apply.
+    pub fn of_request(kind: &Kind) -> Option<Self> {
+        Some(match kind {
+            Kind::Put(_) => Operation::Put,
+            Kind::DeleteRange(_) => Operation::DeleteRange,
+            Kind::Txn(_) => Operation::Txn,
+            Kind::Compaction(_) => Operation::Compaction,
+            Kind::LeaseGrant(_) => Operation::LeaseGrant,
+            Kind::LeaseRevoke(_) => Operation::LeaseRevoke,
+            Kind::LeaseCheckpoint(_) => Operation::LeaseCheckpoint,
+            Kind::Alarm(_) => Operation::Alarm,
+            _ => return None,
+        })
+    }
 }
 
 /// A histogram for each operation and outcome.

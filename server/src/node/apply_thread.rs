@@ -22,9 +22,10 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
+use super::apply_counts::ApplyCounts;
 use super::core::Committed;
 use super::fatal;
-use super::handle::{ApplyRequest, Completed, Fetched, Gauges, Waiters};
+use super::handle::{ApplyRequest, Completed, Fetched, Gauges, Waiters, unix_time_ns};
 use super::node_thread::{ID_NOBODY, NodeInput};
 use super::readers::Readers;
 use super::watch_thread::look_before_transactions;
@@ -34,6 +35,7 @@ use crate::apply::effects::Effect;
 use crate::apply::machine::Machine;
 use crate::apply::values::{Prefetched, Values};
 use crate::lease::LeaseClock;
+use crate::metrics::Metrics;
 use crate::watch;
 
 /// A checkpoint starts when the deltas hold so much, or so many revisions, or after so long (DESIGN 3.5).
@@ -92,6 +94,8 @@ pub struct ApplyLinks {
     pub gauges: Arc<Gauges>,
     /// Page reads.
     pub readers: Readers,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
     /// Hashes that compactions leave.
     pub hash_cache: Arc<Mutex<HashKvCache>>,
     /// The beginning of the node's clock.
@@ -104,6 +108,7 @@ pub struct ApplyLinks {
 pub struct ApplyThread {
     machine: Machine,
     links: ApplyLinks,
+    counts: ApplyCounts,
     checkpoint_running: bool,
     checkpoint_due: Instant,
     checkpoint_waiters: Vec<oneshot::Sender<()>>,
@@ -121,6 +126,7 @@ impl ApplyThread {
         let checkpoint_due = Instant::now() + CHECKPOINT_INTERVAL;
         Self {
             machine,
+            counts: ApplyCounts::new(links.metrics.clone()),
             links,
             checkpoint_running: false,
             checkpoint_due,
@@ -192,8 +198,11 @@ impl ApplyThread {
             match entry {
                 None => self.machine.apply_empty(position),
                 Some(entry) => {
+                    let started = Instant::now();
                     let mut values = self.prefetch(self.machine.needed_values(&entry));
                     let applied = self.machine.apply(position, &entry, &mut values);
+                    let leads = self.links.gauges.leads.load(Ordering::Relaxed);
+                    self.counts.entry(&entry, &applied, started.elapsed(), leads);
                     answers.extend(applied.answers);
                     effects.extend(applied.effects.effects);
                 }
@@ -222,7 +231,8 @@ impl ApplyThread {
                 prefetched.insert(*hit, value);
             }
         }
-        StoredValues { view, prefetched, readers: self.links.readers.clone() }
+        let (readers, metrics) = (self.links.readers.clone(), self.links.metrics.clone());
+        StoredValues { view, prefetched, readers, metrics }
     }
 
     fn fetch_now(&self, view: &Arc<View>, hits: Vec<Hit>) -> Vec<Bytes> {
@@ -294,8 +304,8 @@ impl ApplyThread {
         let clock = || self.links.leases.lock().expect("no one panics while holding the lease clock");
         match effect {
             Effect::LeaseGranted { id, ttl } => clock().grant(*id, *ttl, now),
-            Effect::LeaseRevoked { id } => drop(clock().forget(*id)),
-            Effect::LeaseCheckpointed { id, remaining_ttl } => drop(clock().checkpointed(*id, *remaining_ttl)),
+            Effect::LeaseRevoked { id } => clock().forget(*id),
+            Effect::LeaseCheckpointed { id, remaining_ttl } => clock().checkpointed(*id, *remaining_ttl),
             Effect::AlarmRaised(alarm) => {
                 warn!(alarm = alarm.kind.name(), member_id = format_args!("{:x}", alarm.member_id), "alarm raised");
                 self.show_alarms();
@@ -335,6 +345,7 @@ impl ApplyThread {
         self.machine.store_mut().sweep(SWEEP_LEAVES);
         if !self.machine.store().is_sweeping() {
             self.dirty = true;
+            self.links.metrics.compaction_last.set(unix_time_ns() / 1_000_000_000);
             info!(revision = self.machine.store().compact_revision(), "finished scheduled compaction");
             self.compaction_waiters.drain(..).for_each(|waiter| _ = waiter.send(()));
         }
@@ -431,6 +442,7 @@ struct StoredValues {
     view: Arc<View>,
     prefetched: Prefetched,
     readers: Readers,
+    metrics: Arc<Metrics>,
 }
 
 impl Values for StoredValues {
@@ -438,6 +450,7 @@ impl Values for StoredValues {
         if let Some(value) = self.prefetched.get(hit) {
             return value.clone();
         }
+        self.metrics.apply_disk_waits_total.inc();
         let values = fetch_blocking(&self.readers, &self.view, vec![hit]);
         values.into_iter().next().expect("one value for one hit")
     }

@@ -13,6 +13,7 @@ use tracing::{debug, warn};
 
 use super::apply_thread::{ApplyInput, CheckpointEnd};
 use super::fatal;
+use crate::metrics::Metrics;
 
 /// Units of work between two looks at the clock of others; the thread does nothing else, so it only bounds a step.
 const STEP_BUDGET: usize = 4096;
@@ -25,6 +26,7 @@ pub fn serve(
     inbox: &Receiver<Frozen>,
     apply: &Sender<ApplyInput>,
     generation: &AtomicU64,
+    metrics: &Metrics,
 ) {
     while let Ok(frozen) = inbox.recv() {
         let started = Instant::now();
@@ -33,7 +35,11 @@ pub fn serve(
         let ended = match run(&mut job, &**disk, STEP_BUDGET) {
             Ok(Checkpoint { checkpointer: next, checkpointed, entries }) => {
                 checkpointer = next;
-                let elapsed_ms = started.elapsed().as_millis() as u64;
+                let elapsed = started.elapsed();
+                metrics.checkpoint_seconds.observe(elapsed.as_secs_f64());
+                // What etcd's backend commits, a checkpoint makes durable here.
+                metrics.backend_commit_seconds.observe(elapsed.as_secs_f64());
+                let elapsed_ms = elapsed.as_millis() as u64;
                 debug!(applied_index = applied.index, entries, elapsed_ms, "checkpoint written");
                 generation.store(checkpointer.manifest().generation, Ordering::Release);
                 ApplyInput::Checkpointed(CheckpointEnd {
@@ -45,6 +51,7 @@ pub fn serve(
             }
             Err(CheckpointError::NoSpace { checkpointer: given_back, frozen, cause }) => {
                 warn!(error = %cause, "no space for a checkpoint: writes go on into memory until it is full");
+                metrics.checkpoint_failures_total.inc();
                 checkpointer = *given_back;
                 ApplyInput::CheckpointRefused(frozen)
             }

@@ -13,6 +13,7 @@
 //!
 //! Nothing here knows gRPC; the async runtime shows only in the channels that answer callers.
 
+mod apply_counts;
 pub mod apply_thread;
 mod checkpoint_thread;
 pub mod content;

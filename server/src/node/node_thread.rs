@@ -16,6 +16,7 @@ use super::core::{Append, Core, Input, Output};
 use super::fatal;
 use super::handle::{Gauges, unix_time_ns};
 use crate::lease::LeaseClock;
+use crate::metrics::Metrics;
 use crate::watch;
 
 /// Leases looked at for ending in one tick; the clock paces them further.
@@ -49,6 +50,8 @@ pub struct NodeLinks {
     pub leases: Arc<Mutex<LeaseClock>>,
     /// Figures.
     pub gauges: Arc<Gauges>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
     /// The watch thread.
     pub watches: Sender<watch::Input>,
     /// The beginning of the node's clock.
@@ -143,6 +146,9 @@ fn change_role(leads: bool, term: u64, links: &NodeLinks) {
     info!(leads, term, "raft role changed");
     if led == leads {
         return;
+    }
+    if leads {
+        links.metrics.leader_changes_total.inc();
     }
     let (clock, started, extension) = (links.leases.clone(), links.started, links.lease_extension);
     // Leases are the apply thread's to know; it promotes the clock when it has come to this point.

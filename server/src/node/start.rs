@@ -377,6 +377,7 @@ fn spawn(
         leases: leases.clone(),
         gauges: gauges.clone(),
         readers: readers.clone(),
+        metrics: metrics.clone(),
         started,
         sweep_pause: config.sweep_pause,
     };
@@ -387,6 +388,7 @@ fn spawn(
         leases: leases.clone(),
         gauges: gauges.clone(),
         watches: watches.clone(),
+        metrics: metrics.clone(),
         started,
         tick: config.heartbeat_interval,
         lease_extension: config.election_timeout,
@@ -400,10 +402,18 @@ fn spawn(
     };
     spawn("apply", Box::new(move || apply_thread.run(&apply_inbox)))?;
     spawn("checkpoint", {
-        let (disk, apply, generation) = (disk.clone(), apply.clone(), generation.clone());
+        let (disk, apply, generation, metrics) = (disk.clone(), apply.clone(), generation.clone(), metrics.clone());
         let conf_state = manifest.conf_state;
         Box::new(move || {
-            checkpoint_thread::serve(checkpointer, &conf_state, &disk, &checkpoint_inbox, &apply, &generation);
+            checkpoint_thread::serve(
+                checkpointer,
+                &conf_state,
+                &disk,
+                &checkpoint_inbox,
+                &apply,
+                &generation,
+                &metrics,
+            );
         })
     })?;
     spawn("log", {

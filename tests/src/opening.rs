@@ -12,7 +12,9 @@ use basalt_storage::job::{BUDGET_UNLIMITED, run};
 use basalt_storage::mvcc::shard_map::ShardMap;
 use basalt_storage::mvcc::store::Store;
 use basalt_storage::pages::PageCache;
-use basalt_storage::wal::{Entry as LogRecord, HardState as LogHardState, Identity, Log, LogOptions, Record, Recovered};
+use basalt_storage::wal::{
+    Entry as LogRecord, HardState as LogHardState, Identity, Log, LogOptions, Record, Recovered,
+};
 use basalt_storage::wal::{Recovery, WalError};
 use bytes::Bytes;
 use prost::Message;
@@ -130,9 +132,9 @@ fn log_store(recovered: &Recovered, conf_state: &[u8], applied: u64) -> LogStore
 pub fn records(append: Append, last_index: u64) -> Vec<Record> {
     let first = append.entries.first().map(|entry| entry.index);
     let cut = first.filter(|first| *first <= last_index).map(|index| Record::TruncateFrom { index });
-    let hard_state = append.hard_state.map(|state| {
-        Record::HardState(LogHardState { term: state.term, vote: state.vote, commit: state.commit })
-    });
+    let hard_state = append
+        .hard_state
+        .map(|state| Record::HardState(LogHardState { term: state.term, vote: state.vote, commit: state.commit }));
     let entries = append.entries.into_iter().map(|entry| {
         let kind = u8::try_from(entry.entry_type).expect("raft has three entry types");
         Record::Entry(LogRecord { index: entry.index, term: entry.term, kind, data: Bytes::from(entry.data) })

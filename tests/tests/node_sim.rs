@@ -62,11 +62,11 @@ fn apply_advances_inside_a_checkpoint_and_inside_a_sync() {
 
 #[test]
 fn what_was_acknowledged_survives_power_cuts_at_any_moment() {
-    for seed in 0..8 {
+    for seed in 0..24 {
         let mut random = StdRng::seed_from_u64(seed);
         let (mut ledger, mut workload) = (Ledger::default(), Workload::new(seed));
         let mut disk = SimulatedDisk::new(seed);
-        for life in 0..12 {
+        for life in 0..16 {
             let mut node = open(disk, random.random());
             rest(&mut node, &mut ledger);
             ledger.check(&node);

@@ -26,7 +26,7 @@ pub struct DeltaEntry {
     pub revision: Revision,
     /// Whether it deletes its key.
     pub tombstone: bool,
-    /// The newest older revision of the same key that was stored at that time, a tombstone's too.
+    /// The live version of the same key that it replaced or deleted.
     pub previous: Option<Revision>,
     /// The encoded KeyValue; a tombstone's holds the key only, as in etcd.
     pub key_value: Bytes,

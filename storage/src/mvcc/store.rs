@@ -174,11 +174,6 @@ impl Store {
         self.shards[self.shard_map.shard_of(key).position()].index.get(key)
     }
 
-    /// The newest stored revision of a key, a tombstone's too.
-    pub(super) fn newest_stored(&self, shard: ShardId, key: &[u8]) -> Option<Revision> {
-        self.shards[shard.position()].index.newest_stored(key)
-    }
-
     /// A stored value if it needs no disk.
     pub fn resident(&self, hit: Hit) -> Option<Bytes> {
         let shard = &self.shards[hit.shard.position()];

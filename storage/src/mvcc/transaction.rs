@@ -22,7 +22,8 @@ pub struct Change {
     pub key: Bytes,
     /// The new revision.
     pub revision: Revision,
-    /// The newest stored revision of the key before, a tombstone's too.
+    /// The live version that this one replaces or deletes. Never a tombstone: whether one is still stored says how far
+    /// this member's compaction is, and changes are equal on all members.
     pub previous: Option<Revision>,
     /// What happens to the key.
     pub kind: ChangeKind,
@@ -56,8 +57,8 @@ pub struct Replaced {
 pub struct Transaction<'a> {
     store: &'a Store,
     changes: Vec<Change>,
-    /// Keys of `changes`: the live state after it, or none once deleted; and the newest revision.
-    written: BTreeMap<Bytes, (Option<KeyState>, Revision)>,
+    /// Keys of `changes`: the live state after it, or none once deleted.
+    written: BTreeMap<Bytes, Option<KeyState>>,
 }
 
 impl<'a> Transaction<'a> {
@@ -78,7 +79,7 @@ impl<'a> Transaction<'a> {
     /// The live state of a key.
     pub fn get(&self, key: &[u8]) -> Option<KeyState> {
         match self.written.get(key) {
-            Some((state, _)) => *state,
+            Some(state) => *state,
             None => self.store.get(key),
         }
     }
@@ -94,16 +95,16 @@ impl<'a> Transaction<'a> {
         let shard = self.store.shard_map().shard_of(key);
         let revision = self.next_revision();
         let live = self.get(key);
-        let previous = live.map(|state| state.mod_revision).or_else(|| self.newest_stored(shard, key));
+        let previous = live.map(|state| state.mod_revision);
         let create_revision = live.map_or(revision.main, |state| state.create_revision);
         let version = live.map_or(1, |state| state.version + 1);
         let key_value = KeyValue { key, create_revision, mod_revision: revision.main, version, value, lease }.encode();
         let key = KeyValue::key_of(&key_value);
         let state = KeyState { create_revision, mod_revision: revision, version, lease };
-        self.written.insert(key.clone(), (Some(state), revision));
+        self.written.insert(key.clone(), Some(state));
         let kind = ChangeKind::Put { key_value, create_revision, lease };
         self.changes.push(Change { shard, key, revision, previous, kind });
-        Replaced { previous: live.map(|state| Hit { shard, revision: state.mod_revision }) }
+        Replaced { previous: previous.map(|revision| Hit { shard, revision }) }
     }
 
     /// Deletes all live keys of a range, in key order over all shards; gives the deleted versions.
@@ -112,7 +113,7 @@ impl<'a> Transaction<'a> {
         for (key, hit) in &doomed {
             let revision = self.next_revision();
             let previous = Some(hit.revision);
-            self.written.insert(key.clone(), (None, revision));
+            self.written.insert(key.clone(), None);
             let kind = ChangeKind::Delete;
             self.changes.push(Change { shard: hit.shard, key: key.clone(), revision, previous, kind });
         }
@@ -149,13 +150,6 @@ impl<'a> Transaction<'a> {
         Revision::new(self.store.revision() + 1, sub)
     }
 
-    fn newest_stored(&self, shard: ShardId, key: &[u8]) -> Option<Revision> {
-        match self.written.get(key) {
-            Some((_, revision)) => Some(*revision),
-            None => self.store.newest_stored(shard, key),
-        }
-    }
-
     /// Live keys of a range with this transaction's writes, ascending.
     fn live(&self, range: &KeyRange) -> Vec<(Bytes, Hit)> {
         if range.end == RangeEnd::Single {
@@ -169,7 +163,7 @@ impl<'a> Transaction<'a> {
                 ControlFlow::Continue(())
             });
         }
-        for (key, (state, _)) in self.written.iter().filter(|(key, _)| range.contains(key)) {
+        for (key, state) in self.written.iter().filter(|(key, _)| range.contains(key)) {
             match state {
                 Some(state) => {
                     let shard = self.store.shard_map().shard_of(key);

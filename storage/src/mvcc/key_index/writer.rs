@@ -72,11 +72,6 @@ impl KeyIndex {
         self.root.get(key)
     }
 
-    /// The newest stored revision of `key`, also a tombstone's.
-    pub fn newest_stored(&self, key: &[u8]) -> Option<Revision> {
-        self.root.newest_stored(key)
-    }
-
     /// The whole state of `key`, see [`IndexRoot::encode_record`].
     pub fn encode_record(&self, key: &[u8]) -> Option<Vec<u8>> {
         self.root.encode_record(key)

@@ -1,0 +1,171 @@
+//! What a client that forgets nothing knows: every answer it ever got, in the order of the log, over all lives of a
+//! node.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use basalt_proto::effects::EffectBatch;
+use basalt_proto::log::LogEntry;
+use basalt_server::apply::alarms::AlarmKind;
+use basalt_server::apply::effects::Effects;
+use basalt_server::apply::machine::Machine;
+use basalt_storage::hashes::{HashKv, HashKvJob, HashPurpose};
+use basalt_storage::job::{BUDGET_UNLIMITED, run};
+use basalt_storage::mvcc::fetch::Fetch;
+use basalt_storage::mvcc::key_range::KeyRange;
+use basalt_storage::mvcc::key_value::KeyValue;
+use basalt_storage::mvcc::range::RangeQuery;
+use basalt_storage::mvcc::view::{LogPosition, View};
+use prost::Message;
+
+use crate::model::{Lease, Model, Version};
+use crate::node_sim::{LEASE_TTL_MIN, Outcome, SimulatedNode};
+use crate::opening;
+
+/// Revisions looked at besides the newest and the oldest readable.
+const REVISIONS_CHECKED: usize = 4;
+
+/// Entries that were applied, and so acknowledged, at any time.
+#[derive(Default)]
+pub struct Ledger {
+    entries: BTreeMap<u64, Recorded>,
+    model: Model,
+}
+
+struct Recorded {
+    position: LogPosition,
+    entry: Option<LogEntry>,
+    /// What was answered: a revision, or a refusal.
+    answers: Vec<(u64, Option<i64>)>,
+    effects: Effects,
+}
+
+impl Ledger {
+    /// The last index that anybody heard of.
+    pub fn last_index(&self) -> u64 {
+        self.entries.last_key_value().map_or(0, |(index, _)| *index)
+    }
+
+    /// The store's revision after it.
+    pub fn revision(&self) -> i64 {
+        self.model.revision
+    }
+
+    /// Takes what a node applied. What was heard of before must come again exactly, with the same answers and effects;
+    /// what is new must follow it.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn take(&mut self, outcomes: Vec<Outcome>) {
+        for Outcome { position, entry, answers, effects } in outcomes {
+            let answers = answers.into_iter().map(|(id, answer)| (id, answer.ok().map(|answer| answer.revision())));
+            let recorded = Recorded { position, entry, answers: answers.collect(), effects };
+            match self.entries.get(&position.index) {
+                Some(before) => same_again(before, &recorded),
+                None => self.append(recorded),
+            }
+        }
+    }
+
+    fn append(&mut self, recorded: Recorded) {
+        let Recorded { position, entry, answers, effects } = &recorded;
+        assert_eq!(position.index, self.last_index() + 1, "an entry was left out");
+        let requests = entry.iter().flat_map(|entry| &entry.requests);
+        let expected: Vec<_> = requests.map(|request| (request.id, self.model.apply(request))).collect();
+        assert_eq!(*answers, expected, "answers of entry {}: {entry:?}", position.index);
+        assert!(entry.is_none() || effects.revision == self.model.revision);
+        self.entries.insert(position.index, recorded);
+    }
+
+    /// Looks whether a node that came to rest holds everything that was acknowledged, and nothing else.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn check(&self, node: &SimulatedNode) {
+        let view = node.view();
+        assert_eq!(view.applied.index, self.last_index(), "acknowledged entries are there");
+        assert_eq!((view.revision, view.compact_revision), (self.model.revision, self.model.compact_revision));
+        for at in self.revisions() {
+            assert!(live(node, &view, at) == self.model.live(at), "other keys at {at}");
+        }
+        assert_eq!(leases(node.machine()), self.model.leases());
+        assert_eq!(node.machine().alarms().any(AlarmKind::NoSpace), self.model.is_out_of_space());
+        self.check_replica(node);
+    }
+
+    /// The recorded effects, installed into an empty store, come to the same state.
+    fn check_replica(&self, node: &SimulatedNode) {
+        let replica = self.replica();
+        assert_eq!(replica.leases(), node.machine().leases());
+        assert_eq!(replica.alarms(), node.machine().alarms());
+        let (view, copy) = (node.view(), Arc::new(replica.store().head()));
+        for at in self.revisions() {
+            let hash = node.read(hash_job(&view, at));
+            assert_eq!(hash, hash_of_memory(&copy, at), "HashKV at {at}");
+        }
+    }
+
+    /// A machine that knows the effects only, as they come from a wire.
+    ///
+    /// # Panics
+    /// When they do not follow one another.
+    pub fn replica(&self) -> Machine {
+        let mut replica = Machine::new(opening::empty_store(), LEASE_TTL_MIN);
+        for recorded in self.entries.values().filter(|recorded| recorded.entry.is_some()) {
+            let bytes = recorded.effects.to_wire().encode_to_vec();
+            let batch = EffectBatch::decode(&bytes[..]).expect("what was encoded decodes");
+            let effects = Effects::from_wire(batch).expect("this release reads what it writes");
+            assert_eq!(effects, recorded.effects, "effects survive the wire");
+            replica.install(&effects);
+        }
+        replica
+    }
+
+    /// Some readable revisions, the oldest and the newest among them.
+    fn revisions(&self) -> Vec<i64> {
+        let (oldest, newest) = (self.model.compact_revision.max(1), self.model.revision);
+        let step = usize::try_from(newest - oldest).expect("compaction stays below head") / REVISIONS_CHECKED;
+        (oldest..newest).step_by(step.max(1)).chain([newest]).collect()
+    }
+}
+
+fn same_again(before: &Recorded, again: &Recorded) {
+    assert_eq!(before.position, again.position, "an acknowledged entry was replaced");
+    assert_eq!(before.entry, again.entry, "an acknowledged entry was changed");
+    assert_eq!(before.answers, again.answers, "an entry was answered differently when it was replayed");
+    assert_eq!(before.effects, again.effects, "an entry had other effects when it was replayed");
+}
+
+fn hash_job(view: &Arc<View>, at: i64) -> HashKvJob {
+    HashKvJob::new(view.clone(), at, view.compact_revision, HashPurpose::Request)
+}
+
+/// HashKV of a View that no checkpoint has touched: it needs no disk.
+fn hash_of_memory(view: &Arc<View>, at: i64) -> HashKv {
+    let disk = basalt_storage::disk::SimulatedDisk::new(0);
+    run(&mut hash_job(view, at), &disk, BUDGET_UNLIMITED).expect("nothing is read")
+}
+
+fn live(node: &SimulatedNode, view: &Arc<View>, at: i64) -> Vec<(Vec<u8>, Version)> {
+    let plan = view.plan(&RangeQuery { revision: at, ..RangeQuery::all(KeyRange::ALL) }).expect("readable");
+    let values = node.read(Fetch::new(view.clone(), plan.hits));
+    let version = |bytes: bytes::Bytes| {
+        let stored = KeyValue::parse(&bytes).expect("stored values are whole");
+        let version = Version {
+            create_revision: stored.create_revision,
+            mod_revision: stored.mod_revision,
+            version: stored.version,
+            lease: stored.lease,
+            value: Some(stored.value.to_vec()),
+        };
+        (stored.key.to_vec(), version)
+    };
+    values.into_iter().map(version).collect()
+}
+
+fn leases(machine: &Machine) -> BTreeMap<i64, Lease> {
+    let lease = |record: &basalt_server::apply::lease_table::LeaseRecord| {
+        (record.ttl, record.remaining_ttl, record.keys.iter().map(|key| key.to_vec()).collect())
+    };
+    machine.leases().iter().map(|(id, record)| (id, lease(record))).collect()
+}

@@ -1,0 +1,227 @@
+//! The rooms of a crate use each other in one direction only, as its `lib.rs` draws it, and the pure ones know neither
+//! clock nor thread nor runtime.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A room, and the rooms that it may use; these stand above it, so that there is no way round in a circle.
+type Order = &'static [(&'static str, &'static [&'static str])];
+
+/// `checkpoint` writes what `mvcc` freezes, `snapshot` and `hashes` read Views: they stand behind it.
+const STORAGE: Order = &[
+    ("disk", &[]),
+    ("revision", &[]),
+    ("job", &["disk"]),
+    ("wal", &["disk", "job"]),
+    ("runs", &["disk", "job"]),
+    ("pages", &["disk", "job", "revision"]),
+    ("mvcc", &["job", "pages", "revision"]),
+    ("checkpoint", &["disk", "job", "revision", "pages", "runs", "mvcc"]),
+    ("snapshot", &["disk", "job", "revision", "pages", "mvcc"]),
+    ("hashes", &["job", "revision", "pages", "mvcc", "snapshot"]),
+];
+
+const SERVER: Order = &[
+    ("config", &[]),
+    ("logging", &["config"]),
+    ("metrics", &["config"]),
+    ("lease", &[]),
+    ("watch", &[]),
+    ("apply", &[]),
+    ("node", &["metrics", "lease", "watch", "apply"]),
+    ("listen", &["config", "metrics"]),
+    ("api", &["metrics", "lease", "watch", "apply", "node"]),
+    ("pages", &["config", "metrics", "node", "api"]),
+    ("edge", &["metrics", "listen", "api", "pages"]),
+    ("program", &["config", "logging", "metrics", "node", "listen", "api", "pages", "edge"]),
+];
+
+/// Uses against the order, each with its reason. One that is no longer needed fails the test.
+const EXCEPTIONS: &[(&str, &str, &str)] = &[("pages", "edge", "`Serves`, what a listener serves, stands in `edge`")];
+
+/// What pure code never names, as it stands in code.
+const IMPURE: &[&str] = &["tokio", "tonic", "std::thread", "std::sync::mpsc", "Instant", "SystemTime"];
+
+/// Pure rooms and files of the server, as paths below its `src`.
+const PURE: &[&str] = &["apply", "watch", "lease", "node/core.rs", "node/log_store.rs"];
+
+/// A source file that is no test.
+struct Source {
+    /// Below `src`, without extension: room first.
+    modules: Vec<String>,
+    /// Below `src`.
+    path: PathBuf,
+    /// Without comments and test modules.
+    code: String,
+}
+
+fn sources(name: &str) -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name).join("src");
+    let mut sources = Vec::new();
+    collect(&root, &root, &mut sources);
+    assert!(sources.len() > 20, "the sources of {name} were not found");
+    sources
+}
+
+fn collect(root: &Path, directory: &Path, sources: &mut Vec<Source>) {
+    let mut paths: Vec<_> =
+        fs::read_dir(directory).expect("readable").map(|entry| entry.expect("there").path()).collect();
+    paths.sort();
+    let tests = test_modules(&paths);
+    for path in paths {
+        let stem = path.file_stem().expect("named").to_string_lossy().into_owned();
+        if stem == "tests" || stem.ends_with("_tests") || tests.contains(&stem) {
+            continue;
+        }
+        if path.is_dir() {
+            collect(root, &path, sources);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let path_below = path.strip_prefix(root).expect("below the root").to_owned();
+            let mut modules: Vec<_> = path_below.iter().map(|part| part.to_string_lossy().into_owned()).collect();
+            modules.pop();
+            modules.extend((stem != "mod").then_some(stem));
+            let code = without_tests(&fs::read_to_string(&path).expect("UTF-8"));
+            sources.push(Source { modules, path: path_below, code });
+        }
+    }
+}
+
+/// Names of the files that doors declare for tests only.
+fn test_modules(paths: &[PathBuf]) -> BTreeSet<String> {
+    let texts = paths.iter().filter(|path| path.is_file()).map(|path| fs::read_to_string(path).expect("UTF-8"));
+    let mut names = BTreeSet::new();
+    for text in texts {
+        for (_, rest) in text.match_indices("#[cfg(test)]\n").map(|(at, found)| text.split_at(at + found.len())) {
+            let declared = rest.trim_start_matches("pub(crate) ").strip_prefix("mod ");
+            names.extend(declared.and_then(|rest| rest.lines().next()?.strip_suffix(';')).map(str::to_owned));
+        }
+    }
+    names
+}
+
+fn without_tests(text: &str) -> String {
+    let end = text.find("#[cfg(test)]\nmod tests {").unwrap_or(text.len());
+    let lines = text[..end].lines().filter(|line| !line.trim_start().starts_with("//"));
+    lines.map(|line| format!("{line}\n")).collect()
+}
+
+fn identifier(text: &str) -> &str {
+    let end = text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
+    &text[..end]
+}
+
+/// First names of all paths that begin at the root of the crate: `crate::name`, `crate::{name, ...}`, and as many
+/// `super::` as lead there.
+fn rooms_used(source: &Source) -> BTreeSet<String> {
+    let mut used = BTreeSet::new();
+    let climb = "super::".repeat(source.modules.len());
+    for root in ["crate::", &climb] {
+        for (at, _) in source.code.match_indices(root) {
+            let (before, path) = (&source.code[..at], &source.code[at + root.len()..]);
+            if before.ends_with("::") || before.ends_with(|c: char| c.is_alphanumeric() || c == '_') {
+                continue;
+            }
+            match path.strip_prefix('{') {
+                Some(group) => used.extend(first_names(group)),
+                None => used.extend([identifier(path).to_owned()]),
+            }
+        }
+    }
+    used
+}
+
+/// First names of the paths of a group, up to its closing brace.
+fn first_names(group: &str) -> Vec<String> {
+    let (mut depth, mut names, mut begins) = (0, Vec::new(), true);
+    for (at, c) in group.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => begins = true,
+            c if begins && !c.is_whitespace() => {
+                names.push(identifier(&group[at..]).to_owned());
+                begins = false;
+            }
+            _ => {}
+        }
+    }
+    names
+}
+
+/// Uses that `order` does not allow, as file, room and used room.
+fn violations(name: &str, order: Order) -> Vec<(PathBuf, String, String)> {
+    let mut found = Vec::new();
+    for source in sources(name) {
+        let Some(room) = source.modules.first().filter(|room| *room != "lib" && *room != "bin") else { continue };
+        let allowed = order.iter().find(|(of, _)| of == room);
+        let (_, allowed) = allowed.unwrap_or_else(|| panic!("{name} has a room {room} that no order names"));
+        for used in rooms_used(&source) {
+            let is_room = order.iter().any(|(room, _)| *room == used);
+            if is_room && used != *room && !allowed.contains(&used.as_str()) {
+                found.push((source.path.clone(), room.clone(), used));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn the_orders_have_no_circle() {
+    for order in [STORAGE, SERVER] {
+        for (position, (room, uses)) in order.iter().enumerate() {
+            let above = |used: &&str| order[..position].iter().any(|(room, _)| room == used);
+            assert!(uses.iter().all(above), "{room} uses {uses:?}, which do not all stand above it");
+        }
+    }
+}
+
+#[test]
+fn rooms_use_each_other_in_one_direction() {
+    let mut found = violations("storage", STORAGE);
+    found.extend(violations("server", SERVER));
+    for (room, used, reason) in EXCEPTIONS {
+        let before = found.len();
+        found.retain(|(_, from, to)| from != room || to != used);
+        assert!(found.len() < before, "{room} uses {used} no more: remove the exception ({reason})");
+    }
+    assert!(found.is_empty(), "against the order: {found:#?}");
+}
+
+/// Whether `code` names `path`: as a whole word, not as the end of another.
+fn names(code: &str, path: &str) -> bool {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    code.match_indices(path).any(|(at, _)| {
+        let (before, after) = (&code[..at], &code[at + path.len()..]);
+        !before.ends_with(is_word) && !after.starts_with(is_word)
+    })
+}
+
+#[test]
+fn pure_code_knows_no_clock_no_thread_and_no_runtime() {
+    let server = sources("server").into_iter().filter(|source| PURE.iter().any(|pure| source.path.starts_with(pure)));
+    let mut seen: BTreeSet<&str> = BTreeSet::new();
+    for source in server {
+        seen.extend(PURE.iter().filter(|pure| source.path.starts_with(pure)));
+        let found: Vec<_> = IMPURE.iter().filter(|impure| names(&source.code, impure)).collect();
+        assert!(found.is_empty(), "{:?} names {found:?}", source.path);
+    }
+    assert_eq!(seen.len(), PURE.len(), "a pure room is gone");
+    for source in sources("storage") {
+        let impure = ["tokio", "tonic", "std::thread", "std::sync::mpsc", "std::net"];
+        let found: Vec<_> = impure.iter().filter(|impure| names(&source.code, impure)).collect();
+        assert!(found.is_empty(), "{:?} names {found:?}", source.path);
+    }
+}
+
+#[test]
+fn uses_are_found_in_all_their_forms() {
+    let code = "use crate::mvcc::{a, b};\nuse crate::{pages::{Page, x}, runs};\nlet x = super::super::wal::Log;\n\
+                use super::sibling;\nuse basalt_crate::nothing;";
+    let modules = vec!["checkpoint".to_owned(), "job".to_owned()];
+    let source = Source { modules, path: PathBuf::new(), code: code.to_owned() };
+    assert_eq!(rooms_used(&source), ["mvcc", "pages", "runs", "wal"].map(str::to_owned).into());
+    assert!(names("use tokio::sync;", "tokio") && !names("tokio_rustls::x", "tokio"));
+    assert_eq!(without_tests("a\n// crate::x\n#[cfg(test)]\nmod tests {\n}\n"), "a\n");
+}

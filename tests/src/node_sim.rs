@@ -135,6 +135,7 @@ impl SimulatedNode {
             heartbeat_interval: HEARTBEAT_INTERVAL,
             election_timeout: ELECTION_TIMEOUT,
             applied: store.applied.index,
+            pre_vote: true,
         };
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let core = Core::new(&config, log_store, &logger).expect("raft accepts a recovered log");

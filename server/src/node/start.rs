@@ -418,7 +418,9 @@ fn spawn(
     })?;
     spawn("log", {
         let (disk, node, metrics) = (log_disk.clone(), node.clone(), metrics.clone());
-        Box::new(move || log_thread::serve(recovered.log, &disk, (&log_outbox, &log_inbox), &node, &generation, &metrics))
+        Box::new(move || {
+            log_thread::serve(recovered.log, &disk, (&log_outbox, &log_inbox), &node, &generation, &metrics)
+        })
     })?;
     spawn("watch", {
         let stopping = watch_stopping.clone();

@@ -123,7 +123,7 @@ mod tests {
             value: vec![b'v'; length].into(),
             ..KeyValue::default()
         });
-        let expected = RangeResponse { header: Some(header.clone()), kvs: kvs.to_vec(), more: true, count: 300 };
+        let expected = RangeResponse { header: Some(header), kvs: kvs.to_vec(), more: true, count: 300 };
         let mut chunks = Chunks::default();
         chunks.nested(1, Chunks::of(&header));
         for kv in &kvs {

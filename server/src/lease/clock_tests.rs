@@ -172,7 +172,7 @@ impl Model {
         let mut ids = Vec::new();
         for (_, id) in sorted {
             let in_flight = self.leases.values().filter(|l| l.retry_at.is_some()).count();
-            let lease = self.leases.get_mut(&id).unwrap();
+            let lease = self.leases.get_mut(&id).expect("the model holds it");
             let due = lease.retry_at.map_or(in_flight < 2, |at| at <= now);
             if due && ids.len() < limit {
                 lease.retry_at = Some(now + 3 * S);
@@ -204,7 +204,7 @@ proptest! {
                 Step::Expired(limit) => prop_assert_eq!(clock.expired(now, limit), model.expired(now, limit)),
                 Step::Checkpoints(limit) => {
                     for (id, remaining) in clock.checkpoints(now, limit) {
-                        let lease = model.leases.get_mut(&id).unwrap();
+                        let lease = model.leases.get_mut(&id).expect("the model holds it");
                         prop_assert!(now >= lease.idle_since + 10 * S, "not idle for an interval");
                         prop_assert_eq!(remaining, (lease.expiry - now).as_secs_f64().ceil() as i64);
                         lease.idle_since = now;

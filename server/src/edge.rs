@@ -15,20 +15,7 @@ use tower_service::Service as TowerService;
 
 use crate::api::grpc::{self, GrpcBody};
 use crate::api::service::Service;
-use crate::pages::Pages;
-
-/// What a port serves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Serves {
-    /// gRPC and pages.
-    Everything,
-    /// gRPC alone: pages have a port of their own (`--listen-client-http-urls`).
-    GrpcOnly,
-    /// Pages alone.
-    PagesOnly,
-    /// Metrics and health alone (`--listen-metrics-urls`).
-    Probes,
-}
+use crate::pages::{Pages, Serves};
 
 /// The service of one port.
 #[derive(Clone)]

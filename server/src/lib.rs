@@ -1,14 +1,14 @@
 //! One node: the API, consensus, apply, watches and leases, and what carries them.
 //!
 //! ```text
-//!   program ─► config, logging
-//!      │─► node (threads) ─► apply ─► basalt_storage
-//!      │         └─► watch, lease
-//!      └─► listen ─► edge ─► api (gRPC) ─► node handle
-//!                      └──► pages (health, version, metrics)
+//!   program ─► edge ─► api (gRPC) ──► node (threads) ─► apply ─► basalt_storage
+//!      │         └───► pages ─► http        ├─► watch
+//!      │                                    └─► lease
+//!      └─► listen, auto_compaction, logging, config; metrics is counted by all
 //! ```
 //!
-//! Rooms use what stands to their right; `apply`, `watch`, `lease` and the core of `node` are pure.
+//! Rooms use what stands to their right (`tests/tests/rooms.rs` checks it); `apply`, `watch`, `lease`, `auto_compaction`
+//! and the core of `node` are pure.
 
 pub mod api;
 pub mod apply;

@@ -12,10 +12,22 @@ use http_body_util::Full;
 use crate::api::maintenance::STORAGE_VERSION;
 use crate::api::service::Service;
 use crate::config::Config;
-use crate::edge::Serves;
 use crate::http::{AlarmKind, Listener, PageRequest, PageResponse, Probe, Site, Versions};
 use crate::listen::ClientConnection;
 use crate::metrics::{Figures, Metrics, ShardFigures};
+
+/// What a port serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Serves {
+    /// gRPC and pages.
+    Everything,
+    /// gRPC alone: pages have a port of their own (`--listen-client-http-urls`).
+    GrpcOnly,
+    /// Pages alone.
+    PagesOnly,
+    /// Metrics and health alone (`--listen-metrics-urls`).
+    Probes,
+}
 
 /// The key that health checks read, as etcd's do.
 const HEALTH_KEY: &[u8] = b"health";

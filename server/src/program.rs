@@ -18,13 +18,13 @@ use crate::api::service::{MemberInfo, Service};
 use crate::apply::answer::Refusal;
 use crate::auto_compaction::{AutoCompactor, Outcome};
 use crate::config::{self, AutoCompaction, Config, Parsed, Url};
-use crate::edge::{Edge, Serves};
+use crate::edge::Edge;
 use crate::listen::{ConnectionLimit, Deadlines, ListenOptions, Listener, Tls};
 use crate::logging;
 use crate::metrics::{self, Metrics};
 use crate::node::handle::{Identity, Limits, Unavailable};
 use crate::node::start::{NodeConfig, Running, start};
-use crate::pages::Pages;
+use crate::pages::{Pages, Serves};
 
 /// How long a start may take to lead and to replay its log before it gives up.
 const READY_TIMEOUT: Duration = Duration::from_secs(600);

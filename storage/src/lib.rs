@@ -1,11 +1,10 @@
 //! Bytes: the disk, the log, the pages, the revisions, the checkpoints and the snapshots of one node.
 //!
 //! ```text
-//!   mvcc ──► checkpoint ──► pages ──► disk
-//!     │          │  └─────► runs  ──►  │
-//!     │          └─ manifest ─────►    │
-//!     └─► snapshot (bbolt file out)    │
-//!   wal ───────────────────────────►  disk
+//!   hashes ─► snapshot ─┐
+//!        checkpoint ────┴─► mvcc ─► pages ─► disk
+//!             └─► runs ─────────────────────► │
+//!   wal ────────────────────────────────────► │
 //! ```
 //!
 //! Invariants of the whole crate:

@@ -99,6 +99,7 @@ fn serve(config: &Config) -> Result<(), ProgramError> {
             client_urls: texts(&config.client.advertise_urls),
         },
         metrics: metrics.clone(),
+        slow_unary: config.slow_request.unary,
         request_timeout: config.raft.request_timeout(),
     });
     identify(&metrics, config, &running);
@@ -244,6 +245,8 @@ fn node_config(config: &Config) -> NodeConfig {
         election_timeout: config.raft.election_timeout(),
         lease_ttl_min: config.raft.lease_ttl_min(),
         sweep_pause: config.compaction.sleep_interval,
+        sweep_keys: config.compaction.batch_limit,
+        slow_apply: config.slow_request.apply,
         cache_bytes: memory_limit().map_or(CACHE_BYTES_DEFAULT, |limit| limit / 4),
         limits: Limits {
             request_bytes_max: config.limits.request_bytes_max,

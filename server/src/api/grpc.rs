@@ -7,13 +7,14 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use tokio::sync::mpsc;
+use tracing::warn;
 
 use super::chunks::Chunks;
 use super::method::Method;
@@ -53,6 +54,16 @@ impl Tally {
         metrics.client_requests.count(method.kind(), version);
         metrics.grpc.started(method);
         Some(Self { metrics, method, started: Instant::now(), ended: false })
+    }
+
+    /// Ends a unary call, and logs a slow one: its method and time, never what it carried.
+    fn end_unary(&mut self, code: Code, slow: Duration) {
+        let took = self.started.elapsed();
+        if took > slow {
+            let (took_ms, expected_ms) = (took.as_millis() as u64, slow.as_millis() as u64);
+            warn!(method = self.method.name(), code = code.name(), took_ms, expected_ms, "request took too long");
+        }
+        self.end(code);
     }
 
     fn end(&mut self, code: Code) {
@@ -125,7 +136,7 @@ where
                     Method::RangeStream | Method::Snapshot | Method::HealthWatch => {
                         streaming(stream::server_stream(service, method, message))
                     }
-                    _ => unary(service.call(method, message), tally.as_mut()).await,
+                    _ => unary(service.call(method, message), tally.as_mut(), service.slow_unary).await,
                 }
             }
             Ok(None) => refused(&Status::new(Code::Internal, "a call without a request"), tally.as_mut()),
@@ -136,16 +147,19 @@ where
     response
 }
 
-async fn unary(reply: Reply, tally: Option<&mut Tally>) -> Response<GrpcBody> {
+async fn unary(reply: Reply, mut tally: Option<&mut Tally>, slow: Duration) -> Response<GrpcBody> {
     let answer = match reply {
         Reply::Ready(answer) => answer,
         Reply::Pending(answer) => answer.await,
     };
+    let code = answer.as_ref().map_or_else(|status| status.code, |_| Code::Ok);
+    if let Some(tally) = &mut tally {
+        tally.end_unary(code, slow);
+    }
     match answer {
         Ok(message) => {
             if let Some(tally) = tally {
                 tally.sent(message.len());
-                tally.end(Code::Ok);
             }
             respond(Flow::Whole(framed(message), None, false))
         }

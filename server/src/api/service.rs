@@ -64,6 +64,8 @@ pub struct Service {
     pub member: MemberInfo,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// A unary call that takes longer is logged (`--warning-unary-request-duration`).
+    pub slow_unary: Duration,
     /// How long a call waits for the node (etcd-contract 38).
     pub request_timeout: Duration,
 }

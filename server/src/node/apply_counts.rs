@@ -8,18 +8,19 @@ use basalt_proto::log::request::Kind;
 use basalt_storage::mvcc::key_value::KeyValue;
 use basalt_storage::mvcc::transaction::ChangeKind;
 
+use tracing::warn;
+
 use super::node_thread::ID_NOBODY;
 use crate::apply::answer::{Answer, OpAnswer, Refusal, TxnAnswer};
 use crate::apply::effects::Effect;
 use crate::apply::machine::Applied;
 use crate::metrics::{Metrics, Operation};
 
-/// An entry that takes longer is slow (etcd `DefaultWarningApplyDuration`).
-const SLOW_APPLY: Duration = Duration::from_millis(100);
-
 /// The counters that apply moves.
 pub struct ApplyCounts {
     metrics: Arc<Metrics>,
+    /// An entry that takes longer is slow, and logged (`--warning-apply-duration`).
+    slow: Duration,
 }
 
 /// Operations of one entry.
@@ -35,16 +36,18 @@ struct Operations {
 }
 
 impl ApplyCounts {
-    /// Counts into `metrics`.
-    pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics }
+    /// Counts into `metrics`; an entry that takes longer than `slow` is logged.
+    pub fn new(metrics: Arc<Metrics>, slow: Duration) -> Self {
+        Self { metrics, slow }
     }
 
     /// One entry was applied in `elapsed`. Its requests are applied as one piece of work; each counts an equal share.
     pub fn entry(&self, entry: &LogEntry, applied: &Applied, elapsed: Duration, leads: bool) {
         let metrics = &self.metrics;
-        if elapsed > SLOW_APPLY {
+        if elapsed > self.slow {
             metrics.slow_apply_total.inc();
+            let (requests, took_ms) = (entry.requests.len(), elapsed.as_millis() as u64);
+            warn!(requests, took_ms, expected_ms = self.slow.as_millis() as u64, "apply request took too long");
         }
         let share = elapsed / u32::try_from(entry.requests.len().max(1)).unwrap_or(u32::MAX);
         let mut operations = Operations::default();
@@ -176,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_lease_that_ends_by_itself_counts_its_deletes_and_its_end() {
-        let counts = ApplyCounts::new(Arc::new(Metrics::default()));
+        let counts = ApplyCounts::new(Arc::new(Metrics::default()), Duration::from_secs(1));
         let request = |id, kind| Request { id, principal: None, kind: Some(kind) };
         let revoke = Kind::LeaseRevoke(LeaseRevokeRequest { id: 5 });
         let requests = vec![request(1, Kind::Put(PutRequest::default())), request(ID_NOBODY, revoke)];

@@ -45,8 +45,8 @@ const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
 /// After a checkpoint found the disk full.
 const CHECKPOINT_RETRY: Duration = Duration::from_secs(5);
 
-/// Index leaves visited in one step of a compaction; a leaf holds at most some 64 keys.
-const SWEEP_LEAVES: usize = 16;
+/// Keys that an index leaf holds at most, about: what turns a number of keys into one of leaves.
+const LEAF_KEYS: usize = 64;
 
 /// What reaches the apply thread.
 pub enum ApplyInput {
@@ -102,6 +102,10 @@ pub struct ApplyLinks {
     pub started: Instant,
     /// Pause between two steps of a compaction (`--compaction-sleep-interval`).
     pub sweep_pause: Duration,
+    /// Keys visited in one step, about (`--compaction-batch-limit`).
+    pub sweep_keys: usize,
+    /// An entry that takes longer is logged (`--warning-apply-duration`).
+    pub slow_apply: Duration,
 }
 
 /// The thread's state.
@@ -126,7 +130,7 @@ impl ApplyThread {
         let checkpoint_due = Instant::now() + CHECKPOINT_INTERVAL;
         Self {
             machine,
-            counts: ApplyCounts::new(links.metrics.clone()),
+            counts: ApplyCounts::new(links.metrics.clone(), links.slow_apply),
             links,
             checkpoint_running: false,
             checkpoint_due,
@@ -342,7 +346,7 @@ impl ApplyThread {
     }
 
     fn sweep(&mut self) {
-        self.machine.store_mut().sweep(SWEEP_LEAVES);
+        self.machine.store_mut().sweep((self.links.sweep_keys / LEAF_KEYS).max(1));
         if !self.machine.store().is_sweeping() {
             self.dirty = true;
             self.links.metrics.compaction_last.set(unix_time_ns() / 1_000_000_000);

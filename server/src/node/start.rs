@@ -68,6 +68,10 @@ pub struct NodeConfig {
     pub lease_ttl_min: i64,
     /// Pause between two steps of a compaction.
     pub sweep_pause: Duration,
+    /// Keys visited in one step of a compaction, about.
+    pub sweep_keys: usize,
+    /// An entry that takes longer to apply is logged.
+    pub slow_apply: Duration,
     /// Bytes of the page cache.
     pub cache_bytes: usize,
     /// Caps of the API.
@@ -380,6 +384,8 @@ fn spawn(
         metrics: metrics.clone(),
         started,
         sweep_pause: config.sweep_pause,
+        sweep_keys: config.sweep_keys,
+        slow_apply: config.slow_apply,
     };
     let log_outbox = log.clone();
     let node_links = NodeLinks {

@@ -75,7 +75,6 @@ impl Disk for MemoryDisk {
             Io::List { .. } => ("list", None),
             Io::Sync { file } => ("sync", Some(file)),
             Io::SyncDir { .. } => ("sync-dir", None),
-            Io::Remove { .. } => ("remove", None),
             _ => return Err(io::ErrorKind::Unsupported.into()),
         };
         state.trace.push(word.to_owned());

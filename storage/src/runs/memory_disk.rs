@@ -122,9 +122,6 @@ impl Disk for MemoryDisk {
                 let content = state.files.get_mut(&name).expect("an open file has bytes");
                 content.resize(content.len().max((offset + length) as usize), 0);
             }
-            Io::Remove { name } => {
-                state.files.remove(&name).ok_or(io::ErrorKind::NotFound)?;
-            }
             Io::List { directory } => {
                 let prefix = format!("{directory}/");
                 let names = state.files.keys().filter_map(|name| name.strip_prefix(&prefix)).map(str::to_owned);

@@ -98,15 +98,15 @@ pub enum StartError {
     },
     /// etcd's data lies there.
     #[error(
-        "{directory:?} holds data of etcd (a directory `member`): basalt does not start empty beside it; take a snapshot with \
-         `etcdctl snapshot save` and restore it into a new data directory"
+        "{directory:?} holds data of etcd (a directory `member`): basalt does not start empty beside it, and taking it over is \
+         not available yet; choose another --data-dir"
     )]
     EtcdData {
         /// Where.
         directory: PathBuf,
     },
     /// Another process works there.
-    #[error("the data directory {directory:?} is in use by another process: stop it, or choose another --data-dir")]
+    #[error("cannot use {directory:?}; stop the other process, or choose another --data-dir")]
     Locked {
         /// Where.
         directory: PathBuf,

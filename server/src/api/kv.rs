@@ -16,7 +16,7 @@ use super::chunks::Chunks;
 use super::service::{Reply, Service};
 use super::status::{self, Status};
 use super::{checks, encode};
-use crate::apply::query::{is_read_only, range_query};
+use crate::apply::query::range_query;
 use crate::metrics::Operation;
 use crate::node::handle::{Completed, Fetched};
 
@@ -99,13 +99,11 @@ impl Service {
         if let Err(status) = checks::check_txn(&request, self.node.limits.txn_operations_max) {
             return Reply::Ready(Err(status));
         }
-        // One that only reads and compares nothing needs no log; with compares it goes through it, where they are
-        // evaluated. Kubernetes sends neither.
-        let cost = txn_cost(&request);
-        if cost == 0 || is_read_only(&request) {
-            return self.propose(Kind::Txn(request));
+        // One that only reads goes through the log too, where its compares are evaluated: correct, and dearer than need be.
+        match txn_cost(&request) {
+            0 => self.propose(Kind::Txn(request)),
+            cost => self.propose_within_quota(cost, Kind::Txn(request)),
         }
-        self.propose_within_quota(cost, Kind::Txn(request))
     }
 
     pub(super) fn compact(self: &Arc<Self>, request: CompactionRequest) -> Reply {

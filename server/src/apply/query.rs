@@ -40,14 +40,6 @@ pub fn is_read_only(txn: &TxnRequest) -> bool {
     txn.success.iter().chain(&txn.failure).all(reads)
 }
 
-/// Whether a transaction may read a state that lags. One without operations may not: it exists for its compares
-/// (etcd-contract 9, a named difference).
-pub fn is_serializable(txn: &TxnRequest) -> bool {
-    let serializable = |op: &RequestOp| matches!(&op.request, Some(Request::RequestRange(range)) if range.serializable);
-    let mut operations = txn.success.iter().chain(&txn.failure).peekable();
-    operations.peek().is_some() && operations.all(serializable)
-}
-
 /// Whether a transaction puts anything in either branch, at any depth: such a one is refused while NOSPACE is armed
 /// (etcd-contract 42).
 pub fn has_put(txn: &TxnRequest) -> bool {

@@ -104,12 +104,6 @@ impl View {
         Ok(query.planned(self.revision, count, hits))
     }
 
-    /// Live keys in a range at the latest revision. O(log n).
-    pub fn count(&self, query: &RangeQuery) -> u64 {
-        let shards = self.shard_map.shards_of(&query.range);
-        shards.iter().map(|shard| self.shard(*shard).index.count(&query.range, self.revision)).sum()
-    }
-
     /// One shard.
     pub fn shard(&self, shard: ShardId) -> &ShardView {
         &self.shards[shard.position()]

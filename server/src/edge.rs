@@ -10,11 +10,12 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame};
 use http_body_util::Full;
-use hyper::body::Incoming;
 use tower_service::Service as TowerService;
 
 use crate::api::grpc::{self, GrpcBody};
+use crate::api::pieces::Pieces;
 use crate::api::service::Service;
+use crate::listen::RequestBody;
 use crate::pages::{Pages, Serves};
 
 /// The service of one port.
@@ -37,13 +38,16 @@ pub enum EdgeBody {
 }
 
 impl Body for EdgeBody {
-    type Data = Bytes;
+    type Data = Pieces;
     type Error = Infallible;
 
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Pieces>, Infallible>>> {
         match self.get_mut() {
             EdgeBody::Grpc(body) => Pin::new(body).poll_frame(context),
-            EdgeBody::Page(body) => Pin::new(body).poll_frame(context),
+            EdgeBody::Page(body) => {
+                let page = Pin::new(body).poll_frame(context);
+                page.map(|frame| frame.map(|frame| frame.map(|frame| frame.map_data(Pieces::from))))
+            }
         }
     }
 
@@ -62,7 +66,7 @@ impl Body for EdgeBody {
     }
 }
 
-impl TowerService<Request<Incoming>> for Edge {
+impl TowerService<Request<RequestBody>> for Edge {
     type Response = Response<EdgeBody>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
@@ -71,7 +75,7 @@ impl TowerService<Request<Incoming>> for Edge {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+    fn call(&mut self, request: Request<RequestBody>) -> Self::Future {
         let talks_grpc = matches!(self.serves, Serves::Everything | Serves::GrpcOnly);
         if talks_grpc && grpc::is_grpc(&request) {
             let service = self.service.clone();

@@ -3,10 +3,9 @@
 //! A message is a flag byte, a 4-byte big-endian length and the protobuf bytes; a call ends with trailers that carry
 //! `grpc-status`. Compression is never offered and, as gRPC says, refused when used.
 
-use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -18,9 +17,10 @@ use tracing::warn;
 
 use super::chunks::Chunks;
 use super::method::Method;
+use super::pieces::Pieces;
 use super::service::{Reply, Service};
 use super::status::{Code, Status};
-use super::stream;
+use super::stream::{self, WatchMessages};
 use crate::metrics::{GrpcMethod, Metrics};
 
 /// Bytes before a message: flag and length.
@@ -96,10 +96,12 @@ pub struct GrpcBody {
 }
 
 enum Flow {
-    /// Pieces, then the end of the call.
-    Whole(VecDeque<Bytes>, Option<Status>, bool),
+    /// A message, then the end of the call.
+    Whole(Option<Pieces>, Option<Status>, bool),
     /// Messages as they come, then the end of the call.
-    Stream(Messages, VecDeque<Bytes>, bool),
+    Stream(Messages),
+    /// The same of a watch: whatever came together goes together.
+    Watch(WatchMessages),
 }
 
 /// Whether a request is gRPC (etcd-contract 5).
@@ -125,7 +127,7 @@ where
     let limit = service.node.limits.request_bytes_max + REQUEST_OVERHEAD_BYTES;
     let mut requests = RequestMessages::new(request.into_body(), limit);
     let mut response = match method {
-        Method::Watch => streaming(stream::watch(service, requests)),
+        Method::Watch => respond(Flow::Watch(stream::watch(&service, requests))),
         Method::LeaseKeepAlive => streaming(stream::keep_alive(service, requests)),
         _ => match requests.next().await {
             Ok(Some(message)) => {
@@ -161,14 +163,14 @@ async fn unary(reply: Reply, mut tally: Option<&mut Tally>, slow: Duration) -> R
             if let Some(tally) = tally {
                 tally.sent(message.len());
             }
-            respond(Flow::Whole(framed(message), None, false))
+            respond(Flow::Whole(Some(framed([message])), None, false))
         }
         Err(status) => refused(&status, tally),
     }
 }
 
 fn streaming(messages: Messages) -> Response<GrpcBody> {
-    respond(Flow::Stream(messages, VecDeque::new(), false))
+    respond(Flow::Stream(messages))
 }
 
 fn respond(flow: Flow) -> Response<GrpcBody> {
@@ -182,7 +184,7 @@ fn refused(status: &Status, tally: Option<&mut Tally>) -> Response<GrpcBody> {
     if let Some(tally) = tally {
         tally.end(status.code);
     }
-    let mut response = respond(Flow::Whole(VecDeque::new(), None, true));
+    let mut response = respond(Flow::Whole(None, None, true));
     *response.status_mut() = StatusCode::OK;
     response.headers_mut().extend(trailers(status));
     response
@@ -210,34 +212,42 @@ fn percent_encoded(text: &str) -> String {
     encoded
 }
 
-/// A message with its head, in pieces.
-fn framed(message: Chunks) -> VecDeque<Bytes> {
-    let length = message.len();
-    let mut head = BytesMut::with_capacity(FRAME_HEAD_BYTES + if length <= JOINED_BYTES_MAX { length } else { 0 });
-    head.put_u8(0);
-    head.put_u32(u32::try_from(length).expect("a message is far below 4 GiB"));
-    let pieces = message.into_pieces();
-    if length <= JOINED_BYTES_MAX {
-        pieces.iter().for_each(|piece| head.put_slice(piece));
-        return VecDeque::from([head.freeze()]);
+/// Messages with their heads. Short ones are copied into one slice, the values of long ones shared.
+fn framed(messages: impl IntoIterator<Item = Chunks>) -> Pieces {
+    let mut framed = Pieces::default();
+    let mut joined = BytesMut::new();
+    for message in messages {
+        let length = message.len();
+        let short = length <= JOINED_BYTES_MAX;
+        joined.reserve(FRAME_HEAD_BYTES + if short { length } else { 0 });
+        joined.put_u8(0);
+        joined.put_u32(u32::try_from(length).expect("a message is far below 4 GiB"));
+        let pieces = message.into_pieces();
+        if short {
+            pieces.iter().for_each(|piece| joined.put_slice(piece));
+        } else {
+            framed.push(joined.split().freeze());
+            framed.extend(pieces);
+        }
     }
-    std::iter::once(head.freeze()).chain(pieces).collect()
+    framed.push(joined.freeze());
+    framed
 }
 
 impl Body for GrpcBody {
-    type Data = Bytes;
+    type Data = Pieces;
     type Error = std::convert::Infallible;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, std::convert::Infallible>>> {
+    ) -> Poll<Option<Result<Frame<Pieces>, std::convert::Infallible>>> {
         let body = self.get_mut();
         loop {
             match &mut body.flow {
-                Flow::Whole(pieces, status, ended) => {
-                    if let Some(piece) = pieces.pop_front() {
-                        return Poll::Ready(Some(Ok(Frame::data(piece))));
+                Flow::Whole(message, status, ended) => {
+                    if let Some(message) = message.take() {
+                        return Poll::Ready(Some(Ok(Frame::data(message))));
                     }
                     if std::mem::replace(ended, true) {
                         return Poll::Ready(None);
@@ -248,31 +258,31 @@ impl Body for GrpcBody {
                     }
                     return Poll::Ready(Some(Ok(Frame::trailers(trailers(&status)))));
                 }
-                Flow::Stream(messages, pieces, ended) => {
-                    if let Some(piece) = pieces.pop_front() {
-                        return Poll::Ready(Some(Ok(Frame::data(piece))));
-                    }
-                    if *ended {
-                        return Poll::Ready(None);
-                    }
-                    match messages.poll_recv(context) {
-                        Poll::Pending => return Poll::Pending,
-                        Poll::Ready(Some(Ok(message))) => {
-                            if let Some(tally) = &body.tally {
-                                tally.sent(message.len());
-                            }
-                            *pieces = framed(message);
+                Flow::Stream(messages) => match ready!(messages.poll_recv(context)) {
+                    Some(Ok(message)) => {
+                        if let Some(tally) = &body.tally {
+                            tally.sent(message.len());
                         }
-                        Poll::Ready(Some(Err(status))) => body.flow = Flow::Whole(VecDeque::new(), Some(status), false),
-                        Poll::Ready(None) => body.flow = Flow::Whole(VecDeque::new(), None, false),
+                        return Poll::Ready(Some(Ok(Frame::data(framed([message])))));
                     }
-                }
+                    Some(Err(status)) => body.flow = Flow::Whole(None, Some(status), false),
+                    None => body.flow = Flow::Whole(None, None, false),
+                },
+                Flow::Watch(messages) => match ready!(messages.poll_next(context)) {
+                    Ok(messages) => {
+                        if let Some(tally) = &body.tally {
+                            messages.iter().for_each(|message| tally.sent(message.len()));
+                        }
+                        return Poll::Ready(Some(Ok(Frame::data(framed(messages)))));
+                    }
+                    Err(status) => body.flow = Flow::Whole(None, status, false),
+                },
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(&self.flow, Flow::Whole(pieces, _, true) if pieces.is_empty())
+        matches!(&self.flow, Flow::Whole(None, _, true))
     }
 }
 
@@ -367,8 +377,8 @@ mod tests {
     fn small_messages_are_one_piece() {
         let mut chunks = Chunks::default();
         chunks.shared(2, &vec![7; 2000].into());
-        let pieces = framed(chunks);
-        assert_eq!(pieces.len(), 1);
-        assert_eq!(pieces[0].len(), FRAME_HEAD_BYTES + 3 + 2000);
+        let pieces = framed([chunks]);
+        assert_eq!(pieces.chunk().len(), FRAME_HEAD_BYTES + 3 + 2000);
+        assert_eq!(pieces.remaining(), pieces.chunk().len());
     }
 }

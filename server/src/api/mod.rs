@@ -19,6 +19,7 @@ mod kv;
 mod lease;
 pub mod maintenance;
 pub mod method;
+pub mod pieces;
 pub mod service;
 pub mod status;
 mod stream;

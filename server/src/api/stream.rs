@@ -1,13 +1,17 @@
 //! Calls that stream: Watch, LeaseKeepAlive, RangeStream, Snapshot.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 
 use basalt_proto::etcdserverpb::watch_request::RequestUnion;
 use basalt_proto::etcdserverpb::{LeaseKeepAliveRequest, WatchRequest};
 use bytes::Bytes;
 use http_body::Body;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 
 use super::chunks::Chunks;
 use super::grpc::{Messages, RequestMessages};
@@ -15,8 +19,13 @@ use super::method::Method;
 use super::service::{Service, decode};
 use super::status::Status;
 use crate::node::handle::NodeHandle;
+use crate::node::start::WATCH_STREAM_BYTES;
 use crate::node::watch_thread::StreamSinks;
 use crate::watch::{Input, StreamId};
+
+/// Bytes that a connection takes of a watch stream before the room hears of it: far below what makes a stream slow, and
+/// seldom enough to cost nothing.
+const DRAINED_BYTES: usize = WATCH_STREAM_BYTES / 16;
 
 /// Messages that may wait for a connection beside what HTTP/2 buffers; of watches the room counts bytes.
 const MESSAGES_WAITING_MAX: usize = 4;
@@ -24,76 +33,108 @@ const MESSAGES_WAITING_MAX: usize = 4;
 /// Numbers of watch streams, unique in the life of the process.
 static NEXT_STREAM: AtomicU64 = AtomicU64::new(1);
 
-/// Ends a stream in the watch room, however its task ends.
-struct OpenStream {
+/// Watch: requests go to the watch thread from a task of the stream's own; what the room sends, the body of the answer
+/// takes from its sink.
+pub fn watch<B>(service: &Arc<Service>, mut requests: RequestMessages<B>) -> WatchMessages
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: std::fmt::Display + Send,
+{
+    let stream = StreamId(NEXT_STREAM.fetch_add(1, Ordering::Relaxed));
+    let (sink, sent) = mpsc::unbounded_channel();
+    service.sinks.add(stream, sink);
+    let room = Room { node: service.node.clone(), stream };
+    room.tell(Input::Open(stream));
+    let (end, ended) = oneshot::channel();
+    let reader = tokio::spawn({
+        let room = room.clone();
+        async move {
+            let status = loop {
+                match requests.next().await {
+                    Ok(Some(message)) => match decode::<WatchRequest>(message) {
+                        Ok(request) => forward(&room, request),
+                        Err(status) => break Some(status),
+                    },
+                    // The client sends no more; etcd ends the stream then.
+                    Ok(None) => break None,
+                    Err(status) => break Some(status),
+                }
+            };
+            // Nobody listens when the body is gone, and this task with it.
+            _ = end.send(status);
+        }
+    });
+    WatchMessages { room, sinks: service.sinks.clone(), sent, ended, reader, taken_bytes: 0, untold_bytes: 0 }
+}
+
+/// A stream's place in the watch room.
+#[derive(Clone)]
+struct Room {
     node: Arc<NodeHandle>,
-    sinks: StreamSinks,
     stream: StreamId,
 }
 
-impl OpenStream {
+impl Room {
     fn tell(&self, input: Input) {
         // The watch thread is gone only when the process is about to be.
         drop(self.node.watches.send(input));
     }
 }
 
-impl Drop for OpenStream {
-    fn drop(&mut self) {
-        self.sinks.remove(self.stream);
-        self.tell(Input::Close(self.stream));
+/// The messages of a watch stream, as the connection takes them. Its end is the stream's end in the watch room.
+pub struct WatchMessages {
+    room: Room,
+    sinks: StreamSinks,
+    sent: mpsc::UnboundedReceiver<Vec<Vec<Bytes>>>,
+    ended: oneshot::Receiver<Option<Status>>,
+    reader: JoinHandle<()>,
+    /// Of the messages that were taken last.
+    taken_bytes: usize,
+    /// Handed on before, and not yet told to the room.
+    untold_bytes: usize,
+}
+
+impl WatchMessages {
+    /// What the room sent meanwhile, or how the stream ends.
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Vec<Chunks>, Option<Status>>> {
+        // Who asks for more has handed on what he got before.
+        let taken = std::mem::take(&mut self.taken_bytes);
+        self.drained(taken);
+        match self.sent.poll_recv(context) {
+            Poll::Ready(Some(messages)) => {
+                let messages: Vec<Chunks> = messages.into_iter().map(Chunks::from_pieces).collect();
+                self.taken_bytes = messages.iter().map(Chunks::len).sum();
+                Poll::Ready(Ok(messages))
+            }
+            Poll::Ready(None) => Poll::Ready(Err(None)),
+            Poll::Pending => Pin::new(&mut self.ended).poll(context).map(|ended| Err(ended.unwrap_or(None))),
+        }
+    }
+
+    fn drained(&mut self, bytes: usize) {
+        self.untold_bytes += bytes;
+        if self.untold_bytes >= DRAINED_BYTES {
+            let bytes = std::mem::take(&mut self.untold_bytes);
+            self.room.tell(Input::Drained { stream: self.room.stream, bytes });
+        }
     }
 }
 
-/// Watch: requests go to the watch thread, its messages come back through a sink of the stream's own.
-pub fn watch<B>(service: Arc<Service>, mut requests: RequestMessages<B>) -> Messages
-where
-    B: Body<Data = Bytes> + Send + Unpin + 'static,
-    B::Error: std::fmt::Display + Send,
-{
-    let stream = StreamId(NEXT_STREAM.fetch_add(1, Ordering::Relaxed));
-    let (out, messages) = mpsc::channel(MESSAGES_WAITING_MAX);
-    let (sink, mut sent) = mpsc::unbounded_channel::<Vec<Bytes>>();
-    service.sinks.add(stream, sink);
-    let open = OpenStream { node: service.node.clone(), sinks: service.sinks.clone(), stream };
-    open.tell(Input::Open(stream));
-    tokio::spawn(async move {
-        loop {
-            // Requests first: a cancel must not wait behind a flood of events.
-            tokio::select! {
-                biased;
-                () = out.closed() => return,
-                request = requests.next() => match request {
-                    Ok(Some(message)) => match decode::<WatchRequest>(message) {
-                        Ok(request) => forward(&open, request),
-                        Err(status) => return drop(out.send(Err(status)).await),
-                    },
-                    // The client sends no more; etcd ends the stream then.
-                    Ok(None) => return,
-                    Err(status) => return drop(out.send(Err(status)).await),
-                },
-                message = sent.recv() => {
-                    let Some(pieces) = message else { return };
-                    let message = Chunks::from_pieces(pieces);
-                    let bytes = message.len();
-                    if out.send(Ok(message)).await.is_err() {
-                        return;
-                    }
-                    open.tell(Input::Drained { stream, bytes });
-                }
-            }
-        }
-    });
-    messages
+impl Drop for WatchMessages {
+    fn drop(&mut self) {
+        self.reader.abort();
+        self.sinks.remove(self.room.stream);
+        self.room.tell(Input::Close(self.room.stream));
+    }
 }
 
 /// An unknown kind of request is ignored (etcd-contract 32).
-fn forward(open: &OpenStream, request: WatchRequest) {
-    let stream = open.stream;
+fn forward(room: &Room, request: WatchRequest) {
+    let stream = room.stream;
     match request.request_union {
-        Some(RequestUnion::CreateRequest(request)) => open.tell(Input::Create { stream, request }),
-        Some(RequestUnion::CancelRequest(request)) => open.tell(Input::Cancel { stream, watch_id: request.watch_id }),
-        Some(RequestUnion::ProgressRequest(_)) => open.tell(Input::Progress { stream }),
+        Some(RequestUnion::CreateRequest(request)) => room.tell(Input::Create { stream, request }),
+        Some(RequestUnion::CancelRequest(request)) => room.tell(Input::Cancel { stream, watch_id: request.watch_id }),
+        Some(RequestUnion::ProgressRequest(_)) => room.tell(Input::Progress { stream }),
         None => {}
     }
 }

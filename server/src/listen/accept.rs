@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use http_body::Body;
-use hyper::body::Incoming;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -18,6 +17,7 @@ use super::bind::BoundSocket;
 use super::connection::{self, BoxError, stopped};
 use super::error::ListenError;
 use super::limit::ConnectionLimit;
+use super::request_body::RequestBody;
 use super::tls::Tls;
 use crate::config::{KeepaliveConfig, SocketConfig, Url};
 
@@ -100,11 +100,11 @@ impl Listener {
     /// closes the port, lets calls under way end within the grace, and returns when no connection is left.
     pub async fn serve<S, B>(self, service: S, mut shutdown: watch::Receiver<bool>)
     where
-        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
-        S::Future: Send + 'static,
+        S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + Unpin + 'static,
+        S::Future: Send + Unpin + 'static,
         S::Error: Into<BoxError>,
-        B: Body + Send + 'static,
-        B::Data: Send,
+        B: Body + Send + Unpin + 'static,
+        B::Data: Default + Send + Unpin,
         B::Error: Into<BoxError>,
     {
         let mut connections = JoinSet::new();

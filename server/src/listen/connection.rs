@@ -6,13 +6,13 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -22,26 +22,13 @@ use tracing::{debug, warn};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::accept::{Deadlines, ListenOptions};
+use super::http2::Http2;
+use super::request_body::RequestBody;
 use super::tls::Tls;
 use super::transport::{Protocol, Sniffed, Socket, Transport};
 
-/// All headers of a request.
-const HEADER_BYTES_MAX: u32 = 16 << 10;
 /// What HTTP/1.1 buffers of a connection.
 const HTTP1_BUFFER_BYTES: usize = 64 << 10;
-/// What a client may send before we read it, for a call and for all of a connection. Requests are small; this lets the
-/// largest of 1.5 MiB through in two round trips.
-const WINDOW_BYTES: u32 = 1 << 20;
-/// What one call may have waiting to be sent.
-const SEND_BUFFER_BYTES: usize = 400 << 10;
-/// Calls that were reset before we saw them (rapid reset, CVE-2023-44487).
-const PENDING_RESETS_MAX: usize = 20;
-/// Calls that we reset for errors of the client.
-const LOCAL_RESETS_MAX: usize = 1024;
-
-/// A timeout that never comes; a longer one would overflow the clock.
-const FOREVER: Duration = Duration::from_secs(10 * 365 * 86_400);
-
 /// Who asks: stands in the extensions of every request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientConnection {
@@ -75,11 +62,11 @@ pub(super) async fn serve<S, B>(
     service: S,
     mut shutdown: watch::Receiver<bool>,
 ) where
-    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
-    S::Future: Send + 'static,
+    S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + Unpin + 'static,
+    S::Future: Send + Unpin + 'static,
     S::Error: Into<BoxError>,
-    B: Body + Send + 'static,
-    B::Data: Send,
+    B: Body + Send + Unpin + 'static,
+    B::Data: Default + Send + Unpin,
     B::Error: Into<BoxError>,
 {
     let opened = tokio::select! {
@@ -91,20 +78,62 @@ pub(super) async fn serve<S, B>(
         Ok(opened) => opened,
         Err(rejected) => return log_rejected(remote_address, rejected),
     };
-    let builder = http_builder(&options, protocol);
-    let service = TowerToHyperService::new(WithClient { client, service });
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    let served = tokio::select! {
-        biased;
-        served = connection.as_mut() => served,
-        () = stopped(&mut shutdown) => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
+    let service = WithClient { client, service };
+    let served = match protocol {
+        Protocol::Http1 => serve_http1(stream, &options, service, &mut shutdown).await,
+        Protocol::Http2 => serve_http2(stream, &options, service, &mut shutdown).await,
     };
     if let Err(error) = served {
         debug!(remote_addr = remote_text(remote_address), %error, "connection failed");
     }
+}
+
+async fn serve_http1<S, B>(
+    stream: Sniffed,
+    options: &ListenOptions,
+    service: WithClient<S>,
+    shutdown: &mut watch::Receiver<bool>,
+) -> Result<(), BoxError>
+where
+    S: Service<Request<RequestBody>, Response = Response<B>> + Clone + 'static,
+    S::Future: 'static,
+    S::Error: Into<BoxError>,
+    B: Body + 'static,
+    B::Error: Into<BoxError>,
+{
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(options.deadlines.first_bytes)
+        .max_buf_size(HTTP1_BUFFER_BYTES);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)));
+    tokio::select! {
+        biased;
+        served = connection.as_mut() => return Ok(served?),
+        () = stopped(shutdown) => connection.as_mut().graceful_shutdown(),
+    }
+    Ok(connection.await?)
+}
+
+async fn serve_http2<S, B>(
+    stream: Sniffed,
+    options: &ListenOptions,
+    service: WithClient<S>,
+    shutdown: &mut watch::Receiver<bool>,
+) -> Result<(), BoxError>
+where
+    S: Service<Request<RequestBody>, Response = Response<B>> + Unpin,
+    S::Future: Unpin,
+    B: Body + Unpin,
+    B::Data: Default + Unpin,
+{
+    let mut connection = Http2::open(stream, options, service).await?;
+    tokio::select! {
+        biased;
+        served = &mut connection => return served,
+        () = stopped(shutdown) => connection.graceful_shutdown(),
+    }
+    connection.await
 }
 
 /// Returns once the process is to stop; also if nobody is left who could say so.
@@ -169,36 +198,6 @@ fn common_name(session: &rustls::ServerConnection) -> Option<Arc<str>> {
     Some(name).filter(|name| !name.is_empty()).map(Arc::from)
 }
 
-fn http_builder(options: &ListenOptions, protocol: Protocol) -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    match protocol {
-        Protocol::Http1 => {
-            builder
-                .http1()
-                .timer(TokioTimer::new())
-                .header_read_timeout(options.deadlines.first_bytes)
-                .max_buf_size(HTTP1_BUFFER_BYTES);
-            builder.http1_only()
-        }
-        Protocol::Http2 => {
-            let keepalive = options.keepalive;
-            builder
-                .http2()
-                .timer(TokioTimer::new())
-                .max_concurrent_streams(options.concurrent_streams_max)
-                .max_header_list_size(HEADER_BYTES_MAX)
-                .initial_stream_window_size(WINDOW_BYTES)
-                .initial_connection_window_size(WINDOW_BYTES)
-                .max_send_buf_size(SEND_BUFFER_BYTES)
-                .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
-                .max_local_error_reset_streams(LOCAL_RESETS_MAX)
-                .keep_alive_interval(keepalive.server_interval)
-                .keep_alive_timeout(keepalive.server_timeout.unwrap_or(FOREVER));
-            builder.http2_only()
-        }
-    }
-}
-
 /// Adds the [`ClientConnection`] to each request.
 #[derive(Clone, Debug)]
 struct WithClient<S> {
@@ -206,10 +205,7 @@ struct WithClient<S> {
     service: S,
 }
 
-impl<S, T> Service<Request<T>> for WithClient<S>
-where
-    S: Service<Request<T>>,
-{
+impl<S: Service<Request<RequestBody>>> Service<Request<RequestBody>> for WithClient<S> {
     type Response = S::Response;
     type Error = S::Error;
     type Future = S::Future;
@@ -218,8 +214,23 @@ where
         self.service.poll_ready(context)
     }
 
-    fn call(&mut self, mut request: Request<T>) -> Self::Future {
+    fn call(&mut self, mut request: Request<RequestBody>) -> Self::Future {
         request.extensions_mut().insert(self.client.clone());
         self.service.call(request)
+    }
+}
+
+/// As hyper gives requests.
+impl<S: Service<Request<RequestBody>>> Service<Request<Incoming>> for WithClient<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.service.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+        self.call(request.map(RequestBody::Http1))
     }
 }

@@ -21,10 +21,16 @@
 
 mod accept;
 mod bind;
+mod call;
 mod client_certificates;
+mod coalesced;
 mod connection;
 mod error;
+mod http2;
+#[cfg(test)]
+mod http2_tests;
 mod limit;
+mod request_body;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -34,4 +40,5 @@ pub use accept::{Deadlines, ListenOptions, Listener};
 pub use connection::ClientConnection;
 pub use error::ListenError;
 pub use limit::ConnectionLimit;
+pub use request_body::RequestBody;
 pub use tls::Tls;

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Empty, Full};
-use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType, IsCa, Issuer,
@@ -35,7 +34,7 @@ type Ca = CertifiedIssuer<'static, KeyPair>;
 #[derive(Clone)]
 struct Echo;
 
-impl tower_service::Service<Request<Incoming>> for Echo {
+impl tower_service::Service<Request<RequestBody>> for Echo {
     type Response = Response<Full<Bytes>>;
     type Error = Infallible;
     type Future = std::future::Ready<Result<Self::Response, Infallible>>;
@@ -44,7 +43,7 @@ impl tower_service::Service<Request<Incoming>> for Echo {
         std::task::Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+    fn call(&mut self, request: Request<RequestBody>) -> Self::Future {
         let client = request.extensions().get::<ClientConnection>().expect("the listener adds it");
         let text = format!("{:?} tls={} cn={:?}", request.version(), client.tls, client.common_name.as_deref());
         std::future::ready(Ok(Response::new(Full::new(text.into()))))

@@ -47,7 +47,7 @@ const SNAPSHOTS_MAX: usize = 2;
 const WATCH_RING_BYTES: usize = 256 << 20;
 /// Bytes that may wait for one watch stream before it falls behind; above the largest single response of etcd's default
 /// limits, so that one large revision does not stop a stream.
-const WATCH_STREAM_BYTES: usize = 4 << 20;
+pub const WATCH_STREAM_BYTES: usize = 4 << 20;
 /// Revisions of one step of catching up (etcd `watchBatchMaxRevs`).
 const WATCH_SCAN_REVISIONS: usize = 1000;
 

@@ -29,14 +29,23 @@ use crate::watch::{Event, EventKind, Input, Output, StreamId, Watches};
 /// How often the room looks at its clock: for progress and for streams that drained.
 const TICK: Duration = Duration::from_millis(50);
 
+/// Messages for one stream that leave together, each in pieces.
+pub type Messages = Vec<Vec<Bytes>>;
+
 /// Where messages of streams go; the API adds and removes them.
 #[derive(Clone, Default)]
-pub struct StreamSinks(Arc<Mutex<HashMap<u64, UnboundedSender<Vec<Bytes>>>>>);
+pub struct StreamSinks(Arc<Mutex<HashMap<u64, Sink>>>);
+
+struct Sink {
+    out: UnboundedSender<Messages>,
+    /// What the turn brought so far: one wake-up of the connection for all of it.
+    gathered: Messages,
+}
 
 impl StreamSinks {
     /// Messages of `stream` go to `sink` from now on. The queue is bounded by the room itself, which counts bytes.
-    pub fn add(&self, stream: StreamId, sink: UnboundedSender<Vec<Bytes>>) {
-        self.lock().insert(stream.0, sink);
+    pub fn add(&self, stream: StreamId, out: UnboundedSender<Messages>) {
+        self.lock().insert(stream.0, Sink { out, gathered: Messages::new() });
     }
 
     /// The stream is over.
@@ -44,7 +53,7 @@ impl StreamSinks {
         self.lock().remove(&stream.0);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, UnboundedSender<Vec<Bytes>>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Sink>> {
         self.0.lock().expect("no one panics while holding the sinks")
     }
 }
@@ -103,13 +112,17 @@ fn show(watches: &Watches, gauges: &Gauges) {
 
 fn carry(outputs: &mut Vec<Output>, links: &WatchLinks) {
     let mut sinks = None;
+    let mut gathering = Vec::new();
     for output in outputs.drain(..) {
         match output {
             Output::Send { stream, message } => {
                 let sinks = sinks.get_or_insert_with(|| links.sinks.lock());
                 // A stream that ended meanwhile has no sink; its close is on the way.
-                if let Some(sink) = sinks.get(&stream.0) {
-                    drop(sink.send(message));
+                if let Some(sink) = sinks.get_mut(&stream.0) {
+                    if sink.gathered.is_empty() {
+                        gathering.push(stream);
+                    }
+                    sink.gathered.push(message);
                 }
             }
             Output::Scan { ticket, shards, from, to, revisions_max } => {
@@ -131,6 +144,11 @@ fn carry(outputs: &mut Vec<Output>, links: &WatchLinks) {
                 }));
             }
         }
+    }
+    for stream in gathering {
+        let sink = sinks.as_mut().and_then(|sinks| sinks.get_mut(&stream.0));
+        let sink = sink.expect("the lock is held since the sink was seen");
+        drop(sink.out.send(std::mem::take(&mut sink.gathered)));
     }
 }
 

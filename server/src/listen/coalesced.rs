@@ -1,0 +1,155 @@
+//! Writes of one turn of a connection, joined.
+//!
+//! `h2` writes a frame of data by itself as soon as it is larger than some hundred bytes, so that ten answers to ten
+//! calls that arrived together would be ten system calls or more. Here they gather until the connection has nothing
+//! more to say for now, and leave in one.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Gathered up to here, then written even amid a turn: the kernel takes this much at once, and it stays in cache.
+const BUFFER_BYTES: usize = 64 << 10;
+
+/// What an idle connection keeps of its buffer, at most.
+const IDLE_BYTES: usize = 4 << 10;
+
+/// The byte stream as `h2` holds it. Flushing it does nothing: [`Flusher`] does.
+pub(super) struct Coalesced<T>(Arc<Mutex<Gathering<T>>>);
+
+/// The end of a turn: whoever drives the connection has the gathered bytes written.
+pub(super) struct Flusher<T>(Arc<Mutex<Gathering<T>>>);
+
+struct Gathering<T> {
+    stream: T,
+    buffer: BytesMut,
+}
+
+/// Joins the writes on `stream`.
+pub(super) fn coalesced<T>(stream: T) -> (Coalesced<T>, Flusher<T>) {
+    let gathering = Arc::new(Mutex::new(Gathering { stream, buffer: BytesMut::new() }));
+    (Coalesced(gathering.clone()), Flusher(gathering))
+}
+
+fn lock<T>(gathering: &Mutex<Gathering<T>>) -> MutexGuard<'_, Gathering<T>> {
+    gathering.lock().expect("one task holds both ends: no one panics in between and goes on")
+}
+
+impl<T: AsyncWrite + Unpin> Gathering<T> {
+    /// Writes all that was gathered.
+    fn poll_drain(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.buffer.is_empty() {
+            let count = ready!(Pin::new(&mut self.stream).poll_write(context, &self.buffer))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.buffer.advance(count);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> Flusher<T> {
+    /// Writes what the turn gathered. Pending until the peer takes more.
+    pub(super) fn poll_flush(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut gathering = lock(&self.0);
+        ready!(gathering.poll_drain(context))?;
+        if gathering.buffer.capacity() > IDLE_BYTES {
+            gathering.buffer = BytesMut::new();
+        }
+        Pin::new(&mut gathering.stream).poll_flush(context)
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Coalesced<T> {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut lock(&self.0).stream).poll_read(context, buffer)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Coalesced<T> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(context, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut gathering = lock(&self.0);
+        let wanted: usize = slices.iter().map(|slice| slice.len()).sum();
+        if gathering.buffer.len() + wanted > BUFFER_BYTES {
+            ready!(gathering.poll_drain(context))?;
+        }
+        if wanted > BUFFER_BYTES {
+            return Pin::new(&mut gathering.stream).poll_write_vectored(context, slices);
+        }
+        if gathering.buffer.is_empty() {
+            gathering.buffer.reserve(wanted.max(IDLE_BYTES));
+        }
+        slices.iter().for_each(|slice| gathering.buffer.extend_from_slice(slice));
+        Poll::Ready(Ok(wanted))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut gathering = lock(&self.0);
+        ready!(gathering.poll_drain(context))?;
+        Pin::new(&mut gathering.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn nothing_leaves_before_the_turn_ends_and_then_all_does() {
+        let (near, mut far) = tokio::io::duplex(1 << 20);
+        let (mut stream, flusher) = coalesced(near);
+        for part in [b"one ".as_slice(), b"two ", b"three"] {
+            stream.write_all(part).await.expect("gathered");
+            stream.flush().await.expect("without effect");
+        }
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        let mut bytes = [0; 32];
+        let mut buffer = ReadBuf::new(&mut bytes);
+        assert!(Pin::new(&mut far).poll_read(&mut context, &mut buffer).is_pending());
+        assert!(flusher.poll_flush(&mut context).is_ready());
+        let count = far.read(&mut bytes).await.expect("read");
+        assert_eq!(&bytes[..count], b"one two three");
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_does_not_read_bounds_what_is_gathered() {
+        let (near, mut far) = tokio::io::duplex(1000);
+        let (mut stream, _flusher) = coalesced(near);
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        let chunk = [7; 16 << 10];
+        let mut taken = 0;
+        while let Poll::Ready(count) = Pin::new(&mut stream).poll_write(&mut context, &chunk) {
+            taken += count.expect("written");
+            assert!(taken <= BUFFER_BYTES + 1000, "gathered {taken} bytes");
+        }
+        let expected = taken;
+        let writer = tokio::spawn(async move { stream.shutdown().await });
+        let mut all = Vec::new();
+        far.read_to_end(&mut all).await.expect("read");
+        assert_eq!(all.len(), expected);
+        writer.await.expect("joined").expect("shut down");
+    }
+}

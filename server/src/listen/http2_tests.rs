@@ -1,0 +1,248 @@
+//! HTTP/2 connections against a client that is driven frame by frame.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use http::{HeaderMap, Request, Response};
+use http_body::{Body, Frame};
+use http_body_util::BodyExt;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::accept::{Deadlines, ListenOptions, Listener};
+use super::connection::BoxError;
+use super::limit::ConnectionLimit;
+use super::request_body::RequestBody;
+use crate::config::{KeepaliveConfig, SocketConfig, Url};
+
+/// Bytes of one piece of an endless body.
+const PIECE_BYTES: usize = 1 << 10;
+
+/// What the service saw.
+#[derive(Default)]
+struct Seen {
+    /// Pieces that were taken of endless bodies.
+    pieces: AtomicUsize,
+    /// Answers that were given up before they came.
+    given_up: AtomicUsize,
+}
+
+/// `/echo` sends back what it got, with a trailer; `/never` does not answer; `/endless` never stops.
+#[derive(Clone)]
+struct Script(Arc<Seen>);
+
+enum Answer {
+    Echo(Option<Bytes>, bool),
+    Endless(Arc<Seen>),
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Poll::Ready(match self.get_mut() {
+            Self::Echo(body, trailed) => match body.take() {
+                Some(body) => Some(Ok(Frame::data(body))),
+                None if std::mem::replace(trailed, true) => None,
+                None => {
+                    let trailers = HeaderMap::from_iter([(http::header::ETAG, "end".parse().expect("a value"))]);
+                    Some(Ok(Frame::trailers(trailers)))
+                }
+            },
+            Self::Endless(seen) => {
+                seen.pieces.fetch_add(1, Ordering::SeqCst);
+                Some(Ok(Frame::data(Bytes::from_static(&[7; PIECE_BYTES]))))
+            }
+        })
+    }
+}
+
+struct GivenUp(Arc<Seen>);
+
+impl Drop for GivenUp {
+    fn drop(&mut self) {
+        self.0.given_up.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl tower_service::Service<Request<RequestBody>> for Script {
+    type Response = Response<Answer>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<RequestBody>) -> Self::Future {
+        let seen = self.0.clone();
+        Box::pin(async move {
+            match request.uri().path() {
+                "/echo" => {
+                    let body = request.into_body().collect().await?.to_bytes();
+                    Ok(Response::new(Answer::Echo(Some(body), false)))
+                }
+                "/endless" => Ok(Response::new(Answer::Endless(seen))),
+                "/fails" => Err("it fails".into()),
+                _ => {
+                    let _given_up = GivenUp(seen);
+                    std::future::pending().await
+                }
+            }
+        })
+    }
+}
+
+struct Served {
+    seen: Arc<Seen>,
+    client: SendRequest<Bytes>,
+    connection: JoinHandle<Result<(), h2::Error>>,
+    stop: watch::Sender<bool>,
+    listener: JoinHandle<()>,
+}
+
+async fn serve(keepalive: KeepaliveConfig) -> (Arc<Seen>, std::net::SocketAddr, watch::Sender<bool>, JoinHandle<()>) {
+    let options = ListenOptions {
+        socket: SocketConfig::default(),
+        keepalive,
+        concurrent_streams_max: 1000,
+        connections: ConnectionLimit::new(10),
+        deadlines: Deadlines::default(),
+        shutdown_grace: Duration::from_secs(5),
+    };
+    let url = Url::parse("http://127.0.0.1:0").expect("a URL");
+    let listener = Listener::bind(&url, None, options).expect("bound");
+    let address = listener.local_address().expect("a TCP address");
+    let seen = Arc::new(Seen::default());
+    let (stop, stopped) = watch::channel(false);
+    let listener = tokio::spawn(listener.serve(Script(seen.clone()), stopped));
+    (seen, address, stop, listener)
+}
+
+const NO_KEEPALIVE: KeepaliveConfig =
+    KeepaliveConfig { client_interval_min: None, server_interval: None, server_timeout: None };
+
+async fn connected() -> Served {
+    let (seen, address, stop, listener) = serve(NO_KEEPALIVE).await;
+    let stream = TcpStream::connect(address).await.expect("connected");
+    let (client, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
+    Served { seen, client, connection: tokio::spawn(connection), stop, listener }
+}
+
+fn request(path: &str) -> Request<()> {
+    Request::get(format!("http://a{path}")).body(()).expect("a request")
+}
+
+async fn until(what: impl Fn() -> bool) {
+    while !what() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test]
+async fn calls_of_one_connection_are_answered_each_with_its_own() {
+    let mut served = connected().await;
+    let mut calls = Vec::new();
+    for number in 0..200_usize {
+        let (answer, mut body) = served.client.send_request(request("/echo"), false).expect("sent");
+        // Some bodies are larger than a window, and arrive in parts.
+        let sent = Bytes::from(vec![number as u8; if number % 50 == 0 { 3 << 20 } else { number }]);
+        body.send_data(sent.clone(), true).expect("queued");
+        // Each is read by itself: one that waited for another would hold the window that the other needs.
+        calls.push(tokio::spawn(async move {
+            let mut body = answer.await.expect("an answer").into_body();
+            let mut received = Vec::new();
+            while let Some(data) = body.data().await {
+                let data = data.expect("data");
+                body.flow_control().release_capacity(data.len()).expect("released");
+                received.extend_from_slice(&data);
+            }
+            assert!(received == sent, "{} of {} bytes, or others", received.len(), sent.len());
+            let trailers = body.trailers().await.expect("the end").expect("trailers");
+            assert_eq!(trailers[http::header::ETAG], "end");
+        }));
+    }
+    for call in calls {
+        call.await.expect("answered");
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_is_reset_is_given_up() {
+    let mut served = connected().await;
+    let (answer, mut body) = served.client.send_request(request("/never"), true).expect("sent");
+    // The server has seen it when it answered a later one.
+    let (echo, _) = served.client.send_request(request("/echo"), true).expect("sent");
+    echo.await.expect("an answer");
+    assert_eq!(served.seen.given_up.load(Ordering::SeqCst), 0);
+    body.send_reset(h2::Reason::CANCEL);
+    drop(answer);
+    until(|| served.seen.given_up.load(Ordering::SeqCst) == 1).await;
+}
+
+#[tokio::test]
+async fn an_answer_that_fails_resets_its_call_only() {
+    let mut served = connected().await;
+    let (failing, _) = served.client.send_request(request("/fails"), true).expect("sent");
+    assert_eq!(failing.await.expect_err("reset").reason(), Some(h2::Reason::INTERNAL_ERROR));
+    let (echo, _) = served.client.send_request(request("/echo"), true).expect("sent");
+    echo.await.expect("an answer");
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_holds_a_window_and_one_piece() {
+    let mut served = connected().await;
+    let (answer, _) = served.client.send_request(request("/endless"), true).expect("sent");
+    let mut body = answer.await.expect("an answer").into_body();
+    // The stream's first window, which nobody gives back.
+    let mut received = 0;
+    while received < 65_535 {
+        received += body.data().await.expect("data").expect("data").len();
+    }
+    let (echo, _) = served.client.send_request(request("/echo"), true).expect("sent");
+    echo.await.expect("other calls go on");
+    let taken = served.seen.pieces.load(Ordering::SeqCst);
+    assert!(taken * PIECE_BYTES <= received + 2 * PIECE_BYTES, "took {taken} pieces for {received} bytes");
+    body.flow_control().release_capacity(received).expect("released");
+    assert!(body.data().await.expect("more").is_ok());
+}
+
+#[tokio::test]
+async fn a_stop_lets_calls_end_and_takes_no_more() {
+    let mut served = connected().await;
+    let (answer, mut body) = served.client.send_request(request("/echo"), false).expect("sent");
+    let (echo, _) = served.client.send_request(request("/echo"), true).expect("sent");
+    echo.await.expect("an answer");
+    served.stop.send(true).expect("the listener is there");
+    body.send_data(Bytes::from_static(b"late"), true).expect("queued");
+    let mut body = answer.await.expect("an answer").into_body();
+    assert_eq!(body.data().await.expect("data").expect("data"), "late");
+    drop(body);
+    served.connection.await.expect("joined").expect("closed in peace");
+    served.listener.await.expect("joined");
+}
+
+#[tokio::test]
+async fn a_client_that_answers_no_ping_is_left() {
+    let short = Some(Duration::from_millis(50));
+    let keepalive = KeepaliveConfig { client_interval_min: None, server_interval: short, server_timeout: short };
+    let (seen, address, _stop, _listener) = serve(keepalive).await;
+    let stream = TcpStream::connect(address).await.expect("connected");
+    let (mut client, mut connection) = h2::client::handshake(stream).await.expect("HTTP/2");
+    let (_answer, _) = client.send_request(request("/never"), true).expect("sent");
+    // Driven until the request is out, and never again: pings find nobody.
+    std::future::poll_fn(|context| {
+        _ = Pin::new(&mut connection).poll(context);
+        Poll::Ready(())
+    })
+    .await;
+    until(|| seen.given_up.load(Ordering::SeqCst) == 1).await;
+}

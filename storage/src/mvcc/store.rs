@@ -107,6 +107,9 @@ pub struct Frozen {
     pub applied: LogPosition,
     /// The largest proposer time applied, ns since 1970.
     pub time_unix_ns: i64,
+    /// Whether every partly dead leaf is to be rewritten, as `Defragment` asks; else as many as keep files within
+    /// bounds.
+    pub rewrite_all: bool,
 }
 
 impl std::fmt::Debug for Frozen {
@@ -320,6 +323,7 @@ impl Store {
             compact_revision: self.compact_revision,
             applied: self.applied,
             time_unix_ns: self.time_unix_ns,
+            rewrite_all: false,
         }
     }
 

@@ -72,6 +72,14 @@ pub struct CheckpointEnd {
     pub file_bytes: u64,
     /// Stored bytes of revisions not marked dead.
     pub live_bytes: u64,
+    /// Whether no leaf waits to be rewritten, by the measure that the checkpoint had.
+    pub tidy: bool,
+}
+
+/// Who asked for a checkpoint.
+struct CheckpointWaiter {
+    tidy: bool,
+    done: oneshot::Sender<bool>,
 }
 
 /// Where apply's results go.
@@ -115,18 +123,23 @@ pub struct ApplyThread {
     counts: ApplyCounts,
     checkpoint_running: bool,
     checkpoint_due: Instant,
-    checkpoint_waiters: Vec<oneshot::Sender<()>>,
+    /// Those that wait for the next checkpoint.
+    checkpoint_waiters: Vec<CheckpointWaiter>,
+    /// Those that wait for the running one.
+    frozen_waiters: Vec<CheckpointWaiter>,
     compaction_waiters: Vec<oneshot::Sender<()>>,
     /// Whether anything happened since the last freeze that a checkpoint would keep.
     dirty: bool,
     /// Bytes of page files and of live revisions in them, from the last checkpoint.
     file_bytes: u64,
     live_bytes: u64,
+    /// Whether a checkpoint without changes would have nothing to rewrite.
+    tidy: bool,
 }
 
 impl ApplyThread {
     /// A thread over a recovered machine.
-    pub fn new(machine: Machine, links: ApplyLinks, file_bytes: u64, live_bytes: u64) -> Self {
+    pub fn new(machine: Machine, links: ApplyLinks, file_bytes: u64, live_bytes: u64, tidy: bool) -> Self {
         let checkpoint_due = Instant::now() + CHECKPOINT_INTERVAL;
         Self {
             machine,
@@ -135,10 +148,12 @@ impl ApplyThread {
             checkpoint_running: false,
             checkpoint_due,
             checkpoint_waiters: Vec::new(),
+            frozen_waiters: Vec::new(),
             compaction_waiters: Vec::new(),
             dirty: false,
             file_bytes,
             live_bytes,
+            tidy,
         }
     }
 
@@ -331,8 +346,8 @@ impl ApplyThread {
     fn serve(&mut self, request: ApplyRequest) {
         match request {
             ApplyRequest::Ask(question) => question(&mut self.machine),
-            ApplyRequest::Checkpoint(done) => {
-                self.checkpoint_waiters.push(done);
+            ApplyRequest::Checkpoint { tidy, done } => {
+                self.checkpoint_waiters.push(CheckpointWaiter { tidy, done });
                 self.checkpoint_due = Instant::now();
             }
             ApplyRequest::Compacted(done) => {
@@ -366,8 +381,9 @@ impl ApplyThread {
             return;
         }
         self.checkpoint_due = Instant::now() + CHECKPOINT_INTERVAL;
-        if !self.dirty {
-            self.checkpoint_waiters.drain(..).for_each(|waiter| _ = waiter.send(()));
+        let tidying_asked = self.checkpoint_waiters.iter().any(|waiter| waiter.tidy);
+        if !self.dirty && self.tidy && !tidying_asked {
+            answer(&mut self.checkpoint_waiters, true);
             return;
         }
         self.freeze();
@@ -376,7 +392,9 @@ impl ApplyThread {
     fn freeze(&mut self) {
         self.dirty = false;
         self.checkpoint_running = true;
-        let frozen = self.machine.store_mut().freeze();
+        self.frozen_waiters.append(&mut self.checkpoint_waiters);
+        let mut frozen = self.machine.store_mut().freeze();
+        frozen.rewrite_all = self.frozen_waiters.iter().any(|waiter| waiter.tidy);
         self.publish();
         drop(self.links.checkpoint.send(frozen));
     }
@@ -385,19 +403,19 @@ impl ApplyThread {
         self.checkpoint_running = false;
         self.file_bytes = end.file_bytes;
         self.live_bytes = end.live_bytes;
+        self.tidy = end.tidy;
         self.machine.store_mut().checkpointed(end.checkpointed);
         self.publish();
         self.show_sizes();
         drop(self.links.node.send(NodeInput::Release(end.applied_index)));
         // One who asked after the freeze waits for the next checkpoint.
-        if !self.dirty {
-            self.checkpoint_waiters.drain(..).for_each(|waiter| _ = waiter.send(()));
-        }
+        answer(&mut self.frozen_waiters, end.tidy);
     }
 
     fn checkpoint_refused(&mut self, frozen: Frozen) {
         self.checkpoint_running = false;
         self.dirty = true;
+        self.checkpoint_waiters.append(&mut self.frozen_waiters);
         self.machine.store_mut().checkpoint_failed(frozen);
         self.publish();
         self.checkpoint_due = Instant::now() + CHECKPOINT_RETRY;
@@ -432,6 +450,11 @@ impl ApplyThread {
             }
         }
     }
+}
+
+/// Tells those who waited that a checkpoint is durable.
+fn answer(waiters: &mut Vec<CheckpointWaiter>, tidy: bool) {
+    waiters.drain(..).for_each(|waiter| _ = waiter.done.send(tidy));
 }
 
 /// What was compacted before an entry.

@@ -33,7 +33,7 @@ pub fn serve(
         let applied = frozen.applied;
         let mut job = checkpointer.begin(frozen, conf_state.to_vec());
         let ended = match run(&mut job, &**disk, STEP_BUDGET) {
-            Ok(Checkpoint { checkpointer: next, checkpointed, entries }) => {
+            Ok(Checkpoint { checkpointer: next, checkpointed, entries, tidy }) => {
                 checkpointer = next;
                 let elapsed = started.elapsed();
                 metrics.checkpoint_seconds.observe(elapsed.as_secs_f64());
@@ -47,6 +47,7 @@ pub fn serve(
                     applied_index: applied.index,
                     file_bytes: checkpointer.file_bytes(),
                     live_bytes: checkpointer.live_bytes(),
+                    tidy,
                 })
             }
             Err(CheckpointError::NoSpace { checkpointer: given_back, frozen, cause }) => {

@@ -67,8 +67,13 @@ pub type Question = Box<dyn FnOnce(&mut Machine) + Send>;
 pub enum ApplyRequest {
     /// Answer from the machine's state, between two batches.
     Ask(Question),
-    /// Write a checkpoint now; the sender hears of its end.
-    Checkpoint(oneshot::Sender<()>),
+    /// Write a checkpoint now.
+    Checkpoint {
+        /// Rewrite partly dead leaves however little of them is dead, up to a bound.
+        tidy: bool,
+        /// Hears of its end, and whether no leaf is left that waits to be rewritten.
+        done: oneshot::Sender<bool>,
+    },
     /// Tell when no compaction is being swept and a checkpoint contains it.
     Compacted(oneshot::Sender<()>),
 }
@@ -249,8 +254,22 @@ impl NodeHandle {
     /// # Errors
     /// [`Unavailable::Stopped`].
     pub async fn checkpoint(&self) -> Result<(), Unavailable> {
-        let (sender, receiver) = oneshot::channel();
-        self.request(ApplyRequest::Checkpoint(sender))?;
+        self.checkpoint_and_tidy(false).await.map(drop)
+    }
+
+    /// Writes checkpoints until no leaf of the page files is partly dead. Each rewrites some 256 MiB, in the space that
+    /// the ones before it left. Whoever stops waiting stops it.
+    ///
+    /// # Errors
+    /// [`Unavailable::Stopped`].
+    pub async fn defragment(&self) -> Result<(), Unavailable> {
+        while !self.checkpoint_and_tidy(true).await? {}
+        Ok(())
+    }
+
+    async fn checkpoint_and_tidy(&self, tidy: bool) -> Result<bool, Unavailable> {
+        let (done, receiver) = oneshot::channel();
+        self.request(ApplyRequest::Checkpoint { tidy, done })?;
         receiver.await.map_err(|_| Unavailable::Stopped)
     }
 

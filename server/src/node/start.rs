@@ -400,7 +400,8 @@ fn spawn(
         lease_extension: config.election_timeout,
     };
     let (file_bytes, live_bytes) = (checkpointer.file_bytes(), checkpointer.live_bytes());
-    let apply_thread = ApplyThread::new(Machine::new(store, config.lease_ttl_min), apply_links, file_bytes, live_bytes);
+    let machine = Machine::new(store, config.lease_ttl_min);
+    let apply_thread = ApplyThread::new(machine, apply_links, file_bytes, live_bytes, checkpointer.is_tidy(false));
 
     let mut spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
         let thread = std::thread::Builder::new().name(format!("basalt-{name}")).spawn(work);

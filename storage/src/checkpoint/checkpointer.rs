@@ -3,7 +3,7 @@
 use crate::disk::Disk;
 use crate::job::{BUDGET_UNLIMITED, run};
 use crate::mvcc::store::Frozen;
-use crate::pages::PageWriter;
+use crate::pages::{PageWriter, RewriteLimits};
 use crate::runs::RunMeta;
 
 use super::job::CheckpointJob;
@@ -99,6 +99,15 @@ impl Checkpointer {
     /// Stored bytes of revisions that are not marked dead.
     pub fn live_bytes(&self) -> u64 {
         self.shards.iter().map(|shard| shard.writer.root().live_bytes).sum()
+    }
+
+    /// Whether a checkpoint without changes has nothing to rewrite: of the partly dead leaves `all`, or as many as keep
+    /// files within bounds.
+    pub fn is_tidy(&self, all: bool) -> bool {
+        let limits = |writer: &PageWriter| {
+            if all { RewriteLimits::ALL } else { RewriteLimits::paced(writer.root(), 0) }
+        };
+        self.shards.iter().all(|shard| shard.writer.is_tidy_by(&limits(&shard.writer)))
     }
 
     /// Writes `frozen`. `conf_state` is Raft's configuration at that entry.

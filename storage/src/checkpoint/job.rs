@@ -30,6 +30,8 @@ pub struct Checkpoint {
     pub checkpointed: Vec<Checkpointed>,
     /// Revisions written to pages.
     pub entries: usize,
+    /// Whether no leaf waits to be rewritten; else a checkpoint without changes goes on with it.
+    pub tidy: bool,
 }
 
 /// Why a checkpoint did not come about.
@@ -123,8 +125,10 @@ impl CheckpointJob {
     /// Begins the next shard, or `system` after the last.
     fn next_shard(&mut self) -> Stage {
         let Some(shard) = self.frozen().shards.get(self.shard) else { return self.system_run() };
-        let changes = changes(shard);
-        if changes.appended.is_empty() && changes.dead.is_empty() {
+        let writer = self.writers[self.shard].as_ref().expect("one commit a shard");
+        let changes = changes(shard, writer.root(), self.frozen().rewrite_all);
+        let tidy = writer.is_tidy_by(&changes.rewrite);
+        if changes.appended.is_empty() && changes.dead.is_empty() && tidy {
             self.outcomes.push(None);
             return self.index_run();
         }
@@ -255,7 +259,8 @@ impl CheckpointJob {
             root: outcome.map_or_else(|| shard.writer.pinned_root(), |(root, _)| root),
         });
         let checkpointed = checkpointed.collect();
-        Checkpoint { checkpointer, checkpointed, entries: self.entries }
+        let tidy = checkpointer.is_tidy(self.frozen().rewrite_all);
+        Checkpoint { checkpointer, checkpointed, entries: self.entries, tidy }
     }
 
     /// Gives everything back after the disk was full.
@@ -358,7 +363,7 @@ fn log_leftovers(completions: &[io::Result<IoOutput>]) {
 }
 
 /// What a shard's tree gets. A revision that died before it was ever written is not written.
-fn changes(shard: &FrozenShard) -> TreeChanges {
+fn changes(shard: &FrozenShard, root: &TreeRoot, rewrite_all: bool) -> TreeChanges {
     let mut dead = shard.dead.clone();
     dead.sort_unstable();
     let lives = |revision| dead.binary_search(revision).is_err();
@@ -368,6 +373,8 @@ fn changes(shard: &FrozenShard) -> TreeChanges {
         previous: entry.previous,
         key_value: entry.key_value.clone(),
     });
-    let appended = appended.collect();
-    TreeChanges { appended, dead, rewrite: RewriteLimits::default() }
+    let appended: Vec<_> = appended.collect();
+    let appended_bytes = appended.iter().map(|entry| entry.stored_bytes() as u64).sum();
+    let rewrite = if rewrite_all { RewriteLimits::ALL } else { RewriteLimits::paced(root, appended_bytes) };
+    TreeChanges { appended, dead, rewrite }
 }

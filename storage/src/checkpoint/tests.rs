@@ -50,6 +50,77 @@ fn check_history(rig: &ViewRig, view: &Arc<View>) {
     }
 }
 
+/// Bytes stored in pages and bytes that live there, over all shards.
+fn stored_and_live(rig: &ViewRig) -> (u64, u64) {
+    let view = rig.view();
+    let roots = view.shards.iter().map(|shard| &shard.checkpointed.root.root);
+    roots.fold((0, 0), |(stored, live), root| (stored + root.stored_bytes, live + root.live_bytes))
+}
+
+/// A store of 8 MB in one checkpoint, of which a compaction dropped three of five keys.
+fn mostly_deleted() -> ViewRig {
+    let mut rig = ViewRig::new();
+    let keys: Vec<String> = (0..8000).map(|number| format!("/registry/pods/{number:05}")).collect();
+    for keys in keys.chunks(100) {
+        rig.write(&keys.iter().map(|key| (key.as_str(), Some(vec![7; 1000]))).collect::<Vec<_>>());
+    }
+    rig.checkpoint();
+    let deleted = keys.iter().enumerate().filter(|(number, _)| number % 5 < 3);
+    let deleted: Vec<_> = deleted.map(|(_, key)| (key.as_str(), None)).collect();
+    deleted.chunks(100).for_each(|keys| rig.write(keys));
+    rig.store.compact(rig.store.revision());
+    rig.sweep();
+    rig
+}
+
+#[test]
+fn checkpoints_without_changes_go_on_rewriting_until_little_is_garbage() {
+    let mut rig = mostly_deleted();
+    assert!(!rig.checkpoint_and_rewrite(false));
+    let mut checkpoints = 1;
+    while !rig.checkpoint_and_rewrite(false) {
+        checkpoints += 1;
+        assert!(checkpoints < 50);
+    }
+    let (stored, live) = stored_and_live(&rig);
+    assert!(checkpoints > 1 && stored * 4 <= live * 5, "{stored} bytes for {live} after {checkpoints} checkpoints");
+    rig.verify();
+    check_reads(&rig, &rig.view());
+}
+
+#[test]
+fn tidying_goes_on_after_a_restart() {
+    let mut rig = mostly_deleted();
+    rig.apply(&Event::Reopen);
+    assert!(!rig.checkpoint_and_rewrite(false));
+    while !rig.checkpoint_and_rewrite(false) {}
+    let (stored, live) = stored_and_live(&rig);
+    assert!(stored * 4 <= live * 5, "{stored} bytes for {live}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn a_checkpoint_that_rewrites_all_leaves_nothing_dead(events in events_and_stops()) {
+        let mut rig = ViewRig::new();
+        events.iter().for_each(|event| rig.apply(event));
+        rig.sweep();
+        // What is frozen already was frozen before the last of it was dropped.
+        rig.checkpoint();
+        let mut checkpoints = 0;
+        while !rig.checkpoint_and_rewrite(true) {
+            checkpoints += 1;
+            prop_assert!(checkpoints < 3);
+        }
+        let (stored, live) = stored_and_live(&rig);
+        prop_assert_eq!(stored, live);
+        rig.verify();
+        check_reads(&rig, &rig.view());
+        check_history(&rig, &rig.view());
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 

@@ -11,10 +11,10 @@ use crate::pages::ScannedSlot;
 use crate::snapshot::{Compaction, KEY_BUCKET, Survivors, SystemTables, Table, Values, ViewSlots};
 
 /// Hashes the content of the snapshot that [`SnapshotJob`](crate::snapshot::SnapshotJob) makes of the same View and
-/// tables, from slot tables: one walk up to the compact revision, one over all; no value is read.
+/// tables, from slot tables: one walk over what a compaction has yet to do, one over all; no value is read.
 ///
-/// Memory: 16 bytes for each revision up to the compact revision that changed an existing key, and some thousand slots
-/// for each shard. The budget's unit is a slot.
+/// Memory: 16 bytes for each revision that changed an existing key between the last compaction that is in the pages and
+/// the compact revision, and some thousand slots for each shard. The budget's unit is a slot.
 pub struct ContentHashJob {
     view: Arc<View>,
     tables: SystemTables,
@@ -32,8 +32,8 @@ enum Pass {
 impl ContentHashJob {
     /// The hash of `view` with `tables`, which must be of the same log index.
     pub fn new(view: Arc<View>, tables: SystemTables, content: HashedContent) -> Self {
-        let pass = Pass::Gather(Compaction::new(view.compact_revision));
-        let slots = ViewSlots::new(&view, view.compact_revision, Values::Leave);
+        let pass = Pass::Gather(Compaction::new(&view));
+        let slots = Compaction::slots(&view);
         Self { view, tables, content, slots, pass }
     }
 
@@ -56,7 +56,7 @@ impl ContentHashJob {
                 let mut hash = ContentHash::new(self.content);
                 hash_tables(&mut hash, self.tables.iter().filter(|(name, _)| *name < KEY_BUCKET));
                 hash.bucket(KEY_BUCKET.as_bytes());
-                self.slots = ViewSlots::new(&self.view, self.view.revision, Values::Leave);
+                self.slots = ViewSlots::new(&self.view, 0..=self.view.revision, Values::Leave);
                 self.pass = Pass::Hash(compaction.finish(), hash);
                 Step::Again
             }

@@ -1,6 +1,7 @@
 //! HashKV from slot tables: which slots count, and their CRCs put together.
 
 use std::collections::HashSet;
+use std::ops::RangeInclusive;
 
 use super::concat::concat;
 use super::error::HashError;
@@ -47,6 +48,14 @@ pub struct HashScope {
     pub purpose: HashPurpose,
 }
 
+impl HashScope {
+    /// The main revisions that [`Superseded`] has to see. Without a compaction there is nothing to filter.
+    pub fn to_be_noted(&self) -> RangeInclusive<i64> {
+        let from = if self.compact_revision > 0 { self.swept_revision.saturating_add(1) } else { i64::MAX };
+        from..=self.revision
+    }
+}
+
 /// A hash, what it covers, and the compact revision that it was computed under.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HashKv {
@@ -64,7 +73,8 @@ pub struct HashKv {
 /// above [`HashScope::swept_revision`], and of them no CRC; it may go shard by shard, each in revision order.
 ///
 /// Memory: 16 bytes for each slot above `swept_revision` that supersedes one at or below `compact_revision`, and a
-/// hash set entry for each key alive at `revision` that changed after `compact_revision`.
+/// hash set entry for each key alive at `revision` that changed after `compact_revision`. Nothing if there never was a
+/// compaction.
 #[derive(Debug)]
 pub struct Superseded {
     scope: HashScope,
@@ -87,8 +97,8 @@ impl Superseded {
 
     /// Takes the next slot of a shard; those outside of the scope do no harm.
     pub fn note(&mut self, revision: Revision, tombstone: bool, previous: Option<Revision>) {
-        let HashScope { swept_revision, compact_revision, .. } = self.scope;
-        if revision.main <= swept_revision || revision.main > self.scope.revision {
+        let HashScope { compact_revision, .. } = self.scope;
+        if !self.scope.to_be_noted().contains(&revision.main) {
             return;
         }
         if revision.main <= compact_revision {
@@ -105,6 +115,12 @@ impl Superseded {
         } else {
             self.alive.insert(revision);
         }
+    }
+
+    /// Revisions remembered now.
+    #[cfg(test)]
+    pub(super) fn remembered(&self) -> usize {
+        self.by_compaction.len() + self.later.len() + self.alive.len()
     }
 
     /// Ends pass one and begins pass two.
@@ -157,6 +173,12 @@ impl HashKvHasher {
             self.push_compacted(slot);
         }
         Ok(())
+    }
+
+    /// Revisions remembered now.
+    #[cfg(test)]
+    pub(super) fn remembered(&self) -> usize {
+        self.by_compaction.sorted.len() + self.later.sorted.len()
     }
 
     /// The hash.

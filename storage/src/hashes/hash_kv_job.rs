@@ -12,8 +12,9 @@ use crate::snapshot::{Values, ViewSlots};
 
 /// Hashes the revisions of a View: two walks over its slot tables, no value is read.
 ///
-/// The answer depends on neither checkpoints nor how far a compaction is. Memory: that of [`Superseded`], and some
-/// thousand slots for each shard. The budget's unit is a slot.
+/// The first walk begins behind the last compaction that is in the pages. The answer depends on neither checkpoints nor
+/// how far a compaction is. Memory: that of [`Superseded`], and some thousand slots for each shard. The budget's unit is
+/// a slot.
 pub struct HashKvJob {
     view: Arc<View>,
     revision: i64,
@@ -33,10 +34,20 @@ impl HashKvJob {
     /// and the View was taken before the first [`sweep`](crate::mvcc::store::Store::sweep) of that compaction, so
     /// that its pages lack nothing that the hash covers.
     pub fn new(view: Arc<View>, revision: i64, compact_revision: i64, purpose: HashPurpose) -> Self {
-        // Nothing says how far the pages of a View are swept; -1 is always right.
-        let scope = HashScope { revision, compact_revision, swept_revision: -1, purpose };
-        let slots = ViewSlots::new(&view, revision, Values::Leave);
+        let swept_revision = view.swept_revision.min(compact_revision);
+        let scope = HashScope { revision, compact_revision, swept_revision, purpose };
+        let slots = ViewSlots::new(&view, scope.to_be_noted(), Values::Leave);
         Self { view, revision, slots, pass: Pass::Supersede(Superseded::new(scope)) }
+    }
+
+    /// Revisions remembered now.
+    #[cfg(test)]
+    pub(super) fn remembered(&self) -> usize {
+        match &self.pass {
+            Pass::Supersede(superseded) => superseded.remembered(),
+            Pass::Hash(hasher) => hasher.remembered(),
+            Pass::End => 0,
+        }
     }
 
     fn take(&mut self, slots: &[ScannedSlot]) -> Result<(), HashJobError> {
@@ -54,7 +65,7 @@ impl HashKvJob {
     fn end_pass(&mut self) -> Step<HashKv> {
         match std::mem::replace(&mut self.pass, Pass::End) {
             Pass::Supersede(superseded) => {
-                self.slots = ViewSlots::new(&self.view, self.revision, Values::Leave);
+                self.slots = ViewSlots::new(&self.view, 0..=self.revision, Values::Leave);
                 self.pass = Pass::Hash(superseded.into_hasher());
                 Step::Again
             }

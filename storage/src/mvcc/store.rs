@@ -60,7 +60,17 @@ pub struct Store {
     revision: i64,
     compact_revision: i64,
     sweep: Option<Sweep>,
-    freezing: bool,
+    /// The last compaction whose sweep ended, and the last one all of which a checkpoint contains.
+    swept_revision: i64,
+    swept_in_pages: i64,
+    freezing: Option<Freezing>,
+}
+
+/// A checkpoint that runs.
+#[derive(Clone, Copy)]
+struct Freezing {
+    /// What [`Store::swept_revision`] was when it began.
+    swept_revision: i64,
 }
 
 struct Shard {
@@ -107,6 +117,9 @@ pub struct Frozen {
     pub applied: LogPosition,
     /// The largest proposer time applied, ns since 1970.
     pub time_unix_ns: i64,
+    /// Whether every partly dead leaf is to be rewritten, as `Defragment` asks; else as many as keep files within
+    /// bounds.
+    pub rewrite_all: bool,
 }
 
 impl std::fmt::Debug for Frozen {
@@ -145,7 +158,9 @@ impl Store {
             revision: state.revision,
             compact_revision: state.compact_revision,
             sweep: resumed,
-            freezing: false,
+            swept_revision: NEVER_COMPACTED,
+            swept_in_pages: NEVER_COMPACTED,
+            freezing: None,
         }
     }
 
@@ -204,6 +219,7 @@ impl Store {
             shard_map: self.shard_map.clone(),
             revision: self.revision,
             compact_revision: self.compact_revision,
+            swept_revision: self.swept_in_pages,
             applied: self.applied,
             shards: self.shards.iter().map(shard).collect(),
         }
@@ -282,6 +298,7 @@ impl Store {
             sweep.shard += 1;
         }
         if sweep.shard == self.shards.len() {
+            self.swept_revision = sweep.at;
             self.sweep = None;
         }
         dropped
@@ -302,8 +319,8 @@ impl Store {
     /// # Panics
     /// When one is running already.
     pub fn freeze(&mut self) -> Frozen {
-        assert!(!self.freezing, "one checkpoint at a time");
-        self.freezing = true;
+        assert!(self.freezing.is_none(), "one checkpoint at a time");
+        self.freezing = Some(Freezing { swept_revision: self.swept_revision });
         let shards = self.shards.iter_mut().map(|shard| {
             shard.frozen = shard.delta.freeze();
             FrozenShard {
@@ -320,14 +337,15 @@ impl Store {
             compact_revision: self.compact_revision,
             applied: self.applied,
             time_unix_ns: self.time_unix_ns,
+            rewrite_all: false,
         }
     }
 
     /// The frozen revisions are in pages now: reads go there from the next View on.
     pub fn checkpointed(&mut self, shards: Vec<Checkpointed>) {
-        assert!(self.freezing, "no checkpoint runs");
+        let Freezing { swept_revision } = self.freezing.take().expect("no checkpoint runs");
         assert_eq!(shards.len(), self.shards.len(), "a checkpoint covers all shards");
-        self.freezing = false;
+        self.swept_in_pages = swept_revision;
         for (shard, checkpointed) in self.shards.iter_mut().zip(shards) {
             shard.checkpointed = checkpointed;
             shard.frozen = DeltaView::default();
@@ -336,8 +354,7 @@ impl Store {
 
     /// The checkpoint of `frozen` was abandoned: all of it belongs to the next one.
     pub fn checkpoint_failed(&mut self, frozen: Frozen) {
-        assert!(self.freezing, "no checkpoint runs");
-        self.freezing = false;
+        assert!(self.freezing.take().is_some(), "no checkpoint runs");
         self.system.touch_again(&frozen.system);
         for (shard, given_back) in self.shards.iter_mut().zip(frozen.shards) {
             let mut delta = Delta::default();

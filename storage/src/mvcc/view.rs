@@ -54,6 +54,9 @@ pub struct View {
     pub revision: i64,
     /// Revisions below it cannot be read; -1 before the first compaction (etcd-contract 13).
     pub compact_revision: i64,
+    /// A revision, at most `compact_revision`, at which the work of a compaction is done in the pages: none holds a
+    /// revision, not marked dead, that another one at or below this supersedes. -1 before the first.
+    pub swept_revision: i64,
     /// The log entry whose effects are the last contained.
     pub applied: LogPosition,
     /// One for each shard of the map.

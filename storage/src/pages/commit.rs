@@ -9,14 +9,16 @@ use crate::revision::Revision;
 
 use super::allocator::{AllocatorError, MapRoot, PAGE_SIZE, TransactionId};
 use super::branch::HEIGHT_MAX;
-use super::gathering::Gathering;
+use super::last_leaf::{LastLeaf, append};
 use super::leaf::ENTRY_BYTES_MAX;
+use super::leaf_rewrite::{RewriteLimits, rewrite_sparse, sparse_leaves};
 use super::page_cache::Node;
 use super::page_file::NodeRef;
-use super::page_writer::{Outcome, PageWriter, Tidying};
+use super::page_writer::{Outcome, PageWriter};
 use super::page_writes::PageWrites;
 use super::placement::Placement;
 use super::read_queue::{READS_IN_FLIGHT_MAX, ReadQueue, read_bytes};
+use super::tidying::Tidying;
 use super::tree_changes::{CommitError, CommitFailure, Committed, TreeChanges};
 use super::tree_edit::{MarkTask, Path, TreeEdit};
 use super::tree_plan::TreePlan;
@@ -27,7 +29,6 @@ use super::tree_root::{PinnedRoot, TreeRoot};
 enum Want {
     Branch(Path, NodeRef),
     Mark(MarkTask),
-    Whole(NodeRef),
 }
 
 /// What the commit does next.
@@ -36,17 +37,31 @@ enum Stage {
     Check,
     /// Opens the branches above all changes.
     Open,
-    /// Marks what is dead, leaf by leaf.
-    Mark(Vec<MarkTask>),
-    /// Reads the leaves that are written anew.
-    Gather(Gathering),
+    /// Marks what is dead, leaf by leaf: from this place in the list of the dead on.
+    Mark(usize),
+    /// Looks for more sparse leaves.
+    Sweep(Sweeping),
+    /// Reads the last leaf, if the append goes on in it.
+    LastLeaf(Option<LastLeaf>),
     Place(TreePlan, Placement),
     /// Waits for a map page that the allocator asked for.
     LoadMap(u64, TreePlan, Placement),
     /// Waits for the space that the file grows by.
     Reserve(PageWrites, MapRoot),
+    /// Reads leaves that the next wave of writes repacks.
+    Read(PageWrites, MapRoot, ReadQueue<NodeRef>),
     Write(PageWrites, MapRoot),
     Sync(PageWrites, MapRoot),
+}
+
+/// How far a commit's share of the sweep is.
+#[derive(Debug)]
+struct Sweeping {
+    /// Sparse leaves in the branches that are open.
+    found: usize,
+    branches_left: usize,
+    /// The branch at this revision is open for the sweep only.
+    opening: Option<Revision>,
 }
 
 /// A running [`PageWriter::commit`].
@@ -59,7 +74,6 @@ pub struct Commit {
     last_revision: Revision,
     /// Revisions whose branches are opened, ascending.
     wanted: Vec<Revision>,
-    sweep_branches_left: usize,
     tidying: Tidying,
     edit: TreeEdit,
     reads: ReadQueue<Want>,
@@ -72,18 +86,21 @@ impl Commit {
     pub(super) fn new(writer: PageWriter, transaction: TransactionId, mut changes: TreeChanges) -> Self {
         changes.dead.sort_unstable();
         changes.dead.dedup();
+        // What was never written needs no mark, and no look at the last leaf.
+        changes.dead.truncate(changes.dead.partition_point(|dead| *dead <= writer.root.last_revision));
         let mut wanted = changes.dead.clone();
         if !changes.appended.is_empty() {
             wanted.push(Revision::new(i64::MAX, i64::MAX));
         }
-        wanted.extend(writer.tidying.sparse.iter().take(changes.rewrite.leaves_max));
+        let mut tidying = writer.tidying.clone();
+        tidying.measure(changes.rewrite.live_percent);
+        wanted.extend(tidying.waiting(changes.rewrite.leaves_max));
         wanted.sort_unstable();
         Self {
             transaction,
             last_revision: changes.appended.last().map_or(writer.root.last_revision, |entry| entry.revision),
             wanted,
-            sweep_branches_left: changes.rewrite.sweep_branches_max,
-            tidying: writer.tidying.clone(),
+            tidying,
             edit: TreeEdit::new(&writer.root),
             reads: ReadQueue::new(),
             stage: Some(Stage::Check),
@@ -111,7 +128,7 @@ impl Commit {
     }
 
     /// Hands each page that was read to whoever wanted it.
-    fn arrived(&mut self, completions: Completions, mut gathering: Option<&mut Gathering>) -> Run<()> {
+    fn arrived(&mut self, completions: Completions) -> Run<()> {
         for (want, bytes) in self.reads.complete(completions)? {
             match want {
                 Want::Branch(path, at) => {
@@ -121,12 +138,9 @@ impl Commit {
                 }
                 Want::Mark(task) => {
                     if let Node::Leaf(leaf) = self.writer().pages.admit_node(&task.at, &bytes)? {
-                        self.edit.mark(&task, &leaf).map_err(|flaw| task.at.corrupt(flaw))?;
+                        let marked = self.edit.mark(&task, &self.changes.dead, &leaf);
+                        marked.map_err(|flaw| task.at.corrupt(flaw))?;
                     }
-                }
-                Want::Whole(at) => {
-                    let gathering = gathering.as_mut().expect("whole leaves are wanted while gathering");
-                    gathering.take(&at, bytes)?;
                 }
             }
         }
@@ -139,46 +153,67 @@ impl Commit {
         self.reads.submit(file).map(Step::Submit)
     }
 
-    /// Asks for branches that are not open yet; false when all are.
-    fn want_branches(&mut self) -> bool {
-        loop {
-            let pages = self.writer().pages.clone();
-            let missing = self.edit.open_cached(&self.wanted, &pages);
-            for (path, at) in missing {
-                at.want(&mut self.reads, Want::Branch(path, at));
-            }
-            if self.reads.waiting() > 0 {
-                return true;
-            }
-            if !self.sweep_on() {
-                return false;
-            }
+    /// Asks for the branches above `wanted` that are not open yet; false when all are.
+    fn want_branches(&mut self, wanted: &[Revision]) -> bool {
+        let pages = self.writer().pages.clone();
+        let missing = self.edit.open_cached(wanted, &pages);
+        for (path, at) in missing {
+            at.want(&mut self.reads, Want::Branch(path, at));
         }
+        self.reads.waiting() > 0
     }
 
-    /// Adds the next branch of the sweep to those that are opened.
-    fn sweep_on(&mut self) -> bool {
-        let Some(at) = self.tidying.sweep.filter(|_| self.sweep_branches_left > 0) else { return false };
-        let place = self.wanted.partition_point(|revision| *revision < at);
-        if self.wanted.get(place) != Some(&at) {
-            self.wanted.insert(place, at);
-            return true;
+    /// The beginning of this commit's share of the sweep, after all marks were made.
+    fn begin_sweep(&mut self) -> Sweeping {
+        let RewriteLimits { live_percent, sweep_branches_max, .. } = self.changes.rewrite;
+        let mut found = 0;
+        self.edit.for_each_leaf_branch(&mut |_, branch| found += sparse_leaves(branch, live_percent));
+        Sweeping { found, branches_left: sweep_branches_max, opening: None }
+    }
+
+    /// Looks at up to `budget` branches for sparse leaves; false once enough are found or enough was looked at. What
+    /// has none is closed again, so that memory holds what will be rewritten and not the whole tree.
+    fn sweep_some(&mut self, sweeping: &mut Sweeping, budget: usize) -> bool {
+        let RewriteLimits { live_percent, leaves_max, .. } = self.changes.rewrite;
+        for _ in 0..budget.max(1) {
+            let Some(at) = self.tidying.sweep_at() else { return false };
+            if sweeping.found >= leaves_max || sweeping.branches_left == 0 {
+                return false;
+            }
+            if self.edit.leaf_branch(at).is_none() {
+                sweeping.opening = Some(at);
+                if self.want_branches(&[at]) {
+                    return true;
+                }
+            }
+            let after = self.edit.leaf_branch_after(at);
+            if sweeping.opening == Some(at)
+                && let Some((path, branch)) = self.edit.leaf_branch(at)
+            {
+                match sparse_leaves(branch, live_percent) {
+                    0 => self.edit.close(&path),
+                    found => sweeping.found += found,
+                }
+            }
+            sweeping.branches_left -= 1;
+            self.tidying.swept(after);
         }
-        self.sweep_branches_left -= 1;
-        self.tidying.sweep = self.edit.leaf_branch_after(at);
         true
     }
 
-    /// Marks up to `budget` leaves whose heads are cached, and asks for the heads of the others.
-    fn mark_some(&mut self, tasks: &mut Vec<MarkTask>, budget: usize) -> Run<()> {
+    /// Marks up to `budget` leaves whose heads are cached, from the dead at `next` on, and asks for the heads of the
+    /// others; returns where to go on.
+    fn mark_some(&mut self, mut next: usize, budget: usize) -> Run<usize> {
         for _ in 0..budget.max(1) {
             if self.reads.waiting() == READS_IN_FLIGHT_MAX {
                 break;
             }
-            let Some(task) = tasks.pop() else { break };
+            let Some(task) = self.edit.next_mark(&self.changes.dead, next) else { break };
+            next = task.dead.end;
             match self.writer().pages.cached_node(&task.at) {
                 Some(Node::Leaf(leaf)) => {
-                    self.edit.mark(&task, &leaf).map_err(|flaw| task.at.corrupt(flaw))?;
+                    let marked = self.edit.mark(&task, &self.changes.dead, &leaf);
+                    marked.map_err(|flaw| task.at.corrupt(flaw))?;
                 }
                 _ => {
                     let at = task.at;
@@ -186,26 +221,22 @@ impl Commit {
                 }
             }
         }
-        Ok(())
+        Ok(next)
     }
 
-    /// Picks the leaves that are written anew and asks for them.
-    fn want_leaves(&mut self) -> Gathering {
-        let (gathering, waiting) = Gathering::choose(&mut self.edit, &self.changes);
-        // What was wanted was looked at; what is still sparse is in `waiting`.
-        let wanted = &self.wanted;
-        self.tidying.sparse.retain(|revision| wanted.binary_search(revision).is_err());
-        self.tidying.sparse.extend(waiting);
-        for at in gathering.leaves(&mut self.edit) {
-            at.want_whole(&mut self.reads, Want::Whole(at));
-        }
-        gathering
+    /// Puts new leaves in the place of sparse ones, and asks for the last leaf.
+    fn rewrite(&mut self) -> Option<LastLeaf> {
+        let last = LastLeaf::with_room(&mut self.edit, &self.changes.appended);
+        // What was wanted was looked at; what is still sparse waits again.
+        self.wanted.iter().for_each(|wanted| self.tidying.seen(*wanted, *wanted));
+        rewrite_sparse(&mut self.edit, &self.changes.rewrite, last.as_ref(), &mut self.tidying);
+        last
     }
 
-    /// Packs what was gathered and what is appended into new leaves, and settles the tree above them.
-    fn plan(&mut self, gathering: Gathering) -> Run<TreePlan> {
+    /// Packs what is appended into new leaves, and settles the tree above all that are new.
+    fn plan(&mut self, last: Option<LastLeaf>) -> Run<TreePlan> {
         let mut edit = std::mem::replace(&mut self.edit, TreeEdit::new(&TreeRoot::EMPTY));
-        gathering.pack(&mut edit, std::mem::take(&mut self.changes.appended))?;
+        append(&mut edit, last, std::mem::take(&mut self.changes.appended))?;
         Ok(TreePlan::new(edit))
     }
 
@@ -246,7 +277,8 @@ impl Commit {
         }
         let mut writer = self.writer.take().expect("the job ends once");
         let pin = writer.allocator.readers().pin(self.transaction);
-        writer.outcome = Some(Outcome { root: root.clone(), tidying: std::mem::take(&mut self.tidying) });
+        writer.outcome =
+            Some(Outcome { root: root.clone(), tidying: std::mem::replace(&mut self.tidying, Tidying::done()) });
         Committed { writer, root: Arc::new(PinnedRoot { root, pin }), map_root }
     }
 
@@ -261,29 +293,43 @@ impl Commit {
                 Ok(None)
             }
             Stage::Open => {
-                self.arrived(completions, None)?;
-                let open = self.reads.waiting() == 0 && !self.want_branches();
-                self.stage =
-                    Some(if open { Stage::Mark(self.edit.mark_tasks(&self.changes.dead)) } else { Stage::Open });
+                self.arrived(completions)?;
+                let wanted = std::mem::take(&mut self.wanted);
+                let open = self.reads.waiting() == 0 && !self.want_branches(&wanted);
+                self.wanted = wanted;
+                self.stage = Some(if open { Stage::Mark(0) } else { Stage::Open });
                 Ok(self.submit_reads())
             }
-            Stage::Mark(mut tasks) => {
-                self.arrived(completions, None)?;
-                self.mark_some(&mut tasks, budget)?;
+            Stage::Mark(next) => {
+                self.arrived(completions)?;
+                let next = self.mark_some(next, budget)?;
                 let reads = self.submit_reads();
-                let done = tasks.is_empty() && reads.is_none();
-                let next = if done { Stage::Gather(self.want_leaves()) } else { Stage::Mark(tasks) };
-                self.stage = Some(next);
-                Ok(if done { self.submit_reads() } else { Some(reads.unwrap_or(Step::Again)) })
+                // A tree without leaves has nothing to mark.
+                let done = reads.is_none() && self.edit.next_mark(&self.changes.dead, next).is_none();
+                self.stage = Some(if done { Stage::Sweep(self.begin_sweep()) } else { Stage::Mark(next) });
+                Ok((!done).then(|| reads.unwrap_or(Step::Again)))
             }
-            Stage::Gather(mut gathering) => {
-                self.arrived(completions, Some(&mut gathering))?;
-                let reads = self.submit_reads();
-                self.stage = Some(match reads {
-                    Some(_) => Stage::Gather(gathering),
-                    None => Stage::Place(self.plan(gathering)?, Placement::default()),
-                });
-                Ok(reads)
+            Stage::Sweep(mut sweeping) => {
+                self.arrived(completions)?;
+                let goes_on = self.sweep_some(&mut sweeping, budget);
+                if goes_on {
+                    self.stage = Some(Stage::Sweep(sweeping));
+                    return Ok(Some(self.submit_reads().unwrap_or(Step::Again)));
+                }
+                let last = self.rewrite();
+                let at = last.as_ref().map(|last| last.leaf.at);
+                self.stage = Some(Stage::LastLeaf(last));
+                let file = self.writer().pages.file();
+                let read = |at: NodeRef| Io::Read { file, offset: at.page.offset(), length: at.page.bytes() };
+                Ok(at.map(|at| Step::Submit(vec![read(at)])))
+            }
+            Stage::LastLeaf(mut last) => {
+                if let Some(last) = &mut last {
+                    let page = &last.leaf.at.page;
+                    last.bytes = read_bytes(one(completions), page.offset(), page.bytes() as u64)?;
+                }
+                self.stage = Some(Stage::Place(self.plan(last)?, Placement::default()));
+                Ok(None)
             }
             Stage::Place(plan, placement) => self.place(plan, placement),
             Stage::LoadMap(page, plan, placement) => {
@@ -300,9 +346,26 @@ impl Commit {
                 self.stage = Some(Stage::Write(writes, map_root));
                 Ok(None)
             }
+            Stage::Read(mut writes, map_root, mut reads) => {
+                for (at, bytes) in reads.complete(completions)? {
+                    writes.take(&at, bytes);
+                }
+                let submitted = reads.submit(file).map(Step::Submit);
+                self.stage = Some(match submitted {
+                    Some(_) => Stage::Read(writes, map_root, reads),
+                    None => Stage::Write(writes, map_root),
+                });
+                Ok(submitted)
+            }
             Stage::Write(mut writes, map_root) => {
                 done(completions)?;
-                let (next, requests) = match writes.next_wave(file) {
+                let mut reads = ReadQueue::new();
+                writes.wanted().into_iter().for_each(|at| at.want_whole(&mut reads, at));
+                if let Some(requests) = reads.submit(file) {
+                    self.stage = Some(Stage::Read(writes, map_root, reads));
+                    return Ok(Some(Step::Submit(requests)));
+                }
+                let (next, requests) = match writes.next_wave(file)? {
                     Some(wave) => (Stage::Write(writes, map_root), wave),
                     None => (Stage::Sync(writes, map_root), vec![Io::Sync { file }]),
                 };

@@ -61,6 +61,12 @@ pub(super) const fn leaf_head_bytes(slots: usize) -> usize {
     PAGE_HEADER_BYTES + slots * SLOT_BYTES
 }
 
+/// Pages of a leaf whose slots and entries take `stored_bytes`.
+pub(super) fn leaf_pages(stored_bytes: u64) -> u32 {
+    let pages = (PAGE_HEADER_BYTES as u64 + stored_bytes).div_ceil(PAGE_SIZE as u64);
+    u32::try_from(pages).expect("entries are at most ENTRY_BYTES_MAX")
+}
+
 /// What a leaf says about one entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Slot {
@@ -245,8 +251,12 @@ impl NewLeaf {
 
     /// Pages it takes.
     pub fn pages(&self) -> u32 {
-        let bytes = PAGE_HEADER_BYTES + self.stored_bytes() as usize;
-        u32::try_from(bytes.div_ceil(PAGE_SIZE)).expect("entries are at most ENTRY_BYTES_MAX")
+        leaf_pages(self.stored_bytes())
+    }
+
+    /// The first revision in it.
+    pub fn first(&self) -> Revision {
+        self.entries[0].revision
     }
 
     /// Appends the leaf as it stands in `extent`, padded to whole pages; returns how the parent names it.

@@ -1,17 +1,30 @@
 //! Which leaves a commit writes anew, because little of them lives.
 
-use std::collections::BTreeSet;
 use std::ops::Range;
 
-use crate::revision::Revision;
-
-use super::branch::BranchEntry;
+use super::allocator::Stream;
+use super::last_leaf::LastLeaf;
 use super::leaf::{LEAF_BYTES, LEAF_SLOTS_MAX};
 use super::page_header::PAGE_HEADER_BYTES;
-use super::tree_edit::{Below, EditBranch, EditItem, Path, TreeEdit};
+use super::repack::{PlannedLeaf, Repack};
+use super::tidying::Tidying;
+use super::tree_edit::{Below, EditBranch, EditItem, TreeEdit};
+use super::tree_root::TreeRoot;
 
-/// Sparse leaves that a writer remembers when it may not rewrite them yet; others are found again by the sweep.
-pub const SPARSE_LEAVES_MAX: usize = 65_536;
+/// Leaves rewritten in any commit, at least: 2 MiB.
+const LEAVES_MIN: u64 = 64;
+/// Bytes of leaves rewritten for each byte appended. A leaf of which [`PERCENT_PRESSED`] lives gives two fifths of what
+/// is read of it, so that garbage does not grow while such leaves wait.
+const REWRITTEN_PER_APPENDED: u64 = 3;
+/// The part of what is too much that one commit pays off, and how much that is at most.
+const DEBT_PART: u64 = 8;
+const DEBT_BYTES_MAX: u64 = 64 << 20;
+/// A leaf is sparse when less than this part of it lives, as long as nothing presses.
+const PERCENT: u8 = 40;
+/// When less than this part of all that is stored lives, leaves are sparse that are no better: there are some.
+const PERCENT_PRESSED: u8 = 60;
+/// As much when next to nothing is written: then space is worth more than writes.
+const PERCENT_QUIET: u8 = 80;
 
 /// How much a commit tidies up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,69 +39,97 @@ pub struct RewriteLimits {
 
 impl Default for RewriteLimits {
     fn default() -> Self {
-        Self { live_percent: 40, leaves_max: 64, sweep_branches_max: 4 }
+        Self { live_percent: PERCENT, leaves_max: LEAVES_MIN as usize, sweep_branches_max: 4 }
     }
 }
 
-/// A run of neighbouring leaves whose live entries are packed together.
-#[derive(Debug)]
-pub(super) struct Rewrite {
-    pub branch: Path,
-    pub items: Range<usize>,
+impl RewriteLimits {
+    /// Every partly dead leaf, in pieces of 256 MiB, so that what they leave is reused by the next piece.
+    pub const ALL: Self = Self { live_percent: 100, leaves_max: 8192, sweep_branches_max: usize::MAX };
+
+    /// As much as keeps the garbage in the tree of `root` bounded while `appended_bytes` are added to it
+    /// (`docs/decisions/0008-rewriting-keeps-pace.md`).
+    pub fn paced(root: &TreeRoot, appended_bytes: u64) -> Self {
+        let garbage = root.stored_bytes.saturating_sub(root.live_bytes);
+        let debt = (garbage.saturating_sub(root.live_bytes / 4) / DEBT_PART).min(DEBT_BYTES_MAX);
+        let bytes = appended_bytes.saturating_mul(REWRITTEN_PER_APPENDED).max(debt);
+        let leaves_max = (bytes / LEAF_BYTES as u64).max(LEAVES_MIN);
+        let quiet = appended_bytes < LEAVES_MIN * LEAF_BYTES as u64;
+        let live_percent = match u128::from(root.live_bytes) * 100 / u128::from(root.stored_bytes.max(1)) {
+            _ if root.stored_bytes == 0 => PERCENT,
+            0..80 if quiet => PERCENT_QUIET,
+            0..60 => PERCENT_PRESSED,
+            _ => PERCENT,
+        };
+        Self { live_percent, leaves_max: leaves_max as usize, sweep_branches_max: 64 }
+    }
 }
 
-/// What [`choose`] found.
-#[derive(Debug, Default)]
-pub(super) struct Rewrites {
-    pub runs: Vec<Rewrite>,
-    /// First revisions of sparse leaves that have to wait.
-    pub waiting: BTreeSet<Revision>,
-}
-
-/// Drops the leaves in which nothing lives, and picks runs of sparse leaves among the opened branches.
+/// Drops the leaves in which nothing lives, and puts a new leaf in the place of each run of sparse ones among the opened
+/// branches. `tidying` learns what was looked at, and what has to wait.
 ///
-/// `keep` is the item of the last branch that the append rewrites itself. Here is also the place for evacuating the
-/// last region of a file that shrinks: a leaf that stands there would count as sparse, and a branch as changed.
-pub(super) fn choose(edit: &mut TreeEdit, limits: &RewriteLimits, keep: Option<(&Path, usize)>) -> Rewrites {
-    let mut rewrites = Rewrites::default();
+/// `last` is the leaf that the append rewrites itself. Here is also the place for evacuating the last region of a file
+/// that shrinks: a leaf that stands there would count as sparse, and a branch as changed.
+pub(super) fn rewrite_sparse(
+    edit: &mut TreeEdit,
+    limits: &RewriteLimits,
+    last: Option<&LastLeaf>,
+    tidying: &mut Tidying,
+) {
     let mut left = limits.leaves_max;
-    let mut freed = Vec::new();
+    let (mut freed, mut runs) = (Vec::new(), Vec::new());
     edit.for_each_leaf_branch(&mut |path, branch| {
+        if let [first, ..] = &branch.items[..] {
+            tidying.seen(first.entry.first, branch.items[branch.items.len() - 1].entry.first);
+        }
         for item in branch.items.iter_mut().filter(|item| item.entry.live_entries == 0) {
             item.below = Below::Leaves(Vec::new());
             freed.push(item.entry.child);
             branch.changed = true;
         }
-        let end = match keep {
-            Some((last, item)) if last == path => item,
+        let end = match last {
+            Some(last) if last.branch == path => last.item,
             _ => branch.items.len(),
         };
         for items in sparse_runs(&branch.items[..end], limits.live_percent) {
             let items = widened(branch, items, end);
             let now = items.start..items.end.min(items.start + left);
             left -= now.len();
-            if now.end < items.end && rewrites.waiting.len() < SPARSE_LEAVES_MAX {
-                rewrites.waiting.insert(branch.items[now.end].entry.first);
+            if now.end < items.end {
+                tidying.wait(branch.items[now.end].entry.first);
             }
             if !now.is_empty() {
-                rewrites.runs.push(Rewrite { branch: path.to_vec(), items: now });
+                runs.push((path.to_vec(), now));
             }
         }
     });
     edit.freed.extend(freed);
-    rewrites
+    for (path, items) in runs {
+        let repack = Repack::new(&edit.branch_mut(&path).items[items.clone()]);
+        let leaf = edit.add_leaves(Stream::Rewrite, [PlannedLeaf::Repack(repack)]);
+        edit.replace(&path, items, leaf);
+    }
 }
 
-fn is_sparse(entry: &BranchEntry, live_percent: u8) -> bool {
+/// How many leaves of an opened branch [`rewrite_sparse`] would drop or rewrite.
+pub(super) fn sparse_leaves(branch: &EditBranch, live_percent: u8) -> usize {
+    let sparse = |item: &&EditItem| item.entry.live_entries == 0 || is_sparse(item, live_percent);
+    branch.items.iter().filter(sparse).count()
+}
+
+/// A partly dead leaf has several entries, so that what lives in it fits a leaf, whatever a damaged parent says.
+fn is_sparse(item: &EditItem, live_percent: u8) -> bool {
+    let entry = &item.entry;
     entry.live_entries > 0
         && u128::from(entry.live_bytes) * 100 < u128::from(entry.stored_bytes) * u128::from(live_percent)
+        && fits_one_leaf(std::slice::from_ref(item))
 }
 
 /// Runs of sparse leaves, each filling about one new leaf.
 fn sparse_runs(items: &[EditItem], live_percent: u8) -> Vec<Range<usize>> {
     let mut runs: Vec<Range<usize>> = Vec::new();
     for (index, item) in items.iter().enumerate() {
-        if !matches!(item.below, Below::Page) || !is_sparse(&item.entry, live_percent) {
+        if !matches!(item.below, Below::Page) || !is_sparse(item, live_percent) {
             continue;
         }
         match runs.last_mut() {
@@ -110,6 +151,6 @@ fn widened(branch: &EditBranch, items: Range<usize>, end: usize) -> Range<usize>
 
 fn fits_one_leaf(items: &[EditItem]) -> bool {
     let bytes: u64 = items.iter().map(|item| item.entry.live_bytes).fold(0, u64::saturating_add);
-    let slots: u64 = items.iter().map(|item| item.entry.live_entries).sum();
+    let slots: u64 = items.iter().map(|item| item.entry.live_entries).fold(0, u64::saturating_add);
     bytes <= (LEAF_BYTES - PAGE_HEADER_BYTES) as u64 && slots <= LEAF_SLOTS_MAX as u64
 }

@@ -1,13 +1,12 @@
 //! The single writer of a page file.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
-
-use crate::revision::Revision;
 
 use super::allocator::{Allocator, AllocatorError, MapRoot, Readers, TransactionId};
 use super::commit::Commit;
+use super::leaf_rewrite::RewriteLimits;
 use super::page_file::Pages;
+use super::tidying::Tidying;
 use super::tree_changes::TreeChanges;
 use super::tree_root::{PinnedRoot, SharedRoot, TreeRoot};
 
@@ -38,15 +37,6 @@ impl std::fmt::Debug for PageWriter {
     }
 }
 
-/// Where sparse leaves are known to be, or are still to be looked for.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Tidying {
-    /// First revisions of sparse leaves.
-    pub sparse: BTreeSet<Revision>,
-    /// Where the sweep goes on; `None` when it has seen everything.
-    pub sweep: Option<Revision>,
-}
-
 /// The state after a commit.
 #[derive(Debug)]
 pub(super) struct Outcome {
@@ -58,7 +48,7 @@ impl PageWriter {
     /// The writer of an empty file. Nothing is written before the first commit.
     pub fn create(pages: Pages) -> Self {
         let allocator = Allocator::create();
-        let tidying = Tidying::default();
+        let tidying = Tidying::done();
         Self { pages, allocator, root: TreeRoot::EMPTY, reserved_pages: 0, tidying, outcome: None }
     }
 
@@ -72,7 +62,8 @@ impl PageWriter {
     pub fn open(pages: Pages, root: TreeRoot, map_root: MapRoot) -> Result<Self, AllocatorError> {
         let allocator = Allocator::open(map_root)?;
         let reserved_pages = allocator.file_pages();
-        let tidying = Tidying { sparse: BTreeSet::new(), sweep: Some(Revision::new(i64::MIN, 0)) };
+        let all_live = root.live_bytes == root.stored_bytes;
+        let tidying = if all_live { Tidying::done() } else { Tidying::unknown() };
         Ok(Self { pages, allocator, root, reserved_pages, tidying, outcome: None })
     }
 
@@ -80,7 +71,7 @@ impl PageWriter {
     ///
     /// `transaction` is above that of every earlier commit; the number of an abandoned one may be taken again. The
     /// job reads and writes in waves of at most 8 MiB or one entry and does one wave a step; the budget's unit is a
-    /// leaf to be marked.
+    /// leaf to be marked or a branch to be looked at.
     ///
     /// # Panics
     /// If the last commit was neither [`Self::committed`] nor [`Self::abandoned`], or `transaction` is not newer.
@@ -142,13 +133,13 @@ impl PageWriter {
         self.allocator.used_pages()
     }
 
-    /// Whether leaves that may be sparse are left: another commit, even without changes, goes on with them.
+    /// Whether no leaf waits to be rewritten, by the measure of the last commit.
     pub fn is_tidy(&self) -> bool {
-        self.tidying.sparse.is_empty() && self.tidying.sweep.is_none()
+        self.tidying.is_done()
     }
 
-    /// Looks at every leaf again, from the next commit on: after [`super::RewriteLimits::live_percent`] was raised.
-    pub fn restart_sweep(&mut self) {
-        self.tidying.sweep = Some(Revision::new(i64::MIN, 0));
+    /// Whether a commit of `limits` finds nothing to rewrite. If not, commits without changes go on with it.
+    pub fn is_tidy_by(&self, limits: &RewriteLimits) -> bool {
+        self.tidying.is_done_by(limits.live_percent)
     }
 }

@@ -1,14 +1,16 @@
 //! A tree in memory while a commit changes it: only the branches on the way to a change are opened.
 
+use std::ops::Range;
+
 use crate::revision::Revision;
 
 use super::allocator::{Extent, Stream, TransactionId};
 use super::branch::{Branch, BranchEntry};
-use super::dead_marks::DeadMarks;
-use super::leaf::{LeafHead, NewLeaf};
+use super::leaf::LeafHead;
 use super::page_cache::Node;
 use super::page_file::{NodeRef, Pages};
 use super::page_header::{Flaw, PageRef};
+use super::repack::PlannedLeaf;
 use super::tree_root::TreeRoot;
 
 /// A way down: positions of children from the top. Positions are stable until the plan is made.
@@ -43,13 +45,14 @@ pub(super) enum Below {
     Leaves(Vec<usize>),
 }
 
-/// Revisions to be marked dead in one leaf.
+/// Which of the dead revisions fall to one leaf.
 #[derive(Debug)]
 pub(super) struct MarkTask {
     pub branch: Path,
     pub item: usize,
     pub at: NodeRef,
-    pub dead: Vec<Revision>,
+    /// Their places in the list of all dead: the list is shared, because it may be as long as the tree.
+    pub dead: Range<usize>,
 }
 
 /// The tree being changed, and the leaves that will be new in it.
@@ -58,7 +61,7 @@ pub(super) struct TreeEdit {
     /// A branch above the root, so that the root is a child like any other. Of an empty tree it is a branch of
     /// leaves, without any.
     pub top: EditBranch,
-    pub leaves: Vec<(Stream, NewLeaf)>,
+    pub leaves: Vec<(Stream, PlannedLeaf)>,
     /// Pages that the new tree no longer reaches.
     pub freed: Vec<PageRef>,
 }
@@ -96,23 +99,37 @@ impl TreeEdit {
         visit_leaf_branches(&mut self.top, &mut Vec::new(), visit);
     }
 
-    /// The leaves that may hold revisions of `dead` (ascending). Their branches must be open.
-    pub fn mark_tasks(&mut self, dead: &[Revision]) -> Vec<MarkTask> {
-        let mut tasks = Vec::new();
-        self.for_each_leaf_branch(&mut |path, branch| {
-            for (item, share) in branch.shares(dead) {
-                let at = NodeRef::child(1, &branch.items[item].entry);
-                tasks.push(MarkTask { branch: path.to_vec(), item, at, dead: share.to_vec() });
+    /// The leaf that `dead[from]` falls to, with all of `dead` (ascending) that falls to it; `None` at the end. The
+    /// branches above must be open.
+    ///
+    /// One descent a leaf, so that a caller can stop after any of them; nothing is kept but what it returns.
+    pub fn next_mark(&self, dead: &[Revision], from: usize) -> Option<MarkTask> {
+        let next = *dead.get(from)?;
+        let (mut branch, mut path, mut before) = (&self.top, Path::new(), None);
+        loop {
+            let item = branch.child_of(next)?;
+            before = branch.items.get(item + 1).map(|after| after.entry.first).or(before);
+            match &branch.items[item].below {
+                Below::Branch(child) => {
+                    path.push(item);
+                    branch = child;
+                }
+                Below::Page if branch.level == 1 => {
+                    let at = NodeRef::child(1, &branch.items[item].entry);
+                    let share = dead[from..].partition_point(|dead| before.is_none_or(|before| *dead < before));
+                    return Some(MarkTask { branch: path, item, at, dead: from..from + share });
+                }
+                other => unreachable!("the way to a mark leads through {other:?}"),
             }
-        });
-        tasks
+        }
     }
 
-    /// Marks what `task` asks in the leaf's overlay. Revisions that are not there or marked already are left alone.
-    pub fn mark(&mut self, task: &MarkTask, leaf: &LeafHead) -> Result<(), Flaw> {
+    /// Marks `dead` in the overlay of the leaf that `task` names. Revisions that are not there or marked already are
+    /// left alone.
+    pub fn mark(&mut self, task: &MarkTask, dead: &[Revision], leaf: &LeafHead) -> Result<(), Flaw> {
         let branch = self.branch_mut(&task.branch);
         let entry = &mut branch.items[task.item].entry;
-        for revision in &task.dead {
+        for revision in &dead[task.dead.clone()] {
             if let Some((index, slot)) = leaf.find(*revision)
                 && entry.dead.mark(index, leaf.len())
             {
@@ -139,6 +156,25 @@ impl TreeEdit {
         next
     }
 
+    /// The opened branch of leaves that `revision` falls in, with its path; `None` if it is not open.
+    pub fn leaf_branch(&mut self, revision: Revision) -> Option<(Path, &mut EditBranch)> {
+        let (mut branch, mut path) = (&self.top, Path::new());
+        while branch.level > 1 {
+            let item = branch.child_of(revision)?;
+            let Below::Branch(child) = &branch.items[item].below else { return None };
+            path.push(item);
+            branch = child;
+        }
+        let branch = self.branch_mut(&path);
+        Some((path, branch))
+    }
+
+    /// Lets go of an opened branch that nothing changed.
+    pub fn close(&mut self, path: &[usize]) {
+        let Some((item, above)) = path.split_last() else { return };
+        self.branch_mut(above).items[*item].below = Below::Page;
+    }
+
     /// The rightmost branch of leaves, which must be open, and its path.
     pub fn last_leaf_branch(&mut self) -> (Path, &mut EditBranch) {
         let mut path = Path::new();
@@ -156,14 +192,14 @@ impl TreeEdit {
     }
 
     /// Adds leaves to be written; returns their numbers.
-    pub fn add_leaves(&mut self, stream: Stream, leaves: Vec<NewLeaf>) -> Vec<usize> {
+    pub fn add_leaves(&mut self, stream: Stream, leaves: impl IntoIterator<Item = PlannedLeaf>) -> Vec<usize> {
         let first = self.leaves.len();
         self.leaves.extend(leaves.into_iter().map(|leaf| (stream, leaf)));
         (first..self.leaves.len()).collect()
     }
 
     /// Puts new leaves in the place of a run of durable ones.
-    pub fn replace(&mut self, path: &[usize], items: std::ops::Range<usize>, leaves: Vec<usize>) {
+    pub fn replace(&mut self, path: &[usize], items: Range<usize>, leaves: Vec<usize>) {
         let branch = self.branch_mut(path);
         branch.changed = true;
         let replaced = &mut branch.items[items];
@@ -176,7 +212,7 @@ impl TreeEdit {
     /// Puts new leaves after all others. The rightmost path must be open.
     pub fn append(&mut self, leaves: Vec<usize>) {
         let Some(first) = leaves.first() else { return };
-        let entry = leaf_entry(&self.leaves[*first].1);
+        let entry = self.leaves[*first].1.entry();
         let (_, branch) = self.last_leaf_branch();
         branch.changed = true;
         branch.items.push(EditItem { entry, below: Below::Leaves(leaves) });
@@ -190,13 +226,18 @@ impl EditBranch {
         Self { level: branch.level, origin: Some(*branch.reference()), items, changed: false }
     }
 
-    /// Which of `wanted` (ascending) falls to which child; children without any are left out. What lies before the
-    /// first child falls to it.
+    /// The child that `revision` falls to. What lies before the first child falls to it.
+    fn child_of(&self, revision: Revision) -> Option<usize> {
+        let item = self.items.partition_point(|item| item.entry.first <= revision).saturating_sub(1);
+        (item < self.items.len()).then_some(item)
+    }
+
+    /// Which of `wanted` (ascending) falls to which child; children without any are left out.
     fn shares<'w>(&self, wanted: &'w [Revision]) -> Vec<(usize, &'w [Revision])> {
         let mut shares = Vec::new();
-        let mut rest = if self.items.is_empty() { &[] } else { wanted };
+        let mut rest = wanted;
         while let Some(next) = rest.first() {
-            let item = self.items.partition_point(|item| item.entry.first <= *next).saturating_sub(1);
+            let Some(item) = self.child_of(*next) else { break };
             let end = match self.items.get(item + 1) {
                 Some(after) => rest.partition_point(|revision| *revision < after.entry.first),
                 None => rest.len(),
@@ -215,20 +256,6 @@ impl EditBranch {
             }
         }
         self.changed
-    }
-}
-
-/// What the parent of a new leaf says about it; where it stands is not known yet.
-pub(super) fn leaf_entry(leaf: &NewLeaf) -> BranchEntry {
-    let (entries, bytes) = (leaf.entries.len() as u64, leaf.stored_bytes());
-    BranchEntry {
-        first: leaf.entries[0].revision,
-        child: UNPLACED,
-        entries,
-        live_entries: entries,
-        live_bytes: bytes,
-        stored_bytes: bytes,
-        dead: DeadMarks::default(),
     }
 }
 

@@ -3,9 +3,9 @@
 use super::allocator::{PAGE_SIZE, Stream};
 use super::branch::{BRANCH_ENTRIES_BYTES, BRANCH_ENTRY_BYTES_MAX, BranchEntry};
 use super::dead_marks::DeadMarks;
-use super::leaf::NewLeaf;
 use super::page_header::{PAGE_HEADER_BYTES, PageRef};
-use super::tree_edit::{Below, EditItem, TreeEdit, UNPLACED, leaf_entry};
+use super::repack::PlannedLeaf;
+use super::tree_edit::{Below, EditItem, TreeEdit, UNPLACED};
 
 /// A child of a branch to be written.
 #[derive(Debug)]
@@ -58,7 +58,7 @@ impl PlannedBranch {
 /// All that a commit does to the pages of the tree.
 #[derive(Debug)]
 pub(super) struct TreePlan {
-    pub leaves: Vec<(Stream, NewLeaf)>,
+    pub leaves: Vec<(Stream, PlannedLeaf)>,
     /// Children before parents.
     pub branches: Vec<PlannedBranch>,
     pub freed: Vec<PageRef>,
@@ -100,12 +100,10 @@ impl TreePlan {
                     settled.extend(self.pack(level - 1, std::mem::take(&mut run), false));
                     settled.push(PlannedItem { entry: item.entry, source: Source::Durable });
                 }
-                Below::Leaves(new) => {
-                    settled.extend(new.into_iter().map(|leaf| PlannedItem {
-                        entry: leaf_entry(&self.leaves[leaf].1),
-                        source: Source::Leaf(leaf),
-                    }))
-                }
+                Below::Leaves(new) => settled.extend(
+                    new.into_iter()
+                        .map(|leaf| PlannedItem { entry: self.leaves[leaf].1.entry(), source: Source::Leaf(leaf) }),
+                ),
             }
         }
         settled.extend(self.pack(level.saturating_sub(1), run, last));

@@ -17,12 +17,12 @@ use crate::pages::ScannedSlot;
 /// Streams the bbolt file of a View: three walks over its slots, the last one with values.
 ///
 /// ```text
-///   Gather, up to the compact revision ─► Plan ─► size, first chunk ─► Write ─► chunks ─► last chunk, digest
+///   Gather, what a compaction has yet to do ─► Plan ─► size, first chunk ─► Write ─► chunks ─► last chunk, digest
 /// ```
 ///
 /// It leaves out what a finished compaction at the View's compact revision would have dropped. Memory: the plan, some
-/// 25 bytes for each 32 KiB of the file; 16 bytes for each revision up to the compact revision that changed an existing
-/// key; and some MiB for each shard. It holds its View, and so its pages, until it is dropped.
+/// 25 bytes for each 32 KiB of the file; 16 bytes for each revision that changed an existing key between the last
+/// compaction that is in the pages and the compact revision; and some MiB for each shard. It holds its View, and so its pages, until it is dropped.
 pub struct SnapshotJob {
     view: Arc<View>,
     slots: ViewSlots,
@@ -41,8 +41,8 @@ enum Pass {
 impl SnapshotJob {
     /// A snapshot of `view` with `tables`, which must be of the same log index: this does not look into them.
     pub fn new(view: Arc<View>, tables: SystemTables) -> Self {
-        let compaction = Compaction::new(view.compact_revision);
-        let slots = ViewSlots::new(&view, view.compact_revision, Values::Leave);
+        let compaction = Compaction::new(&view);
+        let slots = Compaction::slots(&view);
         Self { view, slots, pass: Pass::Gather { compaction, tables }, file_bytes: None, digest: None }
     }
 
@@ -101,7 +101,7 @@ impl SnapshotJob {
     fn end_pass(&mut self) -> Result<Vec<Bytes>, SnapshotError> {
         match std::mem::replace(&mut self.pass, Pass::End) {
             Pass::Gather { compaction, tables } => {
-                self.slots = ViewSlots::new(&self.view, self.view.revision, Values::Leave);
+                self.slots = ViewSlots::new(&self.view, 0..=self.view.revision, Values::Leave);
                 self.pass = Pass::Plan { survivors: compaction.finish(), plan: SnapshotPlan::new(tables)? };
                 Ok(Vec::new())
             }
@@ -110,7 +110,7 @@ impl SnapshotJob {
                 self.file_bytes = Some(layout.file_bytes());
                 let (writer, chunks) = SnapshotWriter::start(layout)?;
                 survivors.restart();
-                self.slots = ViewSlots::new(&self.view, self.view.revision, Values::Read);
+                self.slots = ViewSlots::new(&self.view, 0..=self.view.revision, Values::Read);
                 self.pass = Pass::Write { survivors, writer };
                 Ok(chunks)
             }

@@ -37,6 +37,7 @@ pub(super) enum Advance {
 pub(super) struct ShardSlots {
     view: Arc<View>,
     shard: usize,
+    from: Revision,
     to: Revision,
     values: Values,
     source: Source,
@@ -63,10 +64,10 @@ enum Source {
 }
 
 impl ShardSlots {
-    /// The slots of shard number `shard` up to `to`, but for dead ones.
-    pub fn new(view: Arc<View>, shard: usize, to: Revision, values: Values) -> Self {
-        let source = Source::Tables(scan(&view.shards[shard], Revision::default(), to, Values::Leave));
-        Self { view, shard, to, values, source, ahead: VecDeque::new(), requested: 0 }
+    /// The slots of shard number `shard` from `from` up to `to`, but for dead ones.
+    pub fn new(view: Arc<View>, shard: usize, from: Revision, to: Revision, values: Values) -> Self {
+        let source = Source::Tables(scan(&view.shards[shard], from, to, Values::Leave));
+        Self { view, shard, from, to, values, source, ahead: VecDeque::new(), requested: 0 }
     }
 
     /// Whether the next slot is not known yet.
@@ -131,7 +132,7 @@ impl ShardSlots {
     fn read_tables(&self, next: Option<Revision>) -> Source {
         match next {
             Some(from) => Source::Tables(scan(&self.view.shards[self.shard], from, self.to, Values::Leave)),
-            None => Source::Resident(Revision::default()),
+            None => Source::Resident(self.from),
         }
     }
 

@@ -7,18 +7,25 @@
 //! | tombstone at C | left, for watches from C on |
 //! | else | left |
 
+use std::sync::Arc;
+
+use super::shard_slots::Values;
+use super::view_slots::ViewSlots;
+use crate::mvcc::view::View;
 use crate::pages::ScannedSlot;
 use crate::revision::Revision;
 
 /// Gathers which slots are superseded. A slot comes before the one that supersedes it, so that this takes a walk of its
-/// own, over the slots up to the compact revision.
+/// own, over the slots up to the compact revision and above what pages lack already ([`View::swept_revision`]).
 #[derive(Debug)]
 pub(crate) struct Compaction {
     revision: i64,
+    swept_revision: i64,
     superseded: Vec<Revision>,
 }
 
-/// The slots that stay. Memory: 16 bytes for each slot up to the compact revision that changed an existing key.
+/// The slots that stay. Memory: 16 bytes for each slot that changed an existing key between the last compaction whose
+/// work is done and the compact revision; none while that is the same.
 #[derive(Debug)]
 pub(crate) struct Survivors {
     compact_revision: i64,
@@ -28,14 +35,19 @@ pub(crate) struct Survivors {
 }
 
 impl Compaction {
-    /// A compaction at `revision`, -1 if there was none.
-    pub fn new(revision: i64) -> Self {
-        Self { revision, superseded: Vec::new() }
+    /// The last compaction of `view`.
+    pub fn new(view: &View) -> Self {
+        Self { revision: view.compact_revision, swept_revision: view.swept_revision, superseded: Vec::new() }
     }
 
-    /// Takes a slot; those above the compact revision do no harm.
+    /// The walk that gathers.
+    pub fn slots(view: &Arc<View>) -> ViewSlots {
+        ViewSlots::new(view, view.swept_revision + 1..=view.compact_revision, Values::Leave)
+    }
+
+    /// Takes a slot; those outside of that walk do no harm.
     pub fn note(&mut self, slot: &ScannedSlot) {
-        if slot.revision.main <= self.revision {
+        if slot.revision.main > self.swept_revision && slot.revision.main <= self.revision {
             self.superseded.extend(slot.previous);
         }
     }

@@ -216,17 +216,24 @@ impl ViewRig {
     }
 
     pub fn checkpoint(&mut self) {
+        self.checkpoint_and_rewrite(false);
+    }
+
+    /// A checkpoint that rewrites `all` partly dead leaves, or as many as a checkpoint does; whether none is left.
+    pub fn checkpoint_and_rewrite(&mut self, all: bool) -> bool {
         self.freeze();
-        let frozen = self.frozen.take().unwrap();
+        let frozen = Frozen { rewrite_all: all, ..self.frozen.take().unwrap() };
         let mut job = self.checkpointer.take().unwrap().begin(frozen, vec![]);
         match run(&mut job, &self.disk, 3) {
             Ok(checkpoint) => {
                 self.checkpointer = Some(checkpoint.checkpointer);
                 self.store.checkpointed(checkpoint.checkpointed);
+                checkpoint.tidy
             }
             Err(CheckpointError::NoSpace { checkpointer, frozen, .. }) => {
                 self.checkpointer = Some(*checkpointer);
                 self.store.checkpoint_failed(*frozen);
+                false
             }
             Err(error) => panic!("{error}"),
         }

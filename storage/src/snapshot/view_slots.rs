@@ -1,5 +1,6 @@
 //! The stored revisions of a whole View in the order they were written: what hashes and snapshots are made of.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::shard_slots::{Advance, ShardSlots, Values};
@@ -16,11 +17,11 @@ pub(crate) struct ViewSlots {
 }
 
 impl ViewSlots {
-    /// A walk from the first revision to main revision `to`, included.
-    pub fn new(view: &Arc<View>, to: i64, values: Values) -> Self {
-        let to = Revision::new(to, i64::MAX);
+    /// A walk over these main revisions.
+    pub fn new(view: &Arc<View>, mains: RangeInclusive<i64>, values: Values) -> Self {
+        let (from, to) = (Revision::new(*mains.start(), 0), Revision::new(*mains.end(), i64::MAX));
         let shards = 0..view.shards.len();
-        Self { shards: shards.map(|shard| ShardSlots::new(view.clone(), shard, to, values)).collect() }
+        Self { shards: shards.map(|shard| ShardSlots::new(view.clone(), shard, from, to, values)).collect() }
     }
 
     /// Steps towards the next slots, as a [`Job`](crate::job::Job) whose result is at least one slot and at most

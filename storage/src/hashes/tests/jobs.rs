@@ -1,7 +1,10 @@
 //! HashKV of stores with every mix of pages, frozen revisions and deltas, against the transcription of etcd.
 
 use super::*;
+use crate::job::{Completions, Job, Step};
+use crate::pages::{PagesError, ScannedSlot};
 use crate::snapshot::view_rig::{Event, ViewRig, events};
+use crate::snapshot::{Values, ViewSlots};
 
 /// etcd beside a store.
 struct Pair {
@@ -131,4 +134,95 @@ fn a_dead_slot_may_outlive_the_one_that_supersedes_it() {
     pair.rig.sweep();
     pair.rig.checkpoint();
     pair.check();
+}
+
+/// A job, and the most revisions that it remembered at once.
+struct Watched {
+    job: HashKvJob,
+    remembered_max: usize,
+}
+
+impl Job for Watched {
+    type Output = HashKv;
+    type Error = HashJobError;
+
+    fn step(&mut self, completions: Completions, budget: usize) -> Result<Step<HashKv>, HashJobError> {
+        let step = self.job.step(completions, budget);
+        self.remembered_max = self.remembered_max.max(self.job.remembered());
+        step
+    }
+}
+
+/// Revisions remembered at most while the newest revision is hashed.
+fn remembered_max(pair: &Pair) -> usize {
+    let (revision, compact_revision) = (pair.rig.store.revision(), pair.rig.store.compact_revision());
+    let job = HashKvJob::new(pair.rig.view(), revision, compact_revision, HashPurpose::Request);
+    let mut watched = Watched { job, remembered_max: 0 };
+    let hash = pair.rig.run(&mut watched, 10).unwrap().hash;
+    assert_eq!(hash, pair.etcd.hash_by_revision(revision));
+    watched.remembered_max
+}
+
+#[test]
+fn what_a_finished_compaction_left_needs_no_memory() {
+    let mut pair = Pair::new(10);
+    let overwrite = |pair: &mut Pair, times: u8| {
+        for value in 0..times {
+            pair.rig.write(&[("a", Some(vec![value])), ("b", Some(vec![value])), ("x", Some(vec![value]))]);
+        }
+        pair.follow();
+    };
+    overwrite(&mut pair, 50);
+    assert_eq!(remembered_max(&pair), 0, "nothing was ever compacted");
+    pair.compact(pair.rig.store.revision());
+    overwrite(&mut pair, 1);
+    assert_eq!(remembered_max(&pair), 49 * 3 + 2 * 3, "all that it dropped, and what was written since");
+    pair.rig.sweep();
+    pair.rig.freeze();
+    assert!(remembered_max(&pair) > 100, "its marks are in no page yet");
+    pair.rig.checkpoint();
+    assert_eq!(remembered_max(&pair), 2 * 3, "what was written since, twice: it is alive, and supersedes");
+    pair.compact(pair.rig.store.revision());
+    assert_eq!(remembered_max(&pair), 3, "what the unfinished compaction drops");
+}
+
+/// The slots that a View hands over.
+struct Walk(ViewSlots, Vec<ScannedSlot>);
+
+impl Job for Walk {
+    type Output = Vec<ScannedSlot>;
+    type Error = PagesError;
+
+    fn step(&mut self, completions: Completions, budget: usize) -> Result<Step<Self::Output>, PagesError> {
+        Ok(match self.0.step(completions, budget)? {
+            Step::Again => Step::Again,
+            Step::Submit(requests) => Step::Submit(requests),
+            Step::Done(None) => Step::Done(std::mem::take(&mut self.1)),
+            Step::Done(Some(slots)) => {
+                self.1.extend(slots);
+                Step::Again
+            }
+        })
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    /// What [`View::swept_revision`](crate::mvcc::view::View::swept_revision) promises, by the naive rule.
+    #[test]
+    fn nothing_is_handed_over_that_the_swept_revision_supersedes(events in events()) {
+        let mut rig = ViewRig::new();
+        for event in &events {
+            rig.apply(event);
+            let view = rig.view();
+            prop_assert!(view.swept_revision <= view.compact_revision);
+            let walk = ViewSlots::new(&view, 0..=view.revision, Values::Leave);
+            for slot in rig.run(&mut Walk(walk, Vec::new()), 100).unwrap() {
+                let key = &rig.written[&slot.revision].key;
+                let after = rig.written.range(slot.revision..).skip(1).find(|(_, written)| written.key == *key);
+                prop_assert!(after.is_none_or(|(after, _)| after.main > view.swept_revision));
+            }
+        }
+    }
 }

@@ -7,7 +7,7 @@ use crate::pages::allocator::{Extent, TransactionId};
 use crate::pages::branch::Branch;
 use crate::pages::leaf::{LeafHead, NewLeaf};
 use crate::pages::page_header::PageRef;
-use crate::pages::tree_edit::leaf_entry;
+use crate::pages::repack::PlannedLeaf;
 use crate::pages::{PAGE_HEADER_BYTES, SLOT_BYTES, TREE_ROOT_BYTES, TreeRoot};
 use crate::revision::Revision;
 
@@ -21,9 +21,10 @@ fn pages() -> [(Vec<u8>, usize); 2] {
     let leaf = NewLeaf { entries: entries(2..7, 40) };
     let mut leaf_bytes = BytesMut::new();
     let child = leaf.encode(EXTENT, BIRTH, &mut leaf_bytes);
+    let whole = PlannedLeaf::New(leaf).entry();
     let below: Vec<_> = (0..5)
         .map(|number| {
-            let mut entry = leaf_entry(&leaf);
+            let mut entry = whole.clone();
             (entry.first, entry.child) = (Revision::new(number, 0), child);
             if entry.dead.mark(1, 5) {
                 entry.live_entries -= 1;

@@ -16,7 +16,7 @@ pub const FILE: FileId = FileId(1);
 #[derive(Default)]
 struct State {
     bytes: Vec<u8>,
-    reads: usize,
+    reads: Vec<(u64, usize)>,
     syncs: usize,
     sync_fails: bool,
     length_max: Option<u64>,
@@ -35,7 +35,12 @@ impl MemoryDisk {
     }
 
     pub fn reads(&self) -> usize {
-        self.state().reads
+        self.state().reads.len()
+    }
+
+    /// Offsets and lengths of the reads since the last call.
+    pub fn take_read(&self) -> Vec<(u64, usize)> {
+        std::mem::take(&mut self.state().reads)
     }
 
     pub fn syncs(&self) -> usize {
@@ -80,7 +85,7 @@ impl Disk for MemoryDisk {
         let full = |end: u64, state: &State| state.length_max.is_some_and(|max| end > max);
         match io {
             Io::Read { offset, length, .. } => {
-                state.reads += 1;
+                state.reads.push((offset, length));
                 let bytes = state.bytes.get(offset as usize..offset as usize + length);
                 let bytes = bytes.ok_or(io::Error::from(io::ErrorKind::UnexpectedEof))?;
                 Ok(IoOutput::Read(Bytes::copy_from_slice(bytes)))

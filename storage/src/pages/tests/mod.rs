@@ -10,3 +10,4 @@ mod memory_disk;
 mod model;
 mod reading;
 mod rig;
+mod tidying;

@@ -13,8 +13,8 @@ use crate::pages::allocator::{MapRoot, PAGE_SIZE, TransactionId};
 use crate::pages::page_cache::Node;
 use crate::pages::page_file::NodeRef;
 use crate::pages::{
-    CommitError, Committed, FileTag, NewEntry, PageCache, PageWriter, Pages, RewriteLimits, ScanChunk, ScannedSlot,
-    SharedRoot, TreeChanges, TreeRoot, Verified,
+    Commit, CommitError, Committed, FileTag, NewEntry, PageCache, PageWriter, Pages, RewriteLimits, ScanChunk,
+    ScannedSlot, SharedRoot, TreeChanges, TreeRoot, Verified,
 };
 
 use super::memory_disk::{FILE, MemoryDisk};
@@ -74,11 +74,17 @@ impl Rig {
         run(&mut job, &self.disk, self.budget)
     }
 
-    /// Runs a commit without ending it. Pages that the durable tree needs must not be written.
-    pub fn start(&mut self, changes: TreeChanges) -> Result<Committed, CommitError> {
+    /// A commit to be stepped.
+    pub fn begin(&mut self, changes: TreeChanges) -> Commit {
         let writer = self.writer.take().expect("the rig's writer is lost");
         self.transaction += 1;
-        self.run(writer.commit(TransactionId(self.transaction), changes))
+        writer.commit(TransactionId(self.transaction), changes)
+    }
+
+    /// Runs a commit without ending it. Pages that the durable tree needs must not be written.
+    pub fn start(&mut self, changes: TreeChanges) -> Result<Committed, CommitError> {
+        let commit = self.begin(changes);
+        self.run(commit)
     }
 
     pub fn end(&mut self, committed: Committed, keep: bool) {

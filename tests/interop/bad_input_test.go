@@ -172,6 +172,9 @@ func TestUnusableCertificates(t *testing.T) {
 			[]string{good.ServerCert, "check that certificate and key belong together"}},
 	} {
 		t.Run(files.name, func(t *testing.T) {
+			if files.authority == garbage && harness.UnderTest(t) != harness.Basalt {
+				t.Skip("genuine etcd starts, and trusts nobody")
+			}
 			dataDir := filepath.Join(t.TempDir(), "data")
 			end := harness.RunToEnd(t, harness.Launch{Args: []string{
 				"--data-dir=" + dataDir, "--listen-client-urls=https://127.0.0.1:0", "--advertise-client-urls=https://127.0.0.1:0",

@@ -95,7 +95,7 @@ func TestKill9AmidCheckpoints(t *testing.T) {
 	compacted := int64(0)
 	for round := range busyRounds {
 		ctx, client := harness.Context(t, 2*time.Minute), server.Client(t)
-		segments := newestSegment(t, server)
+		segments, acks := newestSegment(t, server), log.acks()
 		writeUntil(t, server, log, round, func() bool {
 			events, failed := watch.seen()
 			if failed != nil {
@@ -109,7 +109,8 @@ func TestKill9AmidCheckpoints(t *testing.T) {
 				}
 				compacted = target
 			}
-			return checkpoints(t, server) >= checkpointsPerRound && newestSegment(t, server) != segments
+			return log.acks()-acks >= 4*compactionLag && checkpoints(t, server) >= checkpointsPerRound &&
+				newestSegment(t, server) != segments
 		})
 		t.Logf("round %d: %d checkpoints, compacted at %d, log at %s", round, checkpointsPerRound, compacted, newestSegment(t, server))
 		server.Restart()

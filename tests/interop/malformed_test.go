@@ -200,8 +200,11 @@ func TestMalformedCalls(t *testing.T) {
 	}
 	for _, call := range malformedCalls(good) {
 		t.Run(call.name, func(t *testing.T) {
+			if call.basalt != nil && server.Kind != harness.Basalt {
+				t.Skip("a named difference of basalt's")
+			}
 			got := call.call(t, harness.Context(t, 30*time.Second), server)
-			if call.basalt != nil && server.Kind == harness.Basalt {
+			if call.basalt != nil {
 				want := *call.basalt
 				if want.message == "" {
 					got.message = ""

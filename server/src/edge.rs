@@ -78,6 +78,9 @@ impl TowerService<Request<RequestBody>> for Edge {
     fn call(&mut self, request: Request<RequestBody>) -> Self::Future {
         let talks_grpc = matches!(self.serves, Serves::Everything | Serves::GrpcOnly);
         if talks_grpc && grpc::is_grpc(&request) {
+            if let Some(refusal) = grpc::refuse_head(&request) {
+                return Box::pin(std::future::ready(Ok(refusal.map(EdgeBody::Grpc))));
+            }
             let service = self.service.clone();
             return Box::pin(async move { Ok(grpc::serve(service, request).await.map(EdgeBody::Grpc)) });
         }

@@ -22,6 +22,7 @@ use crate::edge::Edge;
 use crate::listen::{ConnectionLimit, Deadlines, ListenOptions, Listener, Tls};
 use crate::logging;
 use crate::metrics::{self, Metrics};
+use crate::node::fatal::causes;
 use crate::node::handle::{Identity, Limits, Unavailable};
 use crate::node::start::{NodeConfig, Running, start};
 use crate::pages::{Pages, Serves};
@@ -57,7 +58,7 @@ pub fn main() -> ExitCode {
 
 fn run(config: &Config, warnings: &[String]) -> ExitCode {
     if let Err(error) = logging::install(&config.logging) {
-        eprintln!("{}", chain(&error));
+        eprintln!("{}", causes(&error));
         return ExitCode::FAILURE;
     }
     for warning in warnings {
@@ -66,19 +67,13 @@ fn run(config: &Config, warnings: &[String]) -> ExitCode {
     match serve(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let cause = chain(&*error);
+            let cause = causes(&*error);
             error!(cause, "basalt stops");
             // The last line, in plain words, for whoever looks at a terminal.
             eprintln!("basalt: {cause}");
             ExitCode::FAILURE
         }
     }
-}
-
-/// An error and its causes on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
 }
 
 type ProgramError = Box<dyn std::error::Error>;

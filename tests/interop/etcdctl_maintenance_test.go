@@ -125,11 +125,7 @@ func TestSnapshotRestoresIntoEtcd(t *testing.T) {
 	dir := t.TempDir()
 	snapshot := filepath.Join(dir, "snapshot.db")
 	server.Etcdctl("snapshot", "save", snapshot)
-	status := decode[struct {
-		Revision int64
-		TotalKey int
-		Version  string
-	}](t, harness.Etcdutl(t, "snapshot", "status", snapshot, "-w", "json"))
+	status := statusOf(t, snapshot)
 	if status.Revision != before.Header.Revision || status.TotalKey < len(before.Kvs) || status.Version != "3.7.0" {
 		t.Fatalf("snapshot status: %+v, the store was at %d", status, before.Header.Revision)
 	}
@@ -151,10 +147,27 @@ func TestSnapshotRestoresIntoEtcd(t *testing.T) {
 	expectText(t, "leases after restore", etcd.Etcdctl("lease", "list"), "found 1 leases", granted[1])
 }
 
+type snapshotStatus struct {
+	Revision int64
+	TotalKey int
+	Version  string
+}
+
+func statusOf(t *testing.T, snapshot string) snapshotStatus {
+	t.Helper()
+	return decode[snapshotStatus](t, harness.Etcdutl(t, "snapshot", "status", snapshot, "-w", "json"))
+}
+
 func everything(t *testing.T, server *harness.Server) *pb.RangeResponse {
 	t.Helper()
+	return everythingAt(t, server, 0)
+}
+
+// everythingAt reads an older revision.
+func everythingAt(t *testing.T, server *harness.Server, revision int64) *pb.RangeResponse {
+	t.Helper()
 	response, err := pb.NewKVClient(server.Conn(t)).Range(harness.Context(t, 30*time.Second),
-		&pb.RangeRequest{Key: []byte{0}, RangeEnd: []byte{0}})
+		&pb.RangeRequest{Key: []byte{0}, RangeEnd: []byte{0}, Revision: revision})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"basalt/tests/interop/harness"
 )
@@ -181,12 +184,20 @@ func TestEtcdctlLease(t *testing.T) {
 // TestEtcdctlLeaseExpires waits for a real expiry: the shortest lease is 2 s (etcd-contract 33).
 func TestEtcdctlLeaseExpires(t *testing.T) {
 	server := harness.StartUnderTest(t)
-	granted := strings.Fields(server.Etcdctl("lease", "grant", "1"))
-	if granted[4] != "TTL(2s)" {
+	if granted := strings.Fields(server.Etcdctl("lease", "grant", "1")); granted[4] != "TTL(2s)" {
 		t.Fatalf("lease of 1 s was granted as %v", granted)
 	}
 	session := server.EtcdctlSession("watch", "--prefix", "", "--rev=2", "--prev-kv")
-	server.EtcdctlIn(fmt.Sprintf("\nput b 2 --lease=%s\nput a 1 --lease=%s\n\n\n", granted[1], granted[1]), "txn")
+	// Without a process start in between, which could take as long as the lease on a busy machine.
+	client, ctx := server.Client(t), harness.Context(t, 20*time.Second)
+	lease, err := client.Grant(ctx, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	attached := clientv3.WithLease(lease.ID)
+	if _, err := client.Txn(ctx).Then(clientv3.OpPut("b", "2", attached), clientv3.OpPut("a", "1", attached)).Commit(); err != nil {
+		t.Fatal(err)
+	}
 	session.Expect("PUT", "b", "2", "PUT", "a", "1")
 	// Both go in one revision, in the order of keys.
 	session.Expect("DELETE", "a", "1", "a", "", "DELETE", "b", "2", "b", "")

@@ -3,9 +3,9 @@ package interop
 import (
 	"context"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -59,8 +59,15 @@ func (j *journal) acknowledge(revision int64, w write) {
 	j.newest = max(j.newest, revision)
 }
 
-// check compares a whole history, in order, with the journal.
-func (j *journal) check(t *testing.T, events []*mvccpb.Event) {
+// acks counts acknowledged writes.
+func (j *journal) acks() int {
+	j.mutex.Lock()
+	defer j.mutex.Unlock()
+	return len(j.acknowledged)
+}
+
+// check compares a history up to a revision, in order and from the first write on, with the journal.
+func (j *journal) check(t *testing.T, events []*mvccpb.Event, upTo int64) {
 	t.Helper()
 	j.mutex.Lock()
 	defer j.mutex.Unlock()
@@ -79,7 +86,7 @@ func (j *journal) check(t *testing.T, events []*mvccpb.Event) {
 		found[last] = w
 	}
 	for revision, w := range j.acknowledged {
-		if found[revision] != w {
+		if revision <= upTo && found[revision] != w {
 			t.Fatalf("acknowledged %+v at revision %d, the history has %+v there (it ends at %d)",
 				w, revision, found[revision], last)
 		}
@@ -99,7 +106,7 @@ func TestKill9LosesNothing(t *testing.T) {
 		checkLeases(t, server, log)
 
 		history := watchToHead(t, server, 1)
-		log.check(t, history)
+		log.check(t, history, math.MaxInt64)
 		expectSameEvents(t, "the history before the kill and now", before, history[:min(len(before), len(history))])
 		expectSameEvents(t, "the resumed watch and the history", resumed, history)
 		checkState(t, server, history)
@@ -118,36 +125,41 @@ func nextRevision(events []*mvccpb.Event) int64 {
 	return events[len(events)-1].Kv.ModRevision + 1
 }
 
-// writeUntilKilled returns when the server is dead and every writer has seen that.
+// writeUntilKilled kills the server after killAfterAcks acknowledged writes.
 func writeUntilKilled(t *testing.T, server *harness.Server, log *journal, round int) {
 	t.Helper()
-	ctx := harness.Context(t, time.Minute)
-	var acks atomic.Int64
-	enough := make(chan struct{})
+	start := log.acks()
+	writeUntil(t, server, log, round, func() bool { return log.acks()-start >= killAfterAcks })
+}
+
+// writeUntil writes until `enough` says so, kills the server, and returns when every writer has seen that.
+func writeUntil(t *testing.T, server *harness.Server, log *journal, round int, enough func() bool) {
+	t.Helper()
+	ctx := harness.Context(t, 2*time.Minute)
 	var group sync.WaitGroup
 	for n := range writers {
 		kv := pb.NewKVClient(server.Conn(t))
+		prefix := []string{"/registry/events/w", "/registry/leases/w", "w"}[n%3]
 		group.Go(func() {
 			random := rand.New(rand.NewPCG(uint64(round), uint64(n)))
 			for serial := 0; ; serial++ {
-				w := write{key: fmt.Sprintf("%s%d/%d", []string{"/registry/events/w", "/registry/leases/w", "w"}[n%3], n, random.IntN(keysPerWriter))}
-				w.deleted = random.IntN(5) == 0
+				w := write{key: fmt.Sprintf("%s%d/%d", prefix, n, random.IntN(keysPerWriter)), deleted: random.IntN(5) == 0}
 				if !w.deleted {
 					w.value = fmt.Sprintf("round %d writer %d number %d", round, n, serial)
 				}
 				if !send(ctx, kv, log, w) {
 					return
 				}
-				if acks.Add(1) == killAfterAcks {
-					close(enough)
-				}
 			}
 		})
 	}
-	select {
-	case <-enough:
-	case <-ctx.Done():
-		t.Fatalf("round %d: only %d writes were acknowledged", round, acks.Load())
+	for tick := time.NewTicker(5 * time.Millisecond); !enough(); {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Errorf("round %d: only %d writes were acknowledged", round, log.acks())
+			enough = func() bool { return true }
+		}
 	}
 	server.Kill()
 	group.Wait()

@@ -33,29 +33,6 @@ func TestStopAndStartAgain(t *testing.T) {
 	expectText(t, "lease list", server.Etcdctl("lease", "list"), "found 1 leases", granted[1])
 }
 
-// TestVersionFlag: scripts read the first line (etcd-contract section 4).
-func TestVersionFlag(t *testing.T) {
-	output, err := exec.CommandContext(harness.Context(t, 30*time.Second), harness.Binary(t, harness.UnderTest(t)), "--version").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	lines := strings.Split(string(output), "\n")
-	for n, prefix := range []string{"etcd Version: 3.7.3", "Git SHA: ", "Go Version: ", "Go OS/Arch: "} {
-		if n >= len(lines) || !strings.HasPrefix(lines[n], prefix) {
-			t.Errorf("line %d of --version in %q, want %q", n, lines, prefix)
-		}
-	}
-}
-
-// TestBadFlag: what is not understood ends the start with status 2 (etcd-contract section 4).
-func TestBadFlag(t *testing.T) {
-	command := exec.CommandContext(harness.Context(t, 30*time.Second), harness.Binary(t, harness.UnderTest(t)), "--no-such-flag")
-	output, err := command.CombinedOutput()
-	if err == nil || command.ProcessState.ExitCode() != 2 {
-		t.Errorf("exit %d: %s", command.ProcessState.ExitCode(), output)
-	}
-}
-
 // TestEtcdOnTheDirectory starts genuine etcd where the server under test has lived. Its own directory it takes; basalt's
 // it must refuse, for it would start empty there otherwise (etcd-contract section 5).
 func TestEtcdOnTheDirectory(t *testing.T) {

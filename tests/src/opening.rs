@@ -63,6 +63,8 @@ pub struct Parts {
 pub fn open(disk: &SimulatedDisk, seeds: &mut StdRng) -> Result<Parts, PowerLost> {
     let Opened { store, mut checkpointer, .. } = open_store(disk, seeds)?;
     let recovered = open_log(disk, &checkpointer, seeds.random())?;
+    let removed = recovery::remove_unnamed_runs(disk, checkpointer.manifest());
+    removed.map_err(|error| power_lost(disk, "removing runs", &error))?;
     checkpointer.rewrite_manifest(disk).map_err(|error| power_lost(disk, "rewriting the manifest", &error))?;
     let log_store = log_store(&recovered, &checkpointer.manifest().conf_state, store.applied.index);
     Ok(Parts { store, checkpointer, log: recovered.log, log_store })

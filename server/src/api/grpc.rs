@@ -35,6 +35,9 @@ pub const REQUEST_OVERHEAD_BYTES: usize = 512 << 10;
 /// Where etcd's clients say which version of the API they call.
 const CLIENT_VERSION_HEADER: &str = "client-api-version";
 
+/// How a client says that it compresses its messages.
+const ENCODING_HEADER: &str = "grpc-encoding";
+
 /// Messages of a stream that wait for the connection.
 pub type Messages = mpsc::Receiver<Result<Chunks, Status>>;
 
@@ -108,6 +111,22 @@ enum Flow {
 pub fn is_grpc<B>(request: &Request<B>) -> bool {
     let content_type = request.headers().get(header::CONTENT_TYPE);
     content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// Answers a call whose head already forbids it, in grpc-go's words; `None` for all others.
+pub fn refuse_head<B>(request: &Request<B>) -> Option<Response<GrpcBody>> {
+    if request.method() != http::Method::POST {
+        let text = format!("Received a HEADERS frame with :method \"{}\" which should be POST", request.method());
+        let mut response = refused(&Status::new(Code::Internal, text), None);
+        *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+        return Some(response);
+    }
+    let encoding = String::from_utf8_lossy(request.headers().get(ENCODING_HEADER)?.as_bytes());
+    if matches!(&*encoding, "" | "identity") {
+        return None;
+    }
+    let text = format!("grpc: Decompressor is not installed for grpc-encoding \"{encoding}\"");
+    Some(refused(&Status::new(Code::Unimplemented, text), None))
 }
 
 /// Serves one call.
@@ -340,10 +359,18 @@ where
         if head.len() < FRAME_HEAD_BYTES {
             return Ok(None);
         }
-        let compressed = head[0] != 0;
         let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
-        if compressed {
-            return Err(Status::new(Code::Unimplemented, "grpc: Decompressor is not installed for grpc-encoding"));
+        match head[0] {
+            0 => {}
+            // Whoever names an encoding was refused by the head of the call.
+            1 => {
+                let text = "grpc: compressed flag set with identity or empty encoding";
+                return Err(Status::new(Code::Internal, text));
+            }
+            flag => {
+                let text = format!("grpc: received unexpected payload format {flag}");
+                return Err(Status::new(Code::Internal, text));
+            }
         }
         if length > self.bytes_max {
             let text = format!("grpc: received message larger than max ({length} vs. {})", self.bytes_max);

@@ -19,7 +19,7 @@ pub enum ListenError {
         url: Url,
     },
     /// The operating system refuses.
-    #[error("cannot listen on {url}: {source}; check that the address belongs to this machine and may be used")]
+    #[error("cannot listen on {url}; check that the address belongs to this machine and may be used")]
     Bind {
         /// What was to be opened.
         url: Url,
@@ -34,7 +34,7 @@ pub enum ListenError {
         url: Url,
     },
     /// A file of TLS cannot be read.
-    #[error("cannot read {path}: {source}; check the path and its permissions")]
+    #[error("cannot read {path}; check the path and its permissions")]
     Read {
         /// The file.
         path: PathBuf,
@@ -43,7 +43,7 @@ pub enum ListenError {
         source: io::Error,
     },
     /// A file of TLS does not hold what it should.
-    #[error("cannot use {path}: {source}; replace the file")]
+    #[error("cannot use {path}; replace the file")]
     Content {
         /// The file.
         path: PathBuf,
@@ -52,7 +52,7 @@ pub enum ListenError {
         source: CertificateError,
     },
     /// The files do not fit each other, or the settings leave nothing to offer.
-    #[error("cannot use {cert_file} with its key: {source}; check that certificate and key belong together")]
+    #[error("cannot use {cert_file} with its key; check that certificate and key belong together")]
     Tls {
         /// The certificate.
         cert_file: PathBuf,

@@ -1,5 +1,6 @@
 //! TLS towards clients: the settings and files of the operator as a `rustls` configuration, renewed when files change.
 
+use std::error::Error;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -68,7 +69,10 @@ impl Tls {
                         info!(cert_file = %self.config.cert_file.display(), "reloaded TLS certificates");
                         current.server = server;
                     }
-                    Err(error) => warn!(%error, "failed to reload TLS certificates; the previous ones stay in use"),
+                    Err(error) => {
+                        let cause = error.source().map(ToString::to_string);
+                        warn!(%error, cause, "failed to reload TLS certificates; the previous ones stay in use");
+                    }
                 }
             }
         }

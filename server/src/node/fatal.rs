@@ -1,5 +1,8 @@
 //! The end of a node that cannot go on.
 
+use std::error::Error;
+use std::io;
+
 use tracing::error;
 
 /// Exit code of a node that stopped itself because of its disk or its data.
@@ -7,13 +10,44 @@ pub const EXIT_FATAL: i32 = 1;
 
 /// Stops the process with one clear line. Used where going on could answer wrongly: after a failed sync nobody knows
 /// what is durable (DESIGN 3.1).
-pub fn stop(doing: &str, cause: &dyn std::error::Error) -> ! {
-    let mut causes = cause.to_string();
-    let mut source = cause.source();
-    while let Some(next) = source {
-        causes = format!("{causes}: {next}");
-        source = next.source();
-    }
+pub fn stop(doing: &str, cause: &(dyn Error + 'static)) -> ! {
+    let causes = causes(cause);
     error!(doing, cause = %causes, "the node stops: restart it when the cause is gone");
+    // The last line, in plain words, for whoever looks at a terminal: logs may go to a file.
+    eprintln!("basalt: stopped while {doing}: {causes}; {}", advice(cause));
     std::process::exit(EXIT_FATAL)
+}
+
+/// An error and its causes on one line.
+pub fn causes(error: &(dyn Error + 'static)) -> String {
+    chain(error).skip(1).fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
+}
+
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error| (*error).source())
+}
+
+/// What to do next: a disk can be mended, bytes that are not what they were cannot.
+fn advice(error: &(dyn Error + 'static)) -> &'static str {
+    if chain(error).any(|cause| cause.is::<io::Error>()) {
+        "check the disk and its free space, then start again: nothing acknowledged is lost"
+    } else {
+        "start again, and restore a snapshot if it stops again"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use basalt_storage::wal::WalError;
+
+    use super::*;
+
+    #[test]
+    fn the_last_line_names_all_causes_and_what_helps() {
+        let full = WalError::Io { action: "write a batch", source: io::Error::other("No space left on device") };
+        assert_eq!(causes(&full), "cannot write a batch: No space left on device");
+        assert!(advice(&full).contains("free space"));
+        let damaged = WalError::Corrupt { segment: 7, offset: 8192, reason: "a bad length" };
+        assert!(advice(&damaged).contains("restore a snapshot"));
+    }
 }

@@ -18,7 +18,7 @@ pub mod apply_thread;
 mod checkpoint_thread;
 pub mod content;
 pub mod core;
-mod fatal;
+pub(crate) mod fatal;
 pub mod handle;
 pub mod log_store;
 mod log_thread;

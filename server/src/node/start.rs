@@ -16,7 +16,7 @@ use basalt_storage::hashes::HashKvCache;
 use basalt_storage::job::{BUDGET_UNLIMITED, run};
 use basalt_storage::mvcc::shard_map::ShardMap;
 use basalt_storage::pages::PageCache;
-use basalt_storage::wal::{Identity as LogIdentity, Log, LogOptions, Recovered, Recovery, WalError};
+use basalt_storage::wal::{Identity as LogIdentity, Log, LogOptions, Recovered, Recovery, WalError, log_exists};
 use prost::Message;
 use raft::prelude::{ConfState, Entry, EntryType, HardState};
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -122,11 +122,22 @@ pub enum StartError {
     Recovery(#[from] RecoveryError),
     /// The log cannot be opened.
     #[error("opening the log")]
-    Log(#[from] WalError),
+    Log(#[source] WalError),
+    /// The disk under the log does not do what it should.
+    #[error("opening the log failed; check the disk and its free space, then start again")]
+    LogDisk(#[source] WalError),
+    /// There is a log, and no manifest.
+    #[error(
+        "there is a log in {directory:?}, but no manifest: put it back, restore a snapshot, or choose another directory"
+    )]
+    ManifestMissing {
+        /// Where the log lies.
+        directory: PathBuf,
+    },
     /// The log knows a manifest that is not there.
     #[error(
-        "the log knows checkpoint {known}, the newest manifest found is {found}: the manifest was lost; restore a snapshot, or \
-         join the member anew"
+        "the log knows checkpoint {known}, the newest manifest found is {found}: the manifest was lost; put it back, or restore \
+         a snapshot"
     )]
     ManifestLost {
         /// What the log knows.
@@ -135,7 +146,10 @@ pub enum StartError {
         found: u64,
     },
     /// The log begins after the last checkpoint ends.
-    #[error("the log begins after entry {log}, the last checkpoint ends at {checkpoint}: a part of the log is missing")]
+    #[error(
+        "the log begins after entry {log}, the last checkpoint ends at {checkpoint}: a part of the log is missing; put its \
+         files back, or restore a snapshot"
+    )]
     LogGap {
         /// The entry before the log's first.
         log: u64,
@@ -148,6 +162,15 @@ pub enum StartError {
     /// No thread to be had.
     #[error("starting a thread")]
     Thread(#[source] io::Error),
+}
+
+impl From<WalError> for StartError {
+    fn from(cause: WalError) -> Self {
+        match cause {
+            WalError::Io { .. } => Self::LogDisk(cause),
+            _ => Self::Log(cause),
+        }
+    }
 }
 
 /// A running node.
@@ -184,8 +207,9 @@ pub fn start(config: &NodeConfig, metrics: &Arc<Metrics>) -> Result<Running, Sta
     };
     let cache = Arc::new(PageCache::new(config.cache_bytes));
     let mut seeds = StdRng::from_os_rng();
-    let opened = open_store(&disk, &cache, config, &mut seeds)?;
+    let opened = open_store(&disk, &log_disk, &cache, config, &mut seeds)?;
     let recovered = open_log(&log_disk, &opened, seeds.random())?;
+    recovery::remove_unnamed_runs(&*disk, opened.checkpointer.manifest())?;
     spawn(config, metrics, &disk, &log_disk, opened, recovered, lock, seeds.random())
 }
 
@@ -230,12 +254,17 @@ fn write_member_file(disk: &dyn Disk) -> io::Result<()> {
 
 fn open_store(
     disk: &Arc<dyn Disk>,
+    log_disk: &Arc<dyn Disk>,
     cache: &Arc<PageCache>,
     config: &NodeConfig,
     seeds: &mut StdRng,
 ) -> Result<Opened, StartError> {
     if let Some(opened) = recovery::open(&**disk, cache, Salt::new(seeds.random()))? {
         return Ok(opened);
+    }
+    if log_exists(&**log_disk)? {
+        let directory = config.wal_dir.as_ref().unwrap_or(&config.data_dir).clone();
+        return Err(StartError::ManifestMissing { directory });
     }
     let identity = config.identity.clone().map_err(StartError::Bootstrap)?;
     let voters = ConfStateRecord { voters: vec![identity.member_id], learners: Vec::new() };

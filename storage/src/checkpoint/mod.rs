@@ -6,7 +6,8 @@
 //!   manifest ──► recovery::open ──► Store, Checkpointer
 //! ```
 //!
-//! * The manifest is the only root: what it does not name is garbage, and is removed at the next start.
+//! * The manifest is the only root: what it does not name is garbage, and is removed at the next start,
+//!   once the log has agreed that no newer manifest was lost.
 //! * A checkpoint changes nothing that the last durable manifest names. A crash anywhere leaves that one.
 //! * It contains exactly the effects up to its log index; the log is replayed from there.
 

@@ -24,7 +24,7 @@ use super::manifest::{Manifest, ManifestError, ShardManifest, read_job, write_jo
 #[derive(Debug, Error)]
 pub enum RecoveryError {
     /// The disk failed.
-    #[error("{doing} {name:?}")]
+    #[error("{doing} {name:?} failed; check the disk, and restore a snapshot if the file is gone")]
     Io {
         /// What was tried.
         doing: &'static str,
@@ -38,19 +38,19 @@ pub enum RecoveryError {
     #[error(transparent)]
     Manifest(#[from] ManifestError),
     /// There is no valid manifest where one was.
-    #[error("all copies of the manifest are damaged: restore a snapshot, or join the member anew")]
+    #[error("all copies of the manifest are damaged; put an undamaged file back, or restore a snapshot")]
     ManifestLost,
     /// A root in the manifest is none.
-    #[error("the manifest names a damaged page tree")]
+    #[error("the manifest names a damaged page tree; restore a snapshot")]
     Tree(#[from] PagesError),
     /// A root in the manifest is none.
-    #[error("the manifest names a damaged page map")]
+    #[error("the manifest names a damaged page map; restore a snapshot")]
     Map(#[from] AllocatorError),
-    /// An index run is damaged.
+    /// A run is damaged, or newer than this release.
     #[error(transparent)]
-    Run(#[from] RunError),
+    Run(RunError),
     /// A record of an index run is damaged.
-    #[error("the index of shard {shard} is damaged")]
+    #[error("the index of shard {shard} is damaged; restore a snapshot")]
     Index {
         /// Whose index.
         shard: u32,
@@ -59,8 +59,19 @@ pub enum RecoveryError {
         cause: KeyIndexError,
     },
     /// A system record belongs to no table of this release.
-    #[error("a system record belongs to no table that this release knows")]
+    #[error("a system record belongs to no table that this release knows; start the release that wrote it")]
     UnknownTable,
+}
+
+impl From<RunError> for RecoveryError {
+    fn from(error: RunError) -> Self {
+        match error {
+            RunError::Io { number, source } => {
+                Self::Io { doing: "reading", name: run_name(RUNS_DIRECTORY, number), cause: source }
+            }
+            other => Self::Run(other),
+        }
+    }
 }
 
 /// Who a new data directory belongs to.
@@ -89,7 +100,7 @@ pub struct Opened {
     pub manifest_damaged: bool,
 }
 
-/// Opens what the manifest names.
+/// Opens what the manifest names, and changes nothing: whether it is the newest one only the log can tell.
 ///
 /// # Errors
 /// [`RecoveryError`]; `Ok(None)` for a directory in which basalt never was.
@@ -98,9 +109,7 @@ pub fn open(disk: &dyn Disk, cache: &Arc<PageCache>, salt: Salt) -> Result<Optio
     let Some(manifest) = found.manifest else {
         return if found.damaged { Err(RecoveryError::ManifestLost) } else { Ok(None) };
     };
-    let opened = open_manifest(disk, cache, salt, manifest, found.damaged)?;
-    remove_unnamed_runs(disk, opened.checkpointer.manifest())?;
-    Ok(Some(opened))
+    open_manifest(disk, cache, salt, manifest, found.damaged).map(Some)
 }
 
 /// Makes a new data directory: empty files, and a manifest of generation 1 that names them.
@@ -233,17 +242,28 @@ fn next_batch(merged: &mut MergedRuns, disk: &dyn Disk) -> Result<Option<Vec<cra
     }
 }
 
-/// Removes what a crash left: runs that no manifest names.
-fn remove_unnamed_runs(disk: &dyn Disk, manifest: &Manifest) -> Result<(), RecoveryError> {
+/// Removes what a crash left: runs that `manifest` does not name. Other files there are somebody's, and stay.
+///
+/// To be called once the log has agreed that there was no newer manifest, and before the next checkpoint: a manifest that
+/// was lost may name these runs, and can still be put back.
+///
+/// # Errors
+/// [`RecoveryError::Io`].
+pub fn remove_unnamed_runs(disk: &dyn Disk, manifest: &Manifest) -> Result<(), RecoveryError> {
     let runs = manifest.shards.iter().flat_map(|shard| &shard.index_runs).chain(&manifest.system_runs);
     let named: Vec<String> = runs.map(|run| run_name("", run.number)).collect();
     let listed = perform(disk, "listing", RUNS_DIRECTORY, Io::List { directory: RUNS_DIRECTORY.to_owned() })?;
     let IoOutput::Names(names) = listed else { return Ok(()) };
-    for name in names.iter().filter(|name| !named.contains(name)) {
+    for name in names.iter().filter(|name| is_run(name) && !named.contains(name)) {
         let name = format!("{RUNS_DIRECTORY}/{name}");
         perform(disk, "removing", &name, Io::Remove { name: name.clone() })?;
     }
     Ok(())
+}
+
+fn is_run(name: &str) -> bool {
+    let digits = name.rsplit_once('-').and_then(|(_, digits)| u64::from_str_radix(digits, 16).ok());
+    digits.is_some_and(|number| run_name("", number) == name)
 }
 
 fn open_file(disk: &dyn Disk, name: &str, create: bool) -> Result<FileId, RecoveryError> {

@@ -114,4 +114,14 @@ mod tests {
         assert_eq!(system.take_touched(), touched);
         assert!(!restored.restore(&[99], Bytes::new()));
     }
+
+    /// The tables of the format's document are those of the code.
+    #[test]
+    fn the_document_names_every_table() {
+        let document = include_str!("../../../docs/disk-format-runs.md");
+        for table in Table::ALL {
+            let line = format!("| {} | `{table:?}` |", table as u8);
+            assert!(document.contains(&line), "the document lacks: {line}");
+        }
+    }
 }

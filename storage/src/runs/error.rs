@@ -8,7 +8,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum RunError {
     /// The disk failed. After a failed sync: stop the node.
-    #[error("run {number}: {source}")]
+    #[error("cannot read or write run {number}")]
     Io {
         /// The run's file number.
         number: u64,
@@ -16,7 +16,7 @@ pub enum RunError {
         source: io::Error,
     },
     /// The file is not what was written.
-    #[error("run {number} is damaged at offset {offset}: {reason}")]
+    #[error("run {number} is damaged at offset {offset}: {reason}; restore a snapshot")]
     Damaged {
         /// The run's file number.
         number: u64,
@@ -26,7 +26,10 @@ pub enum RunError {
         reason: &'static str,
     },
     /// The file was written by a newer release.
-    #[error("run {number} has version {version} and features {features:#x}, which this release cannot read")]
+    #[error(
+        "run {number} has version {version} and features {features:#x}, which this release cannot read; start the release \
+         that wrote it"
+    )]
     Newer {
         /// The run's file number.
         number: u64,

@@ -19,7 +19,10 @@ pub enum WalError {
         source: io::Error,
     },
     /// Bytes that were durable are damaged: serving would forget acknowledged writes or votes.
-    #[error("log segment {segment:016x} is corrupt at offset {offset}: {reason}")]
+    #[error(
+        "log segment {segment:016x} is corrupt at offset {offset}: {reason}; acknowledged writes may be in it: put the \
+         undamaged file back, or restore a snapshot"
+    )]
     Corrupt {
         /// Sequence number of the segment.
         segment: u64,
@@ -29,7 +32,10 @@ pub enum WalError {
         reason: &'static str,
     },
     /// Written by a release that this one does not understand.
-    #[error("log segment {segment:016x} has format version {version} with features {features:#x}, newer than known")]
+    #[error(
+        "log segment {segment:016x} has format version {version} and features {features:#x}, which this release cannot read; \
+         start the release that wrote it"
+    )]
     NewerVersion {
         /// Sequence number of the segment.
         segment: u64,
@@ -39,7 +45,7 @@ pub enum WalError {
         features: u32,
     },
     /// The log belongs to another cluster, member or incarnation than expected, or to two of them.
-    #[error("log belongs to {found}, not to {expected}")]
+    #[error("log belongs to {found}, not to {expected}; let --data-dir and --wal-dir name directories of one member")]
     ForeignIdentity {
         /// Whose it is.
         found: Identity,
@@ -47,10 +53,10 @@ pub enum WalError {
         expected: Identity,
     },
     /// There is no log: the directory is missing, or no segment was ever begun.
-    #[error("there is no log")]
+    #[error("there is no log; name its directory with --wal-dir if it lies elsewhere, else restore a snapshot")]
     NotCreated,
     /// [`Log::create`](super::Log::create) found a log.
-    #[error("there is a log already")]
+    #[error("there is a log already; choose another --data-dir or --wal-dir")]
     AlreadyCreated,
     /// One append is larger than a batch may be.
     #[error("records of {bytes} bytes exceed the largest batch")]

@@ -54,5 +54,5 @@ pub use error::WalError;
 pub use io_plan::LogJob;
 pub use log::{BatchDurable, Log, LogOptions, Prepared, Recycled};
 pub use record::{Entry, HardState, Record};
-pub use recovery::{EndReason, Recovered, Recovery};
+pub use recovery::{EndReason, Recovered, Recovery, log_exists};
 pub use segment_head::Identity;

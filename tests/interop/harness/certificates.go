@@ -33,7 +33,7 @@ func NewCertificates(t testing.TB) *Certificates {
 
 	server := template("interop server", 2)
 	server.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
-	server.IPAddresses, server.DNSNames = []net.IP{net.IPv4(127, 0, 0, 1)}, []string{"localhost"}
+	server.IPAddresses, server.DNSNames = []net.IP{net.IPv4(127, 0, 0, 1), net.IPv4(127, 0, 0, 2)}, []string{"localhost"}
 	serverKey := newKey(t)
 
 	client := template("interop client", 3)

@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"math/rand/v2"
 	"net"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 )
 
@@ -68,6 +71,13 @@ func (l *outputLog) contains(text string) bool {
 	return bytes.Contains(l.text, []byte(text))
 }
 
+func (l *outputLog) lastLine() string {
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	text := bytes.TrimRight(l.text, "\n")
+	return string(text[bytes.LastIndexByte(text, '\n')+1:])
+}
+
 func (l *outputLog) tail() string {
 	l.mutex.Lock()
 	defer l.mutex.Unlock()
@@ -105,29 +115,54 @@ const (
 	lastPort  = 32_000
 )
 
+// portsGiven holds a locked file for each port of this process. A server is down between two of its lives, and the lock
+// keeps its port from the servers of other test processes meanwhile.
 var (
 	portsMutex sync.Mutex
-	portsGiven = map[int]bool{}
+	portsGiven = map[int]*os.File{}
 )
 
-// FreePort is a loopback port that no other server of this process has.
+// FreePort is a loopback port that no other server of these tests has, in this process or another.
 func FreePort(t testing.TB) int {
 	t.Helper()
 	portsMutex.Lock()
 	defer portsMutex.Unlock()
 	for range 1000 {
 		port := firstPort + rand.IntN(lastPort-firstPort)
-		if portsGiven[port] {
+		lock := lockPort(t, port)
+		if lock == nil {
 			continue
 		}
 		listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 		if err != nil {
+			lock.Close()
 			continue
 		}
 		listener.Close()
-		portsGiven[port] = true
+		portsGiven[port] = lock
 		return port
 	}
 	t.Fatal("no free loopback port")
 	return 0
+}
+
+// lockPort takes a port until this process ends; nil if it is taken.
+func lockPort(t testing.TB, port int) *os.File {
+	t.Helper()
+	if portsGiven[port] != nil {
+		return nil
+	}
+	dir := filepath.Join(os.TempDir(), "basalt-interop-ports")
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	file, err := os.OpenFile(filepath.Join(dir, strconv.Itoa(port)), os.O_CREATE|os.O_RDWR, 0o666)
+	if err != nil {
+		return nil // another user's
+	}
+	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		file.Close()
+		return nil
+	}
+	return file
 }

@@ -57,8 +57,16 @@ type Options struct {
 	DataDir string
 	// Args are added after the harness's own flags, in etcd's words.
 	Args []string
+	// Config is added to a config file, in YAML, that holds the harness's own flags: with one, flags do not count.
+	Config string
 	// TLS makes the client listener speak TLS and ask for client certificates.
 	TLS *Certificates
+	// Line is a whole command line that takes the place of the harness's own flags; the server then serves clients at
+	// Endpoint.
+	Line     []string
+	Endpoint string
+	// WorkDir is the working directory; empty means that of the test.
+	WorkDir string
 }
 
 // Server is one process with its ports and directory. They survive Kill and Restart.
@@ -71,6 +79,10 @@ type Server struct {
 	clientPort int
 	peerPort   int
 	extra      []string
+	config     string
+	line       []string
+	endpoint   string
+	workDir    string
 	process    *exec.Cmd
 	exited     chan error
 	log        *outputLog
@@ -90,11 +102,29 @@ func Start(t testing.TB, options Options) *Server {
 	server := &Server{
 		Kind: kind, DataDir: dataDir,
 		t: t, tls: options.TLS, clientPort: FreePort(t), peerPort: FreePort(t), extra: options.Args,
+		line: options.Line, endpoint: options.Endpoint, workDir: options.WorkDir,
 		log: newOutputLog(readyLine),
 	}
 	t.Cleanup(server.cleanup)
+	if options.Config != "" {
+		path := filepath.Join(t.TempDir(), "config.yaml")
+		if err := os.WriteFile(path, []byte(yamlOf(server.args())+options.Config), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		server.config = path
+	}
 	server.run()
 	return server
+}
+
+// yamlOf writes flags as keys of a config file.
+func yamlOf(args []string) string {
+	var text strings.Builder
+	for _, arg := range args {
+		name, value, _ := strings.Cut(strings.TrimPrefix(arg, "--"), "=")
+		fmt.Fprintf(&text, "%s: %q\n", name, value)
+	}
+	return text.String()
 }
 
 // StartUnderTest runs the server named by INTEROP_SERVER with extra flags.
@@ -112,10 +142,18 @@ func (s *Server) Scheme() string {
 }
 
 // Target is host and port of the client listener.
-func (s *Server) Target() string { return fmt.Sprintf("127.0.0.1:%d", s.clientPort) }
+func (s *Server) Target() string {
+	_, target, _ := strings.Cut(s.Endpoint(), "://")
+	return target
+}
 
 // Endpoint is the client URL.
-func (s *Server) Endpoint() string { return s.Scheme() + "://" + s.Target() }
+func (s *Server) Endpoint() string {
+	if s.endpoint != "" {
+		return s.endpoint
+	}
+	return fmt.Sprintf("%s://127.0.0.1:%d", s.Scheme(), s.clientPort)
+}
 
 // PeerURL is the member's peer URL, which a snapshot restored for it has to name.
 func (s *Server) PeerURL() string { return fmt.Sprintf("http://127.0.0.1:%d", s.peerPort) }
@@ -169,7 +207,7 @@ func (s *Server) run() {
 	s.t.Helper()
 	s.log.expectReady()
 	s.process = exec.Command(Binary(s.t, s.Kind), s.args()...)
-	s.process.Stdout, s.process.Stderr = s.log, s.log
+	s.process.Stdout, s.process.Stderr, s.process.Dir = s.log, s.log, s.workDir
 	s.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := startOnLastingThread(s.process); err != nil {
 		s.t.Fatalf("start %s: %v", s.Kind, err)
@@ -188,6 +226,12 @@ func (s *Server) run() {
 }
 
 func (s *Server) args() []string {
+	if s.config != "" {
+		return []string{"--config-file=" + s.config}
+	}
+	if s.line != nil {
+		return slices.Concat(s.line, s.extra)
+	}
 	args := []string{
 		"--name=default",
 		"--data-dir=" + s.DataDir,
@@ -241,12 +285,24 @@ func Binary(t testing.TB, kind Kind) string {
 	}
 	path := os.Getenv("BASALT_BIN")
 	if path == "" {
-		path = filepath.Join(moduleDir(), "..", "..", "target", "debug", "basalt")
+		path = filepath.Join(targetDir(), "debug", "basalt")
 	}
 	if _, err := os.Stat(path); err != nil {
 		t.Fatalf("no basalt at %s: build it, or set BASALT_BIN, or set INTEROP_SERVER=etcd", path)
 	}
 	return path
+}
+
+// targetDir is Cargo's; a relative one is taken from the root of the workspace, where Cargo is run.
+func targetDir() string {
+	root, target := filepath.Join(moduleDir(), "..", ".."), os.Getenv("CARGO_TARGET_DIR")
+	if filepath.IsAbs(target) {
+		return target
+	}
+	if target == "" {
+		target = "target"
+	}
+	return filepath.Join(root, target)
 }
 
 // ToolPath is where build.sh puts the genuine binaries.

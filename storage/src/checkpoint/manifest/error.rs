@@ -9,10 +9,13 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum ManifestError {
     /// The disk failed. After a failed sync: stop the node.
-    #[error("manifest: {0}")]
+    #[error("cannot read or write the manifest")]
     Io(#[from] io::Error),
     /// A valid copy was written by a newer release: start that one.
-    #[error("the manifest has version {version} and features {features:#x}, which this release cannot read")]
+    #[error(
+        "the manifest has version {version} and features {features:#x}, which this release cannot read; start the release \
+         that wrote it"
+    )]
     Newer {
         /// Its format version.
         version: u16,

@@ -55,6 +55,8 @@ mod unshared;
 mod kept_roots;
 
 #[cfg(test)]
+mod document_tests;
+#[cfg(test)]
 mod tests;
 
 pub use builder::{IndexBuilder, KeyIndexError};

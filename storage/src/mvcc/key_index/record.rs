@@ -10,10 +10,10 @@ use crate::revision::Revision;
 use super::past::{Past, PastIter};
 use super::varint::{put_i64, put_u64, take_i64, take_u64};
 
-const TOMBSTONE: u8 = 1;
-const HAS_SUB: u8 = 1 << 1;
-const HAS_LEASE: u8 = 1 << 2;
-const HAS_PAST: u8 = 1 << 3;
+pub(super) const TOMBSTONE: u8 = 1;
+pub(super) const HAS_SUB: u8 = 1 << 1;
+pub(super) const HAS_LEASE: u8 = 1 << 2;
+pub(super) const HAS_PAST: u8 = 1 << 3;
 const KNOWN_FLAGS: u8 = TOMBSTONE | HAS_SUB | HAS_LEASE | HAS_PAST;
 
 /// A live key at head.

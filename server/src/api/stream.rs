@@ -1,5 +1,6 @@
 //! Calls that stream: Watch, LeaseKeepAlive, RangeStream, Snapshot.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,7 +14,7 @@ use super::chunks::Chunks;
 use super::grpc::{Messages, RequestMessages};
 use super::method::Method;
 use super::service::{Service, decode};
-use super::status::Status;
+use super::status::{self, Status};
 use crate::node::handle::NodeHandle;
 use crate::node::watch_thread::StreamSinks;
 use crate::watch::{Input, StreamId};
@@ -58,11 +59,14 @@ where
     let open = OpenStream { node: service.node.clone(), sinks: service.sinks.clone(), stream };
     open.tell(Input::Open(stream));
     tokio::spawn(async move {
+        let mut stopped = pin!(service.stopped());
         loop {
             // Requests first: a cancel must not wait behind a flood of events.
             tokio::select! {
                 biased;
                 () = out.closed() => return,
+                // The client goes on elsewhere, or here after a restart; a stop does not wait for it.
+                () = &mut stopped => return drop(out.send(Err(status::stopped())).await),
                 request = requests.next() => match request {
                     Ok(Some(message)) => match decode::<WatchRequest>(message) {
                         Ok(request) => forward(&open, request),
@@ -106,10 +110,12 @@ where
 {
     let (out, messages) = mpsc::channel(MESSAGES_WAITING_MAX);
     tokio::spawn(async move {
+        let mut stopped = pin!(service.stopped());
         loop {
             let answer = tokio::select! {
                 biased;
                 () = out.closed() => return,
+                () = &mut stopped => Err(status::stopped()),
                 request = requests.next() => match request {
                     Ok(Some(message)) => answer_keep_alive(&service, message).await,
                     Ok(None) => return,
@@ -143,7 +149,10 @@ pub fn server_stream(service: Arc<Service>, method: Method, message: Bytes) -> M
             Method::HealthWatch => {
                 let told = out.send(Ok(service.health())).await;
                 if told.is_ok() {
-                    out.closed().await;
+                    tokio::select! {
+                        () = out.closed() => {}
+                        () = service.stopped() => {}
+                    }
                 }
                 Ok(())
             }
@@ -156,3 +165,7 @@ pub fn server_stream(service: Arc<Service>, method: Method, message: Bytes) -> M
     });
     messages
 }
+
+#[cfg(test)]
+#[path = "stream_tests.rs"]
+mod tests;

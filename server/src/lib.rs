@@ -1,15 +1,16 @@
 //! One node: the API, consensus, apply, watches and leases, and what carries them.
 //!
 //! ```text
-//!   program ─► edge ─► api (gRPC) ──► node (threads) ─► apply ─► basalt_storage
+//!   program ─► edge ─► api (gRPC) ──► node (threads) ─► admission ─► apply ─► basalt_storage
 //!      │         └───► pages ─► http        ├─► watch
 //!      │                                    └─► lease
 //!      └─► listen, auto_compaction, logging, config; metrics is counted by all
 //! ```
 //!
-//! Rooms use what stands to their right (`tests/tests/rooms.rs` checks it); `apply`, `watch`, `lease`, `auto_compaction`
-//! and the core of `node` are pure.
+//! Rooms use what stands to their right (`tests/tests/rooms.rs` checks it); `admission`, `apply`, `watch`, `lease`,
+//! `auto_compaction` and the core of `node` are pure.
 
+pub mod admission;
 pub mod api;
 pub mod apply;
 pub mod auto_compaction;

@@ -14,7 +14,7 @@ use crate::api::service::Service;
 use crate::config::Config;
 use crate::http::{AlarmKind, Listener, PageRequest, PageResponse, Probe, Site, Versions};
 use crate::listen::ClientConnection;
-use crate::metrics::{Figures, Metrics, ShardFigures};
+use crate::metrics::{ClassFigures, Figures, Metrics, ShardFigures};
 
 /// What a port serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,6 +130,14 @@ impl Probe for Pages {
             ..ShardFigures::default()
         });
         let shards: Vec<_> = shards.collect();
+        let names = std::iter::once("control").chain(shards.iter().map(|shard| shard.name.as_str()));
+        let classes = names.zip(node.gate().loads()).map(|(name, load)| ClassFigures {
+            name: name.to_owned(),
+            waiting_requests: load.proposals,
+            waiting_bytes: load.bytes,
+            refused: load.refused,
+        });
+        let classes: Vec<_> = classes.collect();
         Figures {
             revision: view.revision,
             compact_revision: view.compact_revision,
@@ -148,8 +156,10 @@ impl Probe for Pages {
             pending_events: gauges.pending_events.load(Ordering::Relaxed),
             leases: node.leases.lock().expect("no one panics while holding the lease clock").len() as u64,
             auth_revision: 1,
+            proposals_pending: classes.iter().map(|class| class.waiting_requests).sum(),
             cluster_version: Some("3.7".to_owned()),
             shards,
+            classes,
             ..Figures::default()
         }
     }

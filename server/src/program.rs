@@ -1,5 +1,6 @@
 //! The program `basalt`: configuration, node, ports, signals, and one clear last line when something is wrong.
 
+use std::future::Future;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use basalt_proto::etcdserverpb::CompactionRequest;
 use basalt_proto::log::request::Kind;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
@@ -24,7 +25,7 @@ use crate::logging;
 use crate::metrics::{self, Metrics};
 use crate::node::fatal::causes;
 use crate::node::handle::{Identity, Limits, Unavailable};
-use crate::node::start::{NodeConfig, Running, start};
+use crate::node::start::{NodeConfig, Running, StartError, start};
 use crate::pages::{Pages, Serves};
 
 /// How long a start may take to lead and to replay its log before it gives up.
@@ -80,11 +81,23 @@ type ProgramError = Box<dyn std::error::Error>;
 
 fn serve(config: &Config) -> Result<(), ProgramError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("basalt-rpc").build()?;
-    // Ports first: a taken one is known before the data is opened, and clients wait instead of being refused.
+    // Signals before anything that takes long: the first process of a container has no default handler, and would go on.
+    let mut signals = runtime.block_on(async { StopSignals::install() });
+    // Ports next: a taken one is known before the data is opened, and clients wait instead of being refused.
     let ports = runtime.block_on(async { open_ports(config) })?;
     let metrics = Arc::new(Metrics::new(config.metrics));
-    let running = start(&node_config(config), &metrics)?;
-    running.wait_ready(READY_TIMEOUT).map_err(|waited| format!("not ready after {} s", waited.as_secs()))?;
+    let starting = {
+        let (config, metrics) = (node_config(config), metrics.clone());
+        runtime.spawn_blocking(move || start_ready(&config, &metrics))
+    };
+    let Some(started) = runtime.block_on(unless_stopped(signals.received(), starting)) else {
+        info!("stopped before the node was ready: its data is as it was, the next start begins anew");
+        // What is under way may be cut anywhere, as by a crash, which is safe.
+        runtime.shutdown_background();
+        return Ok(());
+    };
+    let running = started??;
+    let (stop, stopping) = watch::channel(false);
     let service = Arc::new(Service {
         node: running.handle.clone(),
         sinks: running.sinks.clone(),
@@ -96,17 +109,42 @@ fn serve(config: &Config) -> Result<(), ProgramError> {
         metrics: metrics.clone(),
         slow_unary: config.slow_request.unary,
         request_timeout: config.raft.request_timeout(),
+        stopping: stopping.clone(),
     });
     identify(&metrics, config, &running);
     runtime.spawn(compact_by_itself(service.clone(), config.compaction.auto));
     let pages = Arc::new(Pages::new(service.clone(), metrics, config));
-    runtime.block_on(serve_ports(ports, &service, &pages, config, &running));
+    runtime.block_on(async {
+        let listeners = serve_ports(ports, &service, &pages, &stopping);
+        announce(config, &running);
+        signals.received().await;
+        info!("stopping: no new connections");
+        // Receivers exist as long as listeners do.
+        _ = stop.send(true);
+        listeners.join_all().await
+    });
     drop((service, pages));
     // Connections are closed; what a client's task still holds goes with the runtime.
     runtime.shutdown_timeout(SHUTDOWN_GRACE);
     running.stop();
     info!("stopped");
     Ok(())
+}
+
+/// Opens the data and replays the log. Takes as long as that takes.
+fn start_ready(config: &NodeConfig, metrics: &Arc<Metrics>) -> Result<Running, StartError> {
+    let running = start(config, metrics)?;
+    running.wait_ready(READY_TIMEOUT)?;
+    Ok(running)
+}
+
+/// What `work` comes to, or nothing if the stop comes first.
+async fn unless_stopped<T>(stop: impl Future<Output = ()>, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        () = stop => None,
+        done = work => Some(done),
+    }
 }
 
 fn open_ports(config: &Config) -> Result<Vec<(Listener, Serves)>, ProgramError> {
@@ -130,14 +168,12 @@ fn open_ports(config: &Config) -> Result<Vec<(Listener, Serves)>, ProgramError> 
     wanted.map(open).collect()
 }
 
-async fn serve_ports(
+fn serve_ports(
     ports: Vec<(Listener, Serves)>,
     service: &Arc<Service>,
     pages: &Arc<Pages>,
-    config: &Config,
-    running: &Running,
-) {
-    let (stop, stopping) = watch::channel(false);
+    stopping: &watch::Receiver<bool>,
+) -> JoinSet<()> {
     let mut listeners = JoinSet::new();
     for (listener, serves) in ports {
         let edge = Edge { service: service.clone(), pages: pages.clone(), serves };
@@ -149,6 +185,10 @@ async fn serve_ports(
             "serving client traffic"
         );
     }
+    listeners
+}
+
+fn announce(config: &Config, running: &Running) {
     let identity = &running.handle.identity;
     info!(
         local_member_id = format_args!("{:x}", identity.member_id),
@@ -159,11 +199,6 @@ async fn serve_ports(
         "ready to serve client requests"
     );
     notify_systemd();
-    stop_signal().await;
-    info!("stopping: no new connections");
-    // Receivers exist as long as listeners do.
-    _ = stop.send(true);
-    while listeners.join_next().await.is_some() {}
 }
 
 fn identify(metrics: &Metrics, config: &Config, running: &Running) {
@@ -199,16 +234,28 @@ async fn compact_by_itself(service: Arc<Service>, mode: AutoCompaction) {
     }
 }
 
-/// Waits for SIGTERM or SIGINT.
-async fn stop_signal() {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        warn!("signals cannot be caught: kill -9 is the way to stop, and is safe");
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// SIGTERM and SIGINT, caught from the moment of installation on.
+struct StopSignals(Option<[Signal; 2]>);
+
+impl StopSignals {
+    /// To be called inside a runtime.
+    fn install() -> Self {
+        match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+            (Ok(terminate), Ok(interrupt)) => Self(Some([terminate, interrupt])),
+            _ => {
+                warn!("signals cannot be caught: kill -9 is the way to stop, and is safe");
+                Self(None)
+            }
+        }
+    }
+
+    /// Waits for either.
+    async fn received(&mut self) {
+        let Some([terminate, interrupt]) = &mut self.0 else { return std::future::pending().await };
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
     }
 }
 
@@ -238,7 +285,6 @@ fn node_config(config: &Config) -> NodeConfig {
         identity: identity.map_err(|error| error.to_string()),
         heartbeat_interval: config.raft.heartbeat_interval,
         election_timeout: config.raft.election_timeout(),
-        lease_ttl_min: config.raft.lease_ttl_min(),
         sweep_pause: config.compaction.sleep_interval,
         sweep_keys: config.compaction.batch_limit,
         slow_apply: config.slow_request.apply,
@@ -247,6 +293,7 @@ fn node_config(config: &Config) -> NodeConfig {
             request_bytes_max: config.limits.request_bytes_max,
             txn_operations_max: config.limits.txn_ops_max,
             quota_bytes: config.limits.quota_bytes,
+            lease_ttl_min: config.raft.lease_ttl_min(),
         },
         progress_notify_interval: config.watch_progress_notify_interval,
         pre_vote: config.raft.pre_vote,
@@ -270,4 +317,19 @@ fn machine_memory() -> Option<usize> {
 
 fn texts(urls: &[Url]) -> Vec<String> {
     urls.iter().map(|url| url.as_str().to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stop_is_heard_while_the_node_starts() {
+        let mut signals = StopSignals::install();
+        assert_eq!(unless_stopped(std::future::pending(), std::future::ready(1)).await, Some(1));
+        let this = rustix::process::getpid();
+        rustix::process::kill_process(this, rustix::process::Signal::TERM).expect("we may");
+        let start_without_end = std::future::pending::<()>();
+        assert_eq!(unless_stopped(signals.received(), start_without_end).await, None);
+    }
 }

@@ -19,7 +19,7 @@ use basalt_storage::mvcc::view::{LogPosition, View};
 use prost::Message;
 
 use crate::model::{Lease, Model, Version};
-use crate::node_sim::{LEASE_TTL_MIN, Outcome, SimulatedNode};
+use crate::node_sim::{Outcome, SimulatedNode};
 use crate::opening;
 
 /// Revisions looked at besides the newest and the oldest readable.
@@ -110,7 +110,7 @@ impl Ledger {
     /// # Panics
     /// When they do not follow one another.
     pub fn replica(&self) -> Machine {
-        let mut replica = Machine::new(opening::empty_store(), LEASE_TTL_MIN);
+        let mut replica = Machine::new(opening::empty_store());
         for recorded in self.entries.values().filter(|recorded| recorded.entry.is_some()) {
             let bytes = recorded.effects.to_wire().encode_to_vec();
             let batch = EffectBatch::decode(&bytes[..]).expect("what was encoded decodes");

@@ -8,6 +8,7 @@ use std::time::Duration;
 use basalt_proto::etcdserverpb::{LeaseCheckpoint, LeaseCheckpointRequest, LeaseRevokeRequest};
 use basalt_proto::log::request::Kind;
 use basalt_proto::log::{LogEntry, Request};
+use basalt_server::admission::Proposal;
 use basalt_server::apply::answer::{Answer, Refusal};
 use basalt_server::apply::effects::{Effect, Effects};
 use basalt_server::apply::machine::Machine;
@@ -136,6 +137,7 @@ impl SimulatedNode {
             election_timeout: ELECTION_TIMEOUT,
             applied: store.applied.index,
             pre_vote: true,
+            shards: store.shard_map().shards().len(),
         };
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let core = Core::new(&config, log_store, &logger).expect("raft accepts a recovered log");
@@ -149,7 +151,7 @@ impl SimulatedNode {
             checkpoint_interval,
             checkpoint_due: checkpoint_interval,
             core,
-            machine: Machine::new(store, LEASE_TTL_MIN),
+            machine: Machine::new(store),
             leases: LeaseClock::new(LeaseClockConfig::default()),
             log,
             checkpointer: Some(checkpointer),
@@ -181,7 +183,11 @@ impl SimulatedNode {
     }
 
     /// A request arrives.
-    pub fn propose(&mut self, request: Request) {
+    pub fn propose(&mut self, mut request: Request) {
+        // As the API does before the log.
+        if let Some(Kind::LeaseGrant(grant)) = &mut request.kind {
+            grant.ttl = grant.ttl.max(LEASE_TTL_MIN);
+        }
         self.proposals.push_back(request);
     }
 
@@ -319,8 +325,9 @@ impl SimulatedNode {
     fn propose_some(&mut self) {
         let count = self.random.random_range(1..=self.proposals.len().min(3));
         let time_unix_ns = EPOCH_NS + i64::try_from(self.now.as_nanos()).expect("a run is short");
-        let requests = self.proposals.drain(..count).collect();
-        self.step_core(Input::Propose { requests, time_unix_ns });
+        let shards = self.machine.store().shard_map();
+        let proposals = self.proposals.drain(..count).map(|request| Proposal::new(request, shards)).collect();
+        self.step_core(Input::Propose { proposals, time_unix_ns });
     }
 
     fn advance_log(&mut self) -> Result<(), PowerLost> {

@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
-use basalt_proto::etcdserverpb::{CompactionRequest, DeleteRangeRequest, PutRequest};
+use basalt_proto::etcdserverpb::{CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, PutRequest};
 use basalt_proto::log::request::Kind;
 use basalt_proto::log::{LogEntry, Request};
-use basalt_server::apply::effects::Effects;
+use basalt_server::apply::effects::{Effect, Effects};
 use basalt_server::apply::machine::Machine;
 use basalt_server::apply::values::Values;
 use basalt_storage::disk::SimulatedDisk;
 use basalt_storage::mvcc::range::Hit;
 use basalt_storage::mvcc::view::LogPosition;
 use basalt_tests::ledger::Ledger;
-use basalt_tests::node_sim::{LEASE_TTL_MIN, SimulatedNode};
+use basalt_tests::node_sim::SimulatedNode;
 use basalt_tests::opening::empty_store;
 use basalt_tests::workload::Workload;
 use bytes::Bytes;
@@ -58,7 +58,7 @@ fn effects_do_not_tell_how_far_a_compaction_is() {
     let compaction = Kind::Compaction(CompactionRequest { revision: 4, physical: false });
     let other = Kind::Put(PutRequest { key: "other".into(), ..Default::default() });
     let effects = |sweeps: bool| {
-        let mut machine = Machine::new(empty_store(), LEASE_TTL_MIN);
+        let mut machine = Machine::new(empty_store());
         for (index, kind) in (1..).zip([put(), delete.clone(), other.clone(), compaction.clone()]) {
             apply(&mut machine, index, kind);
         }
@@ -68,4 +68,11 @@ fn effects_do_not_tell_how_far_a_compaction_is() {
         apply(&mut machine, 5, put())
     };
     assert_eq!(effects(false), effects(true));
+}
+
+#[test]
+fn a_lease_is_granted_as_the_log_says_whatever_a_member_is_set_to() {
+    let mut machine = Machine::new(empty_store());
+    let grant = Kind::LeaseGrant(LeaseGrantRequest { id: 5, ttl: 1 });
+    assert_eq!(apply(&mut machine, 1, grant).effects, [Effect::LeaseGranted { id: 5, ttl: 1 }]);
 }

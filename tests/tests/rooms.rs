@@ -29,7 +29,8 @@ const SERVER: Order = &[
     ("lease", &[]),
     ("watch", &[]),
     ("apply", &[]),
-    ("node", &["metrics", "lease", "watch", "apply"]),
+    ("admission", &["apply"]),
+    ("node", &["metrics", "lease", "watch", "admission", "apply"]),
     ("listen", &["config", "metrics"]),
     ("api", &["metrics", "lease", "watch", "apply", "node"]),
     ("http", &["config", "metrics"]),
@@ -49,7 +50,16 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[];
 const IMPURE: &[&str] = &["tokio", "tonic", "std::thread", "std::sync::mpsc", "Instant", "SystemTime"];
 
 /// Pure rooms and files of the server, as paths below its `src`.
-const PURE: &[&str] = &["apply", "watch", "lease", "auto_compaction", "node/core.rs", "node/log_store.rs"];
+const PURE: &[&str] = &[
+    "admission",
+    "apply",
+    "watch",
+    "lease",
+    "auto_compaction",
+    "node/checkpoint_schedule.rs",
+    "node/core.rs",
+    "node/log_store.rs",
+];
 
 /// A source file that is no test.
 struct Source {

@@ -24,6 +24,8 @@ impl Service {
         if request.ttl > LEASE_TTL_MAX {
             return Reply::Ready(Err(status::lease_ttl_too_large()));
         }
+        // Raised here, before the log: apply hangs on no flag of a member (etcd-contract 33).
+        request.ttl = request.ttl.max(self.node.limits.lease_ttl_min);
         // A random id is drawn here, before the log, so that all members grant the same (etcd-contract 33).
         while request.id == 0 {
             request.id = rand::rngs::OsRng.try_next_u64().map_or(0, |id| (id >> 1).cast_signed());

@@ -68,6 +68,8 @@ pub struct Service {
     pub slow_unary: Duration,
     /// How long a call waits for the node (etcd-contract 38).
     pub request_timeout: Duration,
+    /// Turns true when the process is to stop: streams that have no end of their own end then.
+    pub stopping: tokio::sync::watch::Receiver<bool>,
 }
 
 /// Decodes a request.
@@ -162,6 +164,11 @@ impl Service {
             return Ok(Vec::new());
         }
         Ok(self.node.fetch(view, hits).wait().await?)
+    }
+
+    /// Returns once the process is to stop; also if nobody is left who could say so.
+    pub async fn stopped(&self) {
+        _ = self.stopping.clone().wait_for(|stop| *stop).await;
     }
 
     /// Waits as long as a request may.

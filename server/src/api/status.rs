@@ -134,9 +134,6 @@ impl From<Refusal> for Status {
             Refusal::NoSpace => no_space(),
             Refusal::Corrupt => corrupt(),
             Refusal::UnknownAlarmAction => Status::new(Code::InvalidArgument, "basalt: unknown alarm action"),
-            Refusal::UnknownRequest => {
-                Status::new(Code::Internal, "basalt: the log holds a request of a newer release")
-            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Calls that stream: Watch, LeaseKeepAlive, RangeStream, Snapshot.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
@@ -17,7 +17,7 @@ use super::chunks::Chunks;
 use super::grpc::{Messages, RequestMessages};
 use super::method::Method;
 use super::service::{Service, decode};
-use super::status::Status;
+use super::status::{self, Status};
 use crate::node::handle::NodeHandle;
 use crate::node::start::WATCH_STREAM_BYTES;
 use crate::node::watch_thread::StreamSinks;
@@ -47,10 +47,17 @@ where
     room.tell(Input::Open(stream));
     let (end, ended) = oneshot::channel();
     let reader = tokio::spawn({
-        let room = room.clone();
+        let (service, room) = (service.clone(), room.clone());
         async move {
+            let mut stopped = pin!(service.stopped());
             let status = loop {
-                match requests.next().await {
+                let request = tokio::select! {
+                    biased;
+                    // The client goes on elsewhere, or here after a restart; a stop does not wait for it.
+                    () = &mut stopped => break Some(status::stopped()),
+                    request = requests.next() => request,
+                };
+                match request {
                     Ok(Some(message)) => match decode::<WatchRequest>(message) {
                         Ok(request) => forward(&room, request),
                         Err(status) => break Some(status),
@@ -147,10 +154,12 @@ where
 {
     let (out, messages) = mpsc::channel(MESSAGES_WAITING_MAX);
     tokio::spawn(async move {
+        let mut stopped = pin!(service.stopped());
         loop {
             let answer = tokio::select! {
                 biased;
                 () = out.closed() => return,
+                () = &mut stopped => Err(status::stopped()),
                 request = requests.next() => match request {
                     Ok(Some(message)) => answer_keep_alive(&service, message).await,
                     Ok(None) => return,
@@ -184,7 +193,10 @@ pub fn server_stream(service: Arc<Service>, method: Method, message: Bytes) -> M
             Method::HealthWatch => {
                 let told = out.send(Ok(service.health())).await;
                 if told.is_ok() {
-                    out.closed().await;
+                    tokio::select! {
+                        () = out.closed() => {}
+                        () = service.stopped() => {}
+                    }
                 }
                 Ok(())
             }
@@ -197,3 +209,7 @@ pub fn server_stream(service: Arc<Service>, method: Method, message: Bytes) -> M
     });
     messages
 }
+
+#[cfg(test)]
+#[path = "stream_tests.rs"]
+mod tests;

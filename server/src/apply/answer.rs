@@ -117,9 +117,6 @@ pub enum Refusal {
     /// An alarm action that is none (etcd panics, we refuse: etcd-contract 43).
     #[error("unknown alarm action")]
     UnknownAlarmAction,
-    /// A request kind that this release does not apply.
-    #[error("unknown request")]
-    UnknownRequest,
 }
 
 impl Answer {

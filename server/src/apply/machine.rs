@@ -9,7 +9,7 @@
 use basalt_proto::etcdserverpb::alarm_request::AlarmAction;
 use basalt_proto::etcdserverpb::{AlarmRequest, LeaseCheckpointRequest, LeaseGrantRequest, TxnRequest};
 use basalt_proto::log::{LogEntry, Request, request::Kind};
-use basalt_storage::mvcc::key_range::KeyRange;
+use basalt_storage::mvcc::key_range::{KeyRange, RangeEnd};
 use basalt_storage::mvcc::range::Hit;
 use basalt_storage::mvcc::store::Store;
 use basalt_storage::mvcc::system::Table;
@@ -22,13 +22,15 @@ use super::effects::{Effect, Effects};
 use super::lease_table::{LeaseRecord, LeaseTable};
 use super::query::{has_put, is_read_only};
 use super::txn;
-use super::values::Values;
+use super::values::{VALUES_AHEAD_MAX, Values, visit_value_ranges};
 
 /// Version of the rules by which this release applies entries.
 pub const APPLY_VERSION: u32 = 1;
 
 /// Longest lease, seconds (etcd-contract 33).
 pub const LEASE_TTL_MAX: i64 = 9_000_000_000;
+
+const KINDS_CHECKED: &str = "an entry is checked before it is applied, and holds only requests that have rules here";
 
 /// What one entry came to.
 #[derive(Debug, Default)]
@@ -44,13 +46,11 @@ pub struct Machine {
     store: Store,
     leases: LeaseTable,
     alarms: Alarms,
-    lease_ttl_min: i64,
 }
 
 impl Machine {
     /// A machine over a recovered store; leases and alarms come from its system tables, attachments from its index.
-    /// `lease_ttl_min` is in seconds (etcd-contract 33) and must be the same on all members.
-    pub fn new(store: Store, lease_ttl_min: i64) -> Self {
+    pub fn new(store: Store) -> Self {
         let mut leases = LeaseTable::default();
         for (id, record) in store.system.table(Table::Lease).filter_map(|(_, bytes)| LeaseRecord::decode(bytes)) {
             leases.insert(id, record);
@@ -64,7 +64,7 @@ impl Machine {
         for alarm in store.system.table(Table::Alarm).filter_map(|(key, _)| Alarm::from_key(key)) {
             alarms.set(alarm, true);
         }
-        Self { store, leases, alarms, lease_ttl_min }
+        Self { store, leases, alarms }
     }
 
     /// The store.
@@ -87,24 +87,36 @@ impl Machine {
         &self.alarms
     }
 
-    /// Stored values that applying `entry` may look at and that are in no memory.
+    /// Stored values that applying `entry` may look at and that are in no memory: [`VALUES_AHEAD_MAX`] of them at most.
     pub fn needed_values(&self, entry: &LogEntry) -> Vec<Hit> {
         let mut needed = Vec::new();
-        for request in &entry.requests {
-            match &request.kind {
-                Some(Kind::Put(put)) => txn::collect_needed_by_put(put, &self.store, &mut needed),
-                Some(Kind::Txn(request)) => txn::collect_needed(request, &self.store, &mut needed),
-                _ => {}
-            }
+        for kind in entry.requests.iter().filter_map(|request| request.kind.as_ref()) {
+            visit_value_ranges(kind, &mut |range| self.collect_needed(&range, &mut needed));
         }
-        needed.retain(|hit| self.store.resident(*hit).is_none());
         needed
+    }
+
+    fn collect_needed(&self, range: &KeyRange, needed: &mut Vec<Hit>) {
+        let mut collect = |key: &[u8], revision| {
+            let hit = Hit { shard: self.store.shard_map().shard_of(key), revision };
+            if needed.len() < VALUES_AHEAD_MAX && self.store.resident(hit).is_none() {
+                needed.push(hit);
+            }
+        };
+        match range.end {
+            RangeEnd::Single => {
+                if let Some(state) = self.store.get(&range.start) {
+                    collect(&range.start, state.mod_revision);
+                }
+            }
+            _ => self.store.for_each_live(range, |key, state| collect(key, state.mod_revision)),
+        }
     }
 
     /// Applies one entry.
     ///
     /// # Panics
-    /// When `log` is not above the last applied entry.
+    /// When `log` is not above the last applied entry, or the entry is one that [`super::known::check`] refuses.
     pub fn apply(&mut self, log: LogPosition, entry: &LogEntry, values: &mut dyn Values) -> Applied {
         assert!(log.index > self.store.applied.index, "entry {} after {}", log.index, self.store.applied.index);
         let mut applied = Applied::default();
@@ -144,7 +156,7 @@ impl Machine {
     }
 
     fn evaluate(&self, request: &Request, values: &mut dyn Values) -> Result<(Vec<Effect>, Answer), Refusal> {
-        let kind = request.kind.as_ref().ok_or(Refusal::UnknownRequest)?;
+        let Some(kind) = &request.kind else { unreachable!("{KINDS_CHECKED}") };
         self.check_alarms(kind)?;
         match kind {
             Kind::Put(put) => {
@@ -168,7 +180,7 @@ impl Machine {
             Kind::LeaseRevoke(revoke) => self.evaluate_revoke(revoke.id),
             Kind::LeaseCheckpoint(checkpoint) => self.evaluate_checkpoint(checkpoint),
             Kind::Alarm(alarm) => self.evaluate_alarm(alarm),
-            _ => Err(Refusal::UnknownRequest),
+            _ => unreachable!("{KINDS_CHECKED}"),
         }
     }
 
@@ -205,7 +217,8 @@ impl Machine {
         Ok((key_effects(transaction), Answer::Txn(answer)))
     }
 
-    /// The id was chosen by the proposer if the client left it open, so that all members agree.
+    /// The id was chosen by the proposer if the client left it open, and a time to live below the proposer's minimum was
+    /// raised there: what is applied hangs on no member's flags, so that all members, and all lives of one, agree.
     fn evaluate_grant(&self, grant: &LeaseGrantRequest) -> Result<(Vec<Effect>, Answer), Refusal> {
         if grant.ttl > LEASE_TTL_MAX {
             return Err(Refusal::LeaseTtlTooLarge);
@@ -213,7 +226,7 @@ impl Machine {
         if self.leases.get(grant.id).is_some() {
             return Err(Refusal::LeaseExists);
         }
-        let (id, ttl) = (grant.id, grant.ttl.max(self.lease_ttl_min));
+        let (id, ttl) = (grant.id, grant.ttl);
         let answer = Answer::LeaseGrant { revision: self.store.revision(), id, ttl };
         Ok((vec![Effect::LeaseGranted { id, ttl }], answer))
     }

@@ -15,6 +15,7 @@
 pub mod alarms;
 pub mod answer;
 pub mod effects;
+pub mod known;
 pub mod lease_table;
 pub mod machine;
 pub mod query;

@@ -136,32 +136,6 @@ fn check_revision(revision: i64, store: &Store) -> Result<(), Refusal> {
     }
 }
 
-/// Values that the compares and value-keeping puts of a transaction may look at, for a prefetch.
-pub fn collect_needed(txn: &TxnRequest, store: &Store, needed: &mut Vec<Hit>) {
-    for compare in txn.compare.iter().filter(|compare| compare.target == CompareTarget::Value as i32) {
-        let range = KeyRange::from_wire(&compare.key, &compare.range_end);
-        store.for_each_live(&range, |key, state| {
-            needed.push(Hit { shard: store.shard_map().shard_of(key), revision: state.mod_revision });
-        });
-    }
-    for op in txn.success.iter().chain(&txn.failure) {
-        match &op.request {
-            Some(Request::RequestPut(put)) => collect_needed_by_put(put, store, needed),
-            Some(Request::RequestTxn(nested)) => collect_needed(nested, store, needed),
-            _ => {}
-        }
-    }
-}
-
-/// As [`collect_needed`] for one put.
-pub fn collect_needed_by_put(put: &PutRequest, store: &Store, needed: &mut Vec<Hit>) {
-    if put.ignore_value
-        && let Some(state) = store.get(&put.key)
-    {
-        needed.push(Hit { shard: store.shard_map().shard_of(&put.key), revision: state.mod_revision });
-    }
-}
-
 /// A stored value, from the store's memory or from what was fetched.
 fn stored(hit: Hit, store: &Store, values: &mut dyn Values) -> Bytes {
     store.resident(hit).unwrap_or_else(|| values.value(hit))

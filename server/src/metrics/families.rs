@@ -261,6 +261,12 @@ families! {
         "Bytes that checkpoints have written to page files, runs and manifest.";
     checkpoint_failures_total: IntCounter = "basalt_checkpoint_failures_total" (),
         "Checkpoints abandoned, for lack of space for one.";
+    admission_waiting_requests: IntGaugeVec = "basalt_admission_waiting_requests" &["class"],
+        "Requests that wait to be ordered, by shard, and control for those of none.";
+    admission_waiting_bytes: IntGaugeVec = "basalt_admission_waiting_bytes" &["class"],
+        "Their bytes.";
+    admission_refused_total: IntGaugeVec = "basalt_admission_refused_total" &["class"],
+        "Requests refused because too much of their class waited, or too much of their shard for a checkpoint.";
     raft_term: IntGauge = "basalt_raft_term" (), "The current term.";
     lease_count: IntGauge = "basalt_lease_count" (), "Leases that have neither expired nor been revoked.";
     shard_keys: IntGaugeVec = "basalt_shard_keys" &["shard"], "Keys by shard.";

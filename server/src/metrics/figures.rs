@@ -47,6 +47,17 @@ pub struct Figures {
     /// The cluster version as `major.minor`, once there is one.
     pub cluster_version: Option<String>,
     pub shards: Vec<ShardFigures>,
+    pub classes: Vec<ClassFigures>,
+}
+
+/// What a scrape shows of requests that wait to be ordered: of one shard, or of none.
+#[derive(Clone, Debug, Default)]
+#[allow(missing_docs)] // the help texts of the families say what they are
+pub struct ClassFigures {
+    pub name: String,
+    pub waiting_requests: u64,
+    pub waiting_bytes: u64,
+    pub refused: u64,
 }
 
 /// What a scrape shows of one shard.
@@ -111,6 +122,9 @@ impl Metrics {
         for shard in &figures.shards {
             self.refresh_shard(shard);
         }
+        for class in &figures.classes {
+            self.refresh_class(class);
+        }
     }
 
     /// The families in Prometheus' text format 0.0.4. Reads `/proc`: for a thread that may wait.
@@ -139,6 +153,17 @@ impl Metrics {
             }
         }
         self.cluster_version.with_label_values(&[version]).set(1);
+    }
+
+    fn refresh_class(&self, class: &ClassFigures) {
+        let counts = [
+            (&self.admission_waiting_requests, class.waiting_requests),
+            (&self.admission_waiting_bytes, class.waiting_bytes),
+            (&self.admission_refused_total, class.refused),
+        ];
+        for (family, count) in counts {
+            family.with_label_values(&[&class.name]).set(signed(count));
+        }
     }
 
     fn refresh_shard(&self, shard: &ShardFigures) {

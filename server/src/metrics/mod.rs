@@ -38,7 +38,7 @@ mod tests;
 
 pub use client_requests::ClientRequests;
 pub use families::Metrics;
-pub use figures::{Figures, Identity, ShardFigures};
+pub use figures::{ClassFigures, Figures, Identity, ShardFigures};
 pub use grpc_calls::GrpcCalls;
 pub use grpc_method::{CallKind, GrpcMethod};
 pub use operations::{Operation, OperationSeconds, OutcomeSeconds};

@@ -150,6 +150,7 @@ fn a_scrape_shows_the_figures_given() {
         db_size_bytes: 100 << 30,
         cluster_version: Some("3.7".into()),
         shards: vec![shard],
+        classes: vec![ClassFigures { name: "control".into(), waiting_requests: 3, ..ClassFigures::default() }],
         ..Figures::default()
     };
     metrics.refresh(&figures);
@@ -169,6 +170,7 @@ fn a_scrape_shows_the_figures_given() {
         r#"etcd_cluster_version{cluster_version="3.7"} 0"#,
         r#"etcd_cluster_version{cluster_version="3.8"} 1"#,
         r#"basalt_shard_delta_bytes{shard="events"} 77"#,
+        r#"basalt_admission_waiting_requests{class="control"} 3"#,
         r#"etcd_server_id{server_id="8e9e05c52164694d"} 1"#,
         r#"etcd_server_feature_enabled{name="FastLeaseKeepAlive",stage="BETA"} 1"#,
         r#"etcd_server_feature_enabled{name="AllAlpha",stage="ALPHA"} 0"#,

@@ -9,31 +9,33 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use basalt_proto::etcdserverpb::AlarmRequest;
 use basalt_proto::etcdserverpb::alarm_request::AlarmAction;
-use basalt_proto::log::Request;
 use basalt_proto::log::request::Kind;
+use basalt_proto::log::{LogEntry, Request};
 use basalt_storage::hashes::{HashKvCache, HashKvJob, HashPurpose};
 use basalt_storage::job::{BUDGET_UNLIMITED, run};
 use basalt_storage::mvcc::key_value::KeyValue;
-use basalt_storage::mvcc::range::Hit;
+use basalt_storage::mvcc::shard_map::ShardId;
 use basalt_storage::mvcc::store::Frozen;
 use basalt_storage::mvcc::transaction::{Change, ChangeKind};
 use basalt_storage::mvcc::view::{Checkpointed, View};
-use bytes::Bytes;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use super::apply_counts::ApplyCounts;
+use super::checkpoint_schedule::{CHECKPOINT_INTERVAL, CheckpointSchedule, Next};
 use super::core::Committed;
 use super::fatal;
-use super::handle::{ApplyRequest, Completed, Fetched, Gauges, Waiters, unix_time_ns};
+use super::handle::{ApplyRequest, Completed, Gauges, Unavailable, Waiters, unix_time_ns};
 use super::node_thread::{ID_NOBODY, NodeInput};
+use super::read_ahead::{ReadAhead, StoredValues};
 use super::readers::Readers;
 use super::watch_thread::look_before_transactions;
+use crate::admission::{Gate, Proposal};
 use crate::apply::alarms::AlarmKind;
-use crate::apply::answer::Answer;
+use crate::apply::answer::{Answer, Refusal};
 use crate::apply::effects::Effect;
 use crate::apply::machine::Machine;
-use crate::apply::values::{Prefetched, Values};
+use crate::apply::values::Prefetched;
 use crate::lease::LeaseClock;
 use crate::metrics::Metrics;
 use crate::watch;
@@ -41,9 +43,6 @@ use crate::watch;
 /// A checkpoint starts when the deltas hold so much, or so many revisions, or after so long (DESIGN 3.5).
 const CHECKPOINT_BYTES: usize = 256 << 20;
 const CHECKPOINT_ENTRIES: usize = 200_000;
-const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
-/// After a checkpoint found the disk full.
-const CHECKPOINT_RETRY: Duration = Duration::from_secs(5);
 
 /// Keys that an index leaf holds at most, about: what turns a number of keys into one of leaves.
 const LEAF_KEYS: usize = 64;
@@ -54,6 +53,8 @@ pub enum ApplyInput {
     Committed(Vec<Committed>),
     /// From the API.
     Request(ApplyRequest),
+    /// What the entry that is held looks at.
+    ValuesRead(Prefetched),
     /// A checkpoint ended.
     Checkpointed(CheckpointEnd),
     /// A checkpoint found the disk full.
@@ -79,7 +80,7 @@ pub struct CheckpointEnd {
 /// Who asked for a checkpoint.
 struct CheckpointWaiter {
     tidy: bool,
-    done: oneshot::Sender<bool>,
+    done: oneshot::Sender<Result<bool, Unavailable>>,
 }
 
 /// Where apply's results go.
@@ -88,6 +89,10 @@ pub struct ApplyLinks {
     pub member_id: u64,
     /// The node thread.
     pub node: Sender<NodeInput>,
+    /// Back here, for what is read ahead.
+    pub inbox: Sender<ApplyInput>,
+    /// Bounds of what may be proposed, in which the deltas count.
+    pub gate: Arc<Gate>,
     /// The checkpoint thread.
     pub checkpoint: Sender<Frozen>,
     /// The watch thread.
@@ -121,49 +126,51 @@ pub struct ApplyThread {
     machine: Machine,
     links: ApplyLinks,
     counts: ApplyCounts,
-    checkpoint_running: bool,
-    checkpoint_due: Instant,
-    /// Those that wait for the next checkpoint.
-    checkpoint_waiters: Vec<CheckpointWaiter>,
-    /// Those that wait for the running one.
-    frozen_waiters: Vec<CheckpointWaiter>,
+    checkpoints: CheckpointSchedule<CheckpointWaiter>,
     compaction_waiters: Vec<oneshot::Sender<()>>,
-    /// Whether anything happened since the last freeze that a checkpoint would keep.
-    dirty: bool,
+    /// Committed and not applied: the first waits for what it looks at, the others behind it.
+    held: VecDeque<Committed>,
+    /// For the first that is held.
+    read_ahead: ReadAhead,
     /// Bytes of page files and of live revisions in them, from the last checkpoint.
     file_bytes: u64,
     live_bytes: u64,
-    /// Whether a checkpoint without changes would have nothing to rewrite.
-    tidy: bool,
 }
 
 impl ApplyThread {
     /// A thread over a recovered machine.
     pub fn new(machine: Machine, links: ApplyLinks, file_bytes: u64, live_bytes: u64, tidy: bool) -> Self {
-        let checkpoint_due = Instant::now() + CHECKPOINT_INTERVAL;
+        let mut checkpoints = CheckpointSchedule::new(links.started.elapsed());
+        if !tidy {
+            checkpoints.leave_untidy();
+        }
         Self {
             machine,
             counts: ApplyCounts::new(links.metrics.clone(), links.slow_apply),
+            checkpoints,
             links,
-            checkpoint_running: false,
-            checkpoint_due,
-            checkpoint_waiters: Vec::new(),
-            frozen_waiters: Vec::new(),
             compaction_waiters: Vec::new(),
-            dirty: false,
+            held: VecDeque::new(),
+            read_ahead: ReadAhead::None,
             file_bytes,
             live_bytes,
-            tidy,
         }
     }
 
-    /// Works until told to stop or until nobody is left to send; then writes a last checkpoint.
+    /// Works until told to stop; then writes a last checkpoint. Entries that are held then are left to the next start.
     pub fn run(mut self, inbox: &Receiver<ApplyInput>) {
         self.show_sizes();
         let mut backlog = VecDeque::new();
         while let Some(input) = self.next(inbox, &mut backlog) {
             match input {
-                ApplyInput::Committed(committed) => self.apply(committed),
+                ApplyInput::Committed(committed) => {
+                    self.held.extend(committed);
+                    self.apply_held();
+                }
+                ApplyInput::ValuesRead(values) => {
+                    self.read_ahead = ReadAhead::Done(values);
+                    self.apply_held();
+                }
                 ApplyInput::Request(request) => self.serve(request),
                 ApplyInput::Checkpointed(checkpoint) => self.checkpointed(checkpoint),
                 ApplyInput::CheckpointRefused(frozen) => self.checkpoint_refused(*frozen),
@@ -207,18 +214,22 @@ impl ApplyThread {
         }
     }
 
-    fn apply(&mut self, committed: Vec<Committed>) {
-        let Some(last) = committed.last().map(|entry| entry.position) else { return };
+    /// Applies what is held, up to an entry that waits for a value.
+    fn apply_held(&mut self) {
+        let mut last = None;
         let mut answers = Vec::new();
         let mut effects = Vec::new();
         let store = self.machine.store();
         let compacted = Compacted { revision: store.compact_revision(), finished: !store.is_sweeping() };
-        for Committed { position, entry } in committed {
+        while let Some(Committed { position, entry }) = self.held.pop_front() {
             match entry {
                 None => self.machine.apply_empty(position),
                 Some(entry) => {
+                    let Some(mut values) = self.values_for(&entry) else {
+                        self.held.push_front(Committed { position, entry: Some(entry) });
+                        break;
+                    };
                     let started = Instant::now();
-                    let mut values = self.prefetch(self.machine.needed_values(&entry));
                     let applied = self.machine.apply(position, &entry, &mut values);
                     let leads = self.links.gauges.leads.load(Ordering::Relaxed);
                     self.counts.entry(&entry, &applied, started.elapsed(), leads);
@@ -226,8 +237,10 @@ impl ApplyThread {
                     effects.extend(applied.effects.effects);
                 }
             }
+            last = Some(position);
         }
-        self.dirty = true;
+        let Some(last) = last else { return };
+        self.checkpoints.touch();
         let view = self.publish();
         // Before the answers: a granted lease can be renewed, and a watch made after a put does not see it as new.
         self.follow(&effects, &view, compacted);
@@ -241,21 +254,26 @@ impl ApplyThread {
         self.show_sizes();
     }
 
-    /// Values that decisions need and no memory holds: read in one go, off this thread, before the entry is applied.
-    fn prefetch(&self, hits: Vec<Hit>) -> StoredValues {
-        let view = Arc::new(self.machine.store().head());
-        let mut prefetched = Prefetched::default();
-        if !hits.is_empty() {
-            for (hit, value) in hits.iter().zip(self.fetch_now(&view, hits.clone())) {
-                prefetched.insert(*hit, value);
+    /// What applying the entry may look at, or none while that is being read.
+    fn values_for(&mut self, entry: &LogEntry) -> Option<StoredValues> {
+        if matches!(self.read_ahead, ReadAhead::None) {
+            let hits = self.machine.needed_values(entry);
+            if !hits.is_empty() {
+                // What is in no delta of the store is in pages of the published View.
+                let (view, links) = (self.links.view.load_full(), &self.links);
+                self.read_ahead = ReadAhead::start(hits, view, (&links.readers, &links.inbox), &links.metrics);
             }
         }
+        let prefetched = match std::mem::take(&mut self.read_ahead) {
+            ReadAhead::None => Prefetched::default(),
+            ReadAhead::Done(prefetched) => prefetched,
+            ReadAhead::Running => {
+                self.read_ahead = ReadAhead::Running;
+                return None;
+            }
+        };
         let (readers, metrics) = (self.links.readers.clone(), self.links.metrics.clone());
-        StoredValues { view, prefetched, readers, metrics }
-    }
-
-    fn fetch_now(&self, view: &Arc<View>, hits: Vec<Hit>) -> Vec<Bytes> {
-        fetch_blocking(&self.links.readers, view, hits)
+        Some(StoredValues { view: self.links.view.load_full(), prefetched, readers, metrics })
     }
 
     fn publish(&self) -> Arc<View> {
@@ -347,8 +365,10 @@ impl ApplyThread {
         match request {
             ApplyRequest::Ask(question) => question(&mut self.machine),
             ApplyRequest::Checkpoint { tidy, done } => {
-                self.checkpoint_waiters.push(CheckpointWaiter { tidy, done });
-                self.checkpoint_due = Instant::now();
+                if tidy {
+                    self.checkpoints.leave_untidy();
+                }
+                self.checkpoints.ask(CheckpointWaiter { tidy, done }, self.links.started.elapsed());
             }
             ApplyRequest::Compacted(done) => {
                 if self.machine.store().is_sweeping() {
@@ -363,7 +383,7 @@ impl ApplyThread {
     fn sweep(&mut self) {
         self.machine.store_mut().sweep((self.links.sweep_keys / LEAF_KEYS).max(1));
         if !self.machine.store().is_sweeping() {
-            self.dirty = true;
+            self.checkpoints.touch();
             self.links.metrics.compaction_last.set(unix_time_ns() / 1_000_000_000);
             info!(revision = self.machine.store().compact_revision(), "finished scheduled compaction");
             self.compaction_waiters.drain(..).for_each(|waiter| _ = waiter.send(()));
@@ -371,54 +391,39 @@ impl ApplyThread {
     }
 
     fn checkpoint_if_due(&mut self) {
-        if self.checkpoint_running {
-            return;
-        }
         let store = self.machine.store();
-        let due = Instant::now() >= self.checkpoint_due;
         let full = store.delta_bytes() >= CHECKPOINT_BYTES || store.delta_entries() >= CHECKPOINT_ENTRIES;
-        if !(full || due) {
-            return;
+        match self.checkpoints.next(self.links.started.elapsed(), full) {
+            Next::Wait => {}
+            Next::Start => self.freeze(),
+            Next::Done(waiters) => tell(waiters, Ok(true)),
         }
-        self.checkpoint_due = Instant::now() + CHECKPOINT_INTERVAL;
-        let tidying_asked = self.checkpoint_waiters.iter().any(|waiter| waiter.tidy);
-        if !self.dirty && self.tidy && !tidying_asked {
-            answer(&mut self.checkpoint_waiters, true);
-            return;
-        }
-        self.freeze();
     }
 
     fn freeze(&mut self) {
-        self.dirty = false;
-        self.checkpoint_running = true;
-        self.frozen_waiters.append(&mut self.checkpoint_waiters);
         let mut frozen = self.machine.store_mut().freeze();
-        frozen.rewrite_all = self.frozen_waiters.iter().any(|waiter| waiter.tidy);
+        frozen.rewrite_all = self.checkpoints.bound().iter().any(|waiter| waiter.tidy);
         self.publish();
         drop(self.links.checkpoint.send(frozen));
     }
 
     fn checkpointed(&mut self, end: CheckpointEnd) {
-        self.checkpoint_running = false;
         self.file_bytes = end.file_bytes;
         self.live_bytes = end.live_bytes;
-        self.tidy = end.tidy;
         self.machine.store_mut().checkpointed(end.checkpointed);
         self.publish();
         self.show_sizes();
         drop(self.links.node.send(NodeInput::Release(end.applied_index)));
-        // One who asked after the freeze waits for the next checkpoint.
-        answer(&mut self.frozen_waiters, end.tidy);
+        if !end.tidy {
+            self.checkpoints.leave_untidy();
+        }
+        tell(self.checkpoints.ended(), Ok(end.tidy));
     }
 
     fn checkpoint_refused(&mut self, frozen: Frozen) {
-        self.checkpoint_running = false;
-        self.dirty = true;
-        self.checkpoint_waiters.append(&mut self.frozen_waiters);
         self.machine.store_mut().checkpoint_failed(frozen);
         self.publish();
-        self.checkpoint_due = Instant::now() + CHECKPOINT_RETRY;
+        tell(self.checkpoints.refused(self.links.started.elapsed()), Err(Refusal::NoSpace.into()));
         // The disk is full: writes that grow the store are refused until somebody made room and disarmed the alarm.
         let alarm = Kind::Alarm(AlarmRequest {
             action: AlarmAction::Activate as i32,
@@ -426,12 +431,16 @@ impl ApplyThread {
             alarm: AlarmKind::NoSpace.number(),
         });
         let request = Request { id: ID_NOBODY, principal: None, kind: Some(alarm) };
-        drop(self.links.node.send(NodeInput::Propose(request)));
+        let proposal = Proposal::new(request, self.machine.store().shard_map());
+        self.links.gate.enter(&proposal);
+        drop(self.links.node.send(NodeInput::Propose(proposal)));
     }
 
     fn show_sizes(&self) {
         let delta = self.machine.store().delta_bytes() as u64;
-        self.links.gauges.delta_bytes.store(delta, Ordering::Relaxed);
+        for (shard, view) in (0u32..).map(ShardId).zip(&self.links.view.load().shards) {
+            self.links.gate.set_delta_bytes(shard, view.delta.bytes() as u64);
+        }
         self.links.gauges.db_size.store(self.file_bytes + delta, Ordering::Relaxed);
         self.links.gauges.db_size_in_use.store(self.live_bytes + delta, Ordering::Relaxed);
         self.show_alarms();
@@ -439,8 +448,8 @@ impl ApplyThread {
 
     /// So that the next start has nothing to replay. Not needed for safety: the log has everything.
     fn last_checkpoint(mut self, inbox: &Receiver<ApplyInput>) {
-        while self.checkpoint_running || self.dirty {
-            if !self.checkpoint_running {
+        while self.checkpoints.is_unfinished() {
+            if self.checkpoints.start_last() {
                 self.freeze();
             }
             match inbox.recv_timeout(CHECKPOINT_INTERVAL * 4) {
@@ -452,11 +461,6 @@ impl ApplyThread {
     }
 }
 
-/// Tells those who waited that a checkpoint is durable.
-fn answer(waiters: &mut Vec<CheckpointWaiter>, tidy: bool) {
-    waiters.drain(..).for_each(|waiter| _ = waiter.done.send(tidy));
-}
-
 /// What was compacted before an entry.
 #[derive(Clone, Copy)]
 struct Compacted {
@@ -464,32 +468,9 @@ struct Compacted {
     finished: bool,
 }
 
-/// Apply's source of values: fetched ahead, else read now and counted.
-struct StoredValues {
-    view: Arc<View>,
-    prefetched: Prefetched,
-    readers: Readers,
-    metrics: Arc<Metrics>,
-}
-
-impl Values for StoredValues {
-    fn value(&mut self, hit: Hit) -> Bytes {
-        if let Some(value) = self.prefetched.get(hit) {
-            return value.clone();
-        }
-        self.metrics.apply_disk_waits_total.inc();
-        let values = fetch_blocking(&self.readers, &self.view, vec![hit]);
-        values.into_iter().next().expect("one value for one hit")
-    }
-}
-
-/// Damage under apply stops the node: a guess here would make members differ.
-fn fetch_blocking(readers: &Readers, view: &Arc<View>, hits: Vec<Hit>) -> Vec<Bytes> {
-    let fetched = match readers.fetch(view.clone(), hits) {
-        Fetched::Ready(values) => Ok(values),
-        Fetched::Pending(receiver) => receiver.blocking_recv().unwrap_or(Err(super::handle::Unavailable::Stopped)),
-    };
-    fetched.unwrap_or_else(|cause| fatal::stop("reading a value that apply needs", &cause))
+fn tell(waiters: Vec<CheckpointWaiter>, end: Result<bool, Unavailable>) {
+    // Whoever gave up needs no telling.
+    waiters.into_iter().for_each(|waiter| _ = waiter.done.send(end));
 }
 
 /// A change as watchers see it. A delete shows key and revision only (etcd-contract 20); what a create replaces, a
@@ -507,3 +488,7 @@ fn event(change: &Change) -> watch::Event {
     };
     watch::Event { revision: change.revision, shard: change.shard, key: change.key.clone(), kind, key_value, previous }
 }
+
+#[cfg(test)]
+#[path = "apply_thread_tests.rs"]
+mod tests;

@@ -68,7 +68,8 @@ impl NodeHandle {
     }
 
     /// Writes a checkpoint and streams the store after it: the file in pieces, then its SHA-256. A stream that fails
-    /// ends without the digest, so that no client takes it for whole.
+    /// ends without the digest, so that no client takes it for whole. On a full disk it is streamed without a checkpoint:
+    /// a View has what no checkpoint holds, and that is when a snapshot is wanted most.
     ///
     /// # Errors
     /// Going down. What fails later ends the stream with an error.
@@ -76,7 +77,10 @@ impl NodeHandle {
         &self,
         member: MemberRecord,
     ) -> Result<mpsc::Receiver<Result<SnapshotChunk, Unavailable>>, Unavailable> {
-        self.checkpoint().await?;
+        match self.checkpoint().await {
+            Ok(()) | Err(Unavailable::Refused(Refusal::NoSpace)) => {}
+            Err(unavailable) => return Err(unavailable),
+        }
         let (view, tables) = self.ask(move |machine| state_of(machine, member)).await?;
         let (out, chunks) = mpsc::channel(CHUNKS_WAITING);
         let permits = self.snapshots.clone();

@@ -15,11 +15,13 @@ use basalt_storage::hashes::HashKvCache;
 use basalt_storage::mvcc::range::Hit;
 use basalt_storage::mvcc::view::View;
 use bytes::Bytes;
-use prost::Message;
 use tokio::sync::{Semaphore, oneshot};
 
+use super::core::PROPOSAL_BYTES_MAX;
 use super::node_thread::NodeInput;
+use super::read_ahead;
 use super::readers::Readers;
+use crate::admission::{Full, Gate, Proposal};
 use crate::apply::answer::{Answer, Refusal};
 use crate::apply::machine::Machine;
 use crate::lease::LeaseClock;
@@ -67,12 +69,12 @@ pub type Question = Box<dyn FnOnce(&mut Machine) + Send>;
 pub enum ApplyRequest {
     /// Answer from the machine's state, between two batches.
     Ask(Question),
-    /// Write a checkpoint now.
+    /// Write a checkpoint of all that is applied by now.
     Checkpoint {
         /// Rewrite partly dead leaves however little of them is dead, up to a bound.
         tidy: bool,
         /// Hears of its end, and whether no leaf is left that waits to be rewritten.
-        done: oneshot::Sender<bool>,
+        done: oneshot::Sender<Result<bool, Unavailable>>,
     },
     /// Tell when no compaction is being swept and a checkpoint contains it.
     Compacted(oneshot::Sender<()>),
@@ -98,8 +100,6 @@ pub struct Gauges {
     pub committed_index: AtomicU64,
     /// Last applied index.
     pub applied_index: AtomicU64,
-    /// Bytes of revisions that no checkpoint has begun to write.
-    pub delta_bytes: AtomicU64,
     /// Allocated bytes of page files, with the deltas.
     pub db_size: AtomicU64,
     /// Stored bytes of revisions not marked dead, with the deltas.
@@ -127,20 +127,19 @@ pub struct Limits {
     pub txn_operations_max: usize,
     /// Quota in bytes; `None` for none (`--quota-backend-bytes`).
     pub quota_bytes: Option<u64>,
+    /// Shortest lease that is granted, seconds (etcd-contract 33).
+    pub lease_ttl_min: i64,
 }
 
 /// Committed entries that may wait for apply (etcd `maxGapBetweenApplyAndCommitIndex`, etcd-contract 41).
 pub const UNAPPLIED_MAX: u64 = 5000;
-
-/// Revisions in memory beyond which nothing more is ordered until a checkpoint took some: a disk that is too slow, or
-/// full, must not become memory without end.
-pub const DELTA_BYTES_MAX: u64 = 1 << 30;
 
 /// The node as the API sees it.
 pub struct NodeHandle {
     pub(super) inbox: Sender<NodeInput>,
     pub(super) apply: Sender<super::apply_thread::ApplyInput>,
     pub(super) waiters: Arc<Waiters>,
+    pub(super) gate: Arc<Gate>,
     pub(super) next_id: AtomicU64,
     pub(super) view: Arc<ArcSwap<View>>,
     pub(super) readers: Readers,
@@ -165,7 +164,7 @@ pub struct NodeHandle {
 pub struct Waiters(Mutex<HashMap<u64, oneshot::Sender<Completion>>>);
 
 impl Waiters {
-    fn add(&self, id: u64, sender: oneshot::Sender<Completion>) {
+    pub(super) fn add(&self, id: u64, sender: oneshot::Sender<Completion>) {
         self.lock().insert(id, sender);
     }
 
@@ -173,6 +172,16 @@ impl Waiters {
     pub fn take(&self, ids: impl Iterator<Item = u64>) -> Vec<Option<oneshot::Sender<Completion>>> {
         let mut waiting = self.lock();
         ids.map(|id| waiting.remove(&id)).collect()
+    }
+
+    /// Forgets who waits for `id` if he gave up; says whether he did.
+    pub fn forget_gone(&self, id: u64) -> bool {
+        let mut waiting = self.lock();
+        let gone = waiting.get(&id).is_some_and(oneshot::Sender::is_closed);
+        if gone {
+            waiting.remove(&id);
+        }
+        gone
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, oneshot::Sender<Completion>>> {
@@ -196,7 +205,9 @@ impl NodeHandle {
     ) -> Result<impl Future<Output = Result<Completed, Unavailable>> + use<>, Unavailable> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let request = Request { id, principal: None, kind: Some(kind) };
-        if request.encoded_len() > self.limits.request_bytes_max {
+        let view = self.view.load();
+        let proposal = Proposal::new(request, &view.shard_map);
+        if proposal.length > self.limits.request_bytes_max.min(PROPOSAL_BYTES_MAX) {
             return Err(Unavailable::TooLarge);
         }
         if self.gauges.committed_index.load(Ordering::Relaxed)
@@ -204,13 +215,13 @@ impl NodeHandle {
         {
             return Err(Unavailable::TooManyRequests);
         }
-        if self.gauges.delta_bytes.load(Ordering::Relaxed) > DELTA_BYTES_MAX {
-            return Err(Unavailable::TooManyRequests);
+        self.gate.admit(&proposal).map_err(|Full| Unavailable::TooManyRequests)?;
+        if let Some(kind) = &proposal.request.kind {
+            read_ahead::warm(kind, &view, &self.readers);
         }
         let (sender, receiver) = oneshot::channel();
         self.waiters.add(id, sender);
-        let input = NodeInput::Propose(request);
-        self.inbox.send(input).map_err(|_| Unavailable::Stopped)?;
+        self.inbox.send(NodeInput::Propose(proposal)).map_err(|_| Unavailable::Stopped)?;
         Ok(async move { Ok(receiver.await.map_err(|_| Unavailable::Stopped)??) })
     }
 
@@ -249,10 +260,10 @@ impl NodeHandle {
         receiver.await.map_err(|_| Unavailable::Stopped)
     }
 
-    /// Writes a checkpoint and waits for it.
+    /// Writes a checkpoint of all that is applied by now and waits for it, however much is written meanwhile.
     ///
     /// # Errors
-    /// [`Unavailable::Stopped`].
+    /// [`Refusal::NoSpace`] when the disk is full, [`Unavailable::Stopped`].
     pub async fn checkpoint(&self) -> Result<(), Unavailable> {
         self.checkpoint_and_tidy(false).await.map(drop)
     }
@@ -261,7 +272,7 @@ impl NodeHandle {
     /// the ones before it left. Whoever stops waiting stops it.
     ///
     /// # Errors
-    /// [`Unavailable::Stopped`].
+    /// As [`Self::checkpoint`].
     pub async fn defragment(&self) -> Result<(), Unavailable> {
         while !self.checkpoint_and_tidy(true).await? {}
         Ok(())
@@ -270,7 +281,12 @@ impl NodeHandle {
     async fn checkpoint_and_tidy(&self, tidy: bool) -> Result<bool, Unavailable> {
         let (done, receiver) = oneshot::channel();
         self.request(ApplyRequest::Checkpoint { tidy, done })?;
-        receiver.await.map_err(|_| Unavailable::Stopped)
+        receiver.await.map_err(|_| Unavailable::Stopped)?
+    }
+
+    /// How much waits to be ordered.
+    pub fn gate(&self) -> &Gate {
+        &self.gate
     }
 
     /// Waits until compactions up to now have dropped what they drop (`physical`, etcd-contract 13).

@@ -7,7 +7,7 @@
 //!                                                 checkpoint thread ◄── Frozen ─┘  └─► watch thread
 //! ```
 //!
-//! * [`core`] is the pure part: input and time in, outputs out. The threads only carry its inputs and outputs.
+//! * [`core`] and `checkpoint_schedule` are the pure parts: input and time in, outputs out. The threads only carry those.
 //! * A View is published before any answer or event of its batch leaves.
 //! * A thread that cannot go on stops the process: a failed sync, a failed append, damaged pages under apply.
 //!
@@ -15,6 +15,7 @@
 
 mod apply_counts;
 pub mod apply_thread;
+mod checkpoint_schedule;
 mod checkpoint_thread;
 pub mod content;
 pub mod core;
@@ -23,6 +24,7 @@ pub mod handle;
 pub mod log_store;
 mod log_thread;
 mod node_thread;
+mod read_ahead;
 pub mod readers;
 pub mod start;
 pub mod watch_thread;

@@ -9,12 +9,14 @@ use std::time::{Duration, Instant};
 use basalt_proto::etcdserverpb::{LeaseCheckpoint, LeaseCheckpointRequest, LeaseRevokeRequest};
 use basalt_proto::log::Request;
 use basalt_proto::log::request::Kind;
+use basalt_storage::mvcc::shard_map::ShardMap;
 use tracing::info;
 
 use super::apply_thread::ApplyInput;
 use super::core::{Append, Core, Input, Output};
 use super::fatal;
-use super::handle::{Gauges, unix_time_ns};
+use super::handle::{Gauges, Waiters, unix_time_ns};
+use crate::admission::{Gate, Proposal};
 use crate::lease::LeaseClock;
 use crate::metrics::Metrics;
 use crate::watch;
@@ -28,8 +30,8 @@ pub(super) const ID_NOBODY: u64 = 0;
 /// What reaches the node thread.
 #[derive(Debug)]
 pub enum NodeInput {
-    /// A caller's request.
-    Propose(Request),
+    /// A caller's request, or one of the node itself, that the gate knows of.
+    Propose(Proposal),
     /// An append is durable.
     Persisted(u64),
     /// Apply has come this far.
@@ -48,6 +50,12 @@ pub struct NodeLinks {
     pub apply: Sender<ApplyInput>,
     /// Lease ends.
     pub leases: Arc<Mutex<LeaseClock>>,
+    /// Callers, some of whom give up before their turn.
+    pub waiters: Arc<Waiters>,
+    /// Hears what has left the queue.
+    pub gate: Arc<Gate>,
+    /// How proposals are classed.
+    pub shards: Arc<ShardMap>,
     /// Figures.
     pub gauges: Arc<Gauges>,
     /// Counters.
@@ -88,11 +96,11 @@ pub fn serve(mut core: Core, links: &NodeLinks, inbox: &Receiver<NodeInput>) {
             Ok(input) => Some(input),
             Err(RecvTimeoutError::Timeout) => None,
         };
-        let mut requests = Vec::new();
+        let mut proposals = Vec::new();
         for input in first.into_iter().chain(inbox.try_iter()) {
             let input = match input {
-                NodeInput::Propose(request) => {
-                    requests.push(request);
+                NodeInput::Propose(proposal) => {
+                    proposals.push(proposal);
                     continue;
                 }
                 NodeInput::Persisted(number) => Input::Persisted(number),
@@ -109,13 +117,16 @@ pub fn serve(mut core: Core, links: &NodeLinks, inbox: &Receiver<NodeInput>) {
         if Instant::now() >= next_tick {
             next_tick = Instant::now() + links.tick;
             step(&mut core, Input::Tick, &mut outputs);
+            // Nobody would hear of the answer, and the client may have tried again.
+            core.retain_queued(|request| !links.waiters.forget_gone(request.id));
             if core.leads() {
-                requests.extend(lease_proposals(links));
+                proposals.extend(lease_proposals(links));
             }
         }
-        if !requests.is_empty() {
-            step(&mut core, Input::Propose { requests, time_unix_ns: unix_time_ns() }, &mut outputs);
+        if !proposals.is_empty() {
+            step(&mut core, Input::Propose { proposals, time_unix_ns: unix_time_ns() }, &mut outputs);
         }
+        links.gate.set_left(core.left_queue());
         carry(&mut outputs, links);
     }
 }
@@ -162,7 +173,7 @@ fn change_role(leads: bool, term: u64, links: &NodeLinks) {
 }
 
 /// Ends of leases and remainders worth remembering, as proposals.
-fn lease_proposals(links: &NodeLinks) -> Vec<Request> {
+fn lease_proposals(links: &NodeLinks) -> Vec<Proposal> {
     let now = links.started.elapsed();
     let mut clock = links.leases.lock().expect("no one panics while holding the lease clock");
     let revoke = |id| Kind::LeaseRevoke(LeaseRevokeRequest { id });
@@ -172,5 +183,11 @@ fn lease_proposals(links: &NodeLinks) -> Vec<Request> {
     if !checkpoints.is_empty() {
         kinds.push(Kind::LeaseCheckpoint(LeaseCheckpointRequest { checkpoints }));
     }
-    kinds.into_iter().map(|kind| Request { id: ID_NOBODY, principal: None, kind: Some(kind) }).collect()
+    let proposal = |kind| {
+        let request = Request { id: ID_NOBODY, principal: None, kind: Some(kind) };
+        let proposal = Proposal::new(request, &links.shards);
+        links.gate.enter(&proposal);
+        proposal
+    };
+    kinds.into_iter().map(proposal).collect()
 }

@@ -25,13 +25,14 @@ use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
 use super::apply_thread::{ApplyInput, ApplyLinks, ApplyThread};
-use super::core::{Core, CoreConfig};
+use super::core::{Core, CoreConfig, CoreError};
 use super::handle::{Gauges, Identity, Limits, NodeHandle, Waiters};
 use super::log_store::LogStore;
 use super::node_thread::{NodeInput, NodeLinks};
 use super::readers::Readers;
 use super::watch_thread::{StreamSinks, WatchLinks};
 use super::{checkpoint_thread, log_thread, node_thread, watch_thread};
+use crate::admission::Gate;
 use crate::apply::machine::Machine;
 use crate::lease::{LeaseClock, LeaseClockConfig};
 use crate::metrics::Metrics;
@@ -64,8 +65,6 @@ pub struct NodeConfig {
     pub heartbeat_interval: Duration,
     /// Time without a leader until an election.
     pub election_timeout: Duration,
-    /// Shortest lease, seconds (etcd-contract 33).
-    pub lease_ttl_min: i64,
     /// Pause between two steps of a compaction.
     pub sweep_pause: Duration,
     /// Keys visited in one step of a compaction, about.
@@ -158,7 +157,13 @@ pub enum StartError {
     },
     /// Consensus refuses its state.
     #[error("starting consensus")]
-    Raft(#[from] raft::Error),
+    Consensus(#[from] CoreError),
+    /// It does not come to lead, or the log is longer than this.
+    #[error("not ready after {} s: see what the disk is busy with, and start again", waited.as_secs())]
+    NotReady {
+        /// How long it had.
+        waited: Duration,
+    },
     /// No thread to be had.
     #[error("starting a thread")]
     Thread(#[source] io::Error),
@@ -179,6 +184,8 @@ pub struct Running {
     pub handle: Arc<NodeHandle>,
     /// Where watch messages go.
     pub sinks: StreamSinks,
+    /// See [`Core::complete_at`].
+    complete_at: u64,
     node: Sender<NodeInput>,
     apply: Sender<ApplyInput>,
     watch_stopping: Arc<AtomicBool>,
@@ -220,6 +227,8 @@ fn open_directory(directory: &Path) -> Result<Arc<dyn Disk>, StartError> {
     Ok(Arc::new(disk.map_err(failed)?))
 }
 
+/// etcd's data is a directory where we have a file. This is the one look at the data directory that is not through
+/// [`Disk`]: it comes before anything is opened or made there.
 fn refuse_etcd_data(directory: &Path) -> Result<(), StartError> {
     if directory.join(MEMBER_FILE).is_dir() {
         return Err(StartError::EtcdData { directory: directory.to_owned() });
@@ -359,8 +368,10 @@ fn spawn(
         election_timeout: config.election_timeout,
         applied,
         pre_vote: config.pre_vote,
+        shards: store.shard_map().shards().len(),
     };
     let core = Core::new(&core_config, raft_store, &slog::Logger::root(slog::Discard, slog::o!()))?;
+    let complete_at = core.complete_at();
 
     let (node, node_inbox) = channel();
     let (apply, apply_inbox) = channel();
@@ -372,6 +383,7 @@ fn spawn(
     gauges.applied_index.store(applied, Ordering::Relaxed);
     let leases = Arc::new(Mutex::new(LeaseClock::new(LeaseClockConfig::default())));
     let waiters = Arc::new(Waiters::default());
+    let gate = Arc::new(Gate::new(store.shard_map().shards().len()));
     let generation = Arc::new(AtomicU64::new(manifest.generation));
     let view = Arc::new(ArcSwap::from_pointee(store.head()));
     let (readers, mut threads) = Readers::start(disk).map_err(StartError::Thread)?;
@@ -403,6 +415,8 @@ fn spawn(
         member_id: identity.member_id,
         hash_cache: hash_cache.clone(),
         node: node.clone(),
+        inbox: apply.clone(),
+        gate: gate.clone(),
         checkpoint,
         watches: watches.clone(),
         view: view.clone(),
@@ -421,6 +435,9 @@ fn spawn(
         log,
         apply: apply.clone(),
         leases: leases.clone(),
+        waiters: waiters.clone(),
+        gate: gate.clone(),
+        shards: store.head().shard_map,
         gauges: gauges.clone(),
         watches: watches.clone(),
         metrics: metrics.clone(),
@@ -429,7 +446,7 @@ fn spawn(
         lease_extension: config.election_timeout,
     };
     let (file_bytes, live_bytes) = (checkpointer.file_bytes(), checkpointer.live_bytes());
-    let machine = Machine::new(store, config.lease_ttl_min);
+    let machine = Machine::new(store);
     let apply_thread = ApplyThread::new(machine, apply_links, file_bytes, live_bytes, checkpointer.is_tidy(false));
 
     let mut spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
@@ -468,6 +485,7 @@ fn spawn(
         inbox: node.clone(),
         apply: apply.clone(),
         waiters,
+        gate,
         // Request ids differ between lives of a process, so that a replayed entry answers nobody.
         next_id: AtomicU64::new(super::handle::unix_time_ns().unsigned_abs().max(1)),
         view,
@@ -481,25 +499,25 @@ fn spawn(
         leases,
         watches,
     };
-    Ok(Running { handle: Arc::new(handle), sinks, node, apply, watch_stopping, threads, _lock: lock })
+    Ok(Running { handle: Arc::new(handle), sinks, complete_at, node, apply, watch_stopping, threads, _lock: lock })
 }
 
 impl Running {
-    /// Waits until this node leads and has applied what its log holds: before, nobody is served.
+    /// Waits until this node leads and has applied all that its log held, also what it did not know as committed: before,
+    /// nobody is served, for any of it may have been acknowledged.
     ///
     /// # Errors
-    /// When that takes longer than `timeout`.
-    pub fn wait_ready(&self, timeout: Duration) -> Result<(), Duration> {
+    /// [`StartError::NotReady`] when that takes longer than `timeout`.
+    pub fn wait_ready(&self, timeout: Duration) -> Result<(), StartError> {
         let deadline = Instant::now() + timeout;
         let gauges = &self.handle.gauges;
         loop {
-            let committed = gauges.committed_index.load(Ordering::Relaxed);
             let applied = gauges.applied_index.load(Ordering::Relaxed);
-            if gauges.leads.load(Ordering::Relaxed) && committed > 0 && applied >= committed {
+            if gauges.leads.load(Ordering::Relaxed) && applied >= self.complete_at {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                return Err(timeout);
+                return Err(StartError::NotReady { waited: timeout });
             }
             std::thread::sleep(Duration::from_millis(2));
         }
@@ -525,3 +543,7 @@ impl Running {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "start_tests.rs"]
+pub(crate) mod tests;

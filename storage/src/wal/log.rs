@@ -17,8 +17,8 @@ use super::segment_name::SegmentName;
 use super::term_runs::{Misplaced, TermRuns};
 use crate::disk::FileId;
 
-/// Largest batch, header included; one append larger than this is refused.
-pub(super) const BATCH_BYTES_MAX: usize = 64 << 20;
+/// Largest batch, header and the heads of its records included; one append larger than this is refused.
+pub const BATCH_BYTES_MAX: usize = 64 << 20;
 /// A batch that has gathered this much takes no further append.
 const BATCH_BYTES_FULL: usize = 8 << 20;
 /// Largest file that recovery reads as a segment.

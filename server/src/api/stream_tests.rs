@@ -1,0 +1,90 @@
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use basalt_proto::etcdserverpb::WatchCreateRequest;
+use bytes::{BufMut, BytesMut};
+use http::Request;
+use http_body::Frame;
+use http_body_util::BodyExt;
+use prost::Message;
+use tempfile::TempDir;
+use tokio::sync::watch;
+
+use super::super::grpc;
+use super::super::service::MemberInfo;
+use super::*;
+use crate::metrics::Metrics;
+use crate::node::start::tests::{NEVER, started};
+
+/// The requests of a client that sends one message and keeps the stream open.
+struct OpenRequests(Option<Bytes>);
+
+impl Body for OpenRequests {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.0.take() {
+            Some(message) => Poll::Ready(Some(Ok(Frame::data(message)))),
+            None => Poll::Pending,
+        }
+    }
+}
+
+fn framed(message: &impl Message) -> Bytes {
+    let mut bytes = BytesMut::new();
+    bytes.put_u8(0);
+    bytes.put_u32(u32::try_from(message.encoded_len()).expect("small"));
+    message.encode(&mut bytes).expect("room");
+    bytes.freeze()
+}
+
+#[test]
+fn open_streams_end_when_the_process_is_to_stop() {
+    let directory = TempDir::new().expect("a directory");
+    let running = started(&directory);
+    let (stop, stopping) = watch::channel(false);
+    let service = Arc::new(Service {
+        node: running.handle.clone(),
+        sinks: running.sinks.clone(),
+        member: MemberInfo { name: "m".to_owned(), peer_urls: Vec::new(), client_urls: Vec::new() },
+        metrics: Arc::new(Metrics::default()),
+        slow_unary: NEVER,
+        request_timeout: NEVER,
+        stopping,
+    });
+    let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(WatchCreateRequest::default())) };
+    let calls = [
+        ("/etcdserverpb.Watch/Watch", framed(&create)),
+        ("/etcdserverpb.Lease/LeaseKeepAlive", framed(&LeaseKeepAliveRequest { id: 1 })),
+    ];
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(1).build().expect("a runtime");
+    let end_of_streams = async {
+        let mut open = Vec::new();
+        for (path, message) in calls {
+            let request = Request::post(path).header("content-type", "application/grpc");
+            let request = request.body(OpenRequests(Some(message))).expect("a request");
+            let mut body = grpc::serve(service.clone(), request).await.into_body();
+            // The answer to the message: the stream is open.
+            assert!(body.frame().await.is_some_and(|frame| frame.is_ok_and(|frame| frame.is_data())), "{path}");
+            open.push(body);
+        }
+        stop.send(true).expect("streams listen");
+        let mut statuses = Vec::new();
+        for body in &mut open {
+            let end = body.frame().await.expect("an end").expect("no error").into_trailers().expect("trailers");
+            statuses.push((end["grpc-status"].clone(), end["grpc-message"].clone()));
+        }
+        statuses
+    };
+    let statuses = runtime.block_on(async { tokio::time::timeout(NEVER, end_of_streams).await });
+    for (code, text) in statuses.expect("they end") {
+        assert_eq!((code.as_bytes(), text.as_bytes()), (&b"14"[..], &b"etcdserver: server stopped"[..]));
+    }
+    drop(service);
+    runtime.shutdown_timeout(Duration::from_secs(60));
+    running.stop();
+}

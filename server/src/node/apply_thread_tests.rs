@@ -1,0 +1,189 @@
+use std::io;
+use std::sync::mpsc::channel;
+use std::thread::JoinHandle;
+
+use basalt_proto::etcdserverpb::compare::{CompareTarget, TargetUnion};
+use basalt_proto::etcdserverpb::{Compare, PutRequest, TxnRequest};
+use basalt_storage::checkpoint::recovery::{self, Birth, Opened};
+use basalt_storage::checkpoint::{Checkpoint, Salt};
+use basalt_storage::disk::{Disk, Io, IoOutput, SimulatedDisk};
+use basalt_storage::mvcc::shard_map::ShardMap;
+use basalt_storage::mvcc::store::Store;
+use basalt_storage::mvcc::view::LogPosition;
+use basalt_storage::pages::PageCache;
+
+use super::*;
+use crate::apply::values::Values;
+use crate::lease::LeaseClockConfig;
+use crate::node::handle::Completion;
+
+const COLD: &str = "/registry/pods/cold";
+const CACHE_BYTES: usize = 1 << 20;
+/// For what would never come if it did not come.
+const NEVER: Duration = Duration::from_secs(300);
+
+/// A disk whose reads wait until the gate's sender is gone.
+struct GatedDisk {
+    disk: SimulatedDisk,
+    gate: Mutex<Receiver<()>>,
+}
+
+impl Disk for GatedDisk {
+    fn perform(&self, io: Io) -> io::Result<IoOutput> {
+        if matches!(io, Io::Read { .. }) {
+            _ = self.gate.lock().expect("no one panics here").recv();
+        }
+        self.disk.perform(io)
+    }
+}
+
+struct NoValues;
+
+impl Values for NoValues {
+    fn value(&mut self, hit: basalt_storage::mvcc::range::Hit) -> bytes::Bytes {
+        panic!("a plain put needs no value, asked for {hit:?}")
+    }
+}
+
+fn entry(id: u64, kind: Kind) -> LogEntry {
+    LogEntry { requests: vec![Request { id, principal: None, kind: Some(kind) }], ..LogEntry::default() }
+}
+
+fn put(key: &str, value: &str) -> Kind {
+    Kind::Put(PutRequest { key: key.to_owned().into(), value: value.to_owned().into(), ..PutRequest::default() })
+}
+
+fn value_is(key: &str, value: &str) -> Kind {
+    let target_union = Some(TargetUnion::Value(value.to_owned().into()));
+    let target = CompareTarget::Value as i32;
+    let compare = Compare { target, target_union, key: key.to_owned().into(), ..Compare::default() };
+    Kind::Txn(TxnRequest { compare: vec![compare], ..TxnRequest::default() })
+}
+
+/// A store with the value of [`COLD`] in a page that no cache holds.
+fn cold_store(disk: &SimulatedDisk) -> Store {
+    let birth =
+        Birth { cluster_id: 1, member_id: 7, incarnation: 3, conf_state: Vec::new(), shard_map: ShardMap::default() };
+    let new_cache = || Arc::new(PageCache::new(CACHE_BYTES));
+    let Opened { store, checkpointer, .. } =
+        recovery::create(disk, &new_cache(), Salt::new(1), birth).expect("a healthy disk");
+    let mut machine = Machine::new(store);
+    machine.apply(LogPosition { index: 1, term: 1 }, &entry(1, put(COLD, "value")), &mut NoValues);
+    let mut job = checkpointer.begin(machine.store_mut().freeze(), Vec::new());
+    let Checkpoint { .. } = run(&mut job, disk, BUDGET_UNLIMITED).expect("a healthy disk");
+    let opened = recovery::open(disk, &new_cache(), Salt::new(2)).expect("a healthy disk");
+    opened.expect("it was created").store
+}
+
+/// An apply thread over a store, and what it talks to. Every checkpoint finds the disk full.
+struct Rig {
+    apply: Sender<ApplyInput>,
+    waiters: Arc<Waiters>,
+    metrics: Arc<Metrics>,
+    /// What it tells others is kept, so that they seem to live.
+    _others: (Receiver<NodeInput>, Receiver<watch::Input>),
+    thread: JoinHandle<()>,
+}
+
+impl Rig {
+    fn start(store: Store, disk: &Arc<dyn Disk>) -> Self {
+        let (apply, inbox) = channel();
+        let (node, node_inbox) = channel();
+        let (watches, watch_inbox) = channel();
+        let (checkpoint, checkpoints) = channel();
+        let (waiters, metrics) = (Arc::new(Waiters::default()), Arc::new(Metrics::default()));
+        let links = ApplyLinks {
+            member_id: 7,
+            node,
+            inbox: apply.clone(),
+            gate: Arc::new(Gate::new(3)),
+            checkpoint,
+            watches,
+            view: Arc::new(ArcSwap::from_pointee(store.head())),
+            waiters: waiters.clone(),
+            leases: Arc::new(Mutex::new(LeaseClock::new(LeaseClockConfig::default()))),
+            gauges: Arc::new(Gauges::default()),
+            readers: Readers::start(disk).expect("threads").0,
+            metrics: metrics.clone(),
+            hash_cache: Arc::new(Mutex::new(HashKvCache::new())),
+            started: Instant::now(),
+            sweep_pause: Duration::from_millis(10),
+            sweep_keys: 1000,
+            slow_apply: NEVER,
+        };
+        let thread = ApplyThread::new(Machine::new(store), links, 0, 0);
+        let thread = std::thread::spawn(move || thread.run(&inbox));
+        let full_disk = apply.clone();
+        std::thread::spawn(move || {
+            for frozen in checkpoints {
+                if full_disk.send(ApplyInput::CheckpointRefused(Box::new(frozen))).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { apply, waiters, metrics, _others: (node_inbox, watch_inbox), thread }
+    }
+
+    fn send(&self, input: ApplyInput) {
+        self.apply.send(input).expect("it works");
+    }
+
+    fn commit(&self, index: u64, kind: Kind) -> oneshot::Receiver<Completion> {
+        let (sender, receiver) = oneshot::channel();
+        self.waiters.add(index, sender);
+        let entry = Some(entry(index, kind));
+        self.send(ApplyInput::Committed(vec![Committed { position: LogPosition { index, term: 1 }, entry }]));
+        receiver
+    }
+
+    /// Asks between two inputs.
+    fn revision(&self) -> i64 {
+        let (sender, receiver) = channel();
+        let question = move |machine: &mut Machine| _ = sender.send(machine.store().revision());
+        self.send(ApplyInput::Request(ApplyRequest::Ask(Box::new(question))));
+        receiver.recv_timeout(NEVER).expect("apply answers")
+    }
+
+    fn checkpoint(&self) -> oneshot::Receiver<Result<(), Unavailable>> {
+        let (sender, receiver) = oneshot::channel();
+        self.send(ApplyInput::Request(ApplyRequest::Checkpoint(sender)));
+        receiver
+    }
+
+    fn stop(self) {
+        self.send(ApplyInput::Stop);
+        self.thread.join().expect("it ends");
+    }
+}
+
+#[test]
+fn apply_goes_on_with_all_else_while_a_value_is_read_for_an_entry() {
+    let (open_gate, gate) = channel::<()>();
+    let disk = SimulatedDisk::new(1);
+    let store = cold_store(&disk);
+    let disk: Arc<dyn Disk> = Arc::new(GatedDisk { disk, gate: Mutex::new(gate) });
+    let rig = Rig::start(store, &disk);
+
+    let first = rig.commit(2, put("/registry/pods/a", "1"));
+    assert!(first.blocking_recv().expect("answered").is_ok());
+    let revision = rig.revision();
+    let mut held = rig.commit(3, value_is(COLD, "value"));
+    let mut behind = rig.commit(4, put("/registry/pods/a", "2"));
+    // The disk does not answer; apply does, and keeps the order of entries.
+    assert_eq!(rig.revision(), revision);
+    assert!(held.try_recv().is_err() && behind.try_recv().is_err());
+    let checkpoint = rig.checkpoint();
+    assert_eq!(checkpoint.blocking_recv(), Ok(Err(Refusal::NoSpace.into())));
+    assert_eq!(rig.metrics.apply_disk_waits_total.get(), 1);
+
+    drop(open_gate);
+    let held = held.blocking_recv().expect("answered").expect("applied").answer;
+    assert!(matches!(held, Answer::Txn(txn) if txn.succeeded && txn.revision == revision));
+    let behind = behind.blocking_recv().expect("answered").expect("applied").answer;
+    assert_eq!(behind.revision(), revision + 1);
+    // Read for a decision, it is in the cache.
+    let again = rig.commit(5, value_is(COLD, "value"));
+    assert!(again.blocking_recv().expect("answered").is_ok());
+    assert_eq!(rig.metrics.apply_disk_waits_total.get(), 1);
+    rig.stop();
+}

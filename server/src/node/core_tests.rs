@@ -1,0 +1,211 @@
+use basalt_proto::etcdserverpb::{LeaseRevokeRequest, PutRequest};
+use basalt_proto::log::request::Kind;
+use basalt_storage::disk::SimulatedDisk;
+use basalt_storage::job::{BUDGET_UNLIMITED, run};
+use basalt_storage::mvcc::shard_map::ShardMap;
+use basalt_storage::wal::{Identity, Log, LogOptions};
+use raft::prelude::ConfState;
+
+use super::super::log_thread;
+use super::*;
+
+const MEMBER: u64 = 7;
+const POD: &str = "/registry/pods/a";
+const EVENT: &str = "/registry/events/a";
+
+/// A single voter over a log, with the requests of all it ever did.
+struct Rig {
+    core: Core,
+    appends: VecDeque<Append>,
+    applied: Vec<u64>,
+}
+
+fn entry(index: u64, entry: &LogEntry) -> Entry {
+    Entry { index, term: 1, data: entry.encode_to_vec(), ..Entry::default() }
+}
+
+fn known_entry(id: u64) -> LogEntry {
+    LogEntry {
+        format_version: LOG_FORMAT_VERSION,
+        apply_version: APPLY_VERSION,
+        requests: vec![put(id, POD, 1).request],
+        ..LogEntry::default()
+    }
+}
+
+fn put(id: u64, key: &'static str, bytes: usize) -> Proposal {
+    let put = PutRequest { key: key.into(), value: vec![7; bytes].into(), ..PutRequest::default() };
+    Proposal::new(Request { id, principal: None, kind: Some(Kind::Put(put)) }, &ShardMap::default())
+}
+
+impl Rig {
+    fn over(entries: Vec<Entry>, commit: u64) -> Self {
+        let config = CoreConfig {
+            member_id: MEMBER,
+            heartbeat_interval: Duration::from_millis(100),
+            election_timeout: Duration::from_secs(1),
+            applied: 0,
+            pre_vote: true,
+            shards: 3,
+        };
+        let members = ConfState { voters: vec![MEMBER], ..ConfState::default() };
+        let hard_state = HardState { term: 1, vote: MEMBER, commit };
+        let store = LogStore::new((0, 0), entries, hard_state, members);
+        let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let core = Core::new(&config, store, &logger).expect("a single voter");
+        Self { core, appends: VecDeque::new(), applied: Vec::new() }
+    }
+
+    fn start(&mut self) -> Result<(), CoreError> {
+        let mut outputs = Vec::new();
+        self.core.start(&mut outputs)?;
+        self.carry(outputs);
+        Ok(())
+    }
+
+    /// A node that leads, with nothing under way.
+    fn leading() -> Self {
+        let mut rig = Self::over(Vec::new(), 0);
+        rig.start().expect("nothing in the log");
+        while rig.persist().is_some() {}
+        assert!(rig.core.leads());
+        rig
+    }
+
+    fn step(&mut self, input: Input) {
+        let mut outputs = Vec::new();
+        self.core.step(input, &mut outputs).expect("the core goes on");
+        self.carry(outputs);
+    }
+
+    fn propose(&mut self, proposals: Vec<Proposal>) {
+        self.step(Input::Propose { proposals, time_unix_ns: 1 });
+    }
+
+    fn carry(&mut self, outputs: Vec<Output>) {
+        for output in outputs {
+            match output {
+                Output::Append(append) => self.appends.push_back(append),
+                Output::Apply(committed) => self.applied.extend(committed.iter().map(|entry| entry.position.index)),
+                Output::Role { .. } => {}
+            }
+        }
+    }
+
+    /// The append under way becomes durable; gives it.
+    fn persist(&mut self) -> Option<Append> {
+        let append = self.appends.pop_front()?;
+        self.step(Input::Persisted(append.number));
+        Some(append)
+    }
+}
+
+fn ids(append: &Append) -> Vec<u64> {
+    let entries = append.entries.iter().filter(|entry| !entry.data.is_empty());
+    entries.flat_map(|entry| LogEntry::decode(&*entry.data).expect("ours").requests).map(|request| request.id).collect()
+}
+
+fn new_log() -> Log {
+    let identity = Identity { cluster: 1, member: MEMBER, incarnation: 3 };
+    let options = LogOptions { segment_bytes: 1 << 20, first_segment_bytes: 1 << 20 };
+    run(&mut Log::create(identity, options, 5), &SimulatedDisk::new(1), BUDGET_UNLIMITED).expect("a healthy disk").log
+}
+
+#[test]
+fn what_gathers_behind_a_slow_sync_is_split_into_batches_of_the_log() {
+    let mut rig = Rig::over(Vec::new(), 0);
+    rig.start().expect("nothing in the log");
+    // The first append is on its way, and large puts come.
+    rig.propose((1..=60).map(|id| put(id, POD, 1_200_000)).collect());
+    let (mut log, mut ordered) = (new_log(), Vec::new());
+    while let Some(append) = rig.persist() {
+        ordered.extend(ids(&append));
+        let bytes: usize = append.entries.iter().map(|entry| entry.data.len()).sum();
+        assert!(bytes <= ROUND_BYTES_MAX + APPEND_OVERHEAD_BYTES, "an append of {bytes} bytes");
+        let last_index = log.last_index();
+        log.append(log_thread::records(append, last_index), 1).expect("a batch takes it");
+    }
+    assert_eq!(ordered, (1..=60).collect::<Vec<_>>());
+    assert_eq!(rig.core.queued(), 0);
+}
+
+#[test]
+fn the_largest_request_goes_alone_and_fits_the_log() {
+    let mut rig = Rig::leading();
+    let small = put(1, POD, 10);
+    let overhead = put(2, POD, 1 << 20).length - (1 << 20);
+    let largest = put(2, POD, PROPOSAL_BYTES_MAX - overhead - 8);
+    assert!(largest.length > PROPOSAL_BYTES_MAX - 16 && largest.length <= PROPOSAL_BYTES_MAX);
+    rig.propose(vec![largest, small]);
+    let append = rig.persist().expect("ordered");
+    assert_eq!(ids(&append), [2]);
+    let mut log = new_log();
+    let first = append.entries[0].index;
+    let before = basalt_storage::wal::Record::StartAfter { index: first - 1, term: append.entries[0].term };
+    log.append(vec![before], 1).expect("a batch takes it");
+    log.append(log_thread::records(append, first - 1), 1).expect("a batch takes it");
+    assert_eq!(ids(&rig.persist().expect("the next round")), [1]);
+}
+
+#[test]
+fn a_flood_of_events_delays_a_pod_by_no_round() {
+    let mut rig = Rig::leading();
+    rig.propose((1..=60_000).map(|id| put(id, EVENT, 1000)).collect());
+    let revoke = Some(Kind::LeaseRevoke(LeaseRevokeRequest { id: 1 }));
+    let revoke = Proposal::new(Request { id: 90_001, principal: None, kind: revoke }, &ShardMap::default());
+    rig.propose(vec![put(90_000, POD, 1000), revoke]);
+    rig.persist().expect("the flood's first round, which was under way");
+    let next = ids(&rig.persist().expect("the next round"));
+    assert!(next.contains(&90_000) && next.contains(&90_001), "{} others went", next.len());
+    assert!(rig.core.queued() > 0, "the flood has not ended");
+}
+
+#[test]
+fn the_commit_index_travels_with_the_next_append() {
+    let mut rig = Rig::leading();
+    rig.propose(vec![put(1, POD, 1)]);
+    rig.persist().expect("ordered");
+    rig.propose(vec![put(2, POD, 1)]);
+    let next = rig.persist().expect("ordered");
+    let before = next.entries[0].index - 1;
+    assert_eq!(next.hard_state.map(|state| state.commit), Some(before));
+}
+
+#[test]
+fn a_start_is_complete_only_with_what_was_not_known_as_committed() {
+    let entries = (1..=5).map(|index| entry(index, &known_entry(index))).collect();
+    let mut rig = Rig::over(entries, 2);
+    rig.start().expect("all is known");
+    // The node leads already, and all that it knew as committed is applied; three acknowledged writes are missing.
+    assert!(rig.core.leads());
+    assert_eq!((rig.applied.last(), rig.core.complete_at()), (Some(&2), 6));
+    while rig.persist().is_some() {}
+    assert_eq!(rig.applied, [1, 2, 3, 4, 5, 6]);
+}
+
+#[test]
+fn an_entry_of_a_newer_release_stops_the_node_before_it_is_applied() {
+    let newer = LogEntry { apply_version: APPLY_VERSION + 1, ..known_entry(2) };
+    let mut rig = Rig::over(vec![entry(1, &known_entry(1)), entry(2, &newer)], 2);
+    let error = rig.start().expect_err("the log is of a newer release");
+    assert!(error.to_string().contains("log entry 2 has format 1 and apply version 2"), "{error}");
+    assert!(error.to_string().contains("start the newer release"), "{error}");
+    assert_eq!(rig.applied, [0; 0]);
+    let torn = Entry { index: 1, term: 1, data: vec![0xff], ..Entry::default() };
+    let mut rig = Rig::over(vec![torn], 1);
+    assert!(matches!(rig.start(), Err(CoreError::Malformed { index: 1, .. })));
+}
+
+#[test]
+fn what_nobody_waits_for_is_not_ordered() {
+    let mut rig = Rig::over(Vec::new(), 0);
+    rig.start().expect("nothing in the log");
+    rig.propose((1..=4).map(|id| put(id, POD, 1)).collect());
+    assert_eq!(rig.core.retain_queued(|request| request.id != 2), 1);
+    let mut ordered = Vec::new();
+    while let Some(append) = rig.persist() {
+        ordered.extend(ids(&append));
+    }
+    assert_eq!(ordered, [1, 3, 4]);
+    assert_eq!(rig.core.left_queue().map(|left| left.proposals).sum::<u64>(), 4);
+}

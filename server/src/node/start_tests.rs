@@ -1,0 +1,133 @@
+use std::future::Future;
+use std::sync::atomic::AtomicBool;
+
+use basalt_proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
+use basalt_proto::etcdserverpb::request_op::Request as Op;
+use basalt_proto::etcdserverpb::{Compare, PutRequest, RequestOp, TxnRequest};
+use basalt_proto::log::request::Kind;
+use basalt_storage::snapshot::MemberRecord;
+use tempfile::TempDir;
+
+use super::*;
+use crate::apply::answer::Answer;
+use crate::node::handle::Completed;
+
+/// For what would never come if it did not come: no test waits so long when all is well.
+pub(crate) const NEVER: Duration = Duration::from_secs(300);
+
+fn config(directory: &TempDir) -> NodeConfig {
+    NodeConfig {
+        data_dir: directory.path().to_owned(),
+        wal_dir: None,
+        identity: Ok(Identity { cluster_id: 1, member_id: 7 }),
+        heartbeat_interval: Duration::from_millis(100),
+        election_timeout: Duration::from_secs(1),
+        sweep_pause: Duration::from_millis(10),
+        sweep_keys: 1000,
+        slow_apply: Duration::from_secs(60),
+        cache_bytes: 1 << 20,
+        limits: Limits { request_bytes_max: 2 << 20, txn_operations_max: 128, quota_bytes: None, lease_ttl_min: 2 },
+        progress_notify_interval: Duration::from_secs(600),
+        pre_vote: true,
+    }
+}
+
+pub(crate) fn started(directory: &TempDir) -> Running {
+    let running = start(&config(directory), &Arc::new(Metrics::default())).expect("a healthy directory");
+    running.wait_ready(NEVER).expect("it becomes ready");
+    running
+}
+
+/// Waits for what the node answers.
+fn answer<T>(answer: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    runtime.block_on(async { tokio::time::timeout(NEVER, answer).await.expect("an answer") })
+}
+
+fn propose(handle: &NodeHandle, kind: Kind) -> Completed {
+    answer(handle.propose(kind).expect("taken")).expect("applied")
+}
+
+fn put(key: &str, value: &str) -> Kind {
+    Kind::Put(PutRequest { key: key.to_owned().into(), value: value.to_owned().into(), ..PutRequest::default() })
+}
+
+fn put_if_value(key: &str, expected: &str, value: &str) -> Kind {
+    let compare = Compare {
+        result: CompareResult::Equal as i32,
+        target: CompareTarget::Value as i32,
+        key: key.to_owned().into(),
+        target_union: Some(TargetUnion::Value(expected.to_owned().into())),
+        ..Compare::default()
+    };
+    let Kind::Put(put) = put(key, value) else { unreachable!("a put") };
+    let success = vec![RequestOp { request: Some(Op::RequestPut(put)) }];
+    Kind::Txn(TxnRequest { compare: vec![compare], success, failure: Vec::new() })
+}
+
+#[test]
+fn data_of_etcd_is_refused_and_untouched() {
+    let directory = TempDir::new().expect("a directory");
+    std::fs::create_dir(directory.path().join(MEMBER_FILE)).expect("room for it");
+    let refused = start(&config(&directory), &Arc::new(Metrics::default())).err().expect("not ours");
+    assert!(matches!(&refused, StartError::EtcdData { directory: named } if named == directory.path()));
+    let text = refused.to_string();
+    assert!(text.contains("holds data of etcd (a directory `member`)"), "{text}");
+    assert!(text.contains("choose another --data-dir"), "{text}");
+    assert_eq!(std::fs::read_dir(directory.path()).expect("there").count(), 1);
+    // A log directory of etcd's is as little ours.
+    let elsewhere = TempDir::new().expect("a directory");
+    let config = NodeConfig { wal_dir: Some(directory.path().to_owned()), ..config(&elsewhere) };
+    assert!(matches!(start(&config, &Arc::new(Metrics::default())), Err(StartError::EtcdData { .. })));
+}
+
+#[test]
+fn a_checkpoint_is_answered_however_much_is_written_meanwhile() {
+    let directory = TempDir::new().expect("a directory");
+    let running = started(&directory);
+    let stop = Arc::new(AtomicBool::new(false));
+    let (wrote, writes) = channel();
+    let writer = {
+        let (handle, stop) = (running.handle.clone(), stop.clone());
+        std::thread::spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                propose(&handle, put("/registry/pods/a", "value"));
+                // The test may have seen enough.
+                _ = wrote.send(());
+            }
+        })
+    };
+    writes.recv_timeout(NEVER).expect("it writes");
+    for _ in 0..3 {
+        assert_eq!(answer(running.handle.checkpoint()), Ok(()));
+    }
+    let member =
+        MemberRecord { id: 7, name: "m".to_owned(), peer_urls: Vec::new(), client_urls: Vec::new(), is_learner: false };
+    let mut chunks = answer(running.handle.snapshot(member)).expect("a snapshot begins");
+    assert!(answer(chunks.recv()).is_some_and(|chunk| chunk.is_ok()));
+    drop(chunks);
+    stop.store(true, Ordering::Relaxed);
+    writer.join().expect("the writer ends");
+    running.stop();
+}
+
+#[test]
+fn values_that_decide_are_found_in_pages_after_a_start() {
+    let directory = TempDir::new().expect("a directory");
+    let running = started(&directory);
+    propose(&running.handle, put("/registry/pods/a", "old"));
+    propose(&running.handle, put("/registry/pods/b", "kept"));
+    running.stop();
+
+    let running = started(&directory);
+    let handle = &running.handle;
+    let decided = propose(handle, put_if_value("/registry/pods/a", "old", "new")).answer;
+    assert!(matches!(decided, Answer::Txn(txn) if txn.succeeded));
+    let decided = propose(handle, put_if_value("/registry/pods/a", "old", "newer")).answer;
+    assert!(matches!(decided, Answer::Txn(txn) if !txn.succeeded));
+    let kept = PutRequest { key: "/registry/pods/b".into(), ignore_value: true, ..PutRequest::default() };
+    propose(handle, Kind::Put(kept));
+    let decided = propose(handle, put_if_value("/registry/pods/b", "kept", "x")).answer;
+    assert!(matches!(decided, Answer::Txn(txn) if txn.succeeded));
+    running.stop();
+}

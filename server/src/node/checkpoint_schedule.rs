@@ -42,7 +42,14 @@ pub struct CheckpointSchedule<W> {
 impl<W> CheckpointSchedule<W> {
     /// Nothing to write yet.
     pub fn new(now: Duration) -> Self {
-        Self { running: false, dirty: false, untidy: false, due: now + CHECKPOINT_INTERVAL, asked: Vec::new(), bound: Vec::new() }
+        Self {
+            running: false,
+            dirty: false,
+            untidy: false,
+            due: now + CHECKPOINT_INTERVAL,
+            asked: Vec::new(),
+            bound: Vec::new(),
+        }
     }
 
     /// Something changed.

@@ -18,7 +18,7 @@ use super::term_runs::{Misplaced, TermRuns};
 use crate::disk::FileId;
 
 /// Largest batch, header included; one append larger than this is refused.
-pub(super) const BATCH_BYTES_MAX: usize = 64 << 20;
+pub const BATCH_BYTES_MAX: usize = 64 << 20;
 /// A batch that has gathered this much takes no further append.
 const BATCH_BYTES_FULL: usize = 8 << 20;
 /// Largest file that recovery reads as a segment.

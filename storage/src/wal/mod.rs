@@ -52,7 +52,7 @@ mod tests;
 
 pub use error::WalError;
 pub use io_plan::LogJob;
-pub use log::{BatchDurable, Log, LogOptions, Prepared, Recycled};
+pub use log::{BATCH_BYTES_MAX, BatchDurable, Log, LogOptions, Prepared, Recycled};
 pub use record::{Entry, HardState, Record};
 pub use recovery::{EndReason, Recovered, Recovery};
 pub use segment_head::Identity;

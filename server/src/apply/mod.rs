@@ -15,8 +15,10 @@
 pub mod alarms;
 pub mod answer;
 pub mod effects;
+pub mod latest;
 pub mod lease_table;
 pub mod machine;
 pub mod query;
+pub mod read_txn;
 pub mod txn;
 pub mod values;

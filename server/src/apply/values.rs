@@ -29,3 +29,10 @@ impl Prefetched {
         self.0.get(&(hit.shard.0, hit.revision.main, hit.revision.sub))
     }
 }
+
+/// For who has prefetched all that he looks at.
+impl Values for Prefetched {
+    fn value(&mut self, hit: Hit) -> Bytes {
+        self.get(hit).cloned().expect("every value looked at was fetched before")
+    }
+}

@@ -22,3 +22,5 @@ pub mod method;
 pub mod service;
 pub mod status;
 mod stream;
+#[cfg(test)]
+mod tests;

@@ -65,7 +65,7 @@ where
                 () = out.closed() => return,
                 request = requests.next() => match request {
                     Ok(Some(message)) => match decode::<WatchRequest>(message) {
-                        Ok(request) => forward(&open, request),
+                        Ok(request) => forward(&open, request).await,
                         Err(status) => return drop(out.send(Err(status)).await),
                     },
                     // The client sends no more; etcd ends the stream then.
@@ -88,14 +88,17 @@ where
 }
 
 /// An unknown kind of request is ignored (etcd-contract 32).
-fn forward(open: &OpenStream, request: WatchRequest) {
+async fn forward(open: &OpenStream, request: WatchRequest) {
     let stream = open.stream;
-    match request.request_union {
-        Some(RequestUnion::CreateRequest(request)) => open.tell(Input::Create { stream, request }),
-        Some(RequestUnion::CancelRequest(request)) => open.tell(Input::Cancel { stream, watch_id: request.watch_id }),
-        Some(RequestUnion::ProgressRequest(_)) => open.tell(Input::Progress { stream }),
-        None => {}
-    }
+    let input = match request.request_union {
+        Some(RequestUnion::CreateRequest(request)) => Input::Create { stream, request },
+        Some(RequestUnion::CancelRequest(request)) => Input::Cancel { stream, watch_id: request.watch_id },
+        Some(RequestUnion::ProgressRequest(_)) => Input::Progress { stream },
+        None => return,
+    };
+    // A client that asks faster than the room works waits here, and its connection with it.
+    open.sinks.admit(&input).await;
+    open.tell(input);
 }
 
 /// LeaseKeepAlive: one answer for each request, in order.
@@ -111,7 +114,11 @@ where
                 biased;
                 () = out.closed() => return,
                 request = requests.next() => match request {
-                    Ok(Some(message)) => answer_keep_alive(&service, message).await,
+                    Ok(Some(message)) => tokio::select! {
+                        biased;
+                        () = out.closed() => return,
+                        answer = answer_keep_alive(&service, message) => answer,
+                    },
                     Ok(None) => return,
                     Err(status) => Err(status),
                 },

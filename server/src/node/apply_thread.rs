@@ -25,7 +25,7 @@ use tracing::{info, warn};
 use super::apply_counts::ApplyCounts;
 use super::core::Committed;
 use super::fatal;
-use super::handle::{ApplyRequest, Completed, Fetched, Gauges, Waiters, unix_time_ns};
+use super::handle::{ApplyRequest, Completed, Gauges, Waiters, unix_time_ns};
 use super::node_thread::{ID_NOBODY, NodeInput};
 use super::readers::Readers;
 use super::watch_thread::look_before_transactions;
@@ -92,8 +92,10 @@ pub struct ApplyLinks {
     pub leases: Arc<Mutex<LeaseClock>>,
     /// Figures.
     pub gauges: Arc<Gauges>,
-    /// Page reads.
+    /// Page reads that apply waits for.
     pub readers: Readers,
+    /// Walks over the store that nobody waits for.
+    pub walks: Readers,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Hashes that compactions leave.
@@ -285,12 +287,11 @@ impl ApplyThread {
         }
         let mut job = HashKvJob::new(view.clone(), revision, before.revision, HashPurpose::Compaction);
         let cache = self.links.hash_cache.clone();
-        drop(self.links.readers.submit(move |disk| {
+        self.links.walks.spawn(move |disk| {
             let hash = run(&mut job, disk, BUDGET_UNLIMITED)
                 .unwrap_or_else(|cause| fatal::stop("hashing what a compaction covers", &cause));
             cache.lock().expect("no one panics while holding the cache").store(hash);
-            Ok(())
-        }));
+        });
     }
 
     /// `revision` is the store's after these events, if nothing of the batch comes behind them.
@@ -462,10 +463,7 @@ impl Values for StoredValues {
 
 /// Damage under apply stops the node: a guess here would make members differ.
 fn fetch_blocking(readers: &Readers, view: &Arc<View>, hits: Vec<Hit>) -> Vec<Bytes> {
-    let fetched = match readers.fetch(view.clone(), hits) {
-        Fetched::Ready(values) => Ok(values),
-        Fetched::Pending(receiver) => receiver.blocking_recv().unwrap_or(Err(super::handle::Unavailable::Stopped)),
-    };
+    let fetched = readers.fetch(view.clone(), hits).wait_blocking();
     fetched.unwrap_or_else(|cause| fatal::stop("reading a value that apply needs", &cause))
 }
 

@@ -11,7 +11,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use basalt_proto::log::{LogEntry, Request};
+use basalt_proto::nesting::decode_log_entry;
 use basalt_storage::mvcc::view::LogPosition;
+use basalt_storage::wal::BATCH_BYTES_MAX;
 use prost::Message;
 use raft::prelude::{Entry, EntryType, HardState};
 use raft::{Config, RawNode, StateRole};
@@ -24,6 +26,11 @@ pub const LOG_FORMAT_VERSION: u32 = 1;
 
 /// Requests are packed into entries up to this many bytes, unless one request alone is larger (DESIGN 2).
 const ENTRY_BYTES_MAX: usize = 1 << 20;
+
+/// An append takes no further entry when it holds so much: it must fit into one batch of the log, with a last entry
+/// that may be as large as a request (`--max-request-bytes`).
+const APPEND_BYTES_FULL: usize = 32 << 20;
+const _: () = assert!(APPEND_BYTES_FULL <= BATCH_BYTES_MAX / 2);
 
 /// Ticks of a heartbeat, fixed; an election takes as many as the two intervals say.
 const HEARTBEAT_TICKS: usize = 1;
@@ -197,9 +204,10 @@ impl Core {
         Ok(())
     }
 
-    /// Packs the queue into entries.
+    /// Packs the queue into entries, as many as an append may hold; the rest goes into the next one.
     fn propose_queue(&mut self) -> raft::Result<()> {
-        while !self.queue.is_empty() {
+        let mut append_bytes = 0;
+        while !self.queue.is_empty() && append_bytes < APPEND_BYTES_FULL {
             let mut entry = LogEntry {
                 format_version: LOG_FORMAT_VERSION,
                 apply_version: APPLY_VERSION,
@@ -215,7 +223,9 @@ impl Core {
                 }
                 entry.requests.extend(self.queue.pop_front());
             }
-            self.raft.propose(Vec::new(), entry.encode_to_vec())?;
+            let data = entry.encode_to_vec();
+            append_bytes += data.len();
+            self.raft.propose(Vec::new(), data)?;
             self.proposed.insert(self.raft.raft.raft_log.last_index(), entry);
         }
         Ok(())
@@ -269,9 +279,8 @@ impl Core {
                 _ if entry.data.is_empty() => None,
                 EntryType::EntryNormal => Some(match proposed {
                     Some(proposed) => proposed,
-                    None => {
-                        LogEntry::decode(&*entry.data).map_err(|error| raft::Error::Io(std::io::Error::other(error)))?
-                    }
+                    None => decode_log_entry(entry.data.into())
+                        .map_err(|error| raft::Error::Io(std::io::Error::other(error)))?,
                 }),
                 EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => None,
             };

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 use basalt_storage::disk::Disk;
@@ -25,7 +26,7 @@ pub fn serve(
     metrics: &Metrics,
 ) {
     let fail = |cause: WalError| -> ! { fatal::stop("writing the log", &cause) };
-    prepare(&mut log, disk, outbox);
+    let mut preparing = prepare(&mut log, disk, outbox);
     while let Ok(input) = inbox.recv() {
         match input {
             LogInput::Append(append) => {
@@ -40,10 +41,10 @@ pub fn serve(
                 metrics.wal_fsync_seconds.observe(started.elapsed().as_secs_f64());
                 // The node thread is gone only when the process is about to be.
                 drop(node.send(NodeInput::Persisted(number)));
-                prepare(&mut log, disk, outbox);
+                preparing = prepare(&mut log, disk, outbox).or(preparing);
             }
             LogInput::Prepared(prepared) => log.finish_prepare(prepared),
-            LogInput::Stop => return,
+            LogInput::Stop => break,
             LogInput::Release(index) => {
                 if let Some(mut job) = log.recycle_below(index) {
                     let recycled = run(&mut job, &**disk, BUDGET_UNLIMITED).unwrap_or_else(|cause| fail(cause));
@@ -52,12 +53,16 @@ pub fn serve(
             }
         }
     }
+    // It writes to the directory, which whoever stops the node may take away.
+    if let Some(thread) = preparing {
+        drop(thread.join());
+    }
 }
 
 /// Has the next segment made in the background, unless one is ready or in the making: a batch that had to make its own
-/// would wait for it.
-fn prepare(log: &mut Log, disk: &Arc<dyn Disk>, outbox: &Sender<LogInput>) {
-    let Some(mut job) = log.prepare() else { return };
+/// would wait for it. Gives the thread that does it.
+fn prepare(log: &mut Log, disk: &Arc<dyn Disk>, outbox: &Sender<LogInput>) -> Option<JoinHandle<()>> {
+    let mut job = log.prepare()?;
     let (disk, outbox) = (disk.clone(), outbox.clone());
     let work = move || {
         let prepared = run(&mut job, &*disk, BUDGET_UNLIMITED);
@@ -66,7 +71,7 @@ fn prepare(log: &mut Log, disk: &Arc<dyn Disk>, outbox: &Sender<LogInput>) {
         drop(outbox.send(LogInput::Prepared(prepared)));
     };
     let spawned = std::thread::Builder::new().name("basalt-segment".to_owned()).spawn(work);
-    spawned.map(drop).unwrap_or_else(|cause| fatal::stop("starting a thread", &cause));
+    Some(spawned.unwrap_or_else(|cause| fatal::stop("starting a thread", &cause)))
 }
 
 /// The append in the log's words. Entries that replace others cut these off first.

@@ -13,16 +13,21 @@
 //!
 //! Nothing here knows gRPC; the async runtime shows only in the channels that answer callers.
 
+pub mod answer_budget;
 mod apply_counts;
 pub mod apply_thread;
 mod checkpoint_thread;
 pub mod content;
 pub mod core;
+#[cfg(test)]
+mod core_tests;
 mod fatal;
+pub mod gather;
 pub mod handle;
 pub mod log_store;
 mod log_thread;
 mod node_thread;
 pub mod readers;
 pub mod start;
+pub mod watch_history;
 pub mod watch_thread;

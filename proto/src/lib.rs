@@ -1,5 +1,6 @@
 //! The wire: the services of etcd 3.7 with its names and numbers, and our own versioned formats of log and effects.
-//! Generated code only; the `.proto` files beside this folder are the source and say what each field means.
+//! Generated code, but for the decoding of what nests deep ([`nesting`]); the `.proto` files beside this folder are the
+//! source and say what each field means.
 //!
 //! - Clients are generated, servers are not: the server binds its handlers itself.
 //! - Every `bytes` field is a [`bytes::Bytes`], so decoding from `Bytes` slices the buffer instead of copying it. Whoever
@@ -7,19 +8,15 @@
 //! - Generated decoding drops what it does not know: a `oneof` of a newer release reads as `None`, which readers of
 //!   [`log`] and [`effects`] must refuse, and an enum field is a plain number.
 
+pub mod nesting;
+
 pub use basalt::effects::v1 as effects;
 pub use basalt::log::v1 as log;
 pub use grpc::health::v1 as health;
+pub use nesting::TXN_NESTING_MAX;
 
 /// All `.proto` files of this crate as an encoded `google.protobuf.FileDescriptorSet`: names, numbers, services.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
-
-/// How many transactions may stand inside one another, the outermost counted, in a request that is to enter the log.
-///
-/// Decoding refuses more than 100 nested messages, two of which each level takes. A log entry adds two around the
-/// transaction, so a deeper one could be read from its client and never again from the log: refuse it before the log. Two
-/// messages are left over for an envelope around an entry. etcd sets no such limit.
-pub const TXN_NESTING_MAX: usize = 48;
 
 // Generated code refers to other packages by relative path, so the modules nest as the packages do.
 macro_rules! packages {

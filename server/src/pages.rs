@@ -47,8 +47,10 @@ impl Pages {
     /// Answers a request that is no gRPC call.
     pub fn respond<B>(&self, request: &Request<B>, serves: Serves) -> Response<Full<Bytes>> {
         let encrypted = request.extensions().get::<ClientConnection>().is_some_and(|connection| connection.tls);
-        // Without TLS, HTTP/2 reaches etcd's gRPC server alone, which answers so (etcd-contract 5).
-        if request.version() == Version::HTTP_2 && !encrypted && serves == Serves::Everything {
+        // Without TLS, HTTP/2 reaches etcd's gRPC server alone, which answers so (etcd-contract 5). A port for gRPC alone
+        // has no pages in whatever version.
+        let grpc_only = request.version() == Version::HTTP_2 && !encrypted && serves == Serves::Everything;
+        if grpc_only || serves == Serves::GrpcOnly {
             return unsupported();
         }
         let text = |name| request.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
@@ -112,6 +114,11 @@ impl Probe for Pages {
         if !self.has_leader() {
             return Err("etcdserver: no leader".to_owned());
         }
+        // The View is as new as what was acknowledged; but where nothing is acknowledged any more, as when the log's disk
+        // hangs, a node is not well.
+        if self.service.node.oldest_proposal_wait() > self.service.request_timeout {
+            return Err("etcdserver: request timed out".to_owned());
+        }
         self.serializable_read()
     }
 
@@ -150,13 +157,14 @@ impl Probe for Pages {
             term: gauges.term.load(Ordering::Relaxed),
             committed_index: gauges.committed_index.load(Ordering::Relaxed),
             applied_index: gauges.applied_index.load(Ordering::Relaxed),
+            proposals_pending: node.proposals_pending(),
             watchers: gauges.watchers.load(Ordering::Relaxed),
             watch_streams: gauges.watch_streams.load(Ordering::Relaxed),
             slow_watchers: gauges.slow_watchers.load(Ordering::Relaxed),
             pending_events: gauges.pending_events.load(Ordering::Relaxed),
+            events_sent: gauges.events_sent.load(Ordering::Relaxed),
             leases: node.leases.lock().expect("no one panics while holding the lease clock").len() as u64,
             auth_revision: 1,
-            proposals_pending: classes.iter().map(|class| class.waiting_requests).sum(),
             cluster_version: Some("3.7".to_owned()),
             shards,
             classes,

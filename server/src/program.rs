@@ -36,6 +36,8 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 const COMPACTOR_TICK_MIN: Duration = Duration::from_millis(100);
 /// Bytes of the page cache where no memory limit is found.
 const CACHE_BYTES_DEFAULT: usize = 512 << 20;
+/// Bytes of answers on their way there.
+const ANSWER_BYTES_DEFAULT: usize = 512 << 20;
 
 /// Runs the program; gives its exit code.
 pub fn main() -> ExitCode {
@@ -289,6 +291,7 @@ fn node_config(config: &Config) -> NodeConfig {
         sweep_keys: config.compaction.batch_limit,
         slow_apply: config.slow_request.apply,
         cache_bytes: memory_limit().map_or(CACHE_BYTES_DEFAULT, |limit| limit / 4),
+        answer_bytes: memory_limit().map_or(ANSWER_BYTES_DEFAULT, |limit| limit / 4),
         limits: Limits {
             request_bytes_max: config.limits.request_bytes_max,
             txn_operations_max: config.limits.txn_ops_max,

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use basalt_proto::TXN_NESTING_MAX;
 use basalt_proto::etcdserverpb::request_op::Request;
 use basalt_proto::etcdserverpb::{DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, range_request};
+use basalt_storage::mvcc::key_index::KEY_BYTES_MAX;
 use basalt_storage::mvcc::key_range::{KeyRange, RangeEnd};
 use bytes::Bytes;
 
@@ -53,6 +54,11 @@ pub fn check_put(request: &PutRequest) -> Result<(), Status> {
     if request.key.is_empty() {
         return Err(status::empty_key());
     }
+    // The index holds no longer one. No request that may be sent is as large (`--max-request-bytes`); one that came into
+    // the log would stop the node there and at every start.
+    if request.key.len() > KEY_BYTES_MAX {
+        return Err(status::request_too_large());
+    }
     if request.ignore_value && !request.value.is_empty() {
         return Err(status::value_provided());
     }
@@ -83,13 +89,13 @@ pub fn check_txn(request: &TxnRequest, operations_max: usize) -> Result<(), Stat
 }
 
 /// A nested transaction has the budget that its parent left. Nesting has a bound of its own besides, however large the
-/// budget: a deeper one could be decoded from its client and never again from the log (docs/decisions/0006).
+/// budget, which decoding holds already (docs/decisions/0010).
 fn check_operations(request: &TxnRequest, operations_max: usize, depth: usize) -> Result<(), Status> {
-    if depth > TXN_NESTING_MAX {
-        return Err(status::too_many_ops());
-    }
     let operations = request.compare.len().max(request.success.len()).max(request.failure.len());
     let Some(budget) = operations_max.checked_sub(operations) else { return Err(status::too_many_ops()) };
+    if depth > TXN_NESTING_MAX {
+        return Err(status::nested_too_deep());
+    }
     if request.compare.iter().any(|compare| compare.key.is_empty()) {
         return Err(status::empty_key());
     }
@@ -198,13 +204,22 @@ mod tests {
     }
 
     #[test]
-    fn nesting_ends_where_the_log_could_not_be_read_again() {
+    fn nesting_has_a_bound_of_its_own() {
         let nest = |transactions: usize| {
             (1..transactions)
                 .fold(txn(vec![put("a")], vec![]), |inner, _| txn(vec![nested(inner.success, vec![])], vec![]))
         };
         assert_eq!(check_txn(&nest(TXN_NESTING_MAX), 128), Ok(()));
-        assert_eq!(check_txn(&nest(TXN_NESTING_MAX + 1), 128), Err(status::too_many_ops()));
+        assert_eq!(check_txn(&nest(TXN_NESTING_MAX + 1), 1000), Err(status::nested_too_deep()));
+        assert_eq!(check_txn(&nest(100), 99), Err(status::too_many_ops()));
+    }
+
+    #[test]
+    fn a_key_that_the_index_cannot_hold_never_reaches_the_log() {
+        let put = |bytes: usize| PutRequest { key: vec![b'k'; bytes].into(), ..PutRequest::default() };
+        assert_eq!(check_put(&put(KEY_BYTES_MAX)), Ok(()));
+        let op = RequestOp { request: Some(Request::RequestPut(put(KEY_BYTES_MAX + 1))) };
+        assert_eq!(check_txn(&txn(vec![op], vec![]), 128), Err(status::request_too_large()));
     }
 
     #[test]

@@ -74,6 +74,16 @@ impl Chunks {
         self.extend(message);
     }
 
+    /// Keeps `guard` until the last piece is gone: sent, or dropped with its connection.
+    pub fn keeping<G: Send + Sync + 'static>(mut self, guard: Option<G>) -> Self {
+        let Some(guard) = guard else { return self };
+        self.seal();
+        if let Some(last) = self.pieces.pop() {
+            self.pieces.push(Bytes::from_owner(Guarded { bytes: last, _guard: guard }));
+        }
+        self
+    }
+
     /// The pieces, ready to send.
     pub fn into_pieces(mut self) -> Vec<Bytes> {
         self.seal();
@@ -108,6 +118,18 @@ impl Chunks {
     }
 }
 
+/// A piece that something hangs on.
+struct Guarded<G> {
+    bytes: Bytes,
+    _guard: G,
+}
+
+impl<G> AsRef<[u8]> for Guarded<G> {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use basalt_proto::etcdserverpb::{RangeResponse, ResponseHeader};
@@ -133,5 +155,22 @@ mod tests {
         chunks.number(4, 300);
         assert_eq!(chunks.len(), expected.encoded_len());
         assert_eq!(chunks.into_pieces().concat(), expected.encode_to_vec());
+    }
+
+    #[test]
+    fn a_guard_goes_with_the_last_piece() {
+        let guard = std::sync::Arc::new(());
+        let mut chunks = Chunks::default();
+        chunks.shared(2, &vec![7; 5000].into());
+        chunks.number(4, 300);
+        let before = chunks.len();
+        let chunks = chunks.keeping(Some(guard.clone()));
+        assert_eq!(chunks.len(), before);
+        let mut pieces = chunks.into_pieces();
+        let last = pieces.pop();
+        drop(pieces);
+        assert_eq!(std::sync::Arc::strong_count(&guard), 2);
+        drop(last);
+        assert_eq!(std::sync::Arc::strong_count(&guard), 1);
     }
 }

@@ -16,12 +16,13 @@ use tokio::sync::mpsc;
 use tracing::warn;
 
 use super::chunks::Chunks;
-use super::method::Method;
+use super::method::{self, Method};
 use super::pieces::Pieces;
 use super::service::{Reply, Service};
-use super::status::{Code, Status};
+use super::status::{self, Code, Status};
 use super::stream::{self, WatchMessages};
 use crate::metrics::{GrpcMethod, Metrics};
+use crate::node::gather::ANSWER_BYTES_MAX;
 
 /// Bytes before a message: flag and length.
 const FRAME_HEAD_BYTES: usize = 5;
@@ -79,11 +80,6 @@ impl Tally {
         self.metrics.grpc.sent(self.method);
         self.metrics.client_sent_bytes.inc_by(bytes as u64);
     }
-
-    fn received(&self, bytes: usize) {
-        self.metrics.grpc.received(self.method);
-        self.metrics.client_received_bytes.inc_by(bytes as u64);
-    }
 }
 
 impl Drop for Tally {
@@ -137,29 +133,22 @@ where
 {
     let path = request.uri().path();
     let Some(method) = Method::of_path(path) else {
-        let (name, rest) = path.trim_start_matches('/').split_once('/').unwrap_or((path, ""));
-        let text = format!("unknown service {name}");
-        let text = if rest.is_empty() { "malformed method name".to_owned() } else { text };
-        return refused(&Status::new(Code::Unimplemented, text), None);
+        return refused(&Status::new(Code::Unimplemented, method::unknown(path)), None);
     };
     let mut tally = Tally::start(&service, &request);
     let limit = service.node.limits.request_bytes_max + REQUEST_OVERHEAD_BYTES;
     let mut requests = RequestMessages::new(request.into_body(), limit);
+    requests.received = tally.as_ref().map(|tally| (tally.metrics.clone(), tally.method));
     let mut response = match method {
         Method::Watch => respond(Flow::Watch(stream::watch(&service, requests))),
         Method::LeaseKeepAlive => streaming(stream::keep_alive(service, requests)),
         _ => match requests.next().await {
-            Ok(Some(message)) => {
-                if let Some(tally) = &tally {
-                    tally.received(message.len());
+            Ok(Some(message)) => match method {
+                Method::RangeStream | Method::Snapshot | Method::HealthWatch => {
+                    streaming(stream::server_stream(service, method, message))
                 }
-                match method {
-                    Method::RangeStream | Method::Snapshot | Method::HealthWatch => {
-                        streaming(stream::server_stream(service, method, message))
-                    }
-                    _ => unary(service.call(method, message), tally.as_mut(), service.slow_unary).await,
-                }
-            }
+                _ => unary(service.call(method, message), tally.as_mut(), service.slow_unary).await,
+            },
             Ok(None) => refused(&Status::new(Code::Internal, "a call without a request"), tally.as_mut()),
             Err(status) => refused(&status, tally.as_mut()),
         },
@@ -173,6 +162,7 @@ async fn unary(reply: Reply, mut tally: Option<&mut Tally>, slow: Duration) -> R
         Reply::Ready(answer) => answer,
         Reply::Pending(answer) => answer.await,
     };
+    let answer = answer.and_then(sendable);
     let code = answer.as_ref().map_or_else(|status| status.code, |_| Code::Ok);
     if let Some(tally) = &mut tally {
         tally.end_unary(code, slow);
@@ -186,6 +176,11 @@ async fn unary(reply: Reply, mut tally: Option<&mut Tally>, slow: Duration) -> R
         }
         Err(status) => refused(&status, tally),
     }
+}
+
+/// Refuses a message above what gRPC sends at once.
+fn sendable(message: Chunks) -> Result<Chunks, Status> {
+    if message.len() > ANSWER_BYTES_MAX { Err(status::answer_too_large(message.len())) } else { Ok(message) }
 }
 
 fn streaming(messages: Messages) -> Response<GrpcBody> {
@@ -240,7 +235,7 @@ fn framed(messages: impl IntoIterator<Item = Chunks>) -> Pieces {
         let short = length <= JOINED_BYTES_MAX;
         joined.reserve(FRAME_HEAD_BYTES + if short { length } else { 0 });
         joined.put_u8(0);
-        joined.put_u32(u32::try_from(length).expect("a message is far below 4 GiB"));
+        joined.put_u32(u32::try_from(length).expect("a message that is sent is below 2 GiB"));
         let pieces = message.into_pieces();
         if short {
             pieces.iter().for_each(|piece| joined.put_slice(piece));
@@ -277,16 +272,18 @@ impl Body for GrpcBody {
                     }
                     return Poll::Ready(Some(Ok(Frame::trailers(trailers(&status)))));
                 }
-                Flow::Stream(messages) => match ready!(messages.poll_recv(context)) {
-                    Some(Ok(message)) => {
-                        if let Some(tally) = &body.tally {
-                            tally.sent(message.len());
+                Flow::Stream(messages) => {
+                    match ready!(messages.poll_recv(context)).map(|message| message.and_then(sendable)) {
+                        Some(Ok(message)) => {
+                            if let Some(tally) = &body.tally {
+                                tally.sent(message.len());
+                            }
+                            return Poll::Ready(Some(Ok(Frame::data(framed([message])))));
                         }
-                        return Poll::Ready(Some(Ok(Frame::data(framed([message])))));
+                        Some(Err(status)) => body.flow = Flow::Whole(None, Some(status), false),
+                        None => body.flow = Flow::Whole(None, None, false),
                     }
-                    Some(Err(status)) => body.flow = Flow::Whole(None, Some(status), false),
-                    None => body.flow = Flow::Whole(None, None, false),
-                },
+                }
                 Flow::Watch(messages) => match ready!(messages.poll_next(context)) {
                     Ok(messages) => {
                         if let Some(tally) = &body.tally {
@@ -312,6 +309,8 @@ pub struct RequestMessages<B> {
     /// The one data frame that held exactly a message is handed on without a copy.
     whole: Option<Bytes>,
     bytes_max: usize,
+    /// Where messages are counted.
+    received: Option<(Arc<Metrics>, GrpcMethod)>,
 }
 
 impl<B> RequestMessages<B>
@@ -320,7 +319,7 @@ where
     B::Error: std::fmt::Display,
 {
     fn new(body: B, bytes_max: usize) -> Self {
-        Self { body, buffer: BytesMut::new(), whole: None, bytes_max }
+        Self { body, buffer: BytesMut::new(), whole: None, bytes_max, received: None }
     }
 
     /// The next message; `None` when the client sends no more.
@@ -330,10 +329,14 @@ where
     pub async fn next(&mut self) -> Result<Option<Bytes>, Status> {
         loop {
             if let Some(message) = self.take_message()? {
+                if let Some((metrics, method)) = &self.received {
+                    metrics.grpc.received(*method);
+                    metrics.client_received_bytes.inc_by(message.len() as u64);
+                }
                 return Ok(Some(message));
             }
             let Some(frame) = self.body.frame().await else {
-                let cut = !self.buffer.is_empty();
+                let cut = !self.buffer.is_empty() || self.whole.as_ref().is_some_and(|whole| !whole.is_empty());
                 return if cut { Err(Status::new(Code::Internal, "unexpected EOF")) } else { Ok(None) };
             };
             let frame = frame.map_err(|cause| Status::new(Code::Canceled, cause.to_string()))?;
@@ -398,6 +401,32 @@ mod tests {
     fn error_texts_survive_a_header() {
         assert_eq!(percent_encoded("a: b%\n"), "a: b%25%0A");
         assert_eq!(trailers(&Status::new(Code::NotFound, "x")).get("grpc-status"), Some(&HeaderValue::from(5)));
+    }
+
+    #[tokio::test]
+    async fn a_message_beyond_what_grpc_sends_is_refused_in_its_words() {
+        let value = Bytes::from(vec![7; 1 << 20]);
+        let mut chunks = Chunks::default();
+        (0..4097).for_each(|_| chunks.shared(2, &value));
+        assert!(chunks.len() > u32::MAX as usize);
+        let text = format!("grpc: trying to send message larger than max ({} vs. 2147483647)", chunks.len());
+        let refused = Status::new(Code::ResourceExhausted, text);
+        assert_eq!(sendable(chunks).map(drop), Err(refused));
+        let mut chunks = Chunks::default();
+        (0..2048).for_each(|_| chunks.shared(2, &value));
+        let response = unary(Reply::Ready(Ok(chunks)), None, Duration::MAX).await;
+        assert_eq!(response.headers().get("grpc-status"), Some(&HeaderValue::from(8)));
+    }
+
+    #[tokio::test]
+    async fn half_a_message_is_no_end() {
+        let unfinished = http_body_util::Full::new(Bytes::from_static(&[0, 0, 0, 0, 9, 1]));
+        let cut = RequestMessages::new(unfinished, 100).next().await;
+        assert_eq!(cut, Err(Status::new(Code::Internal, "unexpected EOF")));
+        let whole = http_body_util::Full::new(Bytes::from_static(&[0, 0, 0, 0, 1, 7]));
+        let mut messages = RequestMessages::new(whole, 100);
+        assert_eq!(messages.next().await, Ok(Some(Bytes::from_static(&[7]))));
+        assert_eq!(messages.next().await, Ok(None));
     }
 
     #[test]

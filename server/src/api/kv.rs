@@ -1,23 +1,30 @@
 //! The service KV.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use basalt_proto::etcdserverpb::request_op::Request;
 use basalt_proto::etcdserverpb::{
-    AlarmRequest, AlarmType, CompactionRequest, DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest, alarm_request,
+    AlarmRequest, AlarmType, CompactionRequest, DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest,
+    alarm_request, range_request,
 };
 use basalt_proto::log::request::Kind;
-use basalt_storage::mvcc::range::RevisionError;
+use basalt_storage::mvcc::range::{Hit, RevisionError};
 use basalt_storage::mvcc::view::View;
+use bytes::Bytes;
 
 use super::chunks::Chunks;
 use super::service::{Reply, Service};
 use super::status::{self, Status};
 use super::{checks, encode};
-use crate::apply::query::range_query;
+use crate::apply::answer::Answer;
+use crate::apply::query::{is_read_only, range_query};
+use crate::apply::read_txn;
+use crate::apply::values::Prefetched;
 use crate::metrics::Operation;
+use crate::node::gather::{Gather, Limit, Shown};
 use crate::node::handle::{Completed, Fetched};
 
 /// What a put costs beside its bytes when the quota is looked at (etcd `server/storage/quota.go`, etcd-contract 42).
@@ -54,17 +61,19 @@ impl Service {
         };
         let header = self.header().at(plan.revision);
         let damaged = |_| Status::from(crate::node::handle::Unavailable::Damaged);
-        match self.node.fetch(view.clone(), plan.hits.clone()) {
+        match self.node.fetch(view.clone(), plan.hits.clone(), shown(request, plan.hits.len())) {
             Fetched::Ready(values) => {
                 let answer = encode::range(&plan, &header, values).map_err(damaged);
                 self.count_range(answer.is_ok(), started);
                 Reply::Ready(answer)
             }
-            pending @ Fetched::Pending(_) => {
+            later => {
                 let service = self.clone();
                 Reply::later(async move {
-                    let fetched = pending.wait().await.map_err(Status::from);
-                    let answer = fetched.and_then(|values| encode::range(&plan, &header, values).map_err(damaged));
+                    let fetched = service.node.within_budget(plan.hits.len(), later).await.map_err(Status::from);
+                    let answer = fetched.and_then(|(values, held)| {
+                        encode::range(&plan, &header, values).map(|chunks| chunks.keeping(held)).map_err(damaged)
+                    });
                     service.count_range(answer.is_ok(), started);
                     answer
                 })
@@ -99,11 +108,45 @@ impl Service {
         if let Err(status) = checks::check_txn(&request, self.node.limits.txn_operations_max) {
             return Reply::Ready(Err(status));
         }
-        // One that only reads goes through the log too, where its compares are evaluated: correct, and dearer than need be.
+        if is_read_only(&request) {
+            return self.read_only_txn(request);
+        }
         match txn_cost(&request) {
             0 => self.propose(Kind::Txn(request)),
             cost => self.propose_within_quota(cost, Kind::Txn(request)),
         }
+    }
+
+    /// Answers a transaction that only reads from a View, as a range. No alarm refuses it (etcd-contract 42, 43).
+    fn read_only_txn(self: &Arc<Self>, request: TxnRequest) -> Reply {
+        let stale = read_txn::is_serializable(&request);
+        let view = if stale { self.node.view() } else { self.node.linearizable_view() };
+        let started = Instant::now();
+        let needed = read_txn::needed_values(&request, &view);
+        let service = self.clone();
+        Reply::later(async move {
+            let answer = service.evaluate_read_only(&request, view, needed).await;
+            service.metrics.request_seconds.observe(Operation::Txn, answer.is_ok(), started.elapsed());
+            answer
+        })
+    }
+
+    async fn evaluate_read_only(
+        &self,
+        request: &TxnRequest,
+        view: Arc<View>,
+        needed: Vec<Hit>,
+    ) -> Result<Chunks, Status> {
+        let mut values = Prefetched::default();
+        for (hit, value) in needed.iter().zip(self.values(view.clone(), needed.clone()).await?) {
+            values.insert(*hit, value);
+        }
+        let answer = read_txn::evaluate(request, &view, &mut values)?;
+        // etcd counts a transaction where it does more than one thing.
+        let ranges = answer.responses.len() as u64;
+        self.metrics.range_total.inc_by(ranges);
+        self.metrics.txn_total.inc_by(u64::from(ranges > 1));
+        self.finish(&Answer::Txn(answer), view).await
     }
 
     pub(super) fn compact(self: &Arc<Self>, request: CompactionRequest) -> Reply {
@@ -163,21 +206,18 @@ impl Service {
         let limit = usize::try_from(request.limit).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX);
         let more = plan.hits.len() > limit;
         let hits = &plan.hits[..plan.hits.len().min(limit)];
+        let mut source = StreamSource { service: self, request, view, hits, waiting: VecDeque::new() };
         let mut keys = STREAM_KEYS_FIRST;
-        let mut at = 0;
         loop {
-            let end = hits.len().min(at + keys);
-            let values = self.values(view.clone(), hits[at..end].to_vec()).await?;
+            let values = source.next(keys).await?;
             // etcd reads anew for every message.
             self.metrics.range_total.inc();
             let mut chunk = Chunks::default();
-            let last = end == hits.len();
+            let last = source.is_empty();
             if last {
                 chunk.nested(1, Chunks::of(&header));
             }
-            for value in stream_values(request, values)? {
-                chunk.shared(2, &value);
-            }
+            values.iter().for_each(|value| chunk.shared(2, value));
             if last {
                 chunk.number(3, u64::from(more));
                 chunk.number(4, plan.count.cast_unsigned());
@@ -188,11 +228,54 @@ impl Service {
             if out.send(Ok(message)).await.is_err() || last {
                 return Ok(());
             }
-            at = end;
             keys = next_stream_keys(keys, bytes, self.node.limits.request_bytes_max);
         }
     }
 }
+
+/// The values of a stream that were not sent yet.
+struct StreamSource<'a> {
+    service: &'a Service,
+    request: &'a RangeRequest,
+    view: Arc<View>,
+    hits: &'a [Hit],
+    /// Fetched; what did not fit into the last message.
+    waiting: VecDeque<Bytes>,
+}
+
+impl StreamSource<'_> {
+    /// The values of the next message: up to `keys`, fewer where their bytes come to those of the largest request. etcd
+    /// looks at the number only, and sends gigabytes at once where large values come after many small ones.
+    async fn next(&mut self, keys: usize) -> Result<Vec<Bytes>, Status> {
+        let enough = self.service.node.limits.request_bytes_max;
+        let (mut values, mut bytes) = (Vec::new(), 0);
+        while values.len() < keys && bytes < enough && !self.is_empty() {
+            if self.waiting.is_empty() {
+                self.fetch(keys - values.len(), enough - bytes).await?;
+            }
+            let Some(value) = self.waiting.pop_front() else { break };
+            bytes += value.len();
+            values.push(value);
+        }
+        Ok(values)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.hits.is_empty()
+    }
+
+    async fn fetch(&mut self, keys: usize, enough: usize) -> Result<(), Status> {
+        let wanted = &self.hits[..self.hits.len().min(keys)];
+        let shown = if self.request.keys_only { Shown::KeysOnly } else { Shown::Whole };
+        let gather = Gather::new(self.view.clone(), wanted.to_vec(), shown, Limit::Stop(enough));
+        self.waiting.extend(self.service.node.gather(gather).wait().await?);
+        self.hits = &self.hits[self.waiting.len()..];
+        Ok(())
+    }
+}
+
+/// Keys of a list whose values may be in memory at once although it shows none.
+const KEYS_ONLY_AT_ONCE: usize = 128;
 
 /// Keys of a stream's first message (etcd `initialStreamChunkLimit`).
 const STREAM_KEYS_FIRST: usize = 10;
@@ -206,12 +289,11 @@ fn next_stream_keys(keys: usize, bytes: usize, target: usize) -> usize {
     }
 }
 
-fn stream_values(request: &RangeRequest, values: Vec<bytes::Bytes>) -> Result<Vec<bytes::Bytes>, Status> {
-    if !request.keys_only {
-        return Ok(values);
-    }
-    let stripped = values.iter().map(|value| basalt_storage::mvcc::range::without_value(value, false));
-    stripped.collect::<Result<_, _>>().map_err(|_| crate::node::handle::Unavailable::Damaged.into())
+/// What is kept of a stored value until the answer is put together. A long list of keys gives up its values as they come;
+/// not where they are sorted by.
+fn shown(request: &RangeRequest, hits: usize) -> Shown {
+    let by_value = request.sort_target() == range_request::SortTarget::Value;
+    if request.keys_only && !by_value && hits > KEYS_ONLY_AT_ONCE { Shown::KeysOnly } else { Shown::Whole }
 }
 
 fn put_cost(request: &PutRequest) -> u64 {

@@ -71,7 +71,18 @@ impl Service {
 
     /// Answers one keepalive. TTL 0 says that the lease is gone (etcd-contract 35).
     pub(super) async fn keep_alive(self: &Arc<Self>, id: i64) -> Result<Chunks, Status> {
-        let ttl = loop {
+        // The revoke of an expired lease may not come as long as nothing can be written.
+        let renewed = tokio::time::timeout(self.request_timeout, self.renew(id));
+        let ttl = renewed.await.unwrap_or_else(|_| Err(status::timed_out()))?;
+        if ttl > 0 {
+            self.metrics.lease_renewed_total.inc();
+        }
+        let header = self.header().at(self.node.view().revision);
+        Ok(Chunks::of(&LeaseKeepAliveResponse { header: Some(header), id, ttl }))
+    }
+
+    async fn renew(&self, id: i64) -> Result<i64, Status> {
+        loop {
             let renewal = {
                 let mut clock = self.node.leases.lock().expect("no one panics while holding the lease clock");
                 if !clock.is_running() {
@@ -80,23 +91,18 @@ impl Service {
                 clock.renew(id, self.node.now())
             };
             match renewal {
-                Renewal::Unknown => break 0,
-                Renewal::Renewed { ttl } => break ttl,
+                Renewal::Unknown => return Ok(0),
+                Renewal::Renewed { ttl } => return Ok(ttl),
                 Renewal::CommitFirst { ttl } => {
                     // The remainder is forgotten by all before the client relies on a full life (DESIGN 7).
                     let checkpoints = vec![LeaseCheckpoint { id, remaining_ttl: 0 }];
                     let request = LeaseCheckpointRequest { checkpoints };
                     let cleared = self.node.propose(Kind::LeaseCheckpoint(request)).map_err(Status::from)?;
                     self.within(cleared).await?;
-                    break ttl;
+                    return Ok(ttl);
                 }
                 Renewal::Expiring => tokio::time::sleep(REVOKE_POLL).await,
             }
-        };
-        if ttl > 0 {
-            self.metrics.lease_renewed_total.inc();
         }
-        let header = self.header().at(self.node.view().revision);
-        Ok(Chunks::of(&LeaseKeepAliveResponse { header: Some(header), id, ttl }))
     }
 }

@@ -2,20 +2,23 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use basalt_proto::etcdserverpb::{
-    AlarmRequest, AlarmResponse, DefragmentResponse, DowngradeInfo, HashKvRequest, HashKvResponse, HashResponse,
-    StatusResponse, alarm_request,
+    AlarmRequest, AlarmResponse, AlarmType, DefragmentResponse, DowngradeInfo, HashKvRequest, HashKvResponse,
+    HashResponse, StatusResponse, alarm_request,
 };
 use basalt_proto::log::request::Kind;
 use basalt_storage::snapshot::MemberRecord;
 use bytes::Bytes;
+use tokio::sync::mpsc::error::SendTimeoutError;
 
 use super::chunks::Chunks;
 use super::service::{Reply, Service};
 use super::status::{Code, Status};
 use crate::apply::alarms::AlarmKind;
-use crate::node::content::SnapshotChunk;
+use crate::node::content::{SNAPSHOT_UNREAD_MAX, SnapshotChunk};
+use crate::node::handle::Unavailable;
 
 /// The version of etcd that we speak like (DESIGN D6).
 pub const ETCD_VERSION: &str = "3.7.3";
@@ -33,8 +36,11 @@ impl Service {
         }
         let service = self.clone();
         let kind = AlarmKind::from_number(request.alarm);
+        // NONE means all. Of a kind that nobody knows none is armed.
+        let unknown = kind.is_none() && request.alarm != AlarmType::None as i32;
         Reply::later(async move {
-            let alarms = service.within(service.node.ask(move |machine| machine.alarms().list(kind))).await?;
+            let listed = service.node.ask(move |machine| machine.alarms().list(kind));
+            let alarms = if unknown { Vec::new() } else { service.within(listed).await? };
             let header = service.header().at(service.node.view().revision);
             let alarms = alarms.into_iter().map(|alarm| alarm.to_wire()).collect();
             Ok(Chunks::of(&AlarmResponse { header: Some(header), alarms }))
@@ -77,7 +83,12 @@ impl Service {
     pub(super) fn defragment(self: &Arc<Self>) -> Reply {
         let service = self.clone();
         Reply::later(async move {
-            service.node.defragment().await?;
+            let started = Instant::now();
+            service.metrics.defrag_inflight.inc();
+            let done = service.node.defragment().await;
+            service.metrics.defrag_inflight.dec();
+            done?;
+            service.metrics.defrag_seconds.observe(started.elapsed().as_secs_f64());
             Ok(Chunks::of(&DefragmentResponse { header: None }))
         })
     }
@@ -87,25 +98,31 @@ impl Service {
         self: &Arc<Self>,
         out: &tokio::sync::mpsc::Sender<Result<Chunks, Status>>,
     ) -> Result<(), Status> {
-        let mut chunks = self.node.snapshot(self.member_record()).await?;
-        while let Some(chunk) = chunks.recv().await {
-            let SnapshotChunk { bytes, remaining } = chunk?;
+        let started = Instant::now();
+        let mut snapshot = self.node.snapshot(self.member_record()).await?;
+        while let Some(SnapshotChunk { bytes, remaining }) = snapshot.next().await? {
             // SnapshotResponse: remaining_bytes 2, blob 3, version 4.
             let mut message = Chunks::default();
             message.number(2, remaining);
             message.shared(3, &bytes);
             message.shared(4, &Bytes::from_static(STORAGE_VERSION.as_bytes()));
-            if out.send(Ok(message)).await.is_err() {
-                return Ok(());
+            match out.send_timeout(Ok(message), SNAPSHOT_UNREAD_MAX).await {
+                Ok(()) => {}
+                Err(SendTimeoutError::Closed(_)) => return Ok(()),
+                // What it pins goes with it, and the next one begins.
+                Err(SendTimeoutError::Timeout(_)) => return Err(Unavailable::NotRead.into()),
             }
         }
+        self.metrics.backend_snapshot_seconds.observe(started.elapsed().as_secs_f64());
         Ok(())
     }
 
     pub(super) fn hash(self: &Arc<Self>) -> Reply {
         let service = self.clone();
         Reply::later(async move {
+            let started = Instant::now();
             let (hash, revision) = service.node.content_hash(service.member_record()).await?;
+            service.metrics.hash_seconds.observe(started.elapsed().as_secs_f64());
             Ok(Chunks::of(&HashResponse { header: Some(service.header().at(revision)), hash }))
         })
     }
@@ -113,7 +130,9 @@ impl Service {
     pub(super) fn hash_kv(self: &Arc<Self>, request: HashKvRequest) -> Reply {
         let service = self.clone();
         Reply::later(async move {
+            let started = Instant::now();
             let hash = service.node.hash_kv(request.revision).await?;
+            service.metrics.hash_rev_seconds.observe(started.elapsed().as_secs_f64());
             let header = service.header().at(service.node.view().revision);
             Ok(Chunks::of(&HashKvResponse {
                 header: Some(header),

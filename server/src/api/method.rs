@@ -75,6 +75,30 @@ impl Method {
     }
 }
 
+/// Services that etcd serves, whatever is available here.
+const SERVICES: [&str; 9] = [
+    "etcdserverpb.KV",
+    "etcdserverpb.Watch",
+    "etcdserverpb.Lease",
+    "etcdserverpb.Cluster",
+    "etcdserverpb.Maintenance",
+    "etcdserverpb.Auth",
+    "v3lockpb.Lock",
+    "v3electionpb.Election",
+    "grpc.health.v1.Health",
+];
+
+/// What grpc-go says of a path that names no method.
+pub fn unknown(path: &str) -> String {
+    match path.strip_prefix('/').unwrap_or(path).rsplit_once('/') {
+        None => format!("malformed method name: {path:?}"),
+        Some((service, method)) if SERVICES.contains(&service) => {
+            format!("unknown method {method} for service {service}")
+        }
+        Some((service, _)) => format!("unknown service {service}"),
+    }
+}
+
 const AUTH: [&str; 16] = [
     "AuthEnable",
     "AuthDisable",
@@ -118,5 +142,12 @@ mod tests {
         assert!(methods >= 51, "42 of etcd, 7 of lock and election, 2 of health; found {methods}");
         assert_eq!(Method::of_path("/etcdserverpb.KV/Nope"), None);
         assert_eq!(Method::of_path("etcdserverpb.KV/Put"), None);
+    }
+
+    #[test]
+    fn what_names_no_method_is_refused_in_grpc_gos_words() {
+        assert_eq!(unknown("/etcdserverpb.KV/Nope"), "unknown method Nope for service etcdserverpb.KV");
+        assert_eq!(unknown("/a.b/Nope"), "unknown service a.b");
+        assert_eq!(unknown("/Nope"), "malformed method name: \"/Nope\"");
     }
 }

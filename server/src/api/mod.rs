@@ -23,3 +23,5 @@ pub mod pieces;
 pub mod service;
 pub mod status;
 mod stream;
+#[cfg(test)]
+mod tests;

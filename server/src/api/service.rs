@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use basalt_proto::TXN_NESTING_MAX;
 use basalt_proto::etcdserverpb::TxnRequest;
+use basalt_proto::nesting::{self, NestingError};
 use basalt_storage::mvcc::range::Hit;
 use basalt_storage::mvcc::view::View;
 use bytes::Bytes;
@@ -19,6 +21,7 @@ use super::method::Method;
 use super::status::{self, Code, Status};
 use crate::apply::answer::Answer;
 use crate::metrics::{Metrics, Operation};
+use crate::node::gather::Shown;
 use crate::node::handle::{Completed, NodeHandle, Unavailable};
 use crate::node::watch_thread::StreamSinks;
 
@@ -80,12 +83,15 @@ pub fn decode<M: Message + Default>(body: Bytes) -> Result<M, Status> {
     M::decode(body).map_err(|cause| Status::new(Code::Internal, format!("grpc: error unmarshalling request: {cause}")))
 }
 
-/// Decodes a transaction. prost gives up where messages nest too deep, long after the budget of operations is used up
-/// in any client's code; the refusal is that of the budget (docs/decisions/0006).
-fn decode_txn(body: Bytes) -> Result<TxnRequest, Status> {
-    TxnRequest::decode(body).map_err(|cause| match cause.to_string() {
-        text if text.contains("recursion limit") => status::too_many_ops(),
-        text => Status::new(Code::Internal, format!("grpc: error unmarshalling request: {text}")),
+/// Decodes a transaction. One that is nested too deep has also used up the budget of operations, unless that is larger
+/// than etcd's: the refusal is etcd's then (docs/decisions/0010).
+fn decode_txn(body: Bytes, operations_max: usize) -> Result<TxnRequest, Status> {
+    nesting::decode_txn(body).map_err(|cause| match cause {
+        NestingError::TooDeep if operations_max <= TXN_NESTING_MAX => status::too_many_ops(),
+        NestingError::TooDeep => status::nested_too_deep(),
+        NestingError::Malformed(cause) => {
+            Status::new(Code::Internal, format!("grpc: error unmarshalling request: {cause}"))
+        }
     })
 }
 
@@ -100,7 +106,7 @@ impl Service {
             Method::Range => self.range(&decode(body)?),
             Method::Put => self.put(decode(body)?),
             Method::DeleteRange => self.delete_range(decode(body)?),
-            Method::Txn => self.txn(decode_txn(body)?),
+            Method::Txn => self.txn(decode_txn(body, self.node.limits.txn_operations_max)?),
             Method::Compact => self.compact(decode(body)?),
             Method::LeaseGrant => self.lease_grant(decode(body)?),
             Method::LeaseRevoke => self.lease_revoke(decode(body)?),
@@ -141,6 +147,9 @@ impl Service {
         let service = self.clone();
         Reply::later(async move {
             let completed = service.within(completed).await;
+            if completed.as_ref().is_err_and(|status| *status == status::timed_out()) {
+                service.metrics.proposals_failed_total.inc();
+            }
             if let Some(operation) = operation {
                 service.metrics.request_seconds.observe(operation, completed.is_ok(), started.elapsed());
             }
@@ -151,8 +160,12 @@ impl Service {
 
     /// Encodes an answer with the values that it shows.
     pub async fn finish(&self, answer: &Answer, view: Arc<View>) -> Result<Chunks, Status> {
-        let values = self.values(view, answer.hits()).await?;
-        encode::answer(answer, self.header(), values).map_err(|_| Unavailable::Damaged.into())
+        let hits = answer.hits();
+        let count = hits.len();
+        let fetched = self.node.fetch(view, hits, Shown::Whole);
+        let (values, held) = self.node.within_budget(count, fetched).await?;
+        let encoded = encode::answer(answer, self.header(), values);
+        encoded.map(|chunks| chunks.keeping(held)).map_err(|_| Unavailable::Damaged.into())
     }
 
     /// Values of a View.
@@ -163,7 +176,7 @@ impl Service {
         if hits.is_empty() {
             return Ok(Vec::new());
         }
-        Ok(self.node.fetch(view, hits).wait().await?)
+        Ok(self.node.fetch(view, hits, Shown::Whole).wait().await?)
     }
 
     /// Returns once the process is to stop; also if nobody is left who could say so.

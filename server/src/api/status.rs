@@ -1,7 +1,10 @@
 //! The only place that knows etcd's error codes and texts (etcd-contract 3.0). clientv3 matches by text, so both are
 //! exact.
 
+use basalt_proto::TXN_NESTING_MAX;
+
 use crate::apply::answer::Refusal;
+use crate::node::gather::ANSWER_BYTES_MAX;
 use crate::node::handle::Unavailable;
 
 /// gRPC status codes by their numbers.
@@ -122,6 +125,18 @@ statuses! {
     auth_not_enabled = FailedPrecondition, "etcdserver: authentication is not enabled";
 }
 
+/// Transactions nested deeper than the log can be read back.
+pub fn nested_too_deep() -> Status {
+    let text = format!("basalt: transactions are nested more than {TXN_NESTING_MAX} deep; nest them less");
+    Status::new(Code::InvalidArgument, text)
+}
+
+/// An answer above what gRPC sends at once, in grpc-go's words (etcd-contract 40).
+pub fn answer_too_large(bytes: usize) -> Status {
+    let text = format!("grpc: trying to send message larger than max ({bytes} vs. {ANSWER_BYTES_MAX})");
+    Status::new(Code::ResourceExhausted, text)
+}
+
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
         match refusal {
@@ -145,6 +160,11 @@ impl From<Unavailable> for Status {
             Unavailable::TimedOut => timed_out(),
             Unavailable::TooManyRequests => too_many_requests(),
             Unavailable::TooLarge => request_too_large(),
+            Unavailable::AnswerTooLarge { bytes } => answer_too_large(bytes),
+            Unavailable::NotRead => Status::new(
+                Code::DeadlineExceeded,
+                "basalt: the snapshot was not read for 60 s and was given up; take it again",
+            ),
             Unavailable::Damaged => Status::new(Code::DataLoss, "basalt: stored data is damaged; see the server's log"),
             Unavailable::Refused(refusal) => refusal.into(),
         }

@@ -59,7 +59,7 @@ where
                 };
                 match request {
                     Ok(Some(message)) => match decode::<WatchRequest>(message) {
-                        Ok(request) => forward(&room, request),
+                        Ok(request) => forward(&room, &service.sinks, request).await,
                         Err(status) => break Some(status),
                     },
                     // The client sends no more; etcd ends the stream then.
@@ -136,14 +136,17 @@ impl Drop for WatchMessages {
 }
 
 /// An unknown kind of request is ignored (etcd-contract 32).
-fn forward(room: &Room, request: WatchRequest) {
+async fn forward(room: &Room, sinks: &StreamSinks, request: WatchRequest) {
     let stream = room.stream;
-    match request.request_union {
-        Some(RequestUnion::CreateRequest(request)) => room.tell(Input::Create { stream, request }),
-        Some(RequestUnion::CancelRequest(request)) => room.tell(Input::Cancel { stream, watch_id: request.watch_id }),
-        Some(RequestUnion::ProgressRequest(_)) => room.tell(Input::Progress { stream }),
-        None => {}
-    }
+    let input = match request.request_union {
+        Some(RequestUnion::CreateRequest(request)) => Input::Create { stream, request },
+        Some(RequestUnion::CancelRequest(request)) => Input::Cancel { stream, watch_id: request.watch_id },
+        Some(RequestUnion::ProgressRequest(_)) => Input::Progress { stream },
+        None => return,
+    };
+    // A client that asks faster than the room works waits here, and its connection with it.
+    sinks.admit(&input).await;
+    room.tell(input);
 }
 
 /// LeaseKeepAlive: one answer for each request, in order.
@@ -161,7 +164,11 @@ where
                 () = out.closed() => return,
                 () = &mut stopped => Err(status::stopped()),
                 request = requests.next() => match request {
-                    Ok(Some(message)) => answer_keep_alive(&service, message).await,
+                    Ok(Some(message)) => tokio::select! {
+                        biased;
+                        () = out.closed() => return,
+                        answer = answer_keep_alive(&service, message) => answer,
+                    },
                     Ok(None) => return,
                     Err(status) => Err(status),
                 },

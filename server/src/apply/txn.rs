@@ -15,6 +15,7 @@ use basalt_storage::mvcc::transaction::Transaction;
 use bytes::Bytes;
 
 use super::answer::{DeleteAnswer, OpAnswer, PutAnswer, Refusal, TxnAnswer};
+use super::latest::Latest;
 use super::lease_table::LeaseTable;
 use super::query::range_query;
 use super::values::Values;
@@ -51,7 +52,7 @@ impl Path<'_> {
     /// (etcd-contract 10, 11).
     pub fn check(&self, store: &Store, leases: &LeaseTable) -> Result<(), Refusal> {
         self.operations.iter().try_for_each(|operation| match operation {
-            Operation::Range(range) => check_revision(range.revision, store),
+            Operation::Range(range) => check_revision(range.revision, store.revision(), store.compact_revision()),
             Operation::Put(put) => check_put(put, store, leases),
             Operation::DeleteRange(_) => Ok(()),
             Operation::Txn(nested) => nested.check(store, leases),
@@ -124,48 +125,55 @@ pub fn delete_range(request: &DeleteRangeRequest, transaction: &mut Transaction<
 
 /// A range's revision inside a transaction: a negative one is not the latest here but compared as it is
 /// (etcd-contract 11).
-fn check_revision(revision: i64, store: &Store) -> Result<(), Refusal> {
-    if revision == 0 {
+pub(super) fn check_revision(asked: i64, revision: i64, compact_revision: i64) -> Result<(), Refusal> {
+    if asked == 0 {
         Ok(())
-    } else if revision > store.revision() {
+    } else if asked > revision {
         Err(Refusal::FutureRevision)
-    } else if revision < store.compact_revision() {
+    } else if asked < compact_revision {
         Err(Refusal::Compacted)
     } else {
         Ok(())
     }
 }
 
+/// Values that compares of one level look at.
+pub(super) fn collect_compared(txn: &TxnRequest, latest: &impl Latest, needed: &mut Vec<Hit>) {
+    for compare in txn.compare.iter().filter(|compare| compare.target == CompareTarget::Value as i32) {
+        let range = KeyRange::from_wire(&compare.key, &compare.range_end);
+        latest.for_each_live(&range, &mut |key, state| needed.push(latest.hit(key, state)));
+    }
+}
+
 /// A stored value, from the store's memory or from what was fetched.
-fn stored(hit: Hit, store: &Store, values: &mut dyn Values) -> Bytes {
-    store.resident(hit).unwrap_or_else(|| values.value(hit))
+fn stored(hit: Hit, latest: &impl Latest, values: &mut dyn Values) -> Bytes {
+    latest.resident(hit).unwrap_or_else(|| values.value(hit))
 }
 
 /// Whether a compare holds for every key of its range (etcd-contract 8).
-fn holds(compare: &Compare, store: &Store, values: &mut dyn Values) -> bool {
+pub(super) fn holds(compare: &Compare, latest: &impl Latest, values: &mut dyn Values) -> bool {
     let range = KeyRange::from_wire(&compare.key, &compare.range_end);
     if range.end == RangeEnd::Single {
-        let state = store.get(&range.start);
+        let state = latest.get(&range.start);
         return state.map_or_else(
             || holds_for_nothing(compare),
-            |state| holds_for(compare, &range.start, state, store, values),
+            |state| holds_for(compare, &range.start, state, latest, values),
         );
     }
     let mut any = false;
     let mut all = true;
-    store.for_each_live(&range, |key, state| {
+    latest.for_each_live(&range, &mut |key, state| {
         any = true;
-        all = all && holds_for(compare, key, state, store, values);
+        all = all && holds_for(compare, key, state, latest, values);
     });
     if any { all } else { holds_for_nothing(compare) }
 }
 
-fn holds_for(compare: &Compare, key: &[u8], state: KeyState, store: &Store, values: &mut dyn Values) -> bool {
+fn holds_for(compare: &Compare, key: &[u8], state: KeyState, latest: &impl Latest, values: &mut dyn Values) -> bool {
     if compare.target != CompareTarget::Value as i32 {
         return accepts(compare.result, number(compare, &state).cmp(&wanted_number(compare)));
     }
-    let hit = Hit { shard: store.shard_map().shard_of(key), revision: state.mod_revision };
-    let stored = stored(hit, store, values);
+    let stored = stored(latest.hit(key, state), latest, values);
     let value = KeyValue::parse(&stored).map_or(&[][..], |kv| kv.value);
     let wanted: &[u8] = match &compare.target_union {
         Some(TargetUnion::Value(value)) => value,

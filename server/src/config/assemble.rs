@@ -3,6 +3,10 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use basalt_storage::mvcc::key_index::KEY_BYTES_MAX;
+use basalt_storage::pages::ENTRY_BYTES_MAX;
+use basalt_storage::wal::BATCH_BYTES_MAX;
+
 use super::bootstrap::parse_initial_cluster;
 use super::duration::parse_nanoseconds;
 use super::error::ConfigError;
@@ -19,8 +23,13 @@ const DEFAULT_NAME: &str = "default";
 const DEFAULT_QUOTA_BYTES: u64 = 2 << 30;
 /// Above this etcd warns: recovery and defragmentation of bbolt take long there. Here it is what is designed for.
 const QUOTA_BYTES_DESIGNED: u64 = 100 << 30;
-/// A request is one entry of the log, which takes 64 MiB at a time (`basalt_storage::wal::BATCH_BYTES_MAX`).
-const REQUEST_BYTES_LIMIT: u64 = 63 << 20;
+/// Largest request that may be allowed: every layer below must hold what it writes.
+pub(super) const REQUEST_BYTES_LIMIT: u64 = 16 << 20;
+/// What a stored KeyValue and a log entry add to the request that they come from, and more.
+const ENVELOPE_BYTES_MAX: usize = 4 << 10;
+const _: () = assert!(REQUEST_BYTES_LIMIT as usize <= KEY_BYTES_MAX, "a request can be a key");
+const _: () = assert!(REQUEST_BYTES_LIMIT as usize + ENVELOPE_BYTES_MAX <= ENTRY_BYTES_MAX, "a stored KeyValue");
+const _: () = assert!(REQUEST_BYTES_LIMIT as usize + ENVELOPE_BYTES_MAX <= BATCH_BYTES_MAX / 2, "a log entry");
 const TXN_OPS_LIMIT: u64 = 1 << 20;
 /// Calls on one connection that we hold at most, whatever the flag says.
 const CONCURRENT_STREAMS_LIMIT: u64 = 10_000;
@@ -66,6 +75,7 @@ pub(super) fn assemble(mut settings: Settings, read_file: ReadFile<'_>) -> Resul
         data_dir: data_dir.into(),
         name,
     };
+    settings.warnings.extend(config.feature_gates.warnings());
     Ok((config, std::mem::take(&mut settings.warnings)))
 }
 

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use self::Here::{Instead, Kept};
+
 /// A feature gate that etcd 3.7 knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FeatureGate {
@@ -25,17 +27,41 @@ pub enum FeatureGate {
     TxnModeWriteWithSharedBuffer,
 }
 
-/// Name, default and whether it is an alpha feature (else beta), in the order of the help text.
-const GATES: [(FeatureGate, &str, bool, bool); 9] = [
-    (FeatureGate::CompactHashCheck, "CompactHashCheck", false, true),
-    (FeatureGate::FastLeaseKeepAlive, "FastLeaseKeepAlive", true, false),
-    (FeatureGate::InitialCorruptCheck, "InitialCorruptCheck", false, true),
-    (FeatureGate::LeaseCheckpoint, "LeaseCheckpoint", false, true),
-    (FeatureGate::LeaseCheckpointPersist, "LeaseCheckpointPersist", false, true),
-    (FeatureGate::PriorityRequest, "PriorityRequest", false, true),
-    (FeatureGate::SetMemberLocalAddr, "SetMemberLocalAddr", false, true),
-    (FeatureGate::StopGRPCServiceOnDefrag, "StopGRPCServiceOnDefrag", false, true),
-    (FeatureGate::TxnModeWriteWithSharedBuffer, "TxnModeWriteWithSharedBuffer", true, false),
+/// What is known of a gate. None changes anything.
+struct GateRow {
+    gate: FeatureGate,
+    name: &'static str,
+    default: bool,
+    alpha: bool,
+    here: Here,
+}
+
+/// What holds here, whatever a gate is set to.
+#[derive(Clone, Copy)]
+enum Here {
+    /// What it promises: whoever asks for it has it.
+    Kept(&'static str),
+    /// Something else: whoever asks for it is warned.
+    Instead(&'static str),
+}
+
+const fn row(gate: FeatureGate, name: &'static str, default: bool, alpha: bool, here: Here) -> GateRow {
+    GateRow { gate, name, default, alpha, here }
+}
+
+/// All gates, alpha features and beta features, in the order of the help text.
+#[rustfmt::skip]
+const GATES: [GateRow; 9] = [
+    row(FeatureGate::CompactHashCheck, "CompactHashCheck", false, true, Kept("there are no other members to compare with")),
+    row(FeatureGate::FastLeaseKeepAlive, "FastLeaseKeepAlive", true, false, Instead("keepalives are always fast")),
+    row(FeatureGate::InitialCorruptCheck, "InitialCorruptCheck", false, true,
+        Kept("a start always checks manifest, index and log, and there are no other members to compare with")),
+    row(FeatureGate::LeaseCheckpoint, "LeaseCheckpoint", false, true, Kept("what remains of a lease is always kept")),
+    row(FeatureGate::LeaseCheckpointPersist, "LeaseCheckpointPersist", false, true, Kept("what remains of a lease is always kept")),
+    row(FeatureGate::PriorityRequest, "PriorityRequest", false, true, Instead("requests are applied in their order")),
+    row(FeatureGate::SetMemberLocalAddr, "SetMemberLocalAddr", false, true, Kept("there are no other members to dial")),
+    row(FeatureGate::StopGRPCServiceOnDefrag, "StopGRPCServiceOnDefrag", false, true, Instead("a defragmentation never pauses the service")),
+    row(FeatureGate::TxnModeWriteWithSharedBuffer, "TxnModeWriteWithSharedBuffer", true, false, Instead("it tunes bbolt, which is not used here")),
 ];
 
 /// Which gates were set, and to what; all others have etcd's default.
@@ -47,13 +73,23 @@ pub struct FeatureGates {
 impl FeatureGates {
     /// Whether `gate` is on.
     pub fn enabled(&self, gate: FeatureGate) -> bool {
-        let default = GATES.iter().any(|(known, _, default, _)| *known == gate && *default);
+        let default = GATES.iter().any(|row| row.gate == gate && row.default);
         self.set.get(&gate).copied().unwrap_or(default)
     }
 
     /// Names of all gates that etcd 3.7 knows, with their state; for `etcd_server_feature_enabled`.
     pub fn states(&self) -> impl Iterator<Item = (&'static str, bool)> + '_ {
-        GATES.iter().map(|(gate, name, _, _)| (*name, self.enabled(*gate)))
+        GATES.iter().map(|row| (row.name, self.enabled(row.gate)))
+    }
+
+    /// One warning for each gate that was set to another value than its default and does not do what that promises.
+    pub(super) fn warnings(&self) -> impl Iterator<Item = String> + '_ {
+        GATES.iter().filter_map(|row| match row.here {
+            Here::Instead(here) if self.enabled(row.gate) != row.default => {
+                Some(format!("feature gate {}={} has no effect: {here}", row.name, self.enabled(row.gate)))
+            }
+            _ => None,
+        })
     }
 
     /// Adds `Name=bool` pairs separated by commas to what is already set. `AllAlpha` and `AllBeta` set the gates of
@@ -69,18 +105,16 @@ impl FeatureGates {
             let Some(on) = super::value::parse_bool(value) else {
                 return Err(format!("invalid value of {name}={value}"));
             };
-            match (name, GATES.iter().find(|(_, known, _, _)| *known == name)) {
-                (_, Some((gate, _, _, _))) => drop(self.set.insert(*gate, on)),
+            match (name, GATES.iter().find(|row| row.name == name)) {
+                (_, Some(row)) => drop(self.set.insert(row.gate, on)),
                 ("AllAlpha", None) => stages.push((true, on)),
                 ("AllBeta", None) => stages.push((false, on)),
                 _ => return Err(format!("unrecognized feature gate: {name}")),
             }
         }
         for (alpha, on) in stages {
-            for (gate, _, _, gate_alpha) in GATES {
-                if gate_alpha == alpha {
-                    self.set.entry(gate).or_insert(on);
-                }
+            for row in GATES.iter().filter(|row| row.alpha == alpha) {
+                self.set.entry(row.gate).or_insert(on);
             }
         }
         Ok(())
@@ -89,8 +123,10 @@ impl FeatureGates {
 
 /// The help lines of all gates.
 pub(super) fn help_lines() -> impl Iterator<Item = String> {
-    GATES.iter().map(|(_, name, default, alpha)| {
-        format!("{name}=true|false ({} - default={default})", if *alpha { "ALPHA" } else { "BETA" })
+    GATES.iter().map(|GateRow { name, default, alpha, here, .. }| {
+        let stage = if *alpha { "ALPHA" } else { "BETA" };
+        let (Here::Kept(here) | Here::Instead(here)) = here;
+        format!("{name}=true|false ({stage} - default={default}). No effect: {here}.")
     })
 }
 
@@ -106,6 +142,16 @@ mod tests {
         gates.add("InitialCorruptCheck=true, FastLeaseKeepAlive = f,").expect("known");
         assert!(gates.enabled(FeatureGate::InitialCorruptCheck));
         assert!(!gates.enabled(FeatureGate::FastLeaseKeepAlive));
+    }
+
+    #[test]
+    fn a_gate_that_does_not_keep_its_promise_is_warned_of() {
+        let mut gates = FeatureGates::default();
+        gates.add("InitialCorruptCheck=true,FastLeaseKeepAlive=true").expect("known");
+        assert_eq!(gates.warnings().count(), 0);
+        gates.add("FastLeaseKeepAlive=false").expect("known");
+        let warnings: Vec<String> = gates.warnings().collect();
+        assert_eq!(warnings, ["feature gate FastLeaseKeepAlive=false has no effect: keepalives are always fast"]);
     }
 
     #[test]

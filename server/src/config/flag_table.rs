@@ -12,6 +12,7 @@ const DISCOVERY: &str = "bootstrap by discovery is not available yet; name the m
 const TRACING: &str = "traces are not exported yet";
 const BBOLT: &str = "it tunes bbolt, which is not used here";
 const NO_DEFRAG: &str = "storage never needs defragmentation here";
+const CHECKPOINTS: &str = "a checkpoint after 5 s, 256 MiB or 200000 revisions shortens the log";
 const V2: &str = "etcd's v2 store and API do not exist here";
 
 /// One row; a function only to keep the table narrow.
@@ -32,7 +33,7 @@ pub const FLAGS: &[Flag] = &[
     row(Member, "name", Text, "default", Works, "Name of this member; the name under which --initial-cluster lists it."),
     row(Member, "data-dir", Text, "", Works, "Directory of the data. Empty means '<name>.etcd' in the working directory."),
     row(Member, "wal-dir", Text, "", Works, "Directory of the write-ahead log, if it shall lie on another disk than the data."),
-    row(Member, "snapshot-count", Unsigned, "10000", Works, "Applied entries after which the raft log is shortened."),
+    row(Member, "snapshot-count", Unsigned, "10000", Ignored(CHECKPOINTS), "Applied entries after which the raft log is shortened."),
     row(Member, "heartbeat-interval", Unsigned, "100", Works, "Milliseconds between two heartbeats of the leader."),
     row(Member, "election-timeout", Unsigned, "1000", Works,
         "Milliseconds without a leader after which an election starts; at least 5 heartbeats, at most 50000. \
@@ -58,10 +59,12 @@ pub const FLAGS: &[Flag] = &[
     row(Member, "grpc-keepalive-timeout", Duration, "20s", Works, "How long a ping may stay unanswered; 0 for ever."),
     row(Member, "socket-reuse-port", Bool, "false", Works, "Set SO_REUSEPORT on listeners."),
     row(Member, "socket-reuse-address", Bool, "false", Works, "Set SO_REUSEADDR on listeners."),
-    row(Member, "enable-grpc-gateway", Bool, "true", Works, "Serve the JSON gateway under /v3/."),
+    row(Member, "enable-grpc-gateway", Bool, "true", Works,
+        "Serve the JSON gateway under /v3/. It is not available yet: 'true' says so there, 'false' finds no such page."),
     row(Member, "raft-read-timeout", Duration, "5s", NotYet(REPLICATION), "Read timeout of connections between members."),
     row(Member, "raft-write-timeout", Duration, "5s", NotYet(REPLICATION), "Write timeout of connections between members."),
-    row(Member, "feature-gates", Gates, "", Works, "Gates to open or close, as Name=true,Name=false:"),
+    row(Member, "feature-gates", Gates, "", Works,
+        "Gates to open or close, as Name=true,Name=false. They show in the metrics; what each would change is fixed here:"),
     row(Member, "config-file", Text, "", Works, "YAML file with all settings. Flags and environment are then ignored."),
 
     row(Clustering, "initial-advertise-peer-urls", Urls, "http://localhost:2380", Works, "Peer URLs of this member that the others shall use."),
@@ -87,7 +90,7 @@ pub const FLAGS: &[Flag] = &[
     row(Clustering, "discovery-fallback", Text, "exit", NotYet(DISCOVERY), "What to do when discovery fails: 'exit'."),
     row(Clustering, "discovery-srv", Text, "", NotYet(DISCOVERY), "DNS domain whose SRV records list the members."),
     row(Clustering, "discovery-srv-name", Text, "", NotYet(DISCOVERY), "Suffix of the SRV service name."),
-    row(Clustering, "strict-reconfig-check", Bool, "true", Works, "Refuse member changes that would lose the quorum."),
+    row(Clustering, "strict-reconfig-check", Bool, "true", Ignored("members cannot be changed yet"), "Refuse member changes that would lose the quorum."),
     row(Clustering, "pre-vote", Bool, "true", Works, "Ask for votes before an election, so that a returning member does not disturb."),
     row(Clustering, "auto-compaction-retention", Text, "0", Works, "History that automatic compaction keeps; 0 turns it off."),
     row(Clustering, "auto-compaction-mode", Text, "periodic", Works,
@@ -157,7 +160,7 @@ pub const FLAGS: &[Flag] = &[
     row(Features, "bootstrap-defrag-threshold-megabytes", Unsigned, "0", Ignored(NO_DEFRAG), "Free space above which a start defragments."),
     row(Features, "max-learners", Signed, "1", NotYet(REPLICATION), "Most learners in the cluster."),
     row(Features, "downgrade-check-time", Duration, "5s", NotYet(REPLICATION), "How often the state of a downgrade is checked."),
-    row(Features, "snapshot-catchup-entries", Unsigned, "5000", Works, "Entries that stay in the log for slow members when it is shortened."),
+    row(Features, "snapshot-catchup-entries", Unsigned, "5000", Ignored("there are no slow members to keep entries for yet"), "Entries that stay in the log for slow members when it is shortened."),
 
     row(Unsafe, "force-new-cluster", Bool, "false", NotYet("a member cannot be cut out of its cluster yet"), "Become a cluster of one."),
     row(Unsafe, "unsafe-no-fsync", Bool, "false", NotYet("every acknowledged write is synced"), "Do not sync. Loses data."),

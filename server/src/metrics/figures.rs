@@ -40,6 +40,7 @@ pub struct Figures {
     pub watch_streams: u64,
     pub slow_watchers: u64,
     pub pending_events: u64,
+    pub events_sent: u64,
     pub leases: u64,
     pub auth_revision: u64,
     /// Bytes written to the log since the process started.
@@ -118,6 +119,7 @@ impl Metrics {
         for (gauge, count) in counts {
             gauge.set(signed(count));
         }
+        self.events_total.inc_by(figures.events_sent.saturating_sub(self.events_total.get()));
         self.refresh_cluster_version(figures.cluster_version.as_deref());
         for shard in &figures.shards {
             self.refresh_shard(shard);

@@ -105,8 +105,10 @@ pub struct ApplyLinks {
     pub leases: Arc<Mutex<LeaseClock>>,
     /// Figures.
     pub gauges: Arc<Gauges>,
-    /// Page reads.
+    /// Page reads that apply waits for.
     pub readers: Readers,
+    /// Walks over the store that nobody waits for.
+    pub walks: Readers,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Hashes that compactions leave.
@@ -318,12 +320,11 @@ impl ApplyThread {
         }
         let mut job = HashKvJob::new(view.clone(), revision, before.revision, HashPurpose::Compaction);
         let cache = self.links.hash_cache.clone();
-        drop(self.links.readers.submit(move |disk| {
+        self.links.walks.spawn(move |disk| {
             let hash = run(&mut job, disk, BUDGET_UNLIMITED)
                 .unwrap_or_else(|cause| fatal::stop("hashing what a compaction covers", &cause));
             cache.lock().expect("no one panics while holding the cache").store(hash);
-            Ok(())
-        }));
+        });
     }
 
     /// `revision` is the store's after these events, if nothing of the batch comes behind them.

@@ -16,6 +16,7 @@ use super::*;
 use crate::apply::values::Values;
 use crate::lease::LeaseClockConfig;
 use crate::node::handle::Completion;
+use crate::node::readers::ReadPools;
 
 const COLD: &str = "/registry/pods/cold";
 const CACHE_BYTES: usize = 1 << 20;
@@ -92,6 +93,7 @@ impl Rig {
         let (watches, watch_inbox) = channel();
         let (checkpoint, checkpoints) = channel();
         let (waiters, metrics) = (Arc::new(Waiters::default()), Arc::new(Metrics::default()));
+        let pools = ReadPools::start(disk).expect("threads").0;
         let links = ApplyLinks {
             member_id: 7,
             node,
@@ -103,7 +105,8 @@ impl Rig {
             waiters: waiters.clone(),
             leases: Arc::new(Mutex::new(LeaseClock::new(LeaseClockConfig::default()))),
             gauges: Arc::new(Gauges::default()),
-            readers: Readers::start(disk).expect("threads").0,
+            readers: pools.apply,
+            walks: pools.walk,
             metrics: metrics.clone(),
             hash_cache: Arc::new(Mutex::new(HashKvCache::new())),
             started: Instant::now(),
@@ -111,7 +114,7 @@ impl Rig {
             sweep_keys: 1000,
             slow_apply: NEVER,
         };
-        let thread = ApplyThread::new(Machine::new(store), links, 0, 0);
+        let thread = ApplyThread::new(Machine::new(store), links, 0, 0, true);
         let thread = std::thread::spawn(move || thread.run(&inbox));
         let full_disk = apply.clone();
         std::thread::spawn(move || {
@@ -144,9 +147,9 @@ impl Rig {
         receiver.recv_timeout(NEVER).expect("apply answers")
     }
 
-    fn checkpoint(&self) -> oneshot::Receiver<Result<(), Unavailable>> {
-        let (sender, receiver) = oneshot::channel();
-        self.send(ApplyInput::Request(ApplyRequest::Checkpoint(sender)));
+    fn checkpoint(&self) -> oneshot::Receiver<Result<bool, Unavailable>> {
+        let (done, receiver) = oneshot::channel();
+        self.send(ApplyInput::Request(ApplyRequest::Checkpoint { tidy: false, done }));
         receiver
     }
 

@@ -1,28 +1,29 @@
 //! The whole store as others see it: its hashes, and its snapshot as a bbolt file.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
-use basalt_storage::disk::Disk;
-use basalt_storage::hashes::{ContentHashJob, HashKv, HashKvJob, HashPurpose, HashRequest, HashedContent};
-use basalt_storage::job::{Job, Step, run};
+use basalt_storage::hashes::{ContentHashJob, HashError, HashKv, HashKvJob, HashPurpose, HashRequest, HashedContent};
 use basalt_storage::mvcc::view::View;
 use basalt_storage::snapshot::{ConfStateRecord, MemberRecord, SnapshotJob, SystemTables};
 use bytes::Bytes;
-use tokio::sync::mpsc;
-use tracing::{error, info};
+use tokio::sync::OwnedSemaphorePermit;
+use tracing::info;
 
 use super::handle::{NodeHandle, Unavailable};
+use super::readers::{Readers, slice};
 use crate::apply::answer::Refusal;
 use crate::apply::machine::Machine;
 
-/// Slots that a walk over the store takes in one step.
+/// Slots that a walk over the store takes in one step, between which others have their turn.
 const STEP_SLOTS: usize = 4096;
-
-/// Pieces of a snapshot that wait for the client: what bounds its memory.
-const CHUNKS_WAITING: usize = 8;
 
 /// Longest piece sent at once, bytes.
 const CHUNK_BYTES_MAX: usize = 1 << 20;
+
+/// How long a client may leave a piece of its snapshot unread: until then the snapshot pins pages, and another waits.
+pub const SNAPSHOT_UNREAD_MAX: Duration = Duration::from_secs(60);
 
 /// One piece of a snapshot.
 pub struct SnapshotChunk {
@@ -32,27 +33,45 @@ pub struct SnapshotChunk {
     pub remaining: u64,
 }
 
+/// A snapshot that its client pulls, piece by piece: nothing is read ahead, and no thread waits for the client.
+pub struct Snapshot {
+    /// Away while a thread steps it.
+    job: Option<SnapshotJob>,
+    readers: Readers,
+    /// Made and not handed out.
+    pieces: VecDeque<Bytes>,
+    sent: u64,
+    revision: i64,
+    _permit: OwnedSemaphorePermit,
+}
+
 impl NodeHandle {
-    /// HashKV at `revision`, 0 for the latest (etcd-contract 52).
+    /// HashKV at `revision`, 0 for the latest (etcd-contract 52). A few at a time: the others wait, and pin nothing.
     ///
     /// # Errors
     /// A revision that is compacted and not cached, or not written yet; damage.
     pub async fn hash_kv(&self, revision: i64) -> Result<HashKv, Unavailable> {
+        if let HashRequest::Cached(hash) = self.resolve_hash(revision, &self.view())? {
+            return Ok(hash);
+        }
+        let _permit = self.hashes.acquire().await.map_err(|_| Unavailable::Stopped)?;
         let view = self.view();
-        let resolved = {
-            let cache = self.hash_cache.lock().expect("no one panics while holding the cache");
-            cache.resolve(revision, view.revision, view.compact_revision)
-        };
-        match resolved {
-            Ok(HashRequest::Cached(hash)) => Ok(hash),
-            Ok(HashRequest::Compute { revision }) => {
+        match self.resolve_hash(revision, &view)? {
+            HashRequest::Cached(hash) => Ok(hash),
+            HashRequest::Compute { revision } => {
                 let compact_revision = view.compact_revision;
                 let job = HashKvJob::new(view, revision, compact_revision, HashPurpose::Request);
-                self.readers().run(job).await.map_err(|_| Unavailable::Stopped)?
+                self.readers.walk.run_sliced(job, STEP_SLOTS).await
             }
-            Err(basalt_storage::hashes::HashError::Compacted) => Err(Refusal::Compacted.into()),
-            Err(_) => Err(Refusal::FutureRevision.into()),
         }
+    }
+
+    fn resolve_hash(&self, revision: i64, view: &View) -> Result<HashRequest, Unavailable> {
+        let cache = self.hash_cache.lock().expect("no one panics while holding the cache");
+        cache.resolve(revision, view.revision, view.compact_revision).map_err(|cause| match cause {
+            HashError::Compacted => Refusal::Compacted.into(),
+            _ => Refusal::FutureRevision.into(),
+        })
     }
 
     /// The CRC of everything that a snapshot would hold, as etcd's `Hash` counts it.
@@ -60,37 +79,73 @@ impl NodeHandle {
     /// # Errors
     /// Going down, or damage.
     pub async fn content_hash(&self, member: MemberRecord) -> Result<(u32, i64), Unavailable> {
+        let _permit = self.hashes.acquire().await.map_err(|_| Unavailable::Stopped)?;
         let (view, tables) = self.ask(move |machine| state_of(machine, member)).await?;
         let revision = view.revision;
         let job = ContentHashJob::new(view, tables, HashedContent::Shared);
-        let hash = self.readers().run(job).await.map_err(|_| Unavailable::Stopped)??;
+        let hash = self.readers.walk.run_sliced(job, STEP_SLOTS).await?;
         Ok((hash, revision))
     }
 
-    /// Writes a checkpoint and streams the store after it: the file in pieces, then its SHA-256. A stream that fails
-    /// ends without the digest, so that no client takes it for whole. On a full disk it is streamed without a checkpoint:
-    /// a View has what no checkpoint holds, and that is when a snapshot is wanted most.
+    /// Writes a checkpoint and begins a snapshot of the store after it. Waits while as many as may are under way. On a full
+    /// disk it begins without a checkpoint: a View has what no checkpoint holds, and that is when a snapshot is wanted
+    /// most.
     ///
     /// # Errors
-    /// Going down. What fails later ends the stream with an error.
-    pub async fn snapshot(
-        &self,
-        member: MemberRecord,
-    ) -> Result<mpsc::Receiver<Result<SnapshotChunk, Unavailable>>, Unavailable> {
+    /// Going down.
+    pub async fn snapshot(&self, member: MemberRecord) -> Result<Snapshot, Unavailable> {
+        let permit = self.snapshots.clone().acquire_owned().await.map_err(|_| Unavailable::Stopped)?;
         match self.checkpoint().await {
             Ok(()) | Err(Unavailable::Refused(Refusal::NoSpace)) => {}
             Err(unavailable) => return Err(unavailable),
         }
         let (view, tables) = self.ask(move |machine| state_of(machine, member)).await?;
-        let (out, chunks) = mpsc::channel(CHUNKS_WAITING);
-        let permits = self.snapshots.clone();
-        let permit = permits.acquire_owned().await.map_err(|_| Unavailable::Stopped)?;
-        drop(self.readers().submit(move |disk| {
-            stream(view, tables, disk, &out);
-            drop(permit);
-            Ok(())
-        }));
-        Ok(chunks)
+        Ok(Snapshot {
+            revision: view.revision,
+            job: Some(SnapshotJob::new(view, tables)),
+            readers: self.readers.walk.clone(),
+            pieces: VecDeque::new(),
+            sent: 0,
+            _permit: permit,
+        })
+    }
+}
+
+impl Snapshot {
+    /// The next piece: the file's, then its SHA-256, then `None`. One that fails ends without the digest, so that no
+    /// client takes it for whole.
+    ///
+    /// # Errors
+    /// Damage, or going down; the snapshot is over.
+    pub async fn next(&mut self) -> Result<Option<SnapshotChunk>, Unavailable> {
+        while self.pieces.is_empty() {
+            let Some(mut job) = self.job.take() else { return Ok(None) };
+            let sliced = self.readers.submit(move |disk| {
+                let pieces = slice(&mut job.next_chunk(), disk, STEP_SLOTS)?;
+                Ok((job, pieces))
+            });
+            let (job, pieces) = sliced.await.map_err(|_| Unavailable::Stopped)??;
+            match pieces {
+                Some(None) => return Ok(self.digest(&job)),
+                Some(Some(pieces)) => self.pieces.extend(pieces.into_iter().filter(|piece| !piece.is_empty())),
+                None => {}
+            }
+            self.job = Some(job);
+        }
+        let Some(piece) = self.pieces.front_mut() else { return Ok(None) };
+        let bytes = piece.split_to(piece.len().min(CHUNK_BYTES_MAX));
+        if piece.is_empty() {
+            self.pieces.pop_front();
+        }
+        self.sent += bytes.len() as u64;
+        let size = self.job.as_ref().and_then(SnapshotJob::file_bytes).unwrap_or_default();
+        Ok(Some(SnapshotChunk { bytes, remaining: size.saturating_sub(self.sent) }))
+    }
+
+    fn digest(&self, job: &SnapshotJob) -> Option<SnapshotChunk> {
+        let digest = job.digest()?;
+        info!(bytes = self.sent, revision = self.revision, "sent database snapshot to client");
+        Some(SnapshotChunk { bytes: Bytes::copy_from_slice(&digest), remaining: 0 })
     }
 }
 
@@ -114,58 +169,4 @@ fn state_of(machine: &mut Machine, member: MemberRecord) -> (Arc<View>, SystemTa
         tables = tables.with_alarm(alarm.member_id, alarm.kind.number());
     }
     (view, tables)
-}
-
-fn stream(
-    view: Arc<View>,
-    tables: SystemTables,
-    disk: &dyn Disk,
-    out: &mpsc::Sender<Result<SnapshotChunk, Unavailable>>,
-) {
-    let revision = view.revision;
-    let mut job = SnapshotJob::new(view, tables);
-    let mut sent = 0u64;
-    loop {
-        let pieces = match run(&mut NextPieces(&mut job), disk, STEP_SLOTS) {
-            Ok(Some(pieces)) => pieces,
-            Ok(None) => break,
-            Err(cause) => {
-                error!(error = %cause, "a snapshot cannot be read");
-                return drop(out.blocking_send(Err(Unavailable::Damaged)));
-            }
-        };
-        let size = job.file_bytes().unwrap_or_default();
-        for mut piece in pieces {
-            while !piece.is_empty() {
-                let bytes = piece.split_to(piece.len().min(CHUNK_BYTES_MAX));
-                sent += bytes.len() as u64;
-                let remaining = size.saturating_sub(sent);
-                if out.blocking_send(Ok(SnapshotChunk { bytes, remaining })).is_err() {
-                    return;
-                }
-            }
-        }
-    }
-    if let Some(digest) = job.digest() {
-        let bytes = Bytes::copy_from_slice(&digest);
-        // A client that is gone by now has the whole file.
-        drop(out.blocking_send(Ok(SnapshotChunk { bytes, remaining: 0 })));
-        info!(bytes = sent, revision, "sent database snapshot to client");
-    }
-}
-
-/// The next pieces as a job: [`SnapshotJob::next_chunk`] is asked for anew at every step.
-struct NextPieces<'a>(&'a mut SnapshotJob);
-
-impl Job for NextPieces<'_> {
-    type Output = Option<Vec<Bytes>>;
-    type Error = basalt_storage::snapshot::SnapshotError;
-
-    fn step(
-        &mut self,
-        completions: basalt_storage::job::Completions,
-        budget: usize,
-    ) -> Result<Step<Self::Output>, Self::Error> {
-        self.0.next_chunk().step(completions, budget)
-    }
 }

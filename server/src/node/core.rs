@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use basalt_proto::log::{LogEntry, Request};
+use basalt_proto::nesting::{NestingError, decode_log_entry};
 use basalt_storage::mvcc::view::LogPosition;
 use basalt_storage::wal::BATCH_BYTES_MAX;
 use prost::Message;
@@ -131,7 +132,7 @@ pub enum CoreError {
         index: u64,
         /// What is wrong with it.
         #[source]
-        cause: prost::DecodeError,
+        cause: NestingError,
     },
     /// Raft refuses its state.
     #[error(transparent)]
@@ -358,7 +359,7 @@ impl Core {
 /// An entry of another life or member, if this release may apply it.
 fn decode(entry: &Entry) -> Result<LogEntry, CoreError> {
     let index = entry.index;
-    let decoded = LogEntry::decode(&*entry.data).map_err(|cause| CoreError::Malformed { index, cause })?;
+    let decoded = decode_log_entry(entry.data.clone().into()).map_err(|cause| CoreError::Malformed { index, cause })?;
     known::check(index, &decoded)?;
     Ok(decoded)
 }

@@ -6,7 +6,7 @@ use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use basalt_proto::log::Request;
@@ -17,10 +17,12 @@ use basalt_storage::mvcc::view::View;
 use bytes::Bytes;
 use tokio::sync::{Semaphore, oneshot};
 
+use super::answer_budget::{AnswerBudget, Held};
 use super::core::PROPOSAL_BYTES_MAX;
+use super::gather::{ANSWER_BYTES_MAX, Gather, Limit, Shown};
 use super::node_thread::NodeInput;
 use super::read_ahead;
-use super::readers::Readers;
+use super::readers::{Gathering, ReadPools};
 use crate::admission::{Full, Gate, Proposal};
 use crate::apply::answer::{Answer, Refusal};
 use crate::apply::machine::Machine;
@@ -42,6 +44,15 @@ pub enum Unavailable {
     /// The request is larger than a log entry may be.
     #[error("request too large")]
     TooLarge,
+    /// The answer is longer than a message may be; so many bytes were gathered until that was seen.
+    #[error("an answer of {bytes} bytes or more")]
+    AnswerTooLarge {
+        /// How many.
+        bytes: usize,
+    },
+    /// The client does not take what it asked for.
+    #[error("not read")]
+    NotRead,
     /// Stored bytes are not what was written.
     #[error("damaged")]
     Damaged,
@@ -112,6 +123,8 @@ pub struct Gauges {
     pub slow_watchers: AtomicU64,
     /// See [`Self::watch_streams`].
     pub pending_events: AtomicU64,
+    /// Events sent to watchers since the start.
+    pub events_sent: AtomicU64,
     /// Whether NOSPACE is armed by anybody.
     pub no_space: AtomicBool,
     /// Whether CORRUPT is armed by anybody.
@@ -142,11 +155,15 @@ pub struct NodeHandle {
     pub(super) gate: Arc<Gate>,
     pub(super) next_id: AtomicU64,
     pub(super) view: Arc<ArcSwap<View>>,
-    pub(super) readers: Readers,
+    pub(super) readers: ReadPools,
     pub(super) started: Instant,
     pub(super) hash_cache: Arc<Mutex<HashKvCache>>,
     /// Snapshots at the same time (DESIGN 3.6).
     pub(super) snapshots: Arc<Semaphore>,
+    /// Memory of answers.
+    pub(super) answers: AnswerBudget,
+    /// Hashes at the same time.
+    pub(super) hashes: Arc<Semaphore>,
     /// Who this is.
     pub identity: Identity,
     /// Figures.
@@ -161,30 +178,36 @@ pub struct NodeHandle {
 
 /// Callers that wait for their proposals.
 #[derive(Default)]
-pub struct Waiters(Mutex<HashMap<u64, oneshot::Sender<Completion>>>);
+pub struct Waiters(Mutex<HashMap<u64, Waiter>>);
+
+/// Since when one waits, and where he hears of it.
+struct Waiter {
+    since: Instant,
+    sender: oneshot::Sender<Completion>,
+}
 
 impl Waiters {
     pub(super) fn add(&self, id: u64, sender: oneshot::Sender<Completion>) {
-        self.lock().insert(id, sender);
+        self.lock().insert(id, Waiter { since: Instant::now(), sender });
     }
 
     /// Takes those that wait for `ids`.
     pub fn take(&self, ids: impl Iterator<Item = u64>) -> Vec<Option<oneshot::Sender<Completion>>> {
         let mut waiting = self.lock();
-        ids.map(|id| waiting.remove(&id)).collect()
+        ids.map(|id| waiting.remove(&id).map(|waiter| waiter.sender)).collect()
     }
 
     /// Forgets who waits for `id` if he gave up; says whether he did.
     pub fn forget_gone(&self, id: u64) -> bool {
         let mut waiting = self.lock();
-        let gone = waiting.get(&id).is_some_and(oneshot::Sender::is_closed);
+        let gone = waiting.get(&id).is_some_and(|waiter| waiter.sender.is_closed());
         if gone {
             waiting.remove(&id);
         }
         gone
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, oneshot::Sender<Completion>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Waiter>> {
         self.0.lock().expect("no one panics while holding the waiters: a panic stops the process")
     }
 }
@@ -217,12 +240,23 @@ impl NodeHandle {
         }
         self.gate.admit(&proposal).map_err(|Full| Unavailable::TooManyRequests)?;
         if let Some(kind) = &proposal.request.kind {
-            read_ahead::warm(kind, &view, &self.readers);
+            read_ahead::warm(kind, &view, &self.readers.apply);
         }
         let (sender, receiver) = oneshot::channel();
         self.waiters.add(id, sender);
         self.inbox.send(NodeInput::Propose(proposal)).map_err(|_| Unavailable::Stopped)?;
         Ok(async move { Ok(receiver.await.map_err(|_| Unavailable::Stopped)??) })
+    }
+
+    /// Proposals that were not answered yet, also those whose caller gave up.
+    pub fn proposals_pending(&self) -> u64 {
+        self.waiters.lock().len() as u64
+    }
+
+    /// How long the oldest of them has waited. Looks at all: for health checks.
+    pub fn oldest_proposal_wait(&self) -> Duration {
+        let waiting = self.waiters.lock();
+        waiting.values().map(|waiter| waiter.since.elapsed()).max().unwrap_or_default()
     }
 
     /// The newest View.
@@ -237,13 +271,35 @@ impl NodeHandle {
     }
 
     /// Values of a View, in the order of `hits`: at once when they are in memory, else by a read thread.
-    pub fn fetch(&self, view: Arc<View>, hits: Vec<Hit>) -> Fetched {
-        self.readers.fetch(view, hits)
+    /// Not more than a message can hold.
+    pub fn fetch(&self, view: Arc<View>, hits: Vec<Hit>, shown: Shown) -> Fetched {
+        self.gather(Gather::new(view, hits, shown, Limit::Refuse(ANSWER_BYTES_MAX)))
     }
 
-    /// The threads that read pages.
-    pub fn readers(&self) -> &Readers {
-        &self.readers
+    /// Waits for the values of an answer, and for room for them if they come from disk.
+    ///
+    /// # Errors
+    /// [`Unavailable`].
+    pub async fn within_budget(
+        &self,
+        hits: usize,
+        fetched: Fetched,
+    ) -> Result<(Vec<Bytes>, Option<Held>), Unavailable> {
+        match fetched {
+            Fetched::Ready(values) => Ok((values, None)),
+            later => self.answers.gather(hits, later.wait()).await,
+        }
+    }
+
+    /// What a gathering finds: at once or later, as [`Self::fetch`].
+    pub fn gather(&self, gather: Gather) -> Fetched {
+        self.readers.client.gather(gather)
+    }
+
+    /// The threads that walk over the store, for tests that do what they do.
+    #[cfg(test)]
+    pub(crate) fn walk_readers(&self) -> &super::readers::Readers {
+        &self.readers.walk
     }
 
     /// Asks the apply thread.
@@ -309,8 +365,10 @@ impl NodeHandle {
 pub enum Fetched {
     /// All were in memory.
     Ready(Vec<Bytes>),
-    /// A read thread sends them.
-    Pending(oneshot::Receiver<Result<Vec<Bytes>, Unavailable>>),
+    /// A read thread finds them.
+    Pending(Gathering),
+    /// They are not to be had.
+    Failed(Unavailable),
 }
 
 impl Fetched {
@@ -321,7 +379,20 @@ impl Fetched {
     pub async fn wait(self) -> Result<Vec<Bytes>, Unavailable> {
         match self {
             Fetched::Ready(values) => Ok(values),
-            Fetched::Pending(receiver) => receiver.await.map_err(|_| Unavailable::Stopped)?,
+            Fetched::Pending(gathering) => gathering.start().await.map_err(|_| Unavailable::Stopped)?,
+            Fetched::Failed(cause) => Err(cause),
+        }
+    }
+
+    /// The values, waited for on this thread.
+    ///
+    /// # Errors
+    /// [`Unavailable`].
+    pub fn wait_blocking(self) -> Result<Vec<Bytes>, Unavailable> {
+        match self {
+            Fetched::Ready(values) => Ok(values),
+            Fetched::Pending(gathering) => gathering.start().blocking_recv().map_err(|_| Unavailable::Stopped)?,
+            Fetched::Failed(cause) => Err(cause),
         }
     }
 }

@@ -44,11 +44,7 @@ pub fn serve(
                 preparing = prepare(&mut log, disk, outbox).or(preparing);
             }
             LogInput::Prepared(prepared) => log.finish_prepare(prepared),
-            LogInput::Stop => {
-                // It stops the process if it fails, and the directory may be gone when the node is.
-                preparing.into_iter().for_each(|thread| drop(thread.join()));
-                return;
-            }
+            LogInput::Stop => break,
             LogInput::Release(index) => {
                 if let Some(mut job) = log.recycle_below(index) {
                     let recycled = run(&mut job, &**disk, BUDGET_UNLIMITED).unwrap_or_else(|cause| fail(cause));
@@ -57,10 +53,14 @@ pub fn serve(
             }
         }
     }
+    // It writes to the directory, which whoever stops the node may take away.
+    if let Some(thread) = preparing {
+        drop(thread.join());
+    }
 }
 
 /// Has the next segment made in the background, unless one is ready or in the making: a batch that had to make its own
-/// would wait for it.
+/// would wait for it. Gives the thread that does it.
 fn prepare(log: &mut Log, disk: &Arc<dyn Disk>, outbox: &Sender<LogInput>) -> Option<JoinHandle<()>> {
     let mut job = log.prepare()?;
     let (disk, outbox) = (disk.clone(), outbox.clone());

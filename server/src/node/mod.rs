@@ -13,6 +13,7 @@
 //!
 //! Nothing here knows gRPC; the async runtime shows only in the channels that answer callers.
 
+pub mod answer_budget;
 mod apply_counts;
 pub mod apply_thread;
 mod checkpoint_schedule;
@@ -20,6 +21,7 @@ mod checkpoint_thread;
 pub mod content;
 pub mod core;
 pub(crate) mod fatal;
+pub mod gather;
 pub mod handle;
 pub mod log_store;
 mod log_thread;
@@ -27,4 +29,5 @@ mod node_thread;
 mod read_ahead;
 pub mod readers;
 pub mod start;
+pub mod watch_history;
 pub mod watch_thread;

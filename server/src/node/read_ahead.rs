@@ -38,9 +38,11 @@ pub fn warm(kind: &Kind, view: &Arc<View>, readers: &Readers) {
             hits.extend(plan.hits.into_iter().take(limit).filter(|hit| view.resident(*hit).is_none()));
         }
     });
-    if !hits.is_empty() {
-        // Nobody waits for the values: what counts is that their pages are in the cache.
-        drop(readers.fetch(view.clone(), hits));
+    let known = Fetch::new(view.clone(), hits.clone()).step(Vec::new(), BUDGET_UNLIMITED);
+    if !matches!(known, Ok(Step::Done(_))) {
+        // Nobody waits for the values: what counts is that their pages are in the cache. Damage shows to who needs them.
+        let view = view.clone();
+        readers.spawn(move |disk| drop(run(&mut Fetch::new(view, hits), disk, BUDGET_UNLIMITED)));
     }
 }
 
@@ -71,14 +73,13 @@ impl ReadAhead {
         }
         metrics.apply_disk_waits_total.inc();
         let apply = apply.clone();
-        drop(readers.submit(move |disk| {
+        readers.spawn(move |disk| {
             let values = run(&mut Fetch::new(view, hits.clone()), disk, BUDGET_UNLIMITED);
             // Damage under apply stops the node: a guess here would make members differ.
             let values = values.unwrap_or_else(|cause: FetchError| fatal::stop(READING, &cause));
             // Apply is gone only when the process is about to be.
             drop(apply.send(ApplyInput::ValuesRead(Prefetched::of(&hits, values))));
-            Ok(())
-        }));
+        });
         ReadAhead::Running
     }
 }
@@ -102,10 +103,11 @@ impl Values for StoredValues {
         }
         let fetched = match self.readers.fetch(self.view.clone(), vec![hit]) {
             Fetched::Ready(values) => Ok(values),
-            Fetched::Pending(receiver) => {
+            Fetched::Pending(gathering) => {
                 self.metrics.apply_disk_waits_total.inc();
-                receiver.blocking_recv().unwrap_or(Err(Unavailable::Stopped))
+                gathering.start().blocking_recv().unwrap_or(Err(Unavailable::Stopped))
             }
+            Fetched::Failed(cause) => Err(cause),
         };
         let values = fetched.unwrap_or_else(|cause| fatal::stop(READING, &cause));
         values.into_iter().next().expect("one value for one hit")

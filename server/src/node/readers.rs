@@ -1,107 +1,232 @@
-//! The bounded pool of threads that read pages for everybody: jobs come in, results go out through their own channels.
+//! The threads that read pages, in pools by who waits for them: jobs come in, results go out through their own channels.
+//!
+//! Within a pool whoever comes first is served first; between pools nobody waits for another: a snapshot or a watcher
+//! that catches up holds up no read of a client, and no client holds up apply.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use basalt_storage::disk::Disk;
-use basalt_storage::job::{BUDGET_UNLIMITED, Job, Step, run};
-use basalt_storage::mvcc::fetch::Fetch;
+use basalt_storage::disk::{Disk, Io};
+use basalt_storage::hashes::HashJobError;
+use basalt_storage::job::{BUDGET_UNLIMITED, Completions, Job, Step};
 use basalt_storage::mvcc::range::Hit;
 use basalt_storage::mvcc::view::View;
+use basalt_storage::snapshot::SnapshotError;
+use bytes::Bytes;
 use tokio::sync::oneshot;
 use tracing::error;
 
+use super::gather::{Gather, GatherError, Limit, Shown};
 use super::handle::{Fetched, Unavailable};
 
-/// Read threads: enough to keep a disk busy, few enough to leave the cores to answers.
-pub const READ_THREADS: usize = 4;
+/// Threads for clients' reads: enough to keep a disk busy, few enough to leave the cores to answers.
+const CLIENT_THREADS: usize = 4;
+/// Threads for history and previous values of watches.
+const WATCH_THREADS: usize = 2;
+/// Threads for walks over the whole store.
+const WALK_THREADS: usize = 2;
+/// Apply waits for one read at a time.
+const APPLY_THREADS: usize = 1;
 
 /// Work for a read thread.
 type Work = Box<dyn FnOnce(&dyn Disk) + Send>;
 
-/// The pool. Cheap to clone.
+/// All pools.
+#[derive(Clone)]
+pub struct ReadPools {
+    /// Values that clients' answers show.
+    pub client: Readers,
+    /// What watches read.
+    pub watch: Readers,
+    /// Snapshots and hashes.
+    pub walk: Readers,
+    /// Values that apply decides by.
+    pub apply: Readers,
+}
+
+/// One pool. Cheap to clone.
 #[derive(Clone)]
 pub struct Readers {
     work: Sender<Work>,
 }
 
-impl Readers {
-    /// Starts the threads. They end when the last clone is dropped.
+impl ReadPools {
+    /// Starts all threads. Those of a pool end when its last clone is dropped.
     ///
     /// # Errors
     /// The operating system's, when it gives no thread.
     pub fn start(disk: &Arc<dyn Disk>) -> std::io::Result<(Self, Vec<JoinHandle<()>>)> {
+        let mut threads = Vec::new();
+        let mut pool = |name, count| Readers::start(disk, name, count, &mut threads);
+        let pools = Self {
+            client: pool("client", CLIENT_THREADS)?,
+            watch: pool("watch", WATCH_THREADS)?,
+            walk: pool("walk", WALK_THREADS)?,
+            apply: pool("apply", APPLY_THREADS)?,
+        };
+        Ok((pools, threads))
+    }
+}
+
+impl Readers {
+    fn start(
+        disk: &Arc<dyn Disk>,
+        name: &str,
+        count: usize,
+        threads: &mut Vec<JoinHandle<()>>,
+    ) -> std::io::Result<Self> {
         let (work, inbox) = channel::<Work>();
         let inbox = Arc::new(Mutex::new(inbox));
-        let threads = (0..READ_THREADS).map(|number| {
+        for number in 0..count {
             let (inbox, disk) = (inbox.clone(), disk.clone());
-            std::thread::Builder::new().name(format!("basalt-read-{number}")).spawn(move || serve(&inbox, &*disk))
-        });
-        let threads = threads.collect::<std::io::Result<_>>()?;
-        Ok((Self { work }, threads))
+            let name = format!("basalt-read-{name}-{number}");
+            threads.push(std::thread::Builder::new().name(name).spawn(move || serve(&inbox, &*disk))?);
+        }
+        Ok(Self { work })
     }
 
     /// Values of a View, in the order of `hits`.
     pub fn fetch(&self, view: Arc<View>, hits: Vec<Hit>) -> Fetched {
-        let mut fetch = Fetch::new(view, hits);
-        match fetch.step(Vec::new(), BUDGET_UNLIMITED) {
+        self.gather(Gather::new(view, hits, Shown::Whole, Limit::Refuse(usize::MAX)))
+    }
+
+    /// What a gathering finds.
+    pub fn gather(&self, mut gather: Gather) -> Fetched {
+        match gather.step(Completions::new(), BUDGET_UNLIMITED) {
             Ok(Step::Done(values)) => Fetched::Ready(values),
-            Ok(Step::Again) => Fetched::Pending(self.run(fetch)),
-            Ok(Step::Submit(requests)) => {
-                // The first reads are named already: the thread performs them and goes on from there.
-                Fetched::Pending(self.submit(move |disk| {
-                    let completions = requests.into_iter().map(|io| disk.perform(io)).collect();
-                    finish(fetch, completions, disk)
-                }))
-            }
-            Err(cause) => {
-                error!(error = %cause, "stored data is damaged");
-                let (sender, receiver) = oneshot::channel();
-                drop(sender.send(Err(Unavailable::Damaged)));
-                Fetched::Pending(receiver)
-            }
+            Ok(Step::Again) => Fetched::Pending(self.later(gather, Vec::new())),
+            Ok(Step::Submit(requests)) => Fetched::Pending(self.later(gather, requests)),
+            Err(cause) => Fetched::Failed(cause.into()),
         }
     }
 
-    /// Runs a job on a read thread.
-    pub fn run<J>(&self, mut job: J) -> oneshot::Receiver<Result<J::Output, Unavailable>>
+    fn later(&self, gather: Gather, requests: Vec<Io>) -> Gathering {
+        Gathering { readers: self.clone(), gather, requests }
+    }
+
+    /// Runs a job on a read thread, from its beginning to its end.
+    pub fn run<J>(&self, job: J) -> oneshot::Receiver<Result<J::Output, Unavailable>>
     where
         J: Job + Send + 'static,
         J::Output: Send,
-        J::Error: std::fmt::Display,
+        J::Error: Into<Unavailable>,
     {
-        self.submit(move |disk| run(&mut job, disk, BUDGET_UNLIMITED).map_err(|cause| damaged(&cause)))
+        self.submit(move |disk| finish(job, Completions::new(), disk))
     }
 
-    /// Runs anything that reads on a read thread.
+    /// Runs a long job in slices of about `budget`, between which others have their turn. It ends with its caller.
+    ///
+    /// # Errors
+    /// The job's, and going down.
+    pub async fn run_sliced<J>(&self, mut job: J, budget: usize) -> Result<J::Output, Unavailable>
+    where
+        J: Job + Send + 'static,
+        J::Output: Send,
+        J::Error: Into<Unavailable>,
+    {
+        loop {
+            let sliced = self.submit(move |disk| {
+                let output = slice(&mut job, disk, budget)?;
+                Ok((job, output))
+            });
+            let (rest, output) = sliced.await.map_err(|_| Unavailable::Stopped)??;
+            if let Some(output) = output {
+                return Ok(output);
+            }
+            job = rest;
+        }
+    }
+
+    /// Runs anything that reads on a read thread and sends its result; not if nobody waits for it any more.
     pub fn submit<T: Send + 'static>(
         &self,
         work: impl FnOnce(&dyn Disk) -> Result<T, Unavailable> + Send + 'static,
     ) -> oneshot::Receiver<Result<T, Unavailable>> {
         let (sender, receiver) = oneshot::channel();
         // Without threads the sender is dropped with the work, and the receiver tells the caller.
-        drop(self.work.send(Box::new(move |disk| drop(sender.send(work(disk))))));
+        self.spawn(move |disk| {
+            if !sender.is_closed() {
+                drop(sender.send(work(disk)));
+            }
+        });
         receiver
+    }
+
+    /// Runs anything that reads on a read thread, whoever waits.
+    pub fn spawn(&self, work: impl FnOnce(&dyn Disk) + Send + 'static) {
+        // The threads are gone only when the process is about to be.
+        drop(self.work.send(Box::new(work)));
     }
 }
 
-fn finish<J>(
-    mut job: J,
-    completions: basalt_storage::job::Completions,
-    disk: &dyn Disk,
-) -> Result<J::Output, Unavailable>
+/// A gathering that goes on on a read thread, once it is started.
+pub struct Gathering {
+    readers: Readers,
+    gather: Gather,
+    /// The first reads, named already.
+    requests: Vec<Io>,
+}
+
+impl Gathering {
+    /// Has it done.
+    pub fn start(self) -> oneshot::Receiver<Result<Vec<Bytes>, Unavailable>> {
+        let Self { readers, gather, requests } = self;
+        readers.submit(move |disk| {
+            let completions = requests.into_iter().map(|io| disk.perform(io)).collect();
+            finish(gather, completions, disk)
+        })
+    }
+}
+
+/// Steps a job with its reads until it has used up `budget` once, or is done.
+pub(super) fn slice<J>(job: &mut J, disk: &dyn Disk, budget: usize) -> Result<Option<J::Output>, Unavailable>
 where
     J: Job,
-    J::Error: std::fmt::Display,
+    J::Error: Into<Unavailable>,
 {
-    let mut completions = completions;
+    let mut completions = Completions::new();
     loop {
-        match job.step(completions, BUDGET_UNLIMITED).map_err(|cause| damaged(&cause))? {
-            Step::Again => completions = Vec::new(),
+        match job.step(completions, budget).map_err(Into::into)? {
+            Step::Again => return Ok(None),
+            Step::Submit(requests) => completions = requests.into_iter().map(|io| disk.perform(io)).collect(),
+            Step::Done(output) => return Ok(Some(output)),
+        }
+    }
+}
+
+fn finish<J>(mut job: J, mut completions: Completions, disk: &dyn Disk) -> Result<J::Output, Unavailable>
+where
+    J: Job,
+    J::Error: Into<Unavailable>,
+{
+    loop {
+        match job.step(completions, BUDGET_UNLIMITED).map_err(Into::into)? {
+            Step::Again => completions = Completions::new(),
             Step::Submit(requests) => completions = requests.into_iter().map(|io| disk.perform(io)).collect(),
             Step::Done(output) => return Ok(output),
         }
+    }
+}
+
+impl From<GatherError> for Unavailable {
+    fn from(cause: GatherError) -> Self {
+        match cause {
+            GatherError::TooLarge(bytes) => Unavailable::AnswerTooLarge { bytes },
+            cause => damaged(&cause),
+        }
+    }
+}
+
+impl From<HashJobError> for Unavailable {
+    fn from(cause: HashJobError) -> Self {
+        damaged(&cause)
+    }
+}
+
+impl From<SnapshotError> for Unavailable {
+    fn from(cause: SnapshotError) -> Self {
+        damaged(&cause)
     }
 }
 

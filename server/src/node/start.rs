@@ -24,12 +24,13 @@ use thiserror::Error;
 use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
+use super::answer_budget::AnswerBudget;
 use super::apply_thread::{ApplyInput, ApplyLinks, ApplyThread};
 use super::core::{Core, CoreConfig, CoreError};
 use super::handle::{Gauges, Identity, Limits, NodeHandle, Waiters};
 use super::log_store::LogStore;
 use super::node_thread::{NodeInput, NodeLinks};
-use super::readers::Readers;
+use super::readers::ReadPools;
 use super::watch_thread::{StreamSinks, WatchLinks};
 use super::{checkpoint_thread, log_thread, node_thread, watch_thread};
 use crate::admission::Gate;
@@ -44,11 +45,19 @@ const MEMBER_FILE: &str = "member";
 
 /// Snapshots streamed at the same time (DESIGN 3.6).
 const SNAPSHOTS_MAX: usize = 2;
+/// Hashes of the whole store computed for clients at the same time.
+const HASHES_MAX: usize = 2;
+/// How long a list may wait for the memory that others' answers take.
+const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Recent events in memory (DESIGN 9).
 const WATCH_RING_BYTES: usize = 256 << 20;
 /// Bytes that may wait for one watch stream before it falls behind; above the largest single response of etcd's default
 /// limits, so that one large revision does not stop a stream.
 pub const WATCH_STREAM_BYTES: usize = 4 << 20;
+/// Bytes that may wait for all watch streams, each counted by itself.
+const WATCH_QUEUE_BYTES: usize = 512 << 20;
+/// Memory of watchers: about a million with short keys.
+const WATCHER_BYTES: usize = 512 << 20;
 /// Revisions of one step of catching up (etcd `watchBatchMaxRevs`).
 const WATCH_SCAN_REVISIONS: usize = 1000;
 
@@ -73,6 +82,8 @@ pub struct NodeConfig {
     pub slow_apply: Duration,
     /// Bytes of the page cache.
     pub cache_bytes: usize,
+    /// Bytes of answers from disk that are not yet with their clients.
+    pub answer_bytes: usize,
     /// Caps of the API.
     pub limits: Limits,
     /// Period of watch progress (etcd-contract 30).
@@ -386,7 +397,7 @@ fn spawn(
     let gate = Arc::new(Gate::new(store.shard_map().shards().len()));
     let generation = Arc::new(AtomicU64::new(manifest.generation));
     let view = Arc::new(ArcSwap::from_pointee(store.head()));
-    let (readers, mut threads) = Readers::start(disk).map_err(StartError::Thread)?;
+    let (readers, mut threads) = ReadPools::start(disk).map_err(StartError::Thread)?;
     let sinks = StreamSinks::default();
     let watch_stopping = Arc::new(AtomicBool::new(false));
 
@@ -398,6 +409,8 @@ fn spawn(
         fragment_bytes: config.limits.request_bytes_max + (512 << 10),
         ring_bytes: WATCH_RING_BYTES,
         stream_queue_bytes_max: WATCH_STREAM_BYTES,
+        queue_bytes_max: WATCH_QUEUE_BYTES,
+        watcher_bytes_max: WATCHER_BYTES,
         scan_revisions_max: WATCH_SCAN_REVISIONS,
         seed,
     };
@@ -405,7 +418,7 @@ fn spawn(
     let watch_links = WatchLinks {
         inbox: watches.clone(),
         view: view.clone(),
-        readers: readers.clone(),
+        readers: readers.watch.clone(),
         gauges: gauges.clone(),
         sinks: sinks.clone(),
         started,
@@ -423,7 +436,8 @@ fn spawn(
         waiters: waiters.clone(),
         leases: leases.clone(),
         gauges: gauges.clone(),
-        readers: readers.clone(),
+        readers: readers.apply.clone(),
+        walks: readers.walk.clone(),
         metrics: metrics.clone(),
         started,
         sweep_pause: config.sweep_pause,
@@ -493,6 +507,8 @@ fn spawn(
         started,
         hash_cache,
         snapshots: Arc::new(Semaphore::new(SNAPSHOTS_MAX)),
+        hashes: Arc::new(Semaphore::new(HASHES_MAX)),
+        answers: AnswerBudget::new(config.answer_bytes, ANSWER_WAIT_MAX),
         identity,
         gauges,
         limits: config.limits,

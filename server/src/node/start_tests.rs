@@ -26,6 +26,7 @@ fn config(directory: &TempDir) -> NodeConfig {
         sweep_keys: 1000,
         slow_apply: Duration::from_secs(60),
         cache_bytes: 1 << 20,
+        answer_bytes: 64 << 20,
         limits: Limits { request_bytes_max: 2 << 20, txn_operations_max: 128, quota_bytes: None, lease_ttl_min: 2 },
         progress_notify_interval: Duration::from_secs(600),
         pre_vote: true,
@@ -103,9 +104,9 @@ fn a_checkpoint_is_answered_however_much_is_written_meanwhile() {
     }
     let member =
         MemberRecord { id: 7, name: "m".to_owned(), peer_urls: Vec::new(), client_urls: Vec::new(), is_learner: false };
-    let mut chunks = answer(running.handle.snapshot(member)).expect("a snapshot begins");
-    assert!(answer(chunks.recv()).is_some_and(|chunk| chunk.is_ok()));
-    drop(chunks);
+    let mut snapshot = answer(running.handle.snapshot(member)).expect("a snapshot begins");
+    assert!(answer(snapshot.next()).expect("a piece").is_some());
+    drop(snapshot);
     stop.store(true, Ordering::Relaxed);
     writer.join().expect("the writer ends");
     running.stop();

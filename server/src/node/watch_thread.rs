@@ -8,33 +8,33 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use basalt_storage::disk::Disk;
-use basalt_storage::job::{BUDGET_UNLIMITED, run};
-use basalt_storage::mvcc::delta::DeltaEntry;
-use basalt_storage::mvcc::fetch::Fetch;
-use basalt_storage::mvcc::history::History;
-use basalt_storage::mvcc::key_value::KeyValue;
-use basalt_storage::mvcc::range::Hit;
-use basalt_storage::mvcc::shard_map::ShardId;
 use basalt_storage::mvcc::view::View;
-use basalt_storage::revision::Revision;
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::fatal;
-use super::handle::{Gauges, Unavailable};
+use super::handle::Gauges;
 use super::readers::Readers;
-use crate::watch::{Event, EventKind, Input, Output, StreamId, Watches};
+use super::watch_history::{Scanned, previous, scan};
+use crate::watch::{Event, Input, Output, StreamId, Watches};
 
 /// How often the room looks at its clock: for progress and for streams that drained.
 const TICK: Duration = Duration::from_millis(50);
+
+/// Bytes of requests that may wait for the thread, over all streams; what each takes beside its keys.
+const REQUEST_BYTES_WAITING_MAX: usize = 32 << 20;
+const REQUEST_FIXED_BYTES: usize = 256;
 
 /// Messages for one stream that leave together, each in pieces.
 pub type Messages = Vec<Vec<Bytes>>;
 
 /// Where messages of streams go; the API adds and removes them.
-#[derive(Clone, Default)]
-pub struct StreamSinks(Arc<Mutex<HashMap<u64, Sink>>>);
+#[derive(Clone)]
+pub struct StreamSinks {
+    sinks: Arc<Mutex<HashMap<u64, Sink>>>,
+    /// Room for requests that the thread has not taken yet, bytes.
+    requests: Arc<Semaphore>,
+}
 
 struct Sink {
     out: UnboundedSender<Messages>,
@@ -42,7 +42,29 @@ struct Sink {
     gathered: Messages,
 }
 
+impl Default for StreamSinks {
+    fn default() -> Self {
+        Self { sinks: Arc::default(), requests: Arc::new(Semaphore::new(REQUEST_BYTES_WAITING_MAX)) }
+    }
+}
+
 impl StreamSinks {
+    /// Waits until there is room for a client's request on its way to the thread. The thread gives it back.
+    pub async fn admit(&self, input: &Input) {
+        if let Some(bytes) = request_bytes(input) {
+            // It is never closed.
+            if let Ok(permits) = self.requests.acquire_many(bytes).await {
+                permits.forget();
+            }
+        }
+    }
+
+    fn taken(&self, input: &Input) {
+        if let Some(bytes) = request_bytes(input) {
+            self.requests.add_permits(bytes as usize);
+        }
+    }
+
     /// Messages of `stream` go to `sink` from now on. The queue is bounded by the room itself, which counts bytes.
     pub fn add(&self, stream: StreamId, out: UnboundedSender<Messages>) {
         self.lock().insert(stream.0, Sink { out, gathered: Messages::new() });
@@ -54,8 +76,19 @@ impl StreamSinks {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Sink>> {
-        self.0.lock().expect("no one panics while holding the sinks")
+        self.sinks.lock().expect("no one panics while holding the sinks")
     }
+}
+
+/// What a client's request takes while it waits; `None` for what no client sends.
+fn request_bytes(input: &Input) -> Option<u32> {
+    let bytes = match input {
+        Input::Create { request, .. } => request.key.len() + request.range_end.len(),
+        Input::Cancel { .. } | Input::Progress { .. } => 0,
+        _ => return None,
+    };
+    let bytes = (bytes + REQUEST_FIXED_BYTES).min(REQUEST_BYTES_WAITING_MAX);
+    Some(u32::try_from(bytes).expect("the limit is far below 4 GiB"))
 }
 
 /// What the thread works with.
@@ -85,14 +118,16 @@ pub fn serve(
     let mut next_tick = Instant::now() + TICK;
     while !stopping.load(std::sync::atomic::Ordering::Relaxed) {
         let wait = next_tick.saturating_duration_since(Instant::now());
+        let mut take = |input: Input| {
+            links.sinks.taken(&input);
+            watches.handle(input, links.started.elapsed(), &mut outputs);
+        };
         match inbox.recv_timeout(wait) {
-            Ok(input) => watches.handle(input, links.started.elapsed(), &mut outputs),
+            Ok(input) => take(input),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
-        for input in inbox.try_iter().take(1024) {
-            watches.handle(input, links.started.elapsed(), &mut outputs);
-        }
+        inbox.try_iter().take(1024).for_each(&mut take);
         if Instant::now() >= next_tick {
             next_tick = Instant::now() + TICK;
             watches.handle(Input::Tick, links.started.elapsed(), &mut outputs);
@@ -108,6 +143,7 @@ fn show(watches: &Watches, gauges: &Gauges) {
     gauges.watchers.store(figures.watchers as u64, Ordering::Relaxed);
     gauges.slow_watchers.store(figures.slow_watchers as u64, Ordering::Relaxed);
     gauges.pending_events.store(figures.pending_events as u64, Ordering::Relaxed);
+    gauges.events_sent.store(figures.events_sent, Ordering::Relaxed);
 }
 
 fn carry(outputs: &mut Vec<Output>, links: &WatchLinks) {
@@ -127,21 +163,22 @@ fn carry(outputs: &mut Vec<Output>, links: &WatchLinks) {
             }
             Output::Scan { ticket, shards, from, to, revisions_max } => {
                 let (inbox, view) = (links.inbox.clone(), links.view.load_full());
-                drop(links.readers.submit(move |disk| {
-                    let (events, next) = scan(&view, &shards, from, to, revisions_max, disk);
+                links.readers.spawn(move |disk| {
+                    let scanned = scan(&view, &shards, from, to, revisions_max, disk);
                     // What this View has lost to a compaction, the room must know of before it takes the rest as whole.
                     drop(inbox.send(Input::Compacted(view.compact_revision)));
-                    drop(inbox.send(Input::Scanned { ticket, events, next }));
-                    Ok::<(), Unavailable>(())
-                }));
+                    drop(inbox.send(match scanned {
+                        Scanned::Events { events, next } => Input::Scanned { ticket, events, next },
+                        Scanned::Damaged => Input::Unreadable { ticket },
+                    }));
+                });
             }
             Output::FetchPrevious { ticket, hits } => {
                 let (inbox, view) = (links.inbox.clone(), links.view.load_full());
-                drop(links.readers.submit(move |disk| {
+                links.readers.spawn(move |disk| {
                     let values = previous(&view, &hits, disk);
                     drop(inbox.send(Input::Previous { ticket, values }));
-                    Ok::<(), Unavailable>(())
-                }));
+                });
             }
         }
     }
@@ -150,62 +187,6 @@ fn carry(outputs: &mut Vec<Output>, links: &WatchLinks) {
         let sink = sink.expect("the lock is held since the sink was seen");
         drop(sink.out.send(std::mem::take(&mut sink.gathered)));
     }
-}
-
-/// History of some shards, whole main revisions, merged in the order of writing.
-fn scan(
-    view: &Arc<View>,
-    shards: &[ShardId],
-    from: i64,
-    to: i64,
-    revisions_max: usize,
-    disk: &dyn Disk,
-) -> (Vec<Event>, Option<i64>) {
-    let to = to.min(view.revision);
-    let mut entries: Vec<(ShardId, DeltaEntry)> = Vec::new();
-    let mut complete_below = i64::MAX;
-    for shard in shards {
-        let limit = revisions_max.saturating_mul(4).max(1);
-        let (first, last) = (Revision::new(from, 0), Revision::new(to, i64::MAX));
-        let mut found: Vec<DeltaEntry> = Vec::new();
-        let mut next = Some(first);
-        // A main revision is never cut: read on until the next one begins.
-        while let Some(start) = next {
-            let mut job = History::new(view.clone(), *shard, start, last, limit);
-            let chunk = run(&mut job, disk, BUDGET_UNLIMITED)
-                .unwrap_or_else(|cause| fatal::stop("reading history for watchers", &cause));
-            found.extend(chunk.entries);
-            next = chunk.next;
-            if let (Some(next), Some(first)) = (next, found.first())
-                && next.main > first.revision.main
-            {
-                complete_below = complete_below.min(next.main);
-                break;
-            }
-        }
-        entries.extend(found.into_iter().map(|entry| (*shard, entry)));
-    }
-    entries.retain(|(_, entry)| entry.revision.main < complete_below);
-    entries.sort_unstable_by_key(|(_, entry)| entry.revision);
-    let next = (complete_below <= to).then_some(complete_below);
-    let mut events: Vec<Event> = entries.into_iter().map(|(shard, entry)| past_event(shard, &entry)).collect();
-    look_before_transactions(&mut events);
-    (events, next)
-}
-
-fn past_event(shard: ShardId, entry: &DeltaEntry) -> Event {
-    let stored = KeyValue::parse(&entry.key_value).unwrap_or_default();
-    let mod_revision = entry.revision.main;
-    let replaces = entry.tombstone || stored.create_revision != mod_revision;
-    let (kind, key_value) = if entry.tombstone {
-        let shown = KeyValue { key: stored.key, mod_revision, ..KeyValue::default() };
-        (EventKind::Delete, shown.encode())
-    } else {
-        // History from pages shares large buffers: keep only this value alive.
-        (EventKind::Put, Bytes::copy_from_slice(&entry.key_value))
-    };
-    let key = KeyValue::key_of(&key_value);
-    Event { revision: entry.revision, shard, key, kind, key_value, previous: entry.previous.filter(|_| replaces) }
 }
 
 /// What a watcher is shown as previous stood before the whole transaction, not before the change inside it
@@ -218,17 +199,4 @@ pub(super) fn look_before_transactions(events: &mut [Event]) {
         let earlier = before.iter().rev().find(|earlier| earlier.revision == inner);
         event.previous = earlier.and_then(|earlier| earlier.previous);
     }
-}
-
-/// Previous values; one below the compact revision may be gone, and is then left out (etcd-contract 21).
-fn previous(view: &Arc<View>, hits: &[(ShardId, Revision)], disk: &dyn Disk) -> Vec<Option<Bytes>> {
-    let one = |&(shard, revision): &(ShardId, Revision)| {
-        let hit = Hit { shard, revision };
-        if let Some(value) = view.resident(hit) {
-            return Some(value);
-        }
-        let mut fetch = Fetch::new(view.clone(), vec![hit]);
-        run(&mut fetch, disk, BUDGET_UNLIMITED).ok()?.pop()
-    };
-    hits.iter().map(one).collect()
 }

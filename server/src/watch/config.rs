@@ -24,6 +24,11 @@ pub struct WatchConfig {
     pub ring_bytes: usize,
     /// Sent and not yet drained bytes beyond which a stream is told no more events until half of them drained.
     pub stream_queue_bytes_max: usize,
+    /// The same over all streams: beyond it those that hold more than an equal share are told no more events until they
+    /// drain. What many streams are told is counted for each, though memory holds it once.
+    pub queue_bytes_max: usize,
+    /// Memory of all watchers: keys and what is kept of each. Beyond it no further watch is created.
+    pub watcher_bytes_max: usize,
     /// Revisions that one step of catching up covers (etcd `watchBatchMaxRevs`: 1000). At least 1.
     pub scan_revisions_max: usize,
     /// Seed of all that is random here.

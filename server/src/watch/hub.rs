@@ -20,6 +20,9 @@ use super::ring::Ring;
 use super::stream::WatchSlot;
 use super::watcher::{Sync, Watcher, WatcherKey};
 
+/// Why a watch ends that would have to be told what cannot be read.
+const REASON_DAMAGED: &str = "basalt: stored data is damaged; see the server's log";
+
 /// Tells its watchers what happens in its shards.
 ///
 /// * `live` holds the watchers that are [`Sync::Live`], `behind` the others; of these, `waiting` holds those that are
@@ -128,7 +131,7 @@ impl Hub {
     pub fn add(&mut self, watcher: Watcher, registry: &mut Registry) -> WatcherKey {
         self.watchers += 1;
         self.prev_watchers += usize::from(watcher.prev_kv);
-        let key = WatcherKey(registry.watchers.insert(watcher));
+        let key = registry.insert_watcher(watcher);
         let position = self.position;
         registry.stream_of(key).watchers_per_hub[position] += 1;
         self.file(key, registry);
@@ -140,7 +143,7 @@ impl Hub {
         self.unfile(key, registry);
         let position = self.position;
         registry.stream_of(key).watchers_per_hub[position] -= 1;
-        let watcher = registry.watchers.remove(key.0);
+        let watcher = registry.remove_watcher(key);
         self.watchers -= 1;
         self.prev_watchers -= usize::from(watcher.prev_kv);
         watcher
@@ -164,11 +167,42 @@ impl Hub {
     fn cancel_compacted(&mut self, registry: &mut Registry, out: &mut Vec<Output>) {
         let below = ..(self.compact_revision, WatcherKey(0));
         let lost: Vec<_> = self.waiting.range(below).chain(self.blocked.range(below)).map(|(_, key)| *key).collect();
-        for key in lost {
-            let watcher = self.remove(key, registry);
-            registry.stream_mut(watcher.stream).slots.insert(watcher.watch_id, WatchSlot::Compacted);
-            registry.respond(watcher.stream, compacted(watcher.watch_id, self.compact_revision), out);
+        let compact_revision = self.compact_revision;
+        lost.into_iter().for_each(|key| self.cancel(key, |id| compacted(id, compact_revision), registry, out));
+    }
+
+    /// Ends a watch from our side. Its id stays taken until the client cancels (etcd-contract 22).
+    fn cancel(
+        &mut self,
+        key: WatcherKey,
+        head: impl Fn(i64) -> ResponseHead,
+        registry: &mut Registry,
+        out: &mut Vec<Output>,
+    ) {
+        let watcher = self.remove(key, registry);
+        registry.stream_mut(watcher.stream).slots.insert(watcher.watch_id, WatchSlot::Canceled);
+        registry.respond(watcher.stream, head(watcher.watch_id), out);
+    }
+
+    /// Ends the watches that would have to be told of these events with their previous values, which cannot be read. Of
+    /// those that are live only where the events are `new`: else they were told already.
+    fn cancel_unshowable(&mut self, events: &[SharedEvent], new: bool, registry: &mut Registry, out: &mut Vec<Output>) {
+        let mut lost = Vec::new();
+        for event in events {
+            let mut look = |key| {
+                let watcher = registry.watcher(key);
+                if watcher.prev_kv && watcher.next_revision <= event.revision.main && watcher.shows(event.kind) {
+                    lost.push(key);
+                }
+            };
+            self.behind.each(&event.key, &mut look);
+            if new {
+                self.live.each(&event.key, &mut look);
+            }
         }
+        lost.sort_unstable();
+        lost.dedup();
+        lost.into_iter().for_each(|key| self.cancel(key, damaged, registry, out));
     }
 
     /// Files a watcher by its next revision and the state of its stream.
@@ -266,6 +300,12 @@ fn put_value(event: &SharedEvent) -> Option<Bytes> {
 /// The response that ends a watch whose start is compacted: no revision in the header, no reason (etcd-contract 25).
 pub(super) fn compacted(watch_id: i64, compact_revision: i64) -> ResponseHead {
     ResponseHead { watch_id, canceled: true, compact_revision, ..ResponseHead::default() }
+}
+
+/// The response that ends a watch whose events cannot be read. A client that comes back finds the same, until the damage
+/// is compacted away or the data restored.
+fn damaged(watch_id: i64) -> ResponseHead {
+    ResponseHead { watch_id, canceled: true, cancel_reason: REASON_DAMAGED, ..ResponseHead::default() }
 }
 
 /// Asks for values.

@@ -4,10 +4,9 @@ use std::collections::BTreeSet;
 
 use basalt_storage::mvcc::shard_map::ShardId;
 use basalt_storage::revision::Revision;
-use bytes::Bytes;
 
 use super::event::SharedEvent;
-use super::messages::Ticket;
+use super::messages::{PreviousValue, Ticket};
 use super::watcher::WatcherKey;
 
 /// Events whose previous values are being fetched.
@@ -19,12 +18,19 @@ pub(super) struct Fetching {
 }
 
 impl Fetching {
-    /// Gives the events their previous values; one that is not there is gone.
-    pub fn finish(&self, events: &mut [SharedEvent], values: Vec<Option<Bytes>>) {
-        let mut values = values.into_iter();
-        for at in &self.events {
-            events[*at].resolve(values.next().flatten());
+    /// Gives the events their previous values; one that is not there is gone. Returns the events whose values cannot be
+    /// read: they stay without.
+    pub fn finish(&self, events: &mut [SharedEvent], values: Vec<PreviousValue>) -> Vec<SharedEvent> {
+        assert_eq!(values.len(), self.events.len(), "one value for each hit");
+        let mut damaged = Vec::new();
+        for (at, value) in self.events.iter().zip(values) {
+            match value {
+                PreviousValue::Value(value) => events[*at].resolve(Some(value)),
+                PreviousValue::Gone => events[*at].resolve(None),
+                PreviousValue::Damaged => damaged.push(events[*at].clone()),
+            }
         }
+        damaged
     }
 }
 

@@ -15,6 +15,17 @@ pub struct StreamId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
 
+/// What became of a previous value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PreviousValue {
+    /// The encoded KeyValue.
+    Value(Bytes),
+    /// Compaction was faster: none is shown (etcd-contract 21).
+    Gone,
+    /// It cannot be read: who would have to be shown it is told no more.
+    Damaged,
+}
+
 /// What happens to the room.
 #[derive(Clone, Debug)]
 pub enum Input {
@@ -68,12 +79,17 @@ pub enum Input {
         /// The main revision to go on from; `None` when all asked for is there.
         next: Option<i64>,
     },
+    /// Answers [`Output::Scan`] too: not even the first revision can be read.
+    Unreadable {
+        /// Whose.
+        ticket: Ticket,
+    },
     /// Answers [`Output::FetchPrevious`].
     Previous {
         /// Whose.
         ticket: Ticket,
-        /// Encoded KeyValues in the order of the hits; `None` where compaction was faster.
-        values: Vec<Option<Bytes>>,
+        /// In the order of the hits.
+        values: Vec<PreviousValue>,
     },
     /// The client took bytes of what was sent to it.
     Drained {

@@ -21,6 +21,7 @@
 //!   one revision in one response unless it asked for fragments (etcd-contract 31).
 //! * A header that reports progress R to a watcher is sent after every event up to R (etcd-contract 30); R never falls.
 //! * A watcher whose stream does not drain holds nothing but its next revision, and holds up nobody.
+//! * What cannot be read is never passed over: watches that would have to be told of it are cancelled.
 //! * What an event looks like on the wire is encoded once and shared by all who are told of it.
 
 mod config;
@@ -42,5 +43,5 @@ mod watches;
 
 pub use config::WatchConfig;
 pub use event::{Event, EventKind};
-pub use messages::{Input, Output, StreamId, Ticket};
+pub use messages::{Input, Output, PreviousValue, StreamId, Ticket};
 pub use watches::{WatchFigures, Watches};

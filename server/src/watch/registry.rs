@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 
+use super::config::WatchConfig;
 use super::event::SharedEvent;
 use super::messages::{Output, StreamId, Ticket};
 use super::response::{Responder, ResponseHead};
@@ -36,19 +37,30 @@ pub(super) struct Registry {
     pub responder: Responder,
     pub fragment_bytes: usize,
     pub stream_queue_bytes_max: usize,
+    queue_bytes_max: usize,
+    /// Sent and not drained, over all streams.
+    queued_bytes: usize,
+    /// Events sent since the start, to whomever.
+    pub events_sent: u64,
+    /// What [`Watcher::bytes`] says of all.
+    watcher_bytes: usize,
     tickets_drawn: u64,
     waits_begun: u64,
 }
 
 impl Registry {
-    pub fn new(responder: Responder, fragment_bytes: usize, stream_queue_bytes_max: usize) -> Self {
+    pub fn new(responder: Responder, config: &WatchConfig) -> Self {
         Self {
             watchers: Slab::default(),
             streams: Slab::default(),
             stream_keys: HashMap::new(),
             responder,
-            fragment_bytes,
-            stream_queue_bytes_max,
+            fragment_bytes: config.fragment_bytes,
+            stream_queue_bytes_max: config.stream_queue_bytes_max,
+            queue_bytes_max: config.queue_bytes_max,
+            queued_bytes: 0,
+            events_sent: 0,
+            watcher_bytes: 0,
             tickets_drawn: 0,
             waits_begun: 0,
         }
@@ -95,9 +107,45 @@ impl Registry {
         self.waits_begun
     }
 
-    /// Whether no event may be sent to the stream now.
+    /// Whether no event may be sent to the stream now: it holds too much, or all hold too much and it more than its share.
+    /// One that drained is never full, so that it goes on whatever the others do.
     pub fn is_full(&self, key: StreamKey) -> bool {
-        self.stream(key).queued_bytes > self.stream_queue_bytes_max
+        let queued = self.stream(key).queued_bytes;
+        queued > self.stream_queue_bytes_max
+            || (self.queued_bytes > self.queue_bytes_max && queued > self.queue_bytes_max / self.streams.len())
+    }
+
+    /// The client took what was sent, and the room may forget it.
+    pub fn drained(&mut self, key: StreamKey, bytes: usize) {
+        let stream = self.stream_mut(key);
+        let bytes = bytes.min(stream.queued_bytes);
+        stream.queued_bytes -= bytes;
+        self.queued_bytes -= bytes;
+    }
+
+    /// Takes a watcher in.
+    pub fn insert_watcher(&mut self, watcher: Watcher) -> WatcherKey {
+        self.watcher_bytes += watcher.bytes();
+        WatcherKey(self.watchers.insert(watcher))
+    }
+
+    /// Lets go of a watcher.
+    pub fn remove_watcher(&mut self, key: WatcherKey) -> Watcher {
+        let watcher = self.watchers.remove(key.0);
+        self.watcher_bytes -= watcher.bytes();
+        watcher
+    }
+
+    /// Lets go of a stream, and of what was sent to it.
+    pub fn remove_stream(&mut self, key: StreamKey) -> Stream {
+        let stream = self.streams.remove(key.0);
+        self.queued_bytes -= stream.queued_bytes;
+        stream
+    }
+
+    /// Memory of all watchers.
+    pub fn watcher_bytes(&self) -> usize {
+        self.watcher_bytes
     }
 
     /// Sends progress: the watch, or with [`NO_WATCH_ID`] all watches of the stream, were told everything up to there.
@@ -150,6 +198,7 @@ impl Registry {
 
     fn send_events(&mut self, picks: &[Pick], events: &[SharedEvent], revision: i64, out: &mut Vec<Output>) {
         let Some(first) = picks.first() else { return };
+        self.events_sent += picks.len() as u64;
         let told = &mut self.stream_of(first.watcher).told_revision;
         *told = revision.max(*told);
         let watcher = self.watchers.get_mut(first.watcher.0);
@@ -177,8 +226,10 @@ impl Registry {
     }
 
     fn send(&mut self, key: StreamKey, message: Vec<Bytes>, out: &mut Vec<Output>) {
+        let bytes = message.iter().map(Bytes::len).sum::<usize>();
+        self.queued_bytes += bytes;
         let stream = self.stream_mut(key);
-        stream.queued_bytes += message.iter().map(Bytes::len).sum::<usize>();
+        stream.queued_bytes += bytes;
         out.push(Output::Send { stream: stream.id, message });
     }
 }

@@ -11,8 +11,9 @@ use super::watcher::WatcherKey;
 pub(super) enum WatchSlot {
     /// A watcher.
     Watching(WatcherKey),
-    /// A watcher was here; compaction cancelled it, and the id stays taken until the client cancels (etcd-contract 22).
-    Compacted,
+    /// A watcher was here; compaction or damage cancelled it, and the id stays taken until the client cancels
+    /// (etcd-contract 22).
+    Canceled,
 }
 
 /// The watches of a client that share one ordered flow of responses.
@@ -77,7 +78,7 @@ impl Stream {
     pub fn watcher_keys(&self) -> impl Iterator<Item = WatcherKey> + '_ {
         self.slots.values().filter_map(|slot| match slot {
             WatchSlot::Watching(key) => Some(*key),
-            WatchSlot::Compacted => None,
+            WatchSlot::Canceled => None,
         })
     }
 }

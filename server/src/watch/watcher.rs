@@ -1,6 +1,6 @@
 //! One watch of one stream.
 
-use basalt_storage::mvcc::key_range::KeyRange;
+use basalt_storage::mvcc::key_range::{KeyRange, RangeEnd};
 
 use super::event::EventKind;
 
@@ -47,7 +47,15 @@ pub(super) struct Watcher {
     pub quiet: bool,
 }
 
+/// What the indexes of a hub and a stream keep of a watcher, about.
+const INDEX_BYTES: usize = 256;
+
 impl Watcher {
+    /// Memory that it takes, about: its range stands in the watcher and in the index by key.
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + INDEX_BYTES + 2 * (self.range.start.len() + end_bytes(&self.range.end))
+    }
+
     /// Whether its filters let such an event through (etcd-contract 32).
     pub fn shows(&self, kind: EventKind) -> bool {
         match kind {
@@ -61,4 +69,8 @@ impl Watcher {
     pub fn may_hear_progress(&self, revision: i64) -> bool {
         self.sync == Sync::Live && revision >= self.start_revision && revision + 1 >= self.next_revision
     }
+}
+
+fn end_bytes(end: &RangeEnd) -> usize {
+    if let RangeEnd::Before(end) = end { end.len() } else { 0 }
 }

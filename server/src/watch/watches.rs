@@ -7,14 +7,13 @@ use basalt_proto::etcdserverpb::WatchCreateRequest;
 use basalt_proto::etcdserverpb::watch_create_request::FilterType;
 use basalt_storage::mvcc::key_range::KeyRange;
 use basalt_storage::mvcc::shard_map::{ShardId, ShardMap};
-use bytes::Bytes;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use super::config::WatchConfig;
 use super::event::{Event, SharedEvent};
 use super::hub::{Hub, compacted};
-use super::messages::{Input, Output, StreamId, Ticket};
+use super::messages::{Input, Output, PreviousValue, StreamId, Ticket};
 use super::registry::Registry;
 use super::response::{NO_WATCH_ID, Responder, ResponseHead};
 use super::stream::{Stream, WatchSlot};
@@ -27,6 +26,10 @@ const REASON_EMPTY_RANGE: &str = "mvcc: watcher range is empty";
 /// etcd-contract 22.
 const REASON_DUPLICATE_ID: &str = "mvcc: duplicate watch ID provided on the WatchStream";
 
+/// Ours: watchers are bounded by bytes.
+const REASON_TOO_MANY: &str =
+    "basalt: too many watches: no memory is left for another; end some, or watch wider ranges";
+
 /// What the room holds, for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WatchFigures {
@@ -38,6 +41,8 @@ pub struct WatchFigures {
     pub slow_watchers: usize,
     /// Events that wait for previous values.
     pub pending_events: usize,
+    /// Events sent since the start, to whomever.
+    pub events_sent: u64,
 }
 
 /// All watches of one node. [`Self::handle`] is its only door.
@@ -74,7 +79,7 @@ impl Watches {
         let hub = |(position, shards)| Hub::new(position, shards, revision, config.scan_revisions_max, config.seed);
         Self {
             hubs: fed.into_iter().enumerate().map(hub).collect(),
-            registry: Registry::new(responder, config.fragment_bytes, config.stream_queue_bytes_max),
+            registry: Registry::new(responder, &config),
             shard_map,
             revision,
             compact_revision,
@@ -105,6 +110,11 @@ impl Watches {
                     hub.take_scanned(ticket, &events, next, &mut self.registry, out);
                 }
             }
+            Input::Unreadable { ticket } => {
+                for hub in &mut self.hubs {
+                    hub.take_unreadable(ticket, &mut self.registry, out);
+                }
+            }
             Input::Previous { ticket, values } => self.take_previous(ticket, values, out),
             Input::Drained { stream, bytes } => self.drain(stream, bytes),
             Input::Tick => self.tick(now, out),
@@ -124,6 +134,7 @@ impl Watches {
             watchers: sum(Hub::watchers),
             slow_watchers: sum(Hub::behind),
             pending_events: sum(Hub::pending_events),
+            events_sent: self.registry.events_sent,
         }
     }
 
@@ -143,7 +154,7 @@ impl Watches {
             let hub = self.registry.watcher(watcher).hub;
             self.hubs[hub].remove(watcher, &mut self.registry);
         }
-        let stream = self.registry.streams.remove(key.0);
+        let stream = self.registry.remove_stream(key);
         self.progress_wanted.remove(&key);
         self.progress_due.remove(&(stream.progress_due, key));
     }
@@ -166,7 +177,7 @@ impl Watches {
         let Ok(watch_id) = watch_id else { return };
         // Starting at the compact revision is allowed (etcd-contract 25).
         if (1..self.compact_revision).contains(&request.start_revision) {
-            self.registry.stream_mut(stream).slots.insert(watch_id, WatchSlot::Compacted);
+            self.registry.stream_mut(stream).slots.insert(watch_id, WatchSlot::Canceled);
             self.registry.respond(stream, compacted(watch_id, self.compact_revision), out);
             return;
         }
@@ -185,6 +196,9 @@ impl Watches {
         }
         if range.is_empty() {
             return Err(REASON_EMPTY_RANGE);
+        }
+        if self.registry.watcher_bytes() >= self.config.watcher_bytes_max {
+            return Err(REASON_TOO_MANY);
         }
         self.registry.stream_mut(stream).allot_watch_id(request.watch_id).ok_or(REASON_DUPLICATE_ID)
     }
@@ -272,7 +286,7 @@ impl Watches {
         }
     }
 
-    fn take_previous(&mut self, ticket: Ticket, values: Vec<Option<Bytes>>, out: &mut Vec<Output>) {
+    fn take_previous(&mut self, ticket: Ticket, values: Vec<PreviousValue>, out: &mut Vec<Output>) {
         let mut values = values;
         for hub in &mut self.hubs {
             match hub.take_previous(ticket, values, &mut self.registry, out) {
@@ -290,8 +304,8 @@ impl Watches {
     fn drain(&mut self, id: StreamId, bytes: usize) {
         let Some(&key) = self.registry.stream_keys.get(&id) else { return };
         let resume_below = self.config.stream_queue_bytes_max / 2;
+        self.registry.drained(key, bytes);
         let stream = self.registry.stream_mut(key);
-        stream.queued_bytes = stream.queued_bytes.saturating_sub(bytes);
         if stream.queued_bytes > resume_below {
             return;
         }

@@ -1,13 +1,11 @@
 //! How watchers that are behind come up to date: chunk by chunk, each chunk shared by all whom it concerns.
 
-use bytes::Bytes;
-
 use super::super::event::{Event, SharedEvent};
 use super::super::lane::{Chunk, Flight};
-use super::super::messages::{Output, Ticket};
+use super::super::messages::{Output, PreviousValue, Ticket};
 use super::super::registry::{Pick, Registry, Told};
 use super::super::watcher::{Sync, WatcherKey};
-use super::{Hub, fetch};
+use super::{Hub, damaged, fetch};
 
 /// Chunks from the ring per call, so that a large ring does not hold up what came in meanwhile.
 const RING_CHUNKS_PER_CALL: usize = 4;
@@ -86,6 +84,18 @@ impl Hub {
         );
     }
 
+    /// Notes that the history it asked for cannot be read from its first revision on: who waits there is told no more.
+    pub fn take_unreadable(&mut self, ticket: Ticket, registry: &mut Registry, out: &mut Vec<Output>) {
+        let Some(Flight::Scan { ticket: asked, from, .. }) = self.scan_lane.flight else { return };
+        if asked != ticket {
+            return;
+        }
+        self.scan_lane.stepped(from);
+        let there = (from, WatcherKey(0))..=(from, WatcherKey(u32::MAX));
+        let lost: Vec<WatcherKey> = self.waiting.range(there).map(|(_, key)| *key).collect();
+        lost.into_iter().for_each(|key| self.cancel(key, damaged, registry, out));
+    }
+
     /// Whether a chunk waits for these previous values.
     pub fn waits_for_previous(&self, ticket: Ticket) -> bool {
         let waits = |lane: &super::Lane| matches!(&lane.flight, Some(Flight::Fetch { fetching, .. }) if fetching.ticket == ticket);
@@ -96,7 +106,7 @@ impl Hub {
     pub fn take_chunk_previous(
         &mut self,
         ticket: Ticket,
-        values: Vec<Option<Bytes>>,
+        values: Vec<PreviousValue>,
         registry: &mut Registry,
         out: &mut Vec<Output>,
     ) {
@@ -105,7 +115,8 @@ impl Hub {
             let flight = lane.flight.take();
             match flight {
                 Some(Flight::Fetch { fetching, mut chunk }) if fetching.ticket == ticket => {
-                    fetching.finish(&mut chunk.events, values);
+                    let damaged = fetching.finish(&mut chunk.events, values);
+                    self.cancel_unshowable(&damaged, false, registry, out);
                     return self.serve(name, chunk, registry, out);
                 }
                 other => lane.flight = other,

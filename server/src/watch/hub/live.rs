@@ -1,10 +1,8 @@
 //! Events on their way from apply to the watchers that are up to date.
 
-use bytes::Bytes;
-
 use super::super::event::SharedEvent;
 use super::super::lane::Fetching;
-use super::super::messages::{Output, Ticket};
+use super::super::messages::{Output, PreviousValue, Ticket};
 use super::super::registry::{Pick, Registry, Told};
 use super::{Hub, fetch};
 
@@ -51,15 +49,15 @@ impl Hub {
     pub fn take_previous(
         &mut self,
         ticket: Ticket,
-        values: Vec<Option<Bytes>>,
+        values: Vec<PreviousValue>,
         registry: &mut Registry,
         out: &mut Vec<Output>,
-    ) -> Option<Vec<Option<Bytes>>> {
+    ) -> Option<Vec<PreviousValue>> {
         let waits = |batch: &&mut Batch| batch.fetching.as_ref().is_some_and(|fetching| fetching.ticket == ticket);
         let Some(batch) = self.pending.iter_mut().find(waits) else { return Some(values) };
-        if let Some(fetching) = batch.fetching.take() {
-            fetching.finish(&mut batch.events, values);
-        }
+        let fetching = batch.fetching.take();
+        let damaged = fetching.map(|fetching| fetching.finish(&mut batch.events, values)).unwrap_or_default();
+        self.cancel_unshowable(&damaged, true, registry, out);
         self.deliver(registry, out);
         None
     }

@@ -34,6 +34,8 @@ impl Script {
             fragment_bytes: figure("fragment_bytes", 1000),
             ring_bytes: figure("ring_bytes", 10_000),
             stream_queue_bytes_max: figure("stream_queue_bytes_max", 10_000),
+            queue_bytes_max: 64 << 20,
+            watcher_bytes_max: 64 << 20,
             scan_revisions_max: figure("scan_revisions_max", 1000),
             seed: 1,
         };

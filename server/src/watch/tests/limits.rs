@@ -2,14 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use basalt_proto::etcdserverpb::WatchCreateRequest;
+use basalt_proto::etcdserverpb::{WatchCreateRequest, WatchResponse};
 use bytes::Bytes;
+use prost::Message;
 
 use super::super::{Input, Output, StreamId, WatchConfig, WatchFigures, Watches};
 use super::store::Store;
 
-fn room(store: &Store) -> Watches {
-    let config = WatchConfig {
+fn config() -> WatchConfig {
+    WatchConfig {
         cluster_id: 1,
         member_id: 2,
         raft_term: 3,
@@ -17,10 +18,15 @@ fn room(store: &Store) -> Watches {
         fragment_bytes: 2 << 20,
         ring_bytes: 1 << 20,
         stream_queue_bytes_max: 64 << 10,
+        queue_bytes_max: 64 << 20,
+        watcher_bytes_max: 64 << 20,
         scan_revisions_max: 1000,
         seed: 1,
-    };
-    Watches::new(config, store.map.clone(), store.revision, store.compact_revision)
+    }
+}
+
+fn room(store: &Store) -> Watches {
+    Watches::new(config(), store.map.clone(), store.revision, store.compact_revision)
 }
 
 fn watch(room: &mut Watches, stream: u64, key: &str, range_end: &str) {
@@ -70,6 +76,61 @@ fn ten_thousand_single_key_watchers_do_not_slow_each_other() {
     assert!(begin.elapsed() < Duration::from_secs(2));
 }
 
+/// No stream alone holds too much; all together do.
+#[test]
+fn streams_that_hold_more_than_their_share_fall_behind_when_all_hold_too_much() {
+    let mut store = Store::default();
+    let mut config = config();
+    config.queue_bytes_max = 100 << 10;
+    let mut room = Watches::new(config, store.map.clone(), store.revision, store.compact_revision);
+    (0..10).for_each(|stream| watch(&mut room, stream, "a", ""));
+    let mut queued = 0;
+    for _ in 0..20 {
+        for output in put(&mut room, &mut store, "a", 4096) {
+            let Output::Send { stream, message } = output else { continue };
+            let bytes = message.iter().map(Bytes::len).sum::<usize>();
+            // One takes what it is sent.
+            match stream {
+                StreamId(3) => drop(room.handle(Input::Drained { stream, bytes }, Duration::ZERO, &mut Vec::new())),
+                _ => queued += bytes,
+            }
+        }
+    }
+    assert!((100 << 10..200 << 10).contains(&queued), "{queued}");
+    assert_eq!(room.figures().slow_watchers, 9);
+    // Whoever ends makes room.
+    (4..10).for_each(|stream| room.handle(Input::Close(StreamId(stream)), Duration::ZERO, &mut Vec::new()));
+    assert_eq!(room.figures().slow_watchers, 3);
+    let mut out = Vec::new();
+    room.handle(Input::Drained { stream: StreamId(0), bytes: usize::MAX }, Duration::ZERO, &mut out);
+    assert!(!out.is_empty(), "it goes on where it stopped");
+}
+
+#[test]
+fn watchers_are_bounded_by_their_bytes() {
+    let store = Store::default();
+    let mut config = config();
+    config.watcher_bytes_max = 100 << 10;
+    let mut room = Watches::new(config, store.map.clone(), store.revision, store.compact_revision);
+    (0..100).for_each(|stream| watch(&mut room, stream, &"k".repeat(1000), ""));
+    let watchers = room.figures().watchers;
+    assert!((30..60).contains(&watchers), "{watchers}");
+    let request = WatchCreateRequest { key: "k".into(), ..Default::default() };
+    let create = Input::Create { stream: StreamId(99), request };
+    let mut out = Vec::new();
+    room.handle(create.clone(), Duration::ZERO, &mut out);
+    let [Output::Send { message, .. }] = &out[..] else { panic!("{out:?}") };
+    let response = WatchResponse::decode(&*message.concat()).unwrap();
+    assert!(response.created && response.canceled && response.watch_id == -1);
+    assert_eq!(
+        response.cancel_reason,
+        "basalt: too many watches: no memory is left for another; end some, or watch wider ranges"
+    );
+    room.handle(Input::Close(StreamId(0)), Duration::ZERO, &mut Vec::new());
+    room.handle(create, Duration::ZERO, &mut Vec::new());
+    assert_eq!(room.figures().watchers, watchers);
+}
+
 #[test]
 fn a_slow_stream_holds_nothing_and_holds_up_nobody() {
     let mut store = Store::default();
@@ -91,7 +152,16 @@ fn a_slow_stream_holds_nothing_and_holds_up_nobody() {
     }
     assert_eq!(fast_events, 100);
     assert!(slow_bytes < (64 << 10) + 5000, "{slow_bytes}");
-    assert_eq!(room.figures(), WatchFigures { streams: 2, watchers: 2, slow_watchers: 1, pending_events: 0 });
+    assert_eq!(
+        room.figures(),
+        WatchFigures {
+            streams: 2,
+            watchers: 2,
+            slow_watchers: 1,
+            pending_events: 0,
+            events_sent: room.figures().events_sent
+        }
+    );
     let mut out = Vec::new();
     room.handle(Input::Drained { stream: StreamId(1), bytes: slow_bytes }, Duration::ZERO, &mut out);
     assert!(!out.is_empty(), "it goes on where it stopped");

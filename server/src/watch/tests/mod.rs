@@ -1,5 +1,6 @@
 //! The whole room, as its caller sees it.
 
+mod damage;
 mod golden;
 mod limits;
 mod model;

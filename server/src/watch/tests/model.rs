@@ -132,6 +132,8 @@ impl World {
             fragment_bytes: figures[0],
             ring_bytes: figures[1],
             stream_queue_bytes_max: figures[2],
+            queue_bytes_max: 64 << 20,
+            watcher_bytes_max: 64 << 20,
             scan_revisions_max: figures[3],
             seed: 7,
         };

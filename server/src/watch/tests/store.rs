@@ -8,7 +8,7 @@ use basalt_storage::revision::Revision;
 use bytes::Bytes;
 use prost::Message;
 
-use super::super::{Event, EventKind, Output};
+use super::super::{Event, EventKind, Output, PreviousValue};
 
 /// A write: `None` deletes.
 pub type Write = (Bytes, Option<Bytes>);
@@ -99,11 +99,11 @@ impl Store {
     }
 
     /// Values of versions that are left.
-    pub fn values(&self, hits: &[(ShardId, Revision)]) -> Vec<Option<Bytes>> {
+    pub fn values(&self, hits: &[(ShardId, Revision)]) -> Vec<PreviousValue> {
         let value = |(shard, at): &(ShardId, Revision)| {
             let event = self.history.iter().find(|event| event.revision == *at).expect("a version that was written");
             assert_eq!(event.shard, *shard);
-            (!self.is_dead(event)).then(|| event.key_value.clone())
+            if self.is_dead(event) { PreviousValue::Gone } else { PreviousValue::Value(event.key_value.clone()) }
         };
         hits.iter().map(value).collect()
     }

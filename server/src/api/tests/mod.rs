@@ -1,0 +1,7 @@
+//! The handlers over a running node.
+
+mod history;
+mod nesting;
+mod read_only_txn;
+mod rig;
+mod streams;

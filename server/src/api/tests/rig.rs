@@ -1,0 +1,120 @@
+//! A running node in a directory of its own, called as its clients call it but without connections.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use basalt_proto::etcdserverpb::{PutRequest, PutResponse, RequestOp, TxnRequest, TxnResponse, request_op};
+use prost::Message;
+use tempfile::TempDir;
+
+use tokio::sync::watch;
+
+use super::super::method::Method;
+use super::super::service::{MemberInfo, Reply, Service};
+use super::super::status::Status;
+use crate::config::MetricsDetail;
+use crate::metrics::Metrics;
+use crate::node::handle::{Identity, Limits};
+use crate::node::start::{NodeConfig, Running, start};
+
+/// etcd's, without a quota.
+pub const LIMITS: Limits =
+    Limits { request_bytes_max: 1_572_864, txn_operations_max: 128, quota_bytes: None, lease_ttl_min: 2 };
+
+/// A node and its handlers.
+pub struct Rig {
+    pub service: Arc<Service>,
+    running: Option<Running>,
+    /// Held: who drops it says stop.
+    _stop: watch::Sender<bool>,
+    directory: TempDir,
+}
+
+impl Rig {
+    /// A new node with etcd's limits.
+    pub fn start() -> Self {
+        Self::start_with(LIMITS)
+    }
+
+    /// A new node.
+    pub fn start_with(limits: Limits) -> Self {
+        let directory = TempDir::new().expect("a directory");
+        let metrics = Arc::new(Metrics::new(MetricsDetail::Basic));
+        let config = NodeConfig { limits, ..config(&directory) };
+        let running = start(&config, &metrics).expect("the node starts");
+        running.wait_ready(Duration::from_secs(60)).expect("the node leads");
+        let (stop, stopping) = watch::channel(false);
+        let service = Arc::new(Service {
+            node: running.handle.clone(),
+            sinks: running.sinks.clone(),
+            member: MemberInfo { name: "m".to_owned(), peer_urls: Vec::new(), client_urls: Vec::new() },
+            metrics,
+            slow_unary: Duration::MAX,
+            request_timeout: Duration::from_secs(60),
+            stopping,
+        });
+        Self { service, running: Some(running), _stop: stop, directory }
+    }
+
+    /// Where its data lies.
+    pub fn data_dir(&self) -> PathBuf {
+        data_dir(&self.directory)
+    }
+
+    /// Calls a unary method.
+    pub async fn call<R: Message + Default>(&self, method: Method, request: &impl Message) -> Result<R, Status> {
+        let answer = match self.service.call(method, request.encode_to_vec().into()) {
+            Reply::Ready(answer) => answer,
+            Reply::Pending(answer) => answer.await,
+        };
+        let bytes = answer?.into_pieces().concat();
+        Ok(R::decode(&*bytes).expect("the answer is of this kind"))
+    }
+
+    /// Puts one key.
+    pub async fn put(&self, key: &str, value: impl Into<bytes::Bytes>) -> PutResponse {
+        let request = PutRequest { key: key.to_owned().into(), value: value.into(), ..PutRequest::default() };
+        self.call(Method::Put, &request).await.expect("a put")
+    }
+
+    /// Puts many keys of one value, as many at once as a transaction holds.
+    pub async fn put_all(&self, keys: &[String], value: &bytes::Bytes) {
+        for keys in keys.chunks(128) {
+            let put = |key: &String| PutRequest { key: key.clone().into(), value: value.clone(), ..Default::default() };
+            let op = |key| RequestOp { request: Some(request_op::Request::RequestPut(put(key))) };
+            let request = TxnRequest { success: keys.iter().map(op).collect(), ..TxnRequest::default() };
+            let _: TxnResponse = self.call(Method::Txn, &request).await.expect("a transaction");
+        }
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.stop();
+        }
+    }
+}
+
+fn data_dir(directory: &TempDir) -> PathBuf {
+    directory.path().join("data")
+}
+
+fn config(directory: &TempDir) -> NodeConfig {
+    NodeConfig {
+        data_dir: data_dir(directory),
+        wal_dir: None,
+        identity: Ok(Identity { cluster_id: 1, member_id: 2 }),
+        heartbeat_interval: Duration::from_millis(100),
+        election_timeout: Duration::from_secs(1),
+        sweep_pause: Duration::from_millis(10),
+        sweep_keys: 1000,
+        slow_apply: Duration::MAX,
+        cache_bytes: 1 << 20,
+        answer_bytes: 64 << 20,
+        limits: LIMITS,
+        progress_notify_interval: Duration::from_secs(600),
+        pre_vote: true,
+    }
+}

@@ -1,0 +1,116 @@
+//! How much memory answers may take that were read from disk and are not yet with their clients.
+//!
+//! What an answer will hold is known only when it is gathered. So a few lists at a time are gathered, and each goes on
+//! when there is room for what it came to: memory is bounded by the budget and those few, and the others wait with nothing
+//! but their plan. Point reads pass by, so that no crowd of lists holds them up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
+
+use super::handle::Unavailable;
+
+/// Lists gathered at a time: as many as there are threads to gather them.
+const LISTS_AT_ONCE: usize = 4;
+/// An answer of at most so many values is no list.
+const POINT_HITS_MAX: usize = 8;
+/// Room is counted in these.
+const UNIT_BYTES: usize = 4096;
+
+/// The budget.
+pub struct AnswerBudget {
+    lists: Semaphore,
+    units: Arc<Semaphore>,
+    units_max: u32,
+    wait_max: Duration,
+}
+
+/// The room that an answer takes; given back when this is dropped.
+#[derive(Debug)]
+pub struct Held {
+    _units: OwnedSemaphorePermit,
+}
+
+impl AnswerBudget {
+    /// Room for `bytes`, for which nobody waits longer than `wait_max`: who has it may be slow.
+    pub fn new(bytes: usize, wait_max: Duration) -> Self {
+        let units_max = u32::try_from((bytes / UNIT_BYTES).clamp(1, 1 << 28)).expect("within 32 bits");
+        let units = Arc::new(Semaphore::new(units_max as usize));
+        Self { lists: Semaphore::new(LISTS_AT_ONCE), units, units_max, wait_max }
+    }
+
+    /// What `gathering` finds, with the room that it takes. One answer may take all there is, and more; it is alone then.
+    ///
+    /// # Errors
+    /// The gathering's; [`Unavailable::TooManyRequests`] when others take the room for too long.
+    pub async fn gather(
+        &self,
+        hits: usize,
+        gathering: impl Future<Output = Result<Vec<Bytes>, Unavailable>>,
+    ) -> Result<(Vec<Bytes>, Option<Held>), Unavailable> {
+        if hits <= POINT_HITS_MAX {
+            return Ok((gathering.await?, None));
+        }
+        let _turn = self.wait(self.lists.acquire()).await?;
+        let values = gathering.await?;
+        let bytes: usize = values.iter().map(Bytes::len).sum();
+        let units = u32::try_from(bytes / UNIT_BYTES).unwrap_or(u32::MAX).min(self.units_max);
+        let held = self.wait(self.units.clone().acquire_many_owned(units)).await?;
+        Ok((values, Some(Held { _units: held })))
+    }
+
+    async fn wait<T>(&self, room: impl Future<Output = Result<T, AcquireError>>) -> Result<T, Unavailable> {
+        let waited = tokio::time::timeout(self.wait_max, room).await;
+        waited.map_err(|_| Unavailable::TooManyRequests)?.map_err(|_| Unavailable::Stopped)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(bytes: usize) -> Vec<Bytes> {
+        vec![vec![7; bytes].into()]
+    }
+
+    async fn list(budget: &AnswerBudget, bytes: usize) -> Result<Option<Held>, Unavailable> {
+        budget.gather(100, async { Ok(values(bytes)) }).await.map(|(_, held)| held)
+    }
+
+    #[tokio::test]
+    async fn who_finds_no_room_waits_until_another_is_done() {
+        let budget = Arc::new(AnswerBudget::new(1 << 20, Duration::from_secs(600)));
+        let first = list(&budget, 700 << 10).await.expect("there is room");
+        let second = tokio::spawn({
+            let budget = budget.clone();
+            async move { list(&budget, 700 << 10).await.map(|_| ()) }
+        });
+        // Gathered, and in its turn; a point read needs none.
+        while budget.lists.available_permits() == LISTS_AT_ONCE {
+            tokio::task::yield_now().await;
+        }
+        let point = budget.gather(1, async { Ok(values(10)) }).await.expect("it passes by");
+        assert!(point.1.is_none() && !second.is_finished());
+        drop(first);
+        assert_eq!(second.await.expect("no panic"), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn an_answer_above_the_whole_budget_goes_alone() {
+        let budget = AnswerBudget::new(1 << 20, Duration::from_secs(600));
+        let held = list(&budget, 5 << 20).await.expect("it takes all");
+        assert_eq!(budget.units.available_permits(), 0);
+        drop(held);
+        assert_eq!(budget.units.available_permits(), (1 << 20) / UNIT_BYTES);
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_ever() {
+        let budget = AnswerBudget::new(1 << 20, Duration::ZERO);
+        let _all = budget.units.clone().acquire_many_owned(budget.units_max).await.expect("open");
+        assert_eq!(list(&budget, 1 << 20).await.map(|_| ()), Err(Unavailable::TooManyRequests));
+        assert_eq!(budget.lists.available_permits(), LISTS_AT_ONCE);
+    }
+}

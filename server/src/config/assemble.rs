@@ -19,7 +19,9 @@ const DEFAULT_NAME: &str = "default";
 const DEFAULT_QUOTA_BYTES: u64 = 2 << 30;
 /// Above this etcd warns: recovery and defragmentation of bbolt take long there. Here it is what is designed for.
 const QUOTA_BYTES_DESIGNED: u64 = 100 << 30;
-const REQUEST_BYTES_LIMIT: u64 = 1 << 30;
+/// A value that an accepted request brings has to fit a page file, or no checkpoint would ever end again.
+const REQUEST_BYTES_LIMIT: u64 = 63 << 20;
+const _: () = assert!(REQUEST_BYTES_LIMIT + (1 << 20) <= basalt_storage::pages::ENTRY_BYTES_MAX as u64);
 const TXN_OPS_LIMIT: u64 = 1 << 20;
 /// Calls on one connection that we hold at most, whatever the flag says.
 const CONCURRENT_STREAMS_LIMIT: u64 = 10_000;

@@ -215,6 +215,7 @@ fn what_cannot_start_says_why_and_what_to_do() {
         ("--log-level loud", "unknown level \"loud\""),
         ("--log-format xml", "use json or console"),
         ("--max-request-bytes 0", "use 1 to"),
+        ("--max-request-bytes 66060289", "use 1 to 66060288"),
         (
             "--advertise-client-urls http://a:1 --listen-client-urls http://127.0.0.1:1 \
              --listen-client-http-urls http://127.0.0.1:1",

@@ -254,7 +254,8 @@ impl NodeHandle {
     /// # Errors
     /// [`Unavailable::Stopped`].
     pub async fn checkpoint(&self) -> Result<(), Unavailable> {
-        self.checkpoint_and_tidy(false).await.map(drop)
+        self.checkpoint_and_tidy(false).await?;
+        Ok(())
     }
 
     /// Writes checkpoints until no leaf of the page files is partly dead. Each rewrites some 256 MiB, in the space that

@@ -321,7 +321,8 @@ impl NodeHandle {
     /// # Errors
     /// [`Refusal::NoSpace`] when the disk is full, [`Unavailable::Stopped`].
     pub async fn checkpoint(&self) -> Result<(), Unavailable> {
-        self.checkpoint_and_tidy(false).await.map(drop)
+        self.checkpoint_and_tidy(false).await?;
+        Ok(())
     }
 
     /// Writes checkpoints until no leaf of the page files is partly dead. Each rewrites some 256 MiB, in the space that

@@ -13,6 +13,9 @@ use super::readers::Readers;
 use super::run_tree::REGION_BLOCKS;
 use super::space_map::{SpaceMap, Staged};
 
+/// Pages of all but leaves of a single large value.
+const SHORT_PAGES_MAX: u32 = 8;
+
 /// What a commit must make durable before the manifest that names `root`.
 #[derive(Clone, Debug)]
 pub struct Prepared {
@@ -87,6 +90,9 @@ impl Allocator {
     /// Takes `pages` consecutive pages: the lowest that fit in the stream's current region, else the lowest of a
     /// region where no other stream is, else the lowest of all; only then the file grows.
     ///
+    /// More than 8 are taken from the other end of the file, whatever the stream, so that short extents do not cut up
+    /// the holes that long ones leave (`docs/decisions/0009-an-extent-is-one-run.md`).
+    ///
     /// O(log regions) and a scan of 64 words; a hint that was too high costs another such scan, once.
     ///
     /// # Errors
@@ -105,12 +111,17 @@ impl Allocator {
         };
         assert!(self.lies_in_data(extent), "{extent:?} leaves the data of its region");
         self.map.take(extent);
-        self.current[stream as usize] = Some(extent.region());
+        if pages <= SHORT_PAGES_MAX {
+            self.current[stream as usize] = Some(extent.region());
+        }
         self.record(Change::Allocated(extent));
         Ok(extent)
     }
 
     fn find(&mut self, stream: Stream, pages: u32) -> Result<Option<Extent>, AllocatorError> {
+        if pages > SHORT_PAGES_MAX {
+            return self.map.last_fit(pages);
+        }
         let current = self.current;
         if let Some(region) = current[stream as usize] {
             let blocks = region * REGION_BLOCKS..(region + 1) * REGION_BLOCKS;

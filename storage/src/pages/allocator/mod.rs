@@ -36,13 +36,16 @@
 //! caller truncates the file. Punching holes needs no format: any run free in the durable map and available in
 //! memory may be punched.
 //!
-//! It does not split a request over several extents, does not evict loaded bitmaps, and knows nothing of trees.
+//! It does not split a request over several extents (`docs/decisions/0009-an-extent-is-one-run.md`), does not evict loaded
+//! bitmaps, and knows nothing of trees.
 
 mod bitmap;
 mod deadlists;
 mod error;
 mod extent;
 mod extent_allocator;
+#[cfg(test)]
+mod growth_tests;
 mod layout;
 mod map_page;
 mod map_root;

@@ -83,6 +83,28 @@ impl RunTree {
         }
         Some(node - self.width)
     }
+
+    /// The highest block below `before` whose hint is at least `hint`, which is not 0.
+    pub(super) fn last_at_least(&self, before: usize, hint: u16) -> Option<usize> {
+        let mut node = self.width + before.min(self.width).checked_sub(1)?;
+        while self.hints[node] < hint {
+            // Climb while there is nothing to the left below the same parent; the root is odd.
+            while node % 2 == 0 {
+                node /= 2;
+            }
+            if node == 1 {
+                return None;
+            }
+            node -= 1;
+        }
+        while node < self.width {
+            node = 2 * node + 1;
+            if self.hints[node] < hint {
+                node -= 1;
+            }
+        }
+        Some(node - self.width)
+    }
 }
 
 #[cfg(test)]
@@ -107,6 +129,8 @@ mod tests {
             }
             let expected = (from..100).find(|block| naive[*block] >= hint);
             prop_assert_eq!(tree.first_at_least(from, hint), expected);
+            let expected = (0..from.min(100)).rfind(|block| naive[*block] >= hint);
+            prop_assert_eq!(tree.last_at_least(from, hint), expected);
         }
     }
 }

@@ -108,6 +108,22 @@ impl SpaceMap {
         Ok(None)
     }
 
+    /// An extent of so many pages in the highest block that has one.
+    pub(super) fn last_fit(&mut self, pages: u32) -> Result<Option<Extent>, AllocatorError> {
+        let hint = u16::try_from(pages).expect("an extent's pages fit a hint");
+        let mut before = self.regions.len() * REGION_BLOCKS;
+        while let Some(block) = self.runs.last_at_least(before, hint) {
+            let region = block / REGION_BLOCKS;
+            let start = block % REGION_BLOCKS * BLOCK_PAGES;
+            match self.bitmaps(region)?.available.first_run(start..start + BLOCK_PAGES, pages as usize) {
+                Ok(found) => return Ok(Some(Extent { page: region as u64 * REGION_PAGES + found as u64, pages })),
+                Err(longest) => self.runs.set(block, longest as u16),
+            }
+            before = block;
+        }
+        Ok(None)
+    }
+
     /// Marks available pages as used.
     pub(super) fn take(&mut self, extent: Extent) {
         let bitmaps = self.loaded(extent);

@@ -259,31 +259,35 @@ func TestDirectoryOfEtcd(t *testing.T) {
 	expectText(t, "get", etcd.Etcdctl("get", "a"), "a", "1")
 }
 
-// TestDirectoryOfSomebody starts in a directory full of other files: they stay what they are, over a restart too.
+// TestDirectoryOfSomebody starts in a directory full of other files, to which others come later: they stay what they are.
 func TestDirectoryOfSomebody(t *testing.T) {
 	dir := t.TempDir()
-	for _, name := range []string{
-		"letter.txt", "photos/one.jpg", "lost+found/x", "runs/notes", "pages/of/a/book", "wal/paper.txt", "wal/0001.wal",
-	} {
-		path := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte("somebody's "+name), 0o600); err != nil {
-			t.Fatal(err)
+	somebodys := map[string]string{}
+	add := func(names ...string) {
+		t.Helper()
+		for _, name := range names {
+			path := filepath.Join(dir, name)
+			if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(path, []byte("somebody's "+name), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			somebodys[path] = treeOf(t, path)[path]
 		}
 	}
-	before := treeOf(t, dir)
+	add("letter.txt", "photos/one.jpg", "lost+found/x")
 	server := harness.Start(t, harness.Options{DataDir: dir})
 	writeHistory(t, server)
 	want := contentsOf(t, server)
-	for range 2 {
+	for _, later := range []string{"runs/notes", "pages/of/a/book", "wal/paper.txt", "wal/0001.wal"} {
 		server.Stop()
+		add(later)
 		server.Restart()
 		want.expectSame(t, server)
 	}
 	after := treeOf(t, dir)
-	for path, hash := range before {
+	for path, hash := range somebodys {
 		if after[path] != hash {
 			t.Errorf("%s is not what it was", path)
 		}

@@ -74,7 +74,7 @@ fn flag_text(flag: &Flag) -> String {
     head + &meaning + &gates
 }
 
-/// The output of `--version`: etcd's four lines, then ours. A build sets `BASALT_COMMIT`; others say `unknown`.
+/// The output of `--version`: etcd's four lines, then ours. `build.rs` says which commit.
 pub fn version_text() -> String {
     let commit = option_env!("BASALT_COMMIT").unwrap_or("unknown");
     format!(

@@ -31,9 +31,9 @@ impl BoundSocket {
             UrlAddress::Tcp { host, port } => open_tcp(host, *port, options).map(Self::Tcp),
             UrlAddress::Unix { path } => open_unix(Path::new(path)),
         };
-        opened.map_err(|source| match source.kind() {
+        opened.map_err(|cause| match cause.kind() {
             io::ErrorKind::AddrInUse => ListenError::InUse { url: url.clone() },
-            _ => ListenError::Bind { url: url.clone(), source },
+            _ => ListenError::Bind { url: url.clone(), cause },
         })
     }
 

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::config::{CertificateError, Url};
 
-/// A port that cannot be opened: the cause and what to do next.
+/// A port that cannot be opened: the cause, within the text, and what to do next.
 #[derive(Debug, Error)]
 pub enum ListenError {
     /// Another process, or another flag of this one, has the address.
@@ -19,13 +19,12 @@ pub enum ListenError {
         url: Url,
     },
     /// The operating system refuses.
-    #[error("cannot listen on {url}; check that the address belongs to this machine and may be used")]
+    #[error("cannot listen on {url}: {cause}; check that the address belongs to this machine and may be used")]
     Bind {
         /// What was to be opened.
         url: Url,
         /// Why.
-        #[source]
-        source: io::Error,
+        cause: io::Error,
     },
     /// `https` without certificates.
     #[error("cannot listen on {url}: there is no certificate; set --cert-file and --key-file")]
@@ -34,31 +33,28 @@ pub enum ListenError {
         url: Url,
     },
     /// A file of TLS cannot be read.
-    #[error("cannot read {path}; check the path and its permissions")]
+    #[error("cannot read {path}: {cause}; check the path and its permissions")]
     Read {
         /// The file.
         path: PathBuf,
         /// Why.
-        #[source]
-        source: io::Error,
+        cause: io::Error,
     },
     /// A file of TLS does not hold what it should.
-    #[error("cannot use {path}; replace the file")]
+    #[error("cannot use {path}: {cause}; replace the file")]
     Content {
         /// The file.
         path: PathBuf,
         /// Why.
-        #[source]
-        source: CertificateError,
+        cause: CertificateError,
     },
     /// The files do not fit each other, or the settings leave nothing to offer.
-    #[error("cannot use {cert_file} with its key; check that certificate and key belong together")]
+    #[error("cannot use {cert_file} with its key: {cause}; check that certificate and key belong together")]
     Tls {
         /// The certificate.
         cert_file: PathBuf,
         /// Why.
-        #[source]
-        source: rustls::Error,
+        cause: rustls::Error,
     },
     /// Nothing in the file can be trusted.
     #[error("cannot use {path}: none of its certificates can be a trust anchor; replace the file")]

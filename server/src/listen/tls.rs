@@ -1,6 +1,5 @@
 //! TLS towards clients: the settings and files of the operator as a `rustls` configuration, renewed when files change.
 
-use std::error::Error;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -69,10 +68,7 @@ impl Tls {
                         info!(cert_file = %self.config.cert_file.display(), "reloaded TLS certificates");
                         current.server = server;
                     }
-                    Err(error) => {
-                        let cause = error.source().map(ToString::to_string);
-                        warn!(%error, cause, "failed to reload TLS certificates; the previous ones stay in use");
-                    }
+                    Err(error) => warn!(%error, "failed to reload TLS certificates; the previous ones stay in use"),
                 }
             }
         }
@@ -94,7 +90,7 @@ fn server_config(config: &TlsConfig) -> Result<Arc<ServerConfig>, ListenError> {
     let chain = read(&config.cert_file, config::certificates)?;
     let key = read(&config.key_file, config::private_key)?;
     let provider = Arc::new(provider(&config.cipher_suites));
-    let unusable = |source| ListenError::Tls { cert_file: config.cert_file.clone(), source };
+    let unusable = |cause| ListenError::Tls { cert_file: config.cert_file.clone(), cause };
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&versions(config))
         .map_err(unusable)?;
@@ -120,8 +116,8 @@ fn server_config(config: &TlsConfig) -> Result<Arc<ServerConfig>, ListenError> {
 }
 
 fn read<T>(path: &Path, parse: impl Fn(&[u8]) -> Result<T, CertificateError>) -> Result<T, ListenError> {
-    let content = fs::read(path).map_err(|source| ListenError::Read { path: path.to_owned(), source })?;
-    parse(&content).map_err(|source| ListenError::Content { path: path.to_owned(), source })
+    let content = fs::read(path).map_err(|cause| ListenError::Read { path: path.to_owned(), cause })?;
+    parse(&content).map_err(|cause| ListenError::Content { path: path.to_owned(), cause })
 }
 
 fn versions(config: &TlsConfig) -> Vec<&'static SupportedProtocolVersion> {

@@ -34,23 +34,22 @@ const (
 )
 
 // TestAPIServer runs the same life of a resource type under prefixes that put all its keys into each shard in turn.
-// In the last run the API server answers no lists from snapshots of its cache, so that every page and every list at an
-// exact revision is read from the store.
+// Up to its restart the API server answers no lists from snapshots of its cache, so that every page and every list at
+// an exact revision is read from the store.
 func TestAPIServer(t *testing.T) {
-	for _, run := range []struct {
-		prefix        string
-		cacheSnapshot bool
-	}{
-		{"/registry", true}, {"/registry/events", true}, {"/registry/leases", false},
-	} {
-		t.Run(strings.TrimPrefix(run.prefix, "/"), func(t *testing.T) {
-			featuregatetesting.SetFeatureGateDuringTest(t, utilfeature.DefaultFeatureGate,
-				features.ListFromCacheSnapshot, run.cacheSnapshot)
+	for _, prefix := range []string{"/registry", "/registry/events", "/registry/leases"} {
+		t.Run(strings.TrimPrefix(prefix, "/"), func(t *testing.T) {
+			listFromCacheSnapshots(t, false)
 			ctx := harness.Context(t, runTimeout)
 			store := harness.StartUnderTest(t, "--watch-progress-notify-interval=1s")
-			newLife(t, ctx, store, run.prefix).run()
+			newLife(t, ctx, store, prefix).run()
 		})
 	}
+}
+
+func listFromCacheSnapshots(t *testing.T, enabled bool) {
+	t.Helper()
+	featuregatetesting.SetFeatureGateDuringTest(t, utilfeature.DefaultFeatureGate, features.ListFromCacheSnapshot, enabled)
 }
 
 // life is the story of one resource type.
@@ -63,8 +62,14 @@ type life struct {
 	api     *apiServer
 	watcher *observer
 
+	// begun counts creations that were sent at least once.
+	begun atomic.Int64
+
 	mutex        sync.Mutex
 	acknowledged []uint64
+	// milestone is closed once as many revisions are acknowledged.
+	milestoneAt int
+	milestone   chan struct{}
 }
 
 func newLife(t *testing.T, ctx context.Context, store *harness.Server, prefix string) *life {
@@ -87,23 +92,28 @@ func (l *life) run() {
 	l.watcher = observe(l.t, l.api)
 
 	l.chapter("create", func() { l.create(0, l.objects) })
-	l.chapter("pages", l.pages)
+	l.chapter("pages", func() { l.readsOfStore(l.pages) })
 	l.chapter("initial events", l.initialEvents)
 	l.chapter("conflicts", l.conflicts)
 	l.chapter("finalizer", l.finalizer)
 	l.chapter("checks", func() { awaitChecks(l.t, l.ctx, before, 2) })
 	l.chapter("compaction", l.compaction)
-	l.chapter("observed", func() { l.watcher.expect(l.ctx, l.acknowledged) })
+	l.chapter("observed", func() { l.watcher.expect(l.ctx, l.acknowledged, 1) })
+	readChecks(l.t).expectNoTrouble(l.t, before)
 
 	l.chapter("kill -9", l.killInTheMiddle)
-	l.chapter("observed", func() { l.watcher.expect(l.ctx, l.acknowledged) })
-	// While the store was down checks could not succeed, so count anew.
-	l.chapter("checks", func() { awaitChecks(l.t, l.ctx, readChecks(l.t), 1) })
+	l.chapter("observed", func() { l.watcher.expect(l.ctx, l.acknowledged, 1) })
+	// While the store was down checks could not be made. That is no difference, and it is over.
+	down := readChecks(l.t)
+	down.expectNoDifference(l.t, before)
+	l.chapter("checks", func() { awaitChecks(l.t, l.ctx, down, 1) })
 
 	l.chapter("restart of the API server", l.restart)
+	l.chapter("pages", func() { l.pages() })
 	l.chapter("update", func() { l.updateAll(50) })
-	l.chapter("observed", func() { l.watcher.expect(l.ctx, l.acknowledged) })
-	l.chapter("checks", func() { awaitChecks(l.t, l.ctx, readChecks(l.t), 1) })
+	// The new API server has no history from before its start, so the observer had to list once more.
+	l.chapter("observed", func() { l.watcher.expect(l.ctx, l.acknowledged, 2) })
+	l.chapter("checks", func() { awaitChecks(l.t, l.ctx, readChecks(l.t).keepTrouble(down), 1) })
 }
 
 func (l *life) chapter(name string, tell func()) {
@@ -128,13 +138,32 @@ func (l *life) acknowledge(object *unstructured.Unstructured) {
 	l.mutex.Lock()
 	defer l.mutex.Unlock()
 	l.acknowledged = append(l.acknowledged, number(object.GetResourceVersion()))
+	if len(l.acknowledged) == l.milestoneAt {
+		close(l.milestone)
+	}
+}
+
+func (l *life) acknowledgements() int {
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	return len(l.acknowledged)
+}
+
+// reach gives what is closed once `more` revisions are acknowledged from now on.
+func (l *life) reach(more int) <-chan struct{} {
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	l.milestoneAt, l.milestone = len(l.acknowledged)+more, make(chan struct{})
+	return l.milestone
 }
 
 // create makes the widgets from first to last; it tries again while the store is away, and takes "already exists" then
-// as what it is: the answer got lost.
-func (l *life) create(first, last int) {
+// as what it is: the answer got lost. It returns how many creations failed at first.
+func (l *life) create(first, last int) int {
+	var failed atomic.Int64
 	l.parallel(last-first, func(n int) error {
 		object, tries := widget(first+n), 0
+		l.begun.Add(1)
 		return retry(l.ctx, func() error {
 			tries++
 			created, err := l.api.widgets.Namespace(object.GetNamespace()).Create(l.ctx, object, meta.CreateOptions{})
@@ -144,9 +173,13 @@ func (l *life) create(first, last int) {
 			if tries > 1 && apierrors.IsAlreadyExists(err) {
 				return nil
 			}
+			if err != nil && tries == 1 {
+				failed.Add(1)
+			}
 			return err
 		})
 	})
+	return int(failed.Load())
 }
 
 // parallel runs on several goroutines; after an error it does no more.
@@ -211,26 +244,29 @@ func (l *life) compaction() {
 	}
 }
 
-// killInTheMiddle kills the store while widgets are created; all of them must be there in the end.
+// killInTheMiddle kills the store while widgets are created: some are acknowledged by then, some are cut off, and the
+// rest comes after. All of them must be there in the end.
 func (l *life) killInTheMiddle() {
-	const more = 200
-	before := len(l.acknowledged)
-	created := make(chan struct{})
-	go func() {
-		defer close(created)
-		l.create(l.objects, l.objects+more)
-	}()
-	eventually(l.t, l.ctx, "a part of the creations", func() error {
-		l.mutex.Lock()
-		defer l.mutex.Unlock()
-		if done := len(l.acknowledged) - before; done < more/4 {
-			return fmt.Errorf("%d are done", done)
-		}
-		return nil
-	})
+	const more, first = 600, 100
+	before, begun, enough := l.acknowledgements(), l.begun.Load(), l.reach(first)
+	created := make(chan int, 1)
+	go func() { created <- l.create(l.objects, l.objects+more) }()
+	select {
+	case <-enough:
+	case <-l.ctx.Done():
+		l.t.Fatalf("%d widgets were created, waited for %d", l.acknowledgements()-before, first)
+	}
 	l.store.Kill()
+	atKill := l.acknowledgements() - before
+	underway := int(l.begun.Load()-begun) - atKill
 	l.store.Restart()
-	<-created
+	failed := <-created
+	after := l.acknowledgements() - before - atKill
+	if atKill < first || underway < 1 || after < workers {
+		l.t.Errorf("the kill was not in the middle: %d creations were acknowledged before it, %d under way, %d followed", atKill, underway, after)
+	}
+	// The API server tries some again by itself.
+	l.t.Logf("%d creations before the kill, %d under way, %d told to fail, %d acknowledged after it", atKill, underway, failed, after)
 	l.objects += more
 	l.expectObjects()
 }
@@ -238,6 +274,7 @@ func (l *life) killInTheMiddle() {
 func (l *life) restart() {
 	l.watcher.pause()
 	l.api.stop()
+	listFromCacheSnapshots(l.t, true)
 	l.api = startAPIServer(l.t, l.store, l.prefix)
 	l.api.awaitWidgets(l.t, l.ctx)
 	l.watcher.resume(l.api)

@@ -8,11 +8,12 @@ import (
 )
 
 // pages lists by continue tokens while others write, at the first page's revision, with exact remaining counts; then
-// lists that revision again, exactly.
-func (l *life) pages() {
+// lists that revision again, exactly. It returns how many lists that took.
+func (l *life) pages() (lists int) {
 	var names []string
 	options, revision := meta.ListOptions{Limit: pageSize}, ""
 	for {
+		lists++
 		page, err := l.api.widgets.List(l.ctx, options)
 		if err != nil {
 			l.t.Fatal(err)
@@ -51,6 +52,7 @@ func (l *life) pages() {
 			l.t.Fatalf("object %d is %s by page and %s in the exact list", n, names[n], nameOf(&exact.Items[n]))
 		}
 	}
+	return lists + 1
 }
 
 // initialEvents asks for the state by watch, up to the bookmark that ends it: the API server has to learn by a progress

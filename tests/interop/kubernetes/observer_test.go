@@ -27,7 +27,8 @@ type observer struct {
 	mutex sync.Mutex
 	// objects is the state that the events add up to: revision by namespace and name.
 	objects map[string]uint64
-	// seen holds the revision of every event; lists holds those of lists, which stand for all events up to them.
+	// seen holds the revision of every event; lists holds those of lists, which stand for all events up to them. There
+	// may be only as many lists as `expect` allows, else a store that forgets history would pass.
 	seen      map[uint64]bool
 	lists     []uint64
 	revision  uint64
@@ -108,7 +109,8 @@ func (o *observer) accept(event watch.Event) {
 	revision := number(object.GetResourceVersion())
 	o.mutex.Lock()
 	defer o.mutex.Unlock()
-	if revision < o.revision && o.failure == nil {
+	repeated := revision == o.revision && event.Type != watch.Bookmark
+	if (revision < o.revision || repeated) && o.failure == nil {
 		o.failure = fmt.Errorf("%s at %d after %d", event.Type, revision, o.revision)
 	}
 	o.revision = revision
@@ -125,8 +127,8 @@ func (o *observer) accept(event watch.Event) {
 }
 
 // expect waits until the observer's state is that of a fresh list, and checks that it has seen every acknowledged
-// revision, by event or within a list.
-func (o *observer) expect(ctx context.Context, acknowledged []uint64) {
+// revision, by event or within one of at most `listsMax` lists.
+func (o *observer) expect(ctx context.Context, acknowledged []uint64, listsMax int) {
 	o.t.Helper()
 	list, err := o.api.widgets.List(ctx, meta.ListOptions{})
 	if err != nil {
@@ -146,6 +148,9 @@ func (o *observer) expect(ctx context.Context, acknowledged []uint64) {
 	})
 	o.mutex.Lock()
 	defer o.mutex.Unlock()
+	if len(o.lists) > listsMax {
+		o.t.Errorf("the observer was told %d times that its revision is too old; it listed at %v", len(o.lists)-1, o.lists)
+	}
 	if o.bookmarks == 0 {
 		o.t.Error("no bookmark has arrived")
 	}

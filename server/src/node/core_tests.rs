@@ -33,11 +33,10 @@ fn leader() -> Core {
 
 /// The append among the outputs: its number and the bytes of its entries.
 fn take_append(outputs: &mut Vec<Output>) -> Option<(u64, usize)> {
-    let found = outputs.drain(..).find_map(|output| match output {
+    outputs.drain(..).find_map(|output| match output {
         Output::Append(append) => Some((append.number, append.entries.iter().map(|entry| entry.data.len()).sum())),
         _ => None,
-    });
-    found
+    })
 }
 
 /// More than a batch of the log holds gathers while a disk is slow; it stopped the node.

@@ -367,7 +367,7 @@ pub enum Fetched {
     /// All were in memory.
     Ready(Vec<Bytes>),
     /// A read thread finds them.
-    Pending(Gathering),
+    Pending(Box<Gathering>),
     /// They are not to be had.
     Failed(Unavailable),
 }

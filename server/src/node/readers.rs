@@ -101,8 +101,8 @@ impl Readers {
         }
     }
 
-    fn later(&self, gather: Gather, requests: Vec<Io>) -> Gathering {
-        Gathering { readers: self.clone(), gather, requests }
+    fn later(&self, gather: Gather, requests: Vec<Io>) -> Box<Gathering> {
+        Box::new(Gathering { readers: self.clone(), gather, requests })
     }
 
     /// Runs a job on a read thread, from its beginning to its end.

@@ -5,3 +5,4 @@ mod nesting;
 mod read_only_txn;
 mod rig;
 mod streams;
+mod waiting;

@@ -1,0 +1,48 @@
+//! Calls that could wait for ever, or answer what nobody asked.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use basalt_proto::etcdserverpb::alarm_request::AlarmAction;
+use basalt_proto::etcdserverpb::{AlarmRequest, AlarmResponse, AlarmType};
+
+use super::super::method::Method;
+use super::super::service::Service;
+use super::super::status;
+use super::rig::Rig;
+
+/// The service of `rig` with little patience.
+fn impatient(rig: &Rig) -> Arc<Service> {
+    let Service { node, sinks, member, metrics, slow_unary, .. } = &*rig.service;
+    Arc::new(Service {
+        node: node.clone(),
+        sinks: sinks.clone(),
+        member: member.clone(),
+        metrics: metrics.clone(),
+        slow_unary: *slow_unary,
+        request_timeout: Duration::from_millis(10),
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_keepalive_of_a_lease_that_cannot_be_revoked_ends() {
+    let rig = Rig::start();
+    // It ended long ago, and nobody else knows of it: no revoke takes it away.
+    rig.service.node.leases.lock().expect("nobody panicked").grant(7, 0, Duration::ZERO);
+    assert_eq!(impatient(&rig).keep_alive(7).await.map(|_| ()), Err(status::timed_out()));
+    assert!(impatient(&rig).keep_alive(8).await.is_ok(), "an unknown one is answered at once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_an_unknown_alarm_none_is_armed() {
+    let rig = Rig::start();
+    let request = |action: AlarmAction, alarm| AlarmRequest { action: action as i32, member_id: 2, alarm };
+    let armed = request(AlarmAction::Activate, AlarmType::Nospace as i32);
+    let _: AlarmResponse = rig.call(Method::Alarm, &armed).await.expect("an alarm");
+    for (alarm, found) in
+        [(AlarmType::None as i32, 1), (AlarmType::Nospace as i32, 1), (AlarmType::Corrupt as i32, 0), (9, 0)]
+    {
+        let listed: AlarmResponse = rig.call(Method::Alarm, &request(AlarmAction::Get, alarm)).await.expect("a list");
+        assert_eq!(listed.alarms.len(), found, "{alarm}");
+    }
+}

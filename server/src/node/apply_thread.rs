@@ -412,7 +412,7 @@ impl ApplyThread {
     }
 
     fn show_sizes(&self) {
-        let delta = self.machine.store().delta_bytes() as u64;
+        let delta = self.machine.store().uncheckpointed_bytes() as u64;
         self.links.gauges.delta_bytes.store(delta, Ordering::Relaxed);
         self.links.gauges.db_size.store(self.file_bytes + delta, Ordering::Relaxed);
         self.links.gauges.db_size_in_use.store(self.live_bytes + delta, Ordering::Relaxed);

@@ -93,7 +93,7 @@ pub struct Gauges {
     pub committed_index: AtomicU64,
     /// Last applied index.
     pub applied_index: AtomicU64,
-    /// Bytes of revisions that no checkpoint has begun to write.
+    /// Bytes of revisions that no checkpoint holds yet.
     pub delta_bytes: AtomicU64,
     /// Allocated bytes of page files, with the deltas.
     pub db_size: AtomicU64,

@@ -184,7 +184,7 @@ pub fn start(config: &NodeConfig, metrics: &Arc<Metrics>) -> Result<Running, Sta
     };
     let cache = Arc::new(PageCache::new(config.cache_bytes));
     let mut seeds = StdRng::from_os_rng();
-    let opened = open_store(&disk, &cache, config, &mut seeds)?;
+    let opened = open_store((&disk, &log_disk), &cache, config, &mut seeds)?;
     let recovered = open_log(&log_disk, &opened, seeds.random())?;
     spawn(config, metrics, &disk, &log_disk, opened, recovered, lock, seeds.random())
 }
@@ -229,7 +229,7 @@ fn write_member_file(disk: &dyn Disk) -> io::Result<()> {
 }
 
 fn open_store(
-    disk: &Arc<dyn Disk>,
+    (disk, log_disk): (&Arc<dyn Disk>, &Arc<dyn Disk>),
     cache: &Arc<PageCache>,
     config: &NodeConfig,
     seeds: &mut StdRng,
@@ -237,6 +237,7 @@ fn open_store(
     if let Some(opened) = recovery::open(&**disk, cache, Salt::new(seeds.random()))? {
         return Ok(opened);
     }
+    recovery::check_nothing_remains(&**log_disk)?;
     let identity = config.identity.clone().map_err(StartError::Bootstrap)?;
     let voters = ConfStateRecord { voters: vec![identity.member_id], learners: Vec::new() };
     let birth = Birth {
@@ -261,7 +262,7 @@ fn open_log(disk: &Arc<dyn Disk>, opened: &Opened, salt_seed: u64) -> Result<Rec
         LogIdentity { cluster: manifest.cluster_id, member: manifest.member_id, incarnation: manifest.incarnation };
     let mut recovery = Recovery::new(Some(identity), LogOptions::default(), salt_seed);
     let recovered = match run(&mut recovery, &**disk, BUDGET_UNLIMITED) {
-        Err(WalError::NotCreated) if manifest.generation == 1 => {
+        Err(WalError::NotCreated) if manifest.generation == recovery::GENERATION_WITHOUT_LOG => {
             let mut create = Log::create(identity, LogOptions::default(), salt_seed);
             run(&mut create, &**disk, BUDGET_UNLIMITED)?
         }
@@ -317,7 +318,7 @@ fn spawn(
     let started = Instant::now();
     let Opened { store, mut checkpointer, .. } = opened;
     // The manifest found may be in the page cache only: it is written again before anybody hears of us (DESIGN 3.2).
-    checkpointer.rewrite_manifest(&**disk).map_err(RecoveryError::from)?;
+    recovery::settle(&**disk, &mut checkpointer)?;
     let manifest = checkpointer.manifest().clone();
     let identity = Identity { cluster_id: manifest.cluster_id, member_id: manifest.member_id };
     let applied = store.applied.index;

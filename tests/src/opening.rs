@@ -63,9 +63,7 @@ pub struct Parts {
 pub fn open(disk: &SimulatedDisk, seeds: &mut StdRng) -> Result<Parts, PowerLost> {
     let Opened { store, mut checkpointer, .. } = open_store(disk, seeds)?;
     let recovered = open_log(disk, &checkpointer, seeds.random())?;
-    let removed = recovery::remove_unnamed_runs(disk, checkpointer.manifest());
-    removed.map_err(|error| power_lost(disk, "removing runs", &error))?;
-    checkpointer.rewrite_manifest(disk).map_err(|error| power_lost(disk, "rewriting the manifest", &error))?;
+    recovery::settle(disk, &mut checkpointer).map_err(|error| power_lost(disk, "settling the store", &error))?;
     let log_store = log_store(&recovered, &checkpointer.manifest().conf_state, store.applied.index);
     Ok(Parts { store, checkpointer, log: recovered.log, log_store })
 }
@@ -101,7 +99,7 @@ fn open_log(disk: &SimulatedDisk, checkpointer: &Checkpointer, salt_seed: u64) -
     let identity =
         Identity { cluster: manifest.cluster_id, member: manifest.member_id, incarnation: manifest.incarnation };
     let recovered = match run(&mut Recovery::new(Some(identity), LOG_OPTIONS, salt_seed), disk, BUDGET_UNLIMITED) {
-        Err(WalError::NotCreated) if manifest.generation == 1 => {
+        Err(WalError::NotCreated) if manifest.generation == recovery::GENERATION_WITHOUT_LOG => {
             run(&mut Log::create(identity, LOG_OPTIONS, salt_seed), disk, BUDGET_UNLIMITED)
         }
         other => other,

@@ -305,26 +305,26 @@ impl Machine {
             Effect::Compaction { revision } => self.store.compact(*revision),
             Effect::LeaseGranted { id, ttl } => {
                 let record = LeaseRecord { ttl: *ttl, ..LeaseRecord::default() };
-                self.store.system.set(Table::Lease, &id.to_be_bytes(), Some(record.encode(*id)));
+                self.store.set_record(Table::Lease, &id.to_be_bytes(), Some(record.encode(*id)));
                 self.leases.insert(*id, record);
             }
             Effect::LeaseRevoked { id } => {
-                self.store.system.set(Table::Lease, &id.to_be_bytes(), None);
+                self.store.set_record(Table::Lease, &id.to_be_bytes(), None);
                 self.leases.remove(*id);
             }
             Effect::LeaseCheckpointed { id, remaining_ttl } => {
                 if let Some(record) = self.leases.get_mut(*id) {
                     record.remaining_ttl = *remaining_ttl;
                     let bytes = record.encode(*id);
-                    self.store.system.set(Table::Lease, &id.to_be_bytes(), Some(bytes));
+                    self.store.set_record(Table::Lease, &id.to_be_bytes(), Some(bytes));
                 }
             }
             Effect::AlarmRaised(alarm) => {
-                self.store.system.set(Table::Alarm, &alarm.to_key(), Some(bytes::Bytes::new()));
+                self.store.set_record(Table::Alarm, &alarm.to_key(), Some(bytes::Bytes::new()));
                 self.alarms.set(*alarm, true);
             }
             Effect::AlarmCleared(alarm) => {
-                self.store.system.set(Table::Alarm, &alarm.to_key(), None);
+                self.store.set_record(Table::Alarm, &alarm.to_key(), None);
                 self.alarms.set(*alarm, false);
             }
         }

@@ -438,9 +438,9 @@ impl ApplyThread {
     }
 
     fn show_sizes(&self) {
-        let delta = self.machine.store().delta_bytes() as u64;
+        let delta = self.machine.store().uncheckpointed_bytes() as u64;
         for (shard, view) in (0u32..).map(ShardId).zip(&self.links.view.load().shards) {
-            self.links.gate.set_delta_bytes(shard, view.delta.bytes() as u64);
+            self.links.gate.set_delta_bytes(shard, (view.delta.bytes() + view.frozen.bytes()) as u64);
         }
         self.links.gauges.db_size.store(self.file_bytes + delta, Ordering::Relaxed);
         self.links.gauges.db_size_in_use.store(self.live_bytes + delta, Ordering::Relaxed);

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Instant;
 
-use basalt_storage::checkpoint::{Checkpoint, CheckpointError, Checkpointer};
+use basalt_storage::checkpoint::{Checkpoint, CheckpointError, Checkpointer, RESERVE_BYTES, Reserve};
 use basalt_storage::disk::Disk;
 use basalt_storage::job::run;
 use basalt_storage::mvcc::store::Frozen;
@@ -28,6 +28,8 @@ pub fn serve(
     generation: &AtomicU64,
     metrics: &Metrics,
 ) {
+    let mut reserve = Reserve::new(RESERVE_BYTES);
+    hold(&mut reserve, &**disk);
     while let Ok(frozen) = inbox.recv() {
         let started = Instant::now();
         let applied = frozen.applied;
@@ -41,6 +43,7 @@ pub fn serve(
                 metrics.backend_commit_seconds.observe(elapsed.as_secs_f64());
                 let elapsed_ms = elapsed.as_millis() as u64;
                 debug!(applied_index = applied.index, entries, elapsed_ms, "checkpoint written");
+                hold(&mut reserve, &**disk);
                 generation.store(checkpointer.manifest().generation, Ordering::Release);
                 ApplyInput::Checkpointed(CheckpointEnd {
                     checkpointed,
@@ -53,6 +56,7 @@ pub fn serve(
             Err(CheckpointError::NoSpace { checkpointer: given_back, frozen, cause }) => {
                 warn!(error = %cause, "no space for a checkpoint: writes go on into memory until it is full");
                 metrics.checkpoint_failures_total.inc();
+                release(&mut reserve, &**disk);
                 checkpointer = *given_back;
                 ApplyInput::CheckpointRefused(frozen)
             }
@@ -61,5 +65,21 @@ pub fn serve(
         if apply.send(ended).is_err() {
             return;
         }
+    }
+}
+
+/// Sets space aside again, if there is some.
+fn hold(reserve: &mut Reserve, disk: &dyn Disk) {
+    if let Err(error) = reserve.hold(disk) {
+        warn!(%error, "cannot set space aside for a full disk");
+    }
+}
+
+/// Lets the next attempts have what was set aside.
+fn release(reserve: &mut Reserve, disk: &dyn Disk) {
+    match reserve.release(disk) {
+        Ok(true) => warn!(bytes = RESERVE_BYTES, "the space that was set aside is given to checkpoints"),
+        Ok(false) => {}
+        Err(error) => warn!(%error, "cannot give away the space that was set aside"),
     }
 }

@@ -4,17 +4,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use basalt_storage::disk::Disk;
 use basalt_storage::job::{BUDGET_UNLIMITED, run};
 use basalt_storage::wal::{Entry, HardState, Log, Record, WalError};
 use bytes::Bytes;
+use tracing::warn;
 
 use super::core::Append;
 use super::fatal;
 use super::node_thread::{LogInput, NodeInput};
 use crate::metrics::Metrics;
+
+/// After the disk was too full to prepare a segment: longer than a checkpoint waits, which may free something.
+const PREPARE_RETRY: Duration = Duration::from_secs(30);
 
 /// Works until told to stop. `outbox` leads back here: segments are prepared on a thread of their own.
 pub fn serve(
@@ -26,6 +30,7 @@ pub fn serve(
     metrics: &Metrics,
 ) {
     let fail = |cause: WalError| -> ! { fatal::stop("writing the log", &cause) };
+    let mut prepare_due = Instant::now();
     let mut preparing = prepare(&mut log, disk, outbox);
     while let Ok(input) = inbox.recv() {
         match input {
@@ -41,9 +46,15 @@ pub fn serve(
                 metrics.wal_fsync_seconds.observe(started.elapsed().as_secs_f64());
                 // The node thread is gone only when the process is about to be.
                 drop(node.send(NodeInput::Persisted(number)));
-                preparing = prepare(&mut log, disk, outbox).or(preparing);
+                if Instant::now() >= prepare_due {
+                    preparing = prepare(&mut log, disk, outbox).or(preparing);
+                }
             }
             LogInput::Prepared(prepared) => log.finish_prepare(prepared),
+            LogInput::NotPrepared => {
+                log.give_up_prepare();
+                prepare_due = Instant::now() + PREPARE_RETRY;
+            }
             LogInput::Stop => break,
             LogInput::Release(index) => {
                 if let Some(mut job) = log.recycle_below(index) {
@@ -60,15 +71,23 @@ pub fn serve(
 }
 
 /// Has the next segment made in the background, unless one is ready or in the making: a batch that had to make its own
-/// would wait for it. Gives the thread that does it.
+/// would wait for it. No space for it is no failure: a batch may still fit the segment that is there, or a small one. Gives
+/// the thread that does it.
 fn prepare(log: &mut Log, disk: &Arc<dyn Disk>, outbox: &Sender<LogInput>) -> Option<JoinHandle<()>> {
     let mut job = log.prepare()?;
     let (disk, outbox) = (disk.clone(), outbox.clone());
     let work = move || {
-        let prepared = run(&mut job, &*disk, BUDGET_UNLIMITED);
-        let prepared = prepared.unwrap_or_else(|cause: WalError| fatal::stop("preparing a log segment", &cause));
+        let input = match run(&mut job, &*disk, BUDGET_UNLIMITED) {
+            Ok(prepared) => LogInput::Prepared(prepared),
+            Err(cause @ WalError::NoSpace { .. }) => {
+                warn!(error = %cause, "no space to prepare a log segment: free some, or the log stops the node soon");
+                job.give_up().into_iter().for_each(|io| drop(disk.perform(io)));
+                LogInput::NotPrepared
+            }
+            Err(cause) => fatal::stop("preparing a log segment", &cause),
+        };
         // The log thread is gone only when the process is about to be.
-        drop(outbox.send(LogInput::Prepared(prepared)));
+        drop(outbox.send(input));
     };
     let spawned = std::thread::Builder::new().name("basalt-segment".to_owned()).spawn(work);
     Some(spawned.unwrap_or_else(|cause| fatal::stop("starting a thread", &cause)))

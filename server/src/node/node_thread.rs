@@ -79,6 +79,8 @@ pub enum LogInput {
     Release(u64),
     /// The next segment is ready.
     Prepared(basalt_storage::wal::Prepared),
+    /// There was no space for it.
+    NotPrepared,
     /// Stop now.
     Stop,
 }

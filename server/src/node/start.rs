@@ -16,7 +16,7 @@ use basalt_storage::hashes::HashKvCache;
 use basalt_storage::job::{BUDGET_UNLIMITED, run};
 use basalt_storage::mvcc::shard_map::ShardMap;
 use basalt_storage::pages::PageCache;
-use basalt_storage::wal::{Identity as LogIdentity, Log, LogOptions, Recovered, Recovery, WalError, log_exists};
+use basalt_storage::wal::{Identity as LogIdentity, Log, LogOptions, Recovered, Recovery, WalError};
 use prost::Message;
 use raft::prelude::{ConfState, Entry, EntryType, HardState};
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -136,14 +136,6 @@ pub enum StartError {
     /// The disk under the log does not do what it should.
     #[error("opening the log failed; check the disk and its free space, then start again")]
     LogDisk(#[source] WalError),
-    /// There is a log, and no manifest.
-    #[error(
-        "there is a log in {directory:?}, but no manifest: put it back, restore a snapshot, or choose another directory"
-    )]
-    ManifestMissing {
-        /// Where the log lies.
-        directory: PathBuf,
-    },
     /// The log knows a manifest that is not there.
     #[error(
         "the log knows checkpoint {known}, the newest manifest found is {found}: the manifest was lost; put it back, or restore \
@@ -225,9 +217,8 @@ pub fn start(config: &NodeConfig, metrics: &Arc<Metrics>) -> Result<Running, Sta
     };
     let cache = Arc::new(PageCache::new(config.cache_bytes));
     let mut seeds = StdRng::from_os_rng();
-    let opened = open_store(&disk, &log_disk, &cache, config, &mut seeds)?;
+    let opened = open_store((&disk, &log_disk), &cache, config, &mut seeds)?;
     let recovered = open_log(&log_disk, &opened, seeds.random())?;
-    recovery::remove_unnamed_runs(&*disk, opened.checkpointer.manifest())?;
     spawn(config, metrics, &disk, &log_disk, opened, recovered, lock, seeds.random())
 }
 
@@ -273,8 +264,7 @@ fn write_member_file(disk: &dyn Disk) -> io::Result<()> {
 }
 
 fn open_store(
-    disk: &Arc<dyn Disk>,
-    log_disk: &Arc<dyn Disk>,
+    (disk, log_disk): (&Arc<dyn Disk>, &Arc<dyn Disk>),
     cache: &Arc<PageCache>,
     config: &NodeConfig,
     seeds: &mut StdRng,
@@ -282,10 +272,7 @@ fn open_store(
     if let Some(opened) = recovery::open(&**disk, cache, Salt::new(seeds.random()))? {
         return Ok(opened);
     }
-    if log_exists(&**log_disk)? {
-        let directory = config.wal_dir.as_ref().unwrap_or(&config.data_dir).clone();
-        return Err(StartError::ManifestMissing { directory });
-    }
+    recovery::check_nothing_remains(&**log_disk)?;
     let identity = config.identity.clone().map_err(StartError::Bootstrap)?;
     let voters = ConfStateRecord { voters: vec![identity.member_id], learners: Vec::new() };
     let birth = Birth {
@@ -310,7 +297,7 @@ fn open_log(disk: &Arc<dyn Disk>, opened: &Opened, salt_seed: u64) -> Result<Rec
         LogIdentity { cluster: manifest.cluster_id, member: manifest.member_id, incarnation: manifest.incarnation };
     let mut recovery = Recovery::new(Some(identity), LogOptions::default(), salt_seed);
     let recovered = match run(&mut recovery, &**disk, BUDGET_UNLIMITED) {
-        Err(WalError::NotCreated) if manifest.generation == 1 => {
+        Err(WalError::NotCreated) if manifest.generation == recovery::GENERATION_WITHOUT_LOG => {
             let mut create = Log::create(identity, LogOptions::default(), salt_seed);
             run(&mut create, &**disk, BUDGET_UNLIMITED)?
         }
@@ -366,7 +353,7 @@ fn spawn(
     let started = Instant::now();
     let Opened { store, mut checkpointer, .. } = opened;
     // The manifest found may be in the page cache only: it is written again before anybody hears of us (DESIGN 3.2).
-    checkpointer.rewrite_manifest(&**disk).map_err(RecoveryError::from)?;
+    recovery::settle(&**disk, &mut checkpointer)?;
     let manifest = checkpointer.manifest().clone();
     let identity = Identity { cluster_id: manifest.cluster_id, member_id: manifest.member_id };
     let applied = store.applied.index;

@@ -1,13 +1,11 @@
 //! Who owns the files between two checkpoints: page writers, runs and the last durable manifest.
 
-use crate::disk::Disk;
-use crate::job::{BUDGET_UNLIMITED, run};
 use crate::mvcc::store::Frozen;
 use crate::pages::{PageWriter, RewriteLimits};
 use crate::runs::RunMeta;
 
 use super::job::CheckpointJob;
-use super::manifest::{Manifest, ManifestError, write_job};
+use super::manifest::Manifest;
 
 /// Where runs lie.
 pub const RUNS_DIRECTORY: &str = "runs";
@@ -67,27 +65,13 @@ impl Salt {
 
 impl Checkpointer {
     pub(super) fn new(manifest: Manifest, shards: Vec<ShardFiles>, salt: Salt) -> Self {
-        let runs = manifest.shards.iter().flat_map(|shard| &shard.index_runs).chain(&manifest.system_runs);
-        let next_run = runs.map(|run| run.number + 1).max().unwrap_or(1);
+        let next_run = manifest.runs().map(|run| run.number + 1).max().unwrap_or(1);
         Self { manifest, shards, next_run, salt }
     }
 
     /// The last durable manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
-    }
-
-    /// Writes the last manifest again, as a new generation. After a start it is the first thing that is written: what
-    /// was found may have been in a page cache only (DESIGN 3.2).
-    ///
-    /// # Errors
-    /// [`ManifestError`]; the node must stop.
-    pub fn rewrite_manifest(&mut self, disk: &dyn Disk) -> Result<(), ManifestError> {
-        let mut manifest = self.manifest.clone();
-        manifest.generation += 1;
-        run(&mut write_job(&manifest)?, disk, BUDGET_UNLIMITED)?;
-        self.manifest = manifest;
-        Ok(())
     }
 
     /// Bytes of all page files.
@@ -120,13 +104,4 @@ impl Checkpointer {
         self.next_run += 1;
         (number, self.salt.draw())
     }
-}
-
-/// When the runs above a base cost more than they save: a quarter of it (DESIGN 3.5), but not for the sake of little.
-pub(super) fn wants_merge(runs: &[RunMeta]) -> bool {
-    const RUNS_MAX: usize = 48;
-    const WORTH_BYTES: u64 = 4 << 20;
-    let Some((base, above)) = runs.split_first() else { return false };
-    let above_bytes: u64 = above.iter().map(|run| run.length).sum();
-    runs.len() > RUNS_MAX || above_bytes > (base.length / 4).max(WORTH_BYTES)
 }

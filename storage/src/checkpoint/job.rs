@@ -7,7 +7,7 @@ use std::io;
 
 use thiserror::Error;
 
-use crate::disk::{Io, IoOutput};
+use crate::disk::{Io, IoOutput, is_full};
 use crate::job::{Completions, Job, Step};
 use crate::mvcc::store::{Frozen, FrozenShard};
 use crate::mvcc::view::Checkpointed;
@@ -19,8 +19,9 @@ use crate::pages::{
 use crate::runs::{MergedRuns, Record, Records, Removals, RunError, RunMeta, WriteRun, run_name};
 
 use super::changed_keys::ChangedKeys;
-use super::checkpointer::{Checkpointer, PAGES_DIRECTORY, RUNS_DIRECTORY, ShardFiles, wants_merge};
+use super::checkpointer::{Checkpointer, PAGES_DIRECTORY, RUNS_DIRECTORY, ShardFiles};
 use super::manifest::{Manifest, ManifestError, WriteManifest, write_job};
+use super::merge_rule::merge_from;
 
 /// A finished checkpoint.
 pub struct Checkpoint {
@@ -76,6 +77,8 @@ enum Stage {
     SyncDirectories,
     Manifest(Box<Manifest>, WriteManifest),
     RemoveOldRuns,
+    /// Closes and removes what a refused attempt left, then fails.
+    Refuse(Box<CheckpointError>),
 }
 
 /// The job.
@@ -91,6 +94,8 @@ pub struct CheckpointJob {
     outcomes: Vec<ShardOutcome>,
     index_runs: Vec<Vec<RunMeta>>,
     system_runs: Vec<RunMeta>,
+    /// Runs from this number on are of this attempt.
+    first_run: u64,
     entries: usize,
 }
 
@@ -101,6 +106,7 @@ impl CheckpointJob {
         let (writers, index_runs) = shards.into_iter().map(|shard| (Some(shard.writer), shard.index_runs)).unzip();
         let system_runs = checkpointer.manifest.system_runs.clone();
         Self {
+            first_run: checkpointer.next_run,
             checkpointer: Some(checkpointer),
             writers,
             frozen: Some(frozen),
@@ -158,18 +164,23 @@ impl CheckpointJob {
 
     fn index_run_written(&mut self, run: RunMeta) -> Stage {
         self.index_runs[self.shard].push(run);
-        if wants_merge(&self.index_runs[self.shard]) {
-            let (number, salt) = self.checkpointer().draw_run();
-            let runs = &self.index_runs[self.shard];
-            let merge = WriteRun::merge(RUNS_DIRECTORY, number, salt, runs, Removals::Drop);
-            return Stage::IndexMerge(Box::new(merge));
+        if let Some(from) = merge_from(&self.index_runs[self.shard]) {
+            let runs = self.index_runs[self.shard].split_off(from);
+            return Stage::IndexMerge(Box::new(self.merge(&runs, from)));
         }
         self.shard += 1;
         Stage::NextShard
     }
 
-    fn index_merged(&mut self, base: RunMeta) -> Stage {
-        self.index_runs[self.shard] = vec![base];
+    /// Merges the newest runs of a list, those from `from` on.
+    fn merge(&mut self, runs: &[RunMeta], from: usize) -> WriteRun<MergedRuns> {
+        let (number, salt) = self.checkpointer().draw_run();
+        let removals = if from == 0 { Removals::Drop } else { Removals::Keep };
+        WriteRun::merge(RUNS_DIRECTORY, number, salt, runs, removals)
+    }
+
+    fn index_merged(&mut self, merged: RunMeta) -> Stage {
+        self.index_runs[self.shard].push(merged);
         self.shard += 1;
         Stage::NextShard
     }
@@ -188,10 +199,9 @@ impl CheckpointJob {
 
     fn system_run_written(&mut self, run: RunMeta) -> Stage {
         self.system_runs.push(run);
-        if wants_merge(&self.system_runs) {
-            let (number, salt) = self.checkpointer().draw_run();
-            let merge = WriteRun::merge(RUNS_DIRECTORY, number, salt, &self.system_runs, Removals::Drop);
-            return Stage::SystemMerge(Box::new(merge));
+        if let Some(from) = merge_from(&self.system_runs) {
+            let runs = self.system_runs.split_off(from);
+            return Stage::SystemMerge(Box::new(self.merge(&runs, from)));
         }
         Stage::SyncDirectories
     }
@@ -207,7 +217,11 @@ impl CheckpointJob {
         manifest.revision = frozen.revision;
         manifest.compact_revision = frozen.compact_revision;
         manifest.time_unix_ns = u64::try_from(frozen.time_unix_ns).unwrap_or(0);
+        manifest.system_sum = frozen.system_sum.0;
         manifest.system_runs = self.system_runs.clone();
+        for (shard, frozen) in manifest.shards.iter_mut().zip(&frozen.shards) {
+            shard.sum = frozen.sum.0;
+        }
         for ((shard, outcome), runs) in manifest.shards.iter_mut().zip(&self.outcomes).zip(&self.index_runs) {
             shard.index_runs = runs.clone();
             if let Some((root, map_root)) = outcome {
@@ -223,15 +237,16 @@ impl CheckpointJob {
         Ok(Stage::Manifest(Box::new(manifest), job))
     }
 
-    /// Run files that only the manifest before named.
-    fn superseded_runs(&self, manifest: &Manifest) -> Vec<u64> {
-        let before = &self.checkpointer.as_ref().expect("there until the end").manifest;
-        let named = |manifest: &Manifest| -> Vec<u64> {
-            let runs = manifest.shards.iter().flat_map(|shard| &shard.index_runs).chain(&manifest.system_runs);
-            runs.map(|run| run.number).collect()
-        };
+    /// Run files that only the manifest before named, and those of this attempt that were merged into others.
+    fn superseded_runs(&mut self, manifest: &Manifest) -> Vec<u64> {
+        let named = |manifest: &Manifest| -> Vec<u64> { manifest.runs().map(|run| run.number).collect() };
         let now = named(manifest);
-        named(before).into_iter().filter(|number| !now.contains(number)).collect()
+        let before = named(&self.checkpointer().manifest).into_iter().chain(self.runs_of_attempt());
+        before.filter(|number| !now.contains(number)).collect()
+    }
+
+    fn runs_of_attempt(&mut self) -> std::ops::Range<u64> {
+        self.first_run..self.checkpointer().next_run
     }
 
     /// The manifest is durable: it is the state from now on.
@@ -244,8 +259,7 @@ impl CheckpointJob {
         }
         self.checkpointer().manifest = manifest;
         self.stage = Stage::RemoveOldRuns;
-        let remove = |number| Io::Remove { name: run_name(RUNS_DIRECTORY, number) };
-        Step::Submit(superseded.into_iter().map(remove).collect())
+        Step::Submit(superseded.into_iter().map(remove_run).collect())
     }
 
     fn finish(&mut self) -> Checkpoint {
@@ -263,7 +277,16 @@ impl CheckpointJob {
         Checkpoint { checkpointer, checkpointed, entries: self.entries, tidy }
     }
 
-    /// Gives everything back after the disk was full.
+    /// The disk is full: closes what is open and removes the runs of this attempt, then gives everything else back. An
+    /// attempt that left them would eat, every few seconds, what somebody frees.
+    fn refuse(&mut self, mut leftovers: Vec<Io>, writer: Option<PageWriter>, cause: io::Error) -> Step<Checkpoint> {
+        leftovers.extend(self.runs_of_attempt().map(remove_run));
+        let refusal = self.give_up(writer, cause);
+        self.stage = Stage::Refuse(Box::new(refusal));
+        Step::Submit(leftovers)
+    }
+
+    /// Gives everything back as it was before the attempt.
     fn give_up(&mut self, writer: Option<PageWriter>, cause: io::Error) -> CheckpointError {
         if writer.is_some() {
             self.writers[self.shard] = writer;
@@ -274,6 +297,8 @@ impl CheckpointJob {
             }
         }
         let mut checkpointer = self.checkpointer.take().expect("the job ends once");
+        // No manifest named these numbers, so that the next attempt may take them again.
+        checkpointer.next_run = self.first_run;
         let runs_before = checkpointer.manifest.shards.iter().map(|shard| shard.index_runs.clone());
         let writers = std::mem::take(&mut self.writers).into_iter().map(|writer| writer.expect("given back"));
         checkpointer.shards = writers
@@ -284,18 +309,26 @@ impl CheckpointJob {
         CheckpointError::NoSpace { checkpointer: Box::new(checkpointer), frozen, cause }
     }
 
-    fn commit_failed(&mut self, error: CommitError) -> CheckpointError {
+    fn commit_failed(&mut self, error: CommitError) -> Result<Step<Checkpoint>, CheckpointError> {
         match (error.writer, error.cause) {
-            (Some(writer), CommitFailure::NoSpace(cause)) => self.give_up(Some(*writer), cause),
-            (_, cause) => CheckpointError::Pages(cause),
+            (Some(writer), CommitFailure::NoSpace(cause)) => Ok(self.refuse(Vec::new(), Some(*writer), cause)),
+            (_, cause) => Err(CheckpointError::Pages(cause)),
         }
     }
 
-    fn run_failed(&mut self, error: RunError) -> CheckpointError {
-        match error {
-            RunError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => self.give_up(None, source),
-            other => CheckpointError::Run(other),
-        }
+    fn run_failed(&mut self, error: RunError) -> Result<Step<Checkpoint>, CheckpointError> {
+        let cause = match error {
+            RunError::Io { source, .. } if is_full(&source) => source,
+            other => return Err(CheckpointError::Run(other)),
+        };
+        // Its file is removed with the other runs of the attempt.
+        let leftovers = match std::mem::replace(&mut self.stage, Stage::NextShard) {
+            Stage::IndexRun(run) => run.give_up(),
+            Stage::SystemRun(run) => run.give_up(),
+            Stage::IndexMerge(run) | Stage::SystemMerge(run) => run.give_up(),
+            _ => Vec::new(),
+        };
+        Ok(self.refuse(leftovers, None, cause))
     }
 }
 
@@ -312,7 +345,7 @@ impl Job for CheckpointJob {
                     Ok(Step::Again) => return Ok(Step::Again),
                     Ok(Step::Submit(requests)) => return Ok(Step::Submit(requests)),
                     Ok(Step::Done(output)) => self.$done(output),
-                    Err(error) => return Err(self.$failed(error)),
+                    Err(error) => return self.$failed(error),
                 }
             };
         }
@@ -343,14 +376,20 @@ impl Job for CheckpointJob {
                 log_leftovers(&completions);
                 return Ok(Step::Done(self.finish()));
             }
+            Stage::Refuse(_) => {
+                let Stage::Refuse(refusal) = std::mem::replace(&mut self.stage, Stage::NextShard) else {
+                    unreachable!("it was looked at just now");
+                };
+                return Err(*refusal);
+            }
         };
         Ok(Step::Again)
     }
 }
 
 impl CheckpointJob {
-    fn system_merged(&mut self, base: RunMeta) -> Stage {
-        self.system_runs = vec![base];
+    fn system_merged(&mut self, merged: RunMeta) -> Stage {
+        self.system_runs.push(merged);
         Stage::SyncDirectories
     }
 }
@@ -360,6 +399,10 @@ fn log_leftovers(completions: &[io::Result<IoOutput>]) {
     for error in completions.iter().filter_map(|completion| completion.as_ref().err()) {
         tracing::warn!(%error, "an old run file stays until the next start");
     }
+}
+
+fn remove_run(number: u64) -> Io {
+    Io::Remove { name: run_name(RUNS_DIRECTORY, number) }
 }
 
 /// What a shard's tree gets. A revision that died before it was ever written is not written.

@@ -6,8 +6,8 @@
 //!   manifest ──► recovery::open ──► Store, Checkpointer
 //! ```
 //!
-//! * The manifest is the only root: what it does not name is garbage, and is removed at the next start,
-//!   once the log has agreed that no newer manifest was lost.
+//! * The manifest is the only root: what it does not name is garbage, and is removed at the next start, once the log
+//!   has confirmed the manifest. A refused checkpoint removes its own.
 //! * A checkpoint changes nothing that the last durable manifest names. A crash anywhere leaves that one.
 //! * It contains exactly the effects up to its log index; the log is replayed from there.
 
@@ -16,9 +16,12 @@ pub mod manifest;
 mod changed_keys;
 mod checkpointer;
 mod job;
+mod merge_rule;
 pub mod recovery;
+mod reserve;
 #[cfg(test)]
 mod tests;
 
 pub use checkpointer::{Checkpointer, PAGES_DIRECTORY, RUNS_DIRECTORY, Salt, page_file_name};
 pub use job::{Checkpoint, CheckpointError, CheckpointJob};
+pub use reserve::{RESERVE_BYTES, RESERVE_NAME, Reserve};

@@ -1,16 +1,25 @@
 //! Opening a data directory: what the manifest names, and nothing else (DESIGN 3.5). The log is replayed on top by
 //! whoever applies entries.
+//!
+//! ```text
+//!   open, or create ─► the log is read, and asked what it knows ─► settle ─► the node speaks
+//! ```
+//!
+//! * [`open`] changes nothing: until the log was asked, what was found may be the predecessor of a manifest that is
+//!   lost, and files that it does not name are the only trace of that one.
+//! * [`settle`] makes what was found durable, and only then removes what nothing names.
 
 use std::io;
 use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::disk::{Disk, FileId, Io, IoOutput};
+use crate::disk::{Disk, FileId, Io, IoOutput, is_full};
 use crate::job::{BUDGET_UNLIMITED, Job, run};
+use crate::mvcc::effect_sum::EffectSum;
 use crate::mvcc::key_index::{IndexBuilder, KeyIndex, KeyIndexError};
 use crate::mvcc::shard_map::{ShardMap, ShardSpec};
-use crate::mvcc::store::{FIRST_REVISION, NEVER_COMPACTED, Store, StoreState};
+use crate::mvcc::store::{FIRST_REVISION, NEVER_COMPACTED, ShardState, Store, StoreState};
 use crate::mvcc::system::System;
 use crate::mvcc::view::{Checkpointed, LogPosition};
 use crate::pages::allocator::{AllocatorError, MapRoot};
@@ -18,7 +27,9 @@ use crate::pages::{FileTag, PageCache, PageWriter, Pages, PagesError, TreeRoot};
 use crate::runs::{MergedRuns, Removals, RunError, RunMeta, run_name};
 
 use super::checkpointer::{Checkpointer, PAGES_DIRECTORY, RUNS_DIRECTORY, Salt, ShardFiles, page_file_name};
-use super::manifest::{Manifest, ManifestError, ShardManifest, read_job, write_job};
+use super::manifest::{
+    MANIFEST_FILE_BYTES, MANIFEST_NAME, Manifest, ManifestError, ShardManifest, read_job, rewrite_job, write_job,
+};
 
 /// Why a data directory cannot be opened. Nothing in it was changed.
 #[derive(Debug, Error)]
@@ -40,6 +51,15 @@ pub enum RecoveryError {
     /// There is no valid manifest where one was.
     #[error("all copies of the manifest are damaged; put an undamaged file back, or restore a snapshot")]
     ManifestLost,
+    /// There is data, and nothing that says what it is.
+    #[error(
+        "there is no file \"manifest\", but {found:?} holds data that only it can name: nothing was changed; put the file \
+         back, or move everything away and restore a snapshot"
+    )]
+    ManifestMissing {
+        /// The first file found.
+        found: String,
+    },
     /// A root in the manifest is none.
     #[error("the manifest names a damaged page tree; restore a snapshot")]
     Tree(#[from] PagesError),
@@ -74,6 +94,9 @@ impl From<RunError> for RecoveryError {
     }
 }
 
+/// The generation that a new directory has before its log is made. Beside a later one a log that is not there was lost.
+pub const GENERATION_WITHOUT_LOG: u64 = 1;
+
 /// Who a new data directory belongs to.
 #[derive(Clone, Debug)]
 pub struct Birth {
@@ -100,16 +123,52 @@ pub struct Opened {
     pub manifest_damaged: bool,
 }
 
-/// Opens what the manifest names, and changes nothing: whether it is the newest one only the log can tell.
+/// Opens what the manifest names, and changes nothing. The caller asks the log next, then calls [`settle`].
+///
+/// A power cut during the very first write of a manifest leaves damage, but nothing else: there was no log yet and
+/// nothing was ever acknowledged, so that directory counts as one in which basalt never was.
 ///
 /// # Errors
 /// [`RecoveryError`]; `Ok(None)` for a directory in which basalt never was.
 pub fn open(disk: &dyn Disk, cache: &Arc<PageCache>, salt: Salt) -> Result<Option<Opened>, RecoveryError> {
     let found = run(&mut read_job(), disk, BUDGET_UNLIMITED)?;
     let Some(manifest) = found.manifest else {
-        return if found.damaged { Err(RecoveryError::ManifestLost) } else { Ok(None) };
+        return match remains(disk)? {
+            None if !found.damaged || found.is_torn_birth() => Ok(None),
+            Some(found_file) if !found.damaged => Err(RecoveryError::ManifestMissing { found: found_file }),
+            _ => Err(RecoveryError::ManifestLost),
+        };
     };
     open_manifest(disk, cache, salt, manifest, found.damaged).map(Some)
+}
+
+/// Refuses a directory that holds data without a manifest. [`open`] looks at its own; a log that lies elsewhere has to
+/// be looked at before [`create`].
+///
+/// # Errors
+/// [`RecoveryError::ManifestMissing`].
+pub fn check_nothing_remains(disk: &dyn Disk) -> Result<(), RecoveryError> {
+    remains(disk)?.map_or(Ok(()), |found| Err(RecoveryError::ManifestMissing { found }))
+}
+
+/// Makes durable what [`open`] or [`create`] found, which may have been in a page cache only, and only then removes what
+/// a crash left and nothing names. To be called when the log was asked whether it knows a newer manifest, and before
+/// anybody hears of the node.
+///
+/// The first manifest says that there may be no log yet ([`GENERATION_WITHOUT_LOG`]): its successor follows at once.
+///
+/// # Errors
+/// [`RecoveryError`]; the node must stop.
+pub fn settle(disk: &dyn Disk, checkpointer: &mut Checkpointer) -> Result<(), RecoveryError> {
+    reserve_manifest(disk)?;
+    let manifest = &mut checkpointer.manifest;
+    run(&mut rewrite_job(manifest)?, disk, BUDGET_UNLIMITED)?;
+    if manifest.generation == GENERATION_WITHOUT_LOG {
+        let next = Manifest { generation: manifest.generation + 1, ..manifest.clone() };
+        run(&mut write_job(&next)?, disk, BUDGET_UNLIMITED)?;
+        *manifest = next;
+    }
+    remove_unnamed_runs(disk, manifest)
 }
 
 /// Makes a new data directory: empty files, and a manifest of generation 1 that names them.
@@ -128,7 +187,7 @@ pub fn create(disk: &dyn Disk, cache: &Arc<PageCache>, salt: Salt, birth: Birth)
         ..ShardManifest::default()
     });
     let manifest = Manifest {
-        generation: 1,
+        generation: GENERATION_WITHOUT_LOG,
         cluster_id: birth.cluster_id,
         member_id: birth.member_id,
         incarnation: birth.incarnation,
@@ -143,6 +202,7 @@ pub fn create(disk: &dyn Disk, cache: &Arc<PageCache>, salt: Salt, birth: Birth)
         perform(disk, "syncing", &page_file_name(shard.page_file), Io::Sync { file })?;
         perform(disk, "closing", &page_file_name(shard.page_file), Io::Close { file })?;
     }
+    reserve_manifest(disk)?;
     for directory in [PAGES_DIRECTORY, RUNS_DIRECTORY, ""] {
         perform(disk, "syncing", directory, Io::SyncDir { directory: directory.to_owned() })?;
     }
@@ -163,7 +223,7 @@ fn open_manifest(
         let writer = open_pages(disk, cache, shard)?;
         let index = load_index(disk, shard)?;
         let checkpointed = Checkpointed { pages: writer.pages().clone(), root: writer.pinned_root() };
-        shards.push((index, checkpointed));
+        shards.push(ShardState { index, checkpointed, sum: EffectSum(shard.sum) });
         files.push(ShardFiles { writer, index_runs: shard.index_runs.clone() });
     }
     let specs = manifest.shards.iter();
@@ -172,6 +232,7 @@ fn open_manifest(
         shard_map: ShardMap::new(specs.collect()),
         shards,
         system: load_system(disk, &manifest.system_runs)?,
+        system_sum: EffectSum(manifest.system_sum),
         revision: manifest.revision,
         compact_revision: manifest.compact_revision,
         applied: LogPosition { index: manifest.applied_index, term: manifest.applied_term },
@@ -242,28 +303,80 @@ fn next_batch(merged: &mut MergedRuns, disk: &dyn Disk) -> Result<Option<Vec<cra
     }
 }
 
-/// Removes what a crash left: runs that `manifest` does not name. Other files there are somebody's, and stay.
-///
-/// To be called once the log has agreed that there was no newer manifest, and before the next checkpoint: a manifest that
-/// was lost may name these runs, and can still be put back.
-///
-/// # Errors
-/// [`RecoveryError::Io`].
-pub fn remove_unnamed_runs(disk: &dyn Disk, manifest: &Manifest) -> Result<(), RecoveryError> {
-    let runs = manifest.shards.iter().flat_map(|shard| &shard.index_runs).chain(&manifest.system_runs);
-    let named: Vec<String> = runs.map(|run| run_name("", run.number)).collect();
+/// Removes what a crash left: runs that no manifest names.
+fn remove_unnamed_runs(disk: &dyn Disk, manifest: &Manifest) -> Result<(), RecoveryError> {
+    let named: Vec<String> = manifest.runs().map(|run| run_name("", run.number)).collect();
     let listed = perform(disk, "listing", RUNS_DIRECTORY, Io::List { directory: RUNS_DIRECTORY.to_owned() })?;
     let IoOutput::Names(names) = listed else { return Ok(()) };
-    for name in names.iter().filter(|name| is_run(name) && !named.contains(name)) {
+    for name in names.iter().filter(|name| is_ours(RUNS_DIRECTORY, name) && !named.contains(name)) {
         let name = format!("{RUNS_DIRECTORY}/{name}");
         perform(disk, "removing", &name, Io::Remove { name: name.clone() })?;
     }
     Ok(())
 }
 
-fn is_run(name: &str) -> bool {
-    let digits = name.rsplit_once('-').and_then(|(_, digits)| u64::from_str_radix(digits, 16).ok());
-    digits.is_some_and(|number| run_name("", number) == name)
+/// The first file that was written after a first manifest was durable: a segment of a log, a run, a page file that is
+/// not empty. The birth of a directory leaves none of them before that.
+fn remains(disk: &dyn Disk) -> Result<Option<String>, RecoveryError> {
+    for directory in [crate::wal::DIRECTORY, RUNS_DIRECTORY, PAGES_DIRECTORY] {
+        for name in list(disk, directory)?.into_iter().filter(|name| is_ours(directory, name)) {
+            let name = format!("{directory}/{name}");
+            if directory != PAGES_DIRECTORY || file_length(disk, &name)? > 0 {
+                return Ok(Some(name));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Whether a file is of the kind that we write there. Others are somebody's, and stay.
+fn is_ours(directory: &str, name: &str) -> bool {
+    let number = |digits: &str| u64::from_str_radix(digits, 16).ok();
+    let numbered = name.rsplit_once('-').and_then(|(_, digits)| number(digits));
+    match directory {
+        RUNS_DIRECTORY => numbered.is_some_and(|number| run_name("", number) == name),
+        PAGES_DIRECTORY => numbered.is_some_and(|number| page_file_name(number) == format!("{directory}/{name}")),
+        _ => crate::wal::is_segment(name),
+    }
+}
+
+/// Names in a directory, none if it is not there.
+fn list(disk: &dyn Disk, directory: &str) -> Result<Vec<String>, RecoveryError> {
+    match disk.perform(Io::List { directory: directory.to_owned() }) {
+        Ok(IoOutput::Names(names)) => Ok(names),
+        Ok(other) => unreachable!("a list answers Names, not {other:?}"),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(cause) => Err(io_error("listing", directory, cause)),
+    }
+}
+
+fn file_length(disk: &dyn Disk, name: &str) -> Result<u64, RecoveryError> {
+    match perform(disk, "opening", name, Io::Open { name: name.to_owned(), create: false })? {
+        IoOutput::Opened { file, length } => {
+            perform(disk, "closing", name, Io::Close { file })?;
+            Ok(length)
+        }
+        other => unreachable!("an open answers Opened, not {other:?}"),
+    }
+}
+
+/// Fills the manifest's file up with zeros to all it will ever be: no later write of a manifest needs new space, so
+/// that a full disk cannot stop one half-way. A disk too full for that now still has the space that was written before.
+fn reserve_manifest(disk: &dyn Disk) -> Result<(), RecoveryError> {
+    let opened = perform(disk, "opening", MANIFEST_NAME, Io::Open { name: MANIFEST_NAME.to_owned(), create: true })?;
+    let IoOutput::Opened { file, length } = opened else { unreachable!("an open answers Opened, not {opened:?}") };
+    let missing = MANIFEST_FILE_BYTES.saturating_sub(length);
+    if missing > 0 {
+        let zeros = vec![0; usize::try_from(missing).expect("a manifest's file is small")];
+        match disk.perform(Io::Write { file, offset: length, bytes: zeros.into() }) {
+            Err(cause) if is_full(&cause) && length > 0 => {
+                tracing::warn!(error = %cause, "no space to reserve for the manifest: free some");
+            }
+            written => drop(written.map_err(|cause| io_error("writing", MANIFEST_NAME, cause))?),
+        }
+        perform(disk, "syncing", MANIFEST_NAME, Io::Sync { file })?;
+    }
+    perform(disk, "closing", MANIFEST_NAME, Io::Close { file }).map(drop)
 }
 
 fn open_file(disk: &dyn Disk, name: &str, create: bool) -> Result<FileId, RecoveryError> {
@@ -274,5 +387,9 @@ fn open_file(disk: &dyn Disk, name: &str, create: bool) -> Result<FileId, Recove
 }
 
 fn perform(disk: &dyn Disk, doing: &'static str, name: &str, io: Io) -> Result<IoOutput, RecoveryError> {
-    disk.perform(io).map_err(|cause| RecoveryError::Io { doing, name: name.to_owned(), cause })
+    disk.perform(io).map_err(|cause| io_error(doing, name, cause))
+}
+
+fn io_error(doing: &'static str, name: &str, cause: io::Error) -> RecoveryError {
+    RecoveryError::Io { doing, name: name.to_owned(), cause }
 }

@@ -83,6 +83,12 @@ pub enum IoOutput {
     Names(Vec<String>),
 }
 
+/// Whether `error` says that there is no space, of the device or of a quota: what an operator can change without a
+/// restart. Of a failed sync it must not be asked: nobody knows what that left behind.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// A place that keeps files. Implementations are safe to use from several threads at once; the order of two
 /// concurrent requests is open.
 pub trait Disk: Send + Sync {

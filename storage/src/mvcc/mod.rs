@@ -14,6 +14,7 @@
 //! It does not know leases, requests, authorization or Raft; [`system`] keeps their records without reading them.
 
 pub mod delta;
+pub mod effect_sum;
 pub mod fetch;
 pub mod history;
 pub mod key_index;

@@ -13,12 +13,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::delta::{Delta, DeltaEntry, DeltaView};
+use super::effect_sum::EffectSum;
 use super::key_index::{IndexRoot, KeyIndex, KeyState};
 use super::key_range::KeyRange;
 use super::key_value::KeyValue;
 use super::range::{Hit, RevisionError};
 use super::shard_map::{ShardId, ShardMap};
-use super::system::{System, SystemRecord};
+use super::system::{System, SystemRecord, Table};
 use super::transaction::{Change, ChangeKind, Transaction};
 use super::view::{Checkpointed, LogPosition, ShardView, View};
 use crate::revision::Revision;
@@ -29,14 +30,26 @@ pub const FIRST_REVISION: i64 = 1;
 /// Compact revision of a store that was never compacted (etcd-contract 13).
 pub const NEVER_COMPACTED: i64 = -1;
 
+/// A shard as recovery hands it to a new store.
+pub struct ShardState {
+    /// Which revisions of which keys there are.
+    pub index: KeyIndex,
+    /// Their values.
+    pub checkpointed: Checkpointed,
+    /// Of all effects on it since birth.
+    pub sum: EffectSum,
+}
+
 /// What recovery hands to a new store.
 pub struct StoreState {
     /// How keys are split.
     pub shard_map: ShardMap,
     /// One for each shard of the map.
-    pub shards: Vec<(KeyIndex, Checkpointed)>,
+    pub shards: Vec<ShardState>,
     /// All tables.
     pub system: System,
+    /// Of all effects on them since birth.
+    pub system_sum: EffectSum,
     /// The store's revision.
     pub revision: i64,
     /// See [`View::compact_revision`].
@@ -53,6 +66,7 @@ pub struct Store {
     shards: Vec<Shard>,
     /// Leases, alarms, members.
     pub system: System,
+    system_sum: EffectSum,
     /// The last applied entry; set by the one who applies.
     pub applied: LogPosition,
     /// The largest proposer time applied, ns since 1970.
@@ -75,6 +89,8 @@ struct Freezing {
 
 struct Shard {
     index: KeyIndex,
+    /// Of all effects since birth.
+    sum: EffectSum,
     delta: Delta,
     frozen: DeltaView,
     checkpointed: Checkpointed,
@@ -101,6 +117,8 @@ pub struct FrozenShard {
     pub dead: Vec<Revision>,
     /// Keys that are gone.
     pub removed_keys: Vec<Vec<u8>>,
+    /// Of all effects since birth.
+    pub sum: EffectSum,
 }
 
 /// Everything a checkpoint writes, at one log index.
@@ -109,6 +127,8 @@ pub struct Frozen {
     pub shards: Vec<FrozenShard>,
     /// Touched system records.
     pub system: Vec<SystemRecord>,
+    /// Of all effects on system records since birth.
+    pub system_sum: EffectSum,
     /// The store's revision.
     pub revision: i64,
     /// See [`View::compact_revision`].
@@ -138,8 +158,9 @@ impl Store {
     /// When the number of shards is not the map's.
     pub fn new(state: StoreState) -> Self {
         assert_eq!(state.shards.len(), state.shard_map.shards().len(), "one state for each shard of the map");
-        let shard = |(index, checkpointed)| Shard {
+        let shard = |ShardState { index, checkpointed, sum }| Shard {
             index,
+            sum,
             delta: Delta::default(),
             frozen: DeltaView::default(),
             checkpointed,
@@ -153,6 +174,7 @@ impl Store {
             shard_map: Arc::new(state.shard_map),
             shards: state.shards.into_iter().map(shard).collect(),
             system: state.system,
+            system_sum: state.system_sum,
             applied: state.applied,
             time_unix_ns: state.time_unix_ns,
             revision: state.revision,
@@ -242,11 +264,13 @@ impl Store {
             let (tombstone, key_value) = match &change.kind {
                 ChangeKind::Put { key_value, lease, .. } => {
                     shard.index.put(&change.key, change.revision, *lease);
+                    shard.sum.add_change(change.revision, &change.key, Some(key_value));
                     (false, key_value.clone())
                 }
                 ChangeKind::Delete => {
                     let deleted = shard.index.delete(&change.key, change.revision);
                     assert!(deleted.is_some(), "a transaction deletes only live keys");
+                    shard.sum.add_change(change.revision, &change.key, None);
                     (true, KeyValue { key: &change.key, ..KeyValue::default() }.encode())
                 }
             };
@@ -254,6 +278,17 @@ impl Store {
             shard.delta.append(DeltaEntry { revision: change.revision, tombstone, previous, key_value });
         }
         self.revision += i64::from(!changes.is_empty());
+    }
+
+    /// Sets a system record, or removes it with `None`.
+    pub fn set_record(&mut self, table: Table, key: &[u8], value: Option<Bytes>) {
+        self.system_sum.add_record(table, key, value.as_deref());
+        self.system.set(table, key, value);
+    }
+
+    /// The sums over all effects since birth: of each shard, then of system records.
+    pub fn sums(&self) -> (Vec<EffectSum>, EffectSum) {
+        (self.shards.iter().map(|shard| shard.sum).collect(), self.system_sum)
     }
 
     /// Checks whether a compaction at `revision` is allowed (etcd-contract 13).
@@ -304,7 +339,13 @@ impl Store {
         dropped
     }
 
-    /// Bytes of all deltas: what a checkpoint would free.
+    /// Bytes of revisions that no checkpoint holds yet, those among them that one is writing: what counts as stored
+    /// beside page files, and what memory holds.
+    pub fn uncheckpointed_bytes(&self) -> usize {
+        self.shards.iter().map(|shard| shard.delta.view_ref().bytes() + shard.frozen.bytes()).sum()
+    }
+
+    /// Bytes of revisions that no checkpoint has begun to write: what says when to start one.
     pub fn delta_bytes(&self) -> usize {
         self.shards.iter().map(|shard| shard.delta.view_ref().bytes()).sum()
     }
@@ -328,11 +369,13 @@ impl Store {
                 index: shard.index.root(),
                 dead: std::mem::take(&mut shard.dead),
                 removed_keys: std::mem::take(&mut shard.removed_keys),
+                sum: shard.sum,
             }
         });
         Frozen {
             shards: shards.collect(),
             system: self.system.take_touched(),
+            system_sum: self.system_sum,
             revision: self.revision,
             compact_revision: self.compact_revision,
             applied: self.applied,

@@ -41,8 +41,8 @@ pub struct System {
 pub type SystemRecord = (Vec<u8>, Option<Bytes>);
 
 impl System {
-    /// Sets a record, or removes it with `None`.
-    pub fn set(&mut self, table: Table, key: &[u8], value: Option<Bytes>) {
+    /// Sets a record, or removes it with `None`; [`Store::set_record`](super::store::Store::set_record) counts it too.
+    pub(super) fn set(&mut self, table: Table, key: &[u8], value: Option<Bytes>) {
         let place = (table, Bytes::copy_from_slice(key));
         self.touched.insert(place.clone());
         match value {

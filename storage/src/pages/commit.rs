@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::disk::{Io, IoOutput};
+use crate::disk::{Io, IoOutput, is_full};
 use crate::job::{Completions, Job, Step};
 use crate::revision::Revision;
 
@@ -412,9 +412,9 @@ fn one(mut completions: Completions) -> io::Result<IoOutput> {
 /// Checks that all writes or reservations happened.
 fn done(completions: Completions) -> Run<()> {
     for completion in completions {
-        completion.map_err(|error| match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => CommitFailure::NoSpace(error),
-            _ => CommitFailure::Write(error),
+        completion.map_err(|error| match is_full(&error) {
+            true => CommitFailure::NoSpace(error),
+            false => CommitFailure::Write(error),
         })?;
     }
     Ok(())

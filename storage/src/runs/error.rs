@@ -7,9 +7,17 @@ use thiserror::Error;
 /// Errors of reading and writing runs.
 #[derive(Debug, Error)]
 pub enum RunError {
-    /// The disk failed. After a failed sync: stop the node.
+    /// The disk failed.
     #[error("cannot read or write run {number}")]
     Io {
+        /// The run's file number.
+        number: u64,
+        /// What the disk said.
+        source: io::Error,
+    },
+    /// A sync failed: stop the node, whatever the cause.
+    #[error("syncing run {number}: {source}")]
+    Sync {
         /// The run's file number.
         number: u64,
         /// What the disk said.

@@ -149,7 +149,11 @@ impl<S: RecordSource> WriteRun<S> {
     /// The answer to the one request of ours.
     fn answer(&self, completions: Completions) -> Result<IoOutput, RunError> {
         let completion = completions.into_iter().next().expect("one completion for our request");
-        completion.map_err(|source| RunError::Io { number: self.number, source })
+        let number = self.number;
+        completion.map_err(|source| match self.phase {
+            Phase::Sync(_) => RunError::Sync { number, source },
+            _ => RunError::Io { number, source },
+        })
     }
 }
 

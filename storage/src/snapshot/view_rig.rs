@@ -256,7 +256,8 @@ impl ViewRig {
     /// There is no log: what no checkpoint holds is forgotten.
     fn reopen(&mut self) {
         self.seed += 1;
-        let opened = recovery::open(&self.disk, &cache(), Salt::new(self.seed)).unwrap().unwrap();
+        let mut opened = recovery::open(&self.disk, &cache(), Salt::new(self.seed)).unwrap().unwrap();
+        recovery::settle(&self.disk, &mut opened.checkpointer).unwrap();
         self.store = opened.store;
         self.checkpointer = Some(opened.checkpointer);
         self.written.split_off(&Revision::new(self.store.revision() + 1, 0));

@@ -18,6 +18,16 @@ pub enum WalError {
         #[source]
         source: io::Error,
     },
+    /// There was no space to prepare a segment: give it up
+    /// ([`Log::give_up_prepare`](super::Log::give_up_prepare)) and try again later.
+    #[error("cannot {action}: no space")]
+    NoSpace {
+        /// What was being done, as a verb phrase.
+        action: &'static str,
+        /// What the disk said.
+        #[source]
+        source: io::Error,
+    },
     /// Bytes that were durable are damaged: serving would forget acknowledged writes or votes.
     #[error(
         "log segment {segment:016x} is corrupt at offset {offset}: {reason}; acknowledged writes may be in it: put the \

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::error::WalError;
 use super::segment_head::{BLOCK_BYTES, SegmentHead};
 use super::segment_name::{DIRECTORY, SegmentName};
-use crate::disk::{FileId, Io, IoOutput};
+use crate::disk::{FileId, Io, IoOutput, is_full};
 use crate::job::{Completions, Job, Step};
 
 /// Zeros are written in pieces of this size, each synced before the next, so that pre-writing a segment never
@@ -34,13 +34,25 @@ enum PlannedIo {
 pub(super) struct IoPlan {
     action: &'static str,
     file: Option<FileId>,
+    /// A file that it makes.
+    made: Option<SegmentName>,
+    /// Whether nothing depends on it, so that a full disk is a reason to give it up.
+    optional: bool,
+    /// Whether a sync is under way: what it was to make durable is unknown if it fails, whatever the cause.
+    syncing: bool,
     requests: VecDeque<PlannedIo>,
 }
 
 impl IoPlan {
     /// A plan to do nothing; `action` is what an error says could not be done.
     pub(super) fn new(action: &'static str) -> Self {
-        Self { action, file: None, requests: VecDeque::new() }
+        Self { action, file: None, made: None, optional: false, syncing: false, requests: VecDeque::new() }
+    }
+
+    /// Lets the plan fail with [`WalError::NoSpace`] on a full disk.
+    pub(super) fn optional(mut self) -> Self {
+        self.optional = true;
+        self
     }
 
     /// Lets the plan work on `file` until it opens another.
@@ -89,6 +101,7 @@ impl IoPlan {
     /// Makes and opens a file of `length` zeros, and its name durable. Written, not only allocated: a sync of a
     /// batch then changes no metadata of the file (storage-notes 6). A full disk shows here, before any batch.
     pub(super) fn create_file(mut self, name: SegmentName, length: u64) -> Self {
+        self.made = Some(name);
         self = self.plain(Io::Open { name: name.path(), create: true });
         let mut offset = 0;
         while offset < length {
@@ -114,15 +127,25 @@ impl IoPlan {
         self.file
     }
 
+    fn failure(&self, source: std::io::Error) -> WalError {
+        let action = self.action;
+        if self.optional && is_full(&source) && !self.syncing {
+            WalError::NoSpace { action, source }
+        } else {
+            WalError::Io { action, source }
+        }
+    }
+
     /// Takes the completion of the request before and gives the next one; `None` at the end.
     pub(super) fn step(&mut self, completions: Completions) -> Result<Option<Io>, WalError> {
         for completion in completions {
-            let output = completion.map_err(|source| WalError::Io { action: self.action, source })?;
+            let output = completion.map_err(|source| self.failure(source))?;
             if let IoOutput::Opened { file, .. } = output {
                 self.file = Some(file);
             }
         }
         let Some(request) = self.requests.pop_front() else { return Ok(None) };
+        self.syncing = matches!(request, PlannedIo::Sync | PlannedIo::Plain(Io::SyncDir { .. }));
         let file = || self.file.expect("a plan opens a file before it works on it");
         Ok(Some(match request {
             PlannedIo::Plain(io) => io,
@@ -153,6 +176,14 @@ impl<T> LogJob<T> {
     /// As `new`; the file that the plan opened last is handed to the output.
     pub(super) fn handing_file(plan: IoPlan, output: T, hand_file: fn(&mut T, FileId)) -> Self {
         Self { plan, output: Some(output), hand_file }
+    }
+
+    /// What closes and removes the file that the job was making when it failed with [`WalError::NoSpace`]. The answers do
+    /// not matter: what stays is found by the next start.
+    pub fn give_up(self) -> Vec<Io> {
+        let Some(name) = self.plan.made else { return Vec::new() };
+        let close = self.plan.file.map(|file| Io::Close { file });
+        close.into_iter().chain([Io::Remove { name: name.path() }]).collect()
     }
 }
 

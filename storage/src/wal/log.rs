@@ -116,7 +116,8 @@ struct Gathered {
 ///
 /// * At most one batch is under way; [`Log::start_batch`] gives the next only after [`Log::finish_batch`].
 /// * Preparing and recycling may run beside it and beside each other, one of each at a time.
-/// * When a job fails or is dropped before its end, no further one of its kind is given: the log is over.
+/// * When a job fails or is dropped before its end, no further one of its kind is given: the log is over. Only preparing
+///   may be given up when there is no space for it.
 #[derive(Debug)]
 pub struct Log {
     pub(super) options: LogOptions,
@@ -325,7 +326,7 @@ impl Log {
         self.flow.preparing = true;
         let name = SegmentName::Segment(self.next_sequence);
         self.next_sequence += 1;
-        let plan = IoPlan::new("prepare a log segment");
+        let plan = IoPlan::new("prepare a log segment").optional();
         let length = self.options.segment_bytes;
         let plan = match self.spares.pop() {
             Some(spare) => plan.rename(spare.name, name),
@@ -345,6 +346,13 @@ impl Log {
             // A batch did not wait for it and went to a segment with a higher number.
             self.spares.push(prepared.spare);
         }
+    }
+
+    /// The job of [`Log::prepare`] found no space, and what it left was removed ([`LogJob::give_up`]): the log goes on
+    /// without a prepared segment, and [`Log::prepare`] may be tried again. Until then a batch that needs a segment makes
+    /// a small one.
+    pub fn give_up_prepare(&mut self) {
+        assert!(std::mem::take(&mut self.flow.preparing), "nothing is being prepared");
     }
 
     /// Gives up the segments that hold no entry at or above `index`, for reuse or removal: `None` when there is

@@ -26,7 +26,7 @@
 //!   before anybody hears of its content. The caller then rewrites the manifest for the same reason.
 //! * **Oldest first, one by one.** A segment is given up only behind a durable head that repeats the hard state, and
 //!   its new name is durable before the next one goes, so that the segments left are always without a gap.
-//! * A failed job ends the log. It is not repeated.
+//! * A failed job ends the log. It is not repeated, but for preparing on a full disk: nothing needs that yet.
 //!
 //! It does not interpret entries, choose when to sync, know what a snapshot is, or keep entries in memory.
 //! `docs/disk-format-wal.md` has the bytes.
@@ -54,5 +54,7 @@ pub use error::WalError;
 pub use io_plan::LogJob;
 pub use log::{BATCH_BYTES_MAX, BatchDurable, Log, LogOptions, Prepared, Recycled};
 pub use record::{Entry, HardState, Record};
-pub use recovery::{EndReason, Recovered, Recovery, log_exists};
+pub(crate) use recovery::is_segment;
+pub use recovery::{EndReason, Recovered, Recovery};
 pub use segment_head::Identity;
+pub(crate) use segment_name::DIRECTORY;

@@ -16,7 +16,7 @@ use super::segment_head::{HEAD_AREA_BYTES, Identity, Position};
 use super::segment_name::{DIRECTORY, SegmentName};
 use super::segment_scan::{SegmentScan, scan};
 use super::term_runs::TermRuns;
-use crate::disk::{Disk, FileId, Io, IoOutput};
+use crate::disk::{FileId, Io, IoOutput};
 use crate::job::{Completions, Job, Step};
 
 /// How the log ended.
@@ -33,19 +33,9 @@ pub enum EndReason {
     },
 }
 
-/// Whether segments of a log stand in its directory, begun or not; nothing is read.
-///
-/// # Errors
-/// [`WalError::Io`].
-pub fn log_exists(disk: &dyn Disk) -> Result<bool, WalError> {
-    match disk.perform(Io::List { directory: DIRECTORY.into() }) {
-        Ok(IoOutput::Names(names)) => {
-            Ok(names.iter().any(|name| matches!(SegmentName::parse(name), Some(SegmentName::Segment(_)))))
-        }
-        Ok(other) => unreachable!("a list answers Names, not {other:?}"),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(source) => Err(WalError::Io { action: "list the log", source }),
-    }
+/// Whether a name in the log's directory is that of a segment, begun or not.
+pub(crate) fn is_segment(name: &str) -> bool {
+    matches!(SegmentName::parse(name), Some(SegmentName::Segment(_)))
 }
 
 /// What a start finds.

@@ -1,7 +1,7 @@
 //! Names of the files in the log's directory.
 
 /// Directory of the log within the data directory.
-pub(super) const DIRECTORY: &str = "wal";
+pub(crate) const DIRECTORY: &str = "wal";
 const SEGMENT_SUFFIX: &str = ".wal";
 const SPARE_SUFFIX: &str = ".spare";
 

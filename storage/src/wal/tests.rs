@@ -2,6 +2,7 @@
 
 mod crash;
 mod document;
+mod full_disk;
 mod harness;
 mod hostile_bytes;
 mod round_trip;

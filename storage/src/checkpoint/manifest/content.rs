@@ -69,6 +69,11 @@ pub struct ShardManifest {
 }
 
 impl Manifest {
+    /// All runs that it names.
+    pub fn runs(&self) -> impl Iterator<Item = &RunMeta> {
+        self.shards.iter().flat_map(|shard| &shard.index_runs).chain(&self.system_runs)
+    }
+
     /// What every manifest fulfils, written or read.
     ///
     /// # Errors

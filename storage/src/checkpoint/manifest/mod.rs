@@ -12,6 +12,8 @@
 //! Invariants:
 //! * Generation G+1 is written only when G is durable, into the slot of G-1: both copies, then one sync. A crash in
 //!   between leaves G whole. An attempt that was given up is repeated under the same number.
+//! * A start writes the generation that it found once more, byte for byte, where it stands: it may have been in a page
+//!   cache only, and then the other slot holds the last durable one.
 //! * Pages and runs that a manifest names are synced, and their directory entries too, before it is written.
 //! * Reading takes the newest valid of four copies. Whether an older one may be used is not decided here: a log that
 //!   knows a newer generation than the one found means a lost manifest, and the node must refuse to serve.
@@ -30,5 +32,5 @@ mod write_manifest;
 pub use content::{MAP_ROOT_BYTES_MAX, Manifest, ShardManifest, TREE_ROOT_BYTES_MAX};
 pub use error::ManifestError;
 pub use read_manifest::{BadCopy, ManifestFound, ReadManifest, read_job};
-pub use slots::{MANIFEST_NAME, SLOT_BYTES};
-pub use write_manifest::{WriteManifest, write_job};
+pub use slots::{MANIFEST_FILE_BYTES, MANIFEST_NAME, SLOT_BYTES};
+pub use write_manifest::{WriteManifest, rewrite_job, write_job};

@@ -22,6 +22,15 @@ pub struct ManifestFound {
     pub bad_copies: Vec<BadCopy>,
 }
 
+impl ManifestFound {
+    /// Whether it looks as a power cut during the very first write leaves it: no manifest, and nothing but zeros where
+    /// the second generation would be. So does a first manifest that rotted; only what it named tells them apart.
+    pub fn is_torn_birth(&self) -> bool {
+        let of_first = |bad: &BadCopy| Place::of(1).any(|place| place.offset() == bad.offset);
+        self.manifest.is_none() && self.damaged && self.bad_copies.iter().all(of_first)
+    }
+}
+
 /// A copy that cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadCopy {

@@ -14,6 +14,9 @@ pub(super) const SLOTS: u64 = 2;
 /// Each slot stands so often in the file.
 pub(super) const COPIES: u64 = 2;
 
+/// The manifest's file, once all places are there.
+pub const MANIFEST_FILE_BYTES: u64 = SLOTS * COPIES * SLOT_BYTES as u64;
+
 /// One of the four places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {

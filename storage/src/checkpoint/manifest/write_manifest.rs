@@ -18,13 +18,26 @@ use crate::job::{Completions, Job, Step};
 /// [`ManifestError::TooLarge`], [`ManifestError::Inconsistent`]; nothing was written then. The job's own is
 /// [`ManifestError::Io`]: from then on nobody knows which generation is on disk, so stop the node.
 pub fn write_job(manifest: &Manifest) -> Result<WriteManifest, ManifestError> {
-    Ok(WriteManifest { generation: manifest.generation, bytes: encode(manifest)?, phase: Phase::Start })
+    let (generation, bytes) = (manifest.generation, encode(manifest)?);
+    Ok(WriteManifest { generation, bytes, syncs_name: false, phase: Phase::Start })
+}
+
+/// Writes `manifest`, which was read, again where it stands, and makes it and the file's name durable. The bytes are
+/// those that are there, so that a crash cannot make it worse, and its successor's slot, which may hold the last
+/// durable generation, is not touched.
+///
+/// # Errors
+/// As [`write_job`].
+pub fn rewrite_job(manifest: &Manifest) -> Result<WriteManifest, ManifestError> {
+    Ok(WriteManifest { syncs_name: true, ..write_job(manifest)? })
 }
 
 /// The job of [`write_job`]. Budgets do not matter to it.
 pub struct WriteManifest {
     generation: u64,
     bytes: Bytes,
+    /// Whether the name of a file that was there before is synced too.
+    syncs_name: bool,
     phase: Phase,
 }
 
@@ -57,7 +70,7 @@ impl Job for WriteManifest {
                 let Some(IoOutput::Opened { file, length }) = answers.first() else {
                     unreachable!("an open answers Opened, not {answers:?}");
                 };
-                (Phase::Write { file: *file, new: *length == 0 }, self.writes(*file))
+                (Phase::Write { file: *file, new: self.syncs_name || *length == 0 }, self.writes(*file))
             }
             Phase::Write { file, new } => (Phase::Sync { file, new }, vec![Io::Sync { file }]),
             Phase::Sync { file, new } => {

@@ -119,6 +119,11 @@ impl SimulatedDisk {
         self.device().faults.writes_to_failure = nth;
     }
 
+    /// Syncs and writes that failed because a test asked for it, and requests refused for lack of space.
+    pub fn faults_met(&self) -> u64 {
+        self.device().faults.met
+    }
+
     /// Makes every read that covers byte `offset` of `name` fail with `EIO`; `false` when there is no such file.
     pub fn fail_reads_at(&self, name: &str, offset: u64) -> bool {
         let mut device = self.device();
@@ -324,6 +329,7 @@ impl Device {
     fn check_space(&mut self, file: FileId, offset: u64, end: u64) -> io::Result<()> {
         let missing = self.file(file)?.1.missing_bytes(offset, end);
         if missing > 0 && self.used_bytes().saturating_add(missing) > self.capacity_bytes {
+            self.faults.met += 1;
             return Err(io::ErrorKind::StorageFull.into());
         }
         Ok(())

@@ -13,6 +13,8 @@ pub(super) struct Faults {
     pub(super) syncs_to_failure: u64,
     /// Writes until one fails, that one included; 0 is never.
     pub(super) writes_to_failure: u64,
+    /// Armed faults that were met, and requests refused for lack of space.
+    pub(super) met: u64,
     /// Bytes that no longer can be read.
     pub(super) unreadable: Vec<(Inode, u64)>,
 }
@@ -20,12 +22,16 @@ pub(super) struct Faults {
 impl Faults {
     /// `true` when the sync at hand is to fail.
     pub(super) fn takes_sync(&mut self) -> bool {
-        count_down(&mut self.syncs_to_failure)
+        let hit = count_down(&mut self.syncs_to_failure);
+        self.met += u64::from(hit);
+        hit
     }
 
     /// `true` when the write at hand is to fail.
     pub(super) fn takes_write(&mut self) -> bool {
-        count_down(&mut self.writes_to_failure)
+        let hit = count_down(&mut self.writes_to_failure);
+        self.met += u64::from(hit);
+        hit
     }
 
     pub(super) fn check_read(&self, inode: Inode, from: u64, to: u64) -> io::Result<()> {

@@ -1,0 +1,7 @@
+//! Checkpoints and openings under every fault that a disk has for them.
+
+mod figures;
+mod opening;
+mod reads;
+mod refusal;
+mod rig;

@@ -89,7 +89,7 @@ impl RunTree {
         let mut node = self.width + before.min(self.width).checked_sub(1)?;
         while self.hints[node] < hint {
             // Climb while there is nothing to the left below the same parent; the root is odd.
-            while node % 2 == 0 {
+            while node.is_multiple_of(2) {
                 node /= 2;
             }
             if node == 1 {

@@ -19,6 +19,7 @@ mod checkpoint_schedule;
 mod checkpoint_thread;
 pub mod content;
 pub mod core;
+mod data_dir;
 mod fatal;
 pub mod handle;
 pub mod log_store;

@@ -264,7 +264,7 @@ families! {
     admission_waiting_requests: IntGaugeVec = "basalt_admission_waiting_requests" &["class"],
         "Requests that wait to be ordered, by shard, and control for those of none.";
     admission_waiting_bytes: IntGaugeVec = "basalt_admission_waiting_bytes" &["class"],
-        "Their bytes.";
+        "Bytes of requests that wait to be ordered.";
     admission_refused_total: IntGaugeVec = "basalt_admission_refused_total" &["class"],
         "Requests refused because too much of their class waited, or too much of their shard for a checkpoint.";
     raft_term: IntGauge = "basalt_raft_term" (), "The current term.";

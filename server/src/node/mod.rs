@@ -20,6 +20,7 @@ mod checkpoint_schedule;
 mod checkpoint_thread;
 pub mod content;
 pub mod core;
+mod data_dir;
 pub(crate) mod fatal;
 pub mod gather;
 pub mod handle;

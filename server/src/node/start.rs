@@ -1,7 +1,7 @@
 //! Starting a node: the data directory, the log, the machine, then the threads.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use basalt_storage::checkpoint::Salt;
 use basalt_storage::checkpoint::recovery::{self, Birth, Opened, RecoveryError};
-use basalt_storage::disk::{DirectoryLock, Disk, Io, IoOutput, LockError, RealDisk};
+use basalt_storage::disk::{DirectoryLock, Disk, LockError};
 use basalt_storage::hashes::HashKvCache;
 use basalt_storage::job::{BUDGET_UNLIMITED, run};
 use basalt_storage::mvcc::shard_map::ShardMap;
@@ -27,6 +27,7 @@ use tracing::{info, warn};
 use super::answer_budget::AnswerBudget;
 use super::apply_thread::{ApplyInput, ApplyLinks, ApplyThread};
 use super::core::{Core, CoreConfig, CoreError};
+use super::data_dir::{open_data_dir, open_directory};
 use super::handle::{Gauges, Identity, Limits, NodeHandle, Waiters};
 use super::log_store::LogStore;
 use super::node_thread::{NodeInput, NodeLinks};
@@ -38,10 +39,6 @@ use crate::apply::machine::Machine;
 use crate::lease::{LeaseClock, LeaseClockConfig};
 use crate::metrics::Metrics;
 use crate::watch::{WatchConfig, Watches};
-
-/// The plain file that tells people, and genuine etcd, whose directory this is: etcd keeps a directory of that name and
-/// refuses to start where it is a file (DESIGN D6).
-const MEMBER_FILE: &str = "member";
 
 /// Snapshots streamed at the same time (DESIGN 3.6).
 const SNAPSHOTS_MAX: usize = 2;
@@ -222,47 +219,6 @@ pub fn start(config: &NodeConfig, metrics: &Arc<Metrics>) -> Result<Running, Sta
     spawn(config, metrics, &disk, &log_disk, opened, recovered, lock, seeds.random())
 }
 
-fn open_directory(directory: &Path) -> Result<Arc<dyn Disk>, StartError> {
-    refuse_etcd_data(directory)?;
-    let disk = RealDisk::open(directory);
-    let failed = |cause| StartError::Directory { doing: "open", directory: directory.to_owned(), cause };
-    Ok(Arc::new(disk.map_err(failed)?))
-}
-
-/// etcd's data is a directory where we have a file. This is the one look at the data directory that is not through
-/// [`Disk`]: it comes before anything is opened or made there.
-fn refuse_etcd_data(directory: &Path) -> Result<(), StartError> {
-    if directory.join(MEMBER_FILE).is_dir() {
-        return Err(StartError::EtcdData { directory: directory.to_owned() });
-    }
-    Ok(())
-}
-
-fn open_data_dir(directory: &Path) -> Result<(Arc<dyn Disk>, DirectoryLock), StartError> {
-    refuse_etcd_data(directory)?;
-    let failed = |doing| move |cause| StartError::Directory { doing, directory: directory.to_owned(), cause };
-    let disk = RealDisk::open(directory).map_err(failed("open"))?;
-    let lock = disk.lock().map_err(|cause| StartError::Locked { directory: directory.to_owned(), cause })?;
-    let disk: Arc<dyn Disk> = Arc::new(disk);
-    write_member_file(&*disk).map_err(failed("write"))?;
-    Ok((disk, lock))
-}
-
-/// Written before anything else, so that etcd never finds a directory of ours without it.
-fn write_member_file(disk: &dyn Disk) -> io::Result<()> {
-    let text = "This directory holds data of basalt, not of etcd. To go back to etcd, take a snapshot with\n\
-                `etcdctl snapshot save` and restore it with `etcdutl snapshot restore`.\n";
-    let opened = disk.perform(Io::Open { name: MEMBER_FILE.to_owned(), create: true })?;
-    let IoOutput::Opened { file, length } = opened else { return Ok(()) };
-    if length != text.len() as u64 {
-        disk.perform(Io::Truncate { file, length: 0 })?;
-        disk.perform(Io::Write { file, offset: 0, bytes: text.into() })?;
-        disk.perform(Io::Sync { file })?;
-        disk.perform(Io::SyncDir { directory: String::new() })?;
-    }
-    disk.perform(Io::Close { file }).map(drop)
-}
-
 fn open_store(
     (disk, log_disk): (&Arc<dyn Disk>, &Arc<dyn Disk>),
     cache: &Arc<PageCache>,
@@ -317,7 +273,7 @@ fn open_log(disk: &Arc<dyn Disk>, opened: &Opened, salt_seed: u64) -> Result<Rec
     Ok(recovered)
 }
 
-/// The log as Raft wants it. The commit index is durable only now and then; what is checkpointed was committed.
+/// The log as Raft wants it. The commit index is durable one append late; what is checkpointed was committed.
 fn log_store(recovered: &Recovered, conf_state: &[u8], applied: u64) -> LogStore {
     let entry = |entry: &basalt_storage::wal::Entry| Entry {
         index: entry.index,

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::apply::answer::Answer;
+use crate::node::data_dir::MEMBER_FILE;
 use crate::node::handle::Completed;
 
 /// For what would never come if it did not come: no test waits so long when all is well.

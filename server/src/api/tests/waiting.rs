@@ -13,7 +13,7 @@ use super::rig::Rig;
 
 /// The service of `rig` with little patience.
 fn impatient(rig: &Rig) -> Arc<Service> {
-    let Service { node, sinks, member, metrics, slow_unary, .. } = &*rig.service;
+    let Service { node, sinks, member, metrics, slow_unary, stopping, .. } = &*rig.service;
     Arc::new(Service {
         node: node.clone(),
         sinks: sinks.clone(),
@@ -21,6 +21,7 @@ fn impatient(rig: &Rig) -> Arc<Service> {
         metrics: metrics.clone(),
         slow_unary: *slow_unary,
         request_timeout: Duration::from_millis(10),
+        stopping: stopping.clone(),
     })
 }
 

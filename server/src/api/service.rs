@@ -3,11 +3,12 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use basalt_proto::etcdserverpb::TxnRequest;
+use basalt_storage::mvcc::kept_views::KeptViews;
 use basalt_storage::mvcc::range::Hit;
 use basalt_storage::mvcc::view::View;
 use bytes::Bytes;
@@ -62,6 +63,8 @@ pub struct Service {
     pub sinks: StreamSinks,
     /// Who we are.
     pub member: MemberInfo,
+    /// Indexes that first pages were read from.
+    pub kept: Mutex<KeptViews>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// A unary call that takes longer is logged (`--warning-unary-request-duration`).

@@ -3,12 +3,14 @@
 use std::future::Future;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use basalt_proto::etcdserverpb::CompactionRequest;
 use basalt_proto::log::request::Kind;
+use basalt_storage::mvcc::kept_views::KeptViews;
+use basalt_storage::mvcc::key_index::KEPT_ROOTS_BYTES_DEFAULT;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -101,6 +103,7 @@ fn serve(config: &Config) -> Result<(), ProgramError> {
     let running = started??;
     let (stop, stopping) = watch::channel(false);
     let service = Arc::new(Service {
+        kept: Mutex::new(KeptViews::new(KEPT_ROOTS_BYTES_DEFAULT)),
         node: running.handle.clone(),
         sinks: running.sinks.clone(),
         member: MemberInfo {

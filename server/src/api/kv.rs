@@ -11,7 +11,7 @@ use basalt_proto::etcdserverpb::{
     alarm_request, range_request,
 };
 use basalt_proto::log::request::Kind;
-use basalt_storage::mvcc::range::{Hit, RevisionError};
+use basalt_storage::mvcc::range::{Hit, RangePlan, RevisionError};
 use basalt_storage::mvcc::view::View;
 use bytes::Bytes;
 
@@ -52,7 +52,7 @@ impl Service {
 
     fn range_of(self: &Arc<Self>, view: &Arc<View>, request: &RangeRequest) -> Reply {
         let started = Instant::now();
-        let plan = match view.plan(&range_query(request)) {
+        let plan = match self.plan(view, request) {
             Ok(plan) => plan,
             Err(error) => {
                 self.count_range(false, started);
@@ -79,6 +79,22 @@ impl Service {
                 })
             }
         }
+    }
+
+    /// Plans a range. Later pages come back at the revision of the first: they find the index as it stood then.
+    fn plan(&self, view: &Arc<View>, request: &RangeRequest) -> Result<RangePlan, RevisionError> {
+        let query = range_query(request);
+        if request.limit <= 0 && request.revision <= 0 {
+            return view.plan(&query);
+        }
+        let kept = || self.kept.lock().expect("no one panics while holding kept indexes");
+        let paged = kept().view_at(view, request.revision);
+        let plan = paged.plan(&query)?;
+        let has_more = usize::try_from(request.limit).is_ok_and(|limit| limit > 0 && plan.hits.len() > limit);
+        if has_more && request.revision <= 0 {
+            kept().keep(view);
+        }
+        Ok(plan)
     }
 
     /// A range that came to an end, good or bad, as etcd counts it.
@@ -201,7 +217,7 @@ impl Service {
     ) -> Result<(), Status> {
         checks::check_range_stream(request)?;
         let view = if request.serializable { self.node.view() } else { self.node.linearizable_view() };
-        let plan = view.plan(&range_query(request))?;
+        let plan = self.plan(&view, request)?;
         let header = self.header().at(plan.revision);
         let limit = usize::try_from(request.limit).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX);
         let more = plan.hits.len() > limit;

@@ -3,13 +3,14 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use basalt_proto::TXN_NESTING_MAX;
 use basalt_proto::etcdserverpb::TxnRequest;
 use basalt_proto::nesting::{self, NestingError};
+use basalt_storage::mvcc::kept_views::KeptViews;
 use basalt_storage::mvcc::range::Hit;
 use basalt_storage::mvcc::view::View;
 use bytes::Bytes;
@@ -65,6 +66,8 @@ pub struct Service {
     pub sinks: StreamSinks,
     /// Who we are.
     pub member: MemberInfo,
+    /// Indexes that first pages were read from.
+    pub kept: Mutex<KeptViews>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// A unary call that takes longer is logged (`--warning-unary-request-duration`).

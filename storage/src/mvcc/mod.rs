@@ -17,6 +17,7 @@ pub mod delta;
 pub mod effect_sum;
 pub mod fetch;
 pub mod history;
+pub mod kept_views;
 pub mod key_index;
 pub mod key_range;
 pub mod key_value;

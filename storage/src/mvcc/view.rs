@@ -46,7 +46,8 @@ pub struct ShardView {
     pub checkpointed: Checkpointed,
 }
 
-/// The store at one instant.
+/// The store at one instant. A clone costs a few reference counts a shard.
+#[derive(Clone)]
 pub struct View {
     /// How keys are split.
     pub shard_map: Arc<ShardMap>,

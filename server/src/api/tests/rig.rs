@@ -1,13 +1,14 @@
 //! A running node in a directory of its own, called as its clients call it but without connections.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use basalt_proto::etcdserverpb::{PutRequest, PutResponse, RequestOp, TxnRequest, TxnResponse, request_op};
+use basalt_storage::mvcc::kept_views::KeptViews;
+use basalt_storage::mvcc::key_index::KEPT_ROOTS_BYTES_DEFAULT;
 use prost::Message;
 use tempfile::TempDir;
-
 use tokio::sync::watch;
 
 use super::super::method::Method;
@@ -46,6 +47,7 @@ impl Rig {
         running.wait_ready(Duration::from_secs(60)).expect("the node leads");
         let (stop, stopping) = watch::channel(false);
         let service = Arc::new(Service {
+            kept: Mutex::new(KeptViews::new(KEPT_ROOTS_BYTES_DEFAULT)),
             node: running.handle.clone(),
             sinks: running.sinks.clone(),
             member: MemberInfo { name: "m".to_owned(), peer_urls: Vec::new(), client_urls: Vec::new() },

@@ -1,10 +1,11 @@
 //! Calls that could wait for ever, or answer what nobody asked.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use basalt_proto::etcdserverpb::alarm_request::AlarmAction;
 use basalt_proto::etcdserverpb::{AlarmRequest, AlarmResponse, AlarmType};
+use basalt_storage::mvcc::kept_views::KeptViews;
 
 use super::super::method::Method;
 use super::super::service::Service;
@@ -15,6 +16,7 @@ use super::rig::Rig;
 fn impatient(rig: &Rig) -> Arc<Service> {
     let Service { node, sinks, member, metrics, slow_unary, stopping, .. } = &*rig.service;
     Arc::new(Service {
+        kept: Mutex::new(KeptViews::new(0)),
         node: node.clone(),
         sinks: sinks.clone(),
         member: member.clone(),

@@ -14,18 +14,19 @@ use basalt_server::apply::machine::Machine;
 use basalt_server::apply::values::{Prefetched, Values};
 use basalt_server::lease::{LeaseClock, LeaseClockConfig};
 use basalt_server::node::core::{Append, Committed, Core, CoreConfig, Input, Output};
-use basalt_storage::checkpoint::{Checkpoint, CheckpointJob, Checkpointer};
-use basalt_storage::disk::{PowerCut, SimulatedDisk};
+use basalt_storage::checkpoint::{Checkpoint, CheckpointError, CheckpointJob, Checkpointer, RUNS_DIRECTORY};
+use basalt_storage::disk::{Disk, PowerCut, SimulatedDisk};
 use basalt_storage::job::{BUDGET_UNLIMITED, Job, run};
 use basalt_storage::mvcc::fetch::Fetch;
 use basalt_storage::mvcc::range::Hit;
 use basalt_storage::mvcc::view::{LogPosition, View};
-use basalt_storage::wal::{BatchDurable, Log, LogJob, Prepared, Recycled};
+use basalt_storage::runs::run_name;
+use basalt_storage::wal::{BatchDurable, Log, LogJob, Prepared, Recycled, WalError};
 use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::background::{Background, PowerLost, power_lost};
+use crate::background::{Background, Ended, PowerLost, power_lost};
 use crate::opening::{self, MEMBER_ID, Parts};
 
 const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(100);
@@ -67,6 +68,10 @@ pub struct Overlaps {
     pub swept_in_checkpoint: usize,
     /// Checkpoints that ended.
     pub checkpoints: usize,
+    /// Checkpoints that were refused because the disk was full.
+    pub refusals: usize,
+    /// Log segments that were not prepared because the disk was full.
+    pub unprepared: usize,
     /// Log segments that ended and were given up.
     pub recycles: usize,
 }
@@ -180,6 +185,11 @@ impl SimulatedNode {
         self.disk.crash(power_cut)
     }
 
+    /// The process dies, and the operating system lives on: the disk as the next life finds it.
+    pub fn restart(self) -> SimulatedDisk {
+        self.disk.restart()
+    }
+
     /// A request arrives.
     pub fn propose(&mut self, request: Request) {
         self.proposals.push_back(request);
@@ -193,6 +203,14 @@ impl SimulatedNode {
     /// The disk.
     pub fn disk(&self) -> &SimulatedDisk {
         &self.disk
+    }
+
+    /// Run files that the last manifest names, by name; `None` while a checkpoint runs.
+    pub fn named_runs(&self) -> Option<Vec<String>> {
+        let manifest = self.checkpointer.as_ref()?.manifest();
+        let mut names: Vec<_> = manifest.runs().map(|run| run_name(RUNS_DIRECTORY, run.number)).collect();
+        names.sort_unstable();
+        Some(names)
     }
 
     /// The newest View.
@@ -351,10 +369,20 @@ impl SimulatedNode {
             self.is_prepared = self.preparing.is_none();
             return Ok(());
         };
-        if let Some(prepared) = job.advance(&self.disk, &mut self.random)? {
-            self.log.finish_prepare(prepared);
-            (self.preparing, self.is_prepared) = (None, true);
+        match job.try_advance(&self.disk, &mut self.random) {
+            Ok(None) => return Ok(()),
+            Ok(Some(prepared)) => self.log.finish_prepare(prepared),
+            Err(Ended::Failed(WalError::NoSpace { .. })) => {
+                let job = self.preparing.take().expect("it failed just now").into_job();
+                job.give_up().into_iter().for_each(|io| drop(self.disk.perform(io)));
+                self.log.give_up_prepare();
+                self.overlaps.unprepared += 1;
+            }
+            Err(Ended::PowerLost) => return Err(PowerLost),
+            Err(Ended::Failed(error)) => return Err(power_lost(&self.disk, "preparing a segment", &error)),
         }
+        // One that was given up is tried again after the next batch.
+        (self.preparing, self.is_prepared) = (None, true);
         Ok(())
     }
 
@@ -447,15 +475,26 @@ impl SimulatedNode {
             self.checkpoint = Some((applied_index, job));
             return Ok(());
         };
-        if let Some(Checkpoint { checkpointer, checkpointed, .. }) = job.advance(&self.disk, &mut self.random)? {
-            self.node_inbox.push_back(Input::Release(*applied_index));
-            self.generation = checkpointer.manifest().generation;
-            self.checkpointer = Some(checkpointer);
-            self.machine.store_mut().checkpointed(checkpointed);
-            self.checkpoint = None;
-            self.checkpoint_due = self.now + self.checkpoint_interval;
-            self.overlaps.checkpoints += 1;
+        match job.try_advance(&self.disk, &mut self.random) {
+            Ok(None) => return Ok(()),
+            Ok(Some(Checkpoint { checkpointer, checkpointed, .. })) => {
+                self.node_inbox.push_back(Input::Release(*applied_index));
+                self.generation = checkpointer.manifest().generation;
+                self.checkpointer = Some(checkpointer);
+                self.machine.store_mut().checkpointed(checkpointed);
+                self.overlaps.checkpoints += 1;
+            }
+            Err(Ended::Failed(CheckpointError::NoSpace { checkpointer, frozen, .. })) => {
+                self.checkpointer = Some(*checkpointer);
+                self.machine.store_mut().checkpoint_failed(*frozen);
+                self.dirty = true;
+                self.overlaps.refusals += 1;
+            }
+            Err(Ended::PowerLost) => return Err(PowerLost),
+            Err(Ended::Failed(error)) => return Err(power_lost(&self.disk, "writing a checkpoint", &error)),
         }
+        self.checkpoint = None;
+        self.checkpoint_due = self.now + self.checkpoint_interval;
         Ok(())
     }
 }

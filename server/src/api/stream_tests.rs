@@ -1,9 +1,11 @@
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Mutex;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use basalt_proto::etcdserverpb::WatchCreateRequest;
+use basalt_storage::mvcc::kept_views::KeptViews;
 use bytes::{BufMut, BytesMut};
 use http::Request;
 use http_body::Frame;
@@ -47,6 +49,7 @@ fn open_streams_end_when_the_process_is_to_stop() {
     let running = started(&directory);
     let (stop, stopping) = watch::channel(false);
     let service = Arc::new(Service {
+        kept: Mutex::new(KeptViews::new(0)),
         node: running.handle.clone(),
         sinks: running.sinks.clone(),
         member: MemberInfo { name: "m".to_owned(), peer_urls: Vec::new(), client_urls: Vec::new() },

@@ -3,8 +3,8 @@
 //! ```text
 //!   hashes ─► snapshot ─┐
 //!        checkpoint ────┴─► mvcc ─► pages ─► disk
-//!             └─► runs ─────────────────────► │
-//!   wal ────────────────────────────────────► │
+//!             ├─► runs ─────────────────────► │
+//!             └─► wal ──────────────────────► │
 //! ```
 //!
 //! Invariants of the whole crate:

@@ -17,7 +17,8 @@ const CRATES: Order = &[
 /// A room, and the rooms that it may use; these stand above it, so that there is no way round in a circle.
 type Order = &'static [(&'static str, &'static [&'static str])];
 
-/// `checkpoint` writes what `mvcc` freezes, `snapshot` and `hashes` read Views: they stand behind it.
+/// `checkpoint` writes what `mvcc` freezes, and asks whether there is a log where it finds no manifest; `snapshot` and
+/// `hashes` read Views: they stand behind it.
 const STORAGE: Order = &[
     ("disk", &[]),
     ("revision", &[]),
@@ -26,7 +27,7 @@ const STORAGE: Order = &[
     ("runs", &["disk", "job"]),
     ("pages", &["disk", "job", "revision"]),
     ("mvcc", &["job", "pages", "revision"]),
-    ("checkpoint", &["disk", "job", "revision", "pages", "runs", "mvcc"]),
+    ("checkpoint", &["disk", "job", "revision", "wal", "pages", "runs", "mvcc"]),
     ("snapshot", &["disk", "job", "revision", "pages", "mvcc"]),
     ("hashes", &["job", "revision", "pages", "mvcc", "snapshot"]),
 ];

@@ -1,4 +1,4 @@
-//! A whole node on a disk that fills up, or under a process that dies: what was acknowledged stays.
+//! A whole node on a disk that fills up, whose syncs fail, or under a process that dies: what was acknowledged stays.
 
 use std::time::Duration;
 
@@ -120,4 +120,33 @@ fn a_process_that_dies_amid_checkpoints_and_compactions_loses_nothing() {
         }
         client.open(disk);
     }
+}
+
+#[test]
+fn a_sync_or_write_that_fails_stops_the_node_and_loses_nothing() {
+    let (mut syncs, mut writes) = (0, 0);
+    for seed in 0..400 {
+        let mut client = Client::new(seed);
+        let mut node = client.open(SimulatedDisk::new(seed));
+        client.work(&mut node, 20).expect("the disk is healthy");
+        let nth = client.random.random_range(1..60);
+        let of_syncs = seed % 2 == 0;
+        if of_syncs {
+            node.disk().fail_sync(nth);
+        } else {
+            node.disk().fail_write(nth);
+        }
+        println!("seed {seed}: {} {nth} fails", if of_syncs { "sync" } else { "write" });
+        let over = client.work(&mut node, 400);
+        assert_eq!(over, Err(PowerLost), "seed {seed}: the node went on after {} faults", node.disk().faults_met());
+        assert_eq!(node.disk().faults_met(), 1, "seed {seed}");
+        *(if of_syncs { &mut syncs } else { &mut writes }) += 1;
+        // What the cache shows may not be on the disk: the start must not believe it.
+        let disk = node.restart();
+        let mut node = client.open(disk);
+        client.work(&mut node, 20).expect("the disk is healthy");
+        client.rest_and_check(&mut node);
+        client.open(node.crash(PowerCut::KeepNone));
+    }
+    assert!(syncs > 0 && writes > 0);
 }

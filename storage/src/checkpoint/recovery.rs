@@ -22,7 +22,7 @@ use crate::mvcc::shard_map::{ShardMap, ShardSpec};
 use crate::mvcc::store::{FIRST_REVISION, NEVER_COMPACTED, ShardState, Store, StoreState};
 use crate::mvcc::system::System;
 use crate::mvcc::view::{Checkpointed, LogPosition};
-use crate::pages::allocator::{AllocatorError, MapRoot};
+use crate::pages::allocator::{AllocatorError, MapRoot, PAGE_SIZE};
 use crate::pages::{FileTag, PageCache, PageWriter, Pages, PagesError, TreeRoot};
 use crate::runs::{MergedRuns, Removals, RunError, RunMeta, run_name};
 
@@ -168,7 +168,25 @@ pub fn settle(disk: &dyn Disk, checkpointer: &mut Checkpointer) -> Result<(), Re
         run(&mut write_job(&next)?, disk, BUDGET_UNLIMITED)?;
         *manifest = next;
     }
-    remove_unnamed_runs(disk, manifest)
+    for shard in &checkpointer.shards {
+        cut_unnamed_pages(disk, &shard.writer)?;
+    }
+    remove_unnamed_runs(disk, &checkpointer.manifest)
+}
+
+/// Cuts off what a page file has behind the pages that the manifest knows of, left by a checkpoint that did not come
+/// about. If it ended in a failed sync, the length in the page cache is not on the disk and no later sync would put it
+/// there; the next checkpoint has to grow the file anew.
+fn cut_unnamed_pages(disk: &dyn Disk, writer: &PageWriter) -> Result<(), RecoveryError> {
+    let (file, known) = (writer.pages().file(), writer.reserved_pages() * PAGE_SIZE as u64);
+    match disk.perform(Io::Stat { file }) {
+        Ok(IoOutput::Stat { length, .. }) if length > known => {
+            let cut = disk.perform(Io::Truncate { file, length: known });
+            cut.map(drop).map_err(|cause| io_error("cutting", PAGES_DIRECTORY, cause))
+        }
+        Ok(_) => Ok(()),
+        Err(cause) => Err(io_error("looking at", PAGES_DIRECTORY, cause)),
+    }
 }
 
 /// Makes a new data directory: empty files, and a manifest of generation 1 that names them.
@@ -362,20 +380,25 @@ fn file_length(disk: &dyn Disk, name: &str) -> Result<u64, RecoveryError> {
 
 /// Fills the manifest's file up with zeros to all it will ever be: no later write of a manifest needs new space, so
 /// that a full disk cannot stop one half-way. A disk too full for that now still has the space that was written before.
+///
+/// The length is changed at every start, to and fro by a page: one that only the page cache has, after a failed sync,
+/// would be synced by no later write within it.
 fn reserve_manifest(disk: &dyn Disk) -> Result<(), RecoveryError> {
     let opened = perform(disk, "opening", MANIFEST_NAME, Io::Open { name: MANIFEST_NAME.to_owned(), create: true })?;
     let IoOutput::Opened { file, length } = opened else { unreachable!("an open answers Opened, not {opened:?}") };
-    let missing = MANIFEST_FILE_BYTES.saturating_sub(length);
-    if missing > 0 {
-        let zeros = vec![0; usize::try_from(missing).expect("a manifest's file is small")];
-        match disk.perform(Io::Write { file, offset: length, bytes: zeros.into() }) {
-            Err(cause) if is_full(&cause) && length > 0 => {
-                tracing::warn!(error = %cause, "no space to reserve for the manifest: free some");
-            }
-            written => drop(written.map_err(|cause| io_error("writing", MANIFEST_NAME, cause))?),
+    let change = if length > MANIFEST_FILE_BYTES {
+        Io::Truncate { file, length: MANIFEST_FILE_BYTES }
+    } else {
+        let missing = usize::try_from(MANIFEST_FILE_BYTES - length).expect("a manifest's file is small");
+        Io::Write { file, offset: length, bytes: vec![0; missing + PAGE_SIZE].into() }
+    };
+    match disk.perform(change) {
+        Err(cause) if is_full(&cause) && length > 0 => {
+            tracing::warn!(error = %cause, "no space to reserve for the manifest: free some");
         }
-        perform(disk, "syncing", MANIFEST_NAME, Io::Sync { file })?;
+        changed => drop(changed.map_err(|cause| io_error("writing", MANIFEST_NAME, cause))?),
     }
+    perform(disk, "syncing", MANIFEST_NAME, Io::Sync { file })?;
     perform(disk, "closing", MANIFEST_NAME, Io::Close { file }).map(drop)
 }
 

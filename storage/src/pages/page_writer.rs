@@ -123,6 +123,11 @@ impl PageWriter {
         &self.pages
     }
 
+    /// Pages that the file has by the roots that it was opened at; what lies behind them is nobody's.
+    pub fn reserved_pages(&self) -> u64 {
+        self.reserved_pages
+    }
+
     /// Pages of the file.
     pub fn file_pages(&self) -> u64 {
         self.allocator.file_pages()

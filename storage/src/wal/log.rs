@@ -366,6 +366,7 @@ impl Log {
             return None;
         }
         self.flow.recycling = true;
+        let retired = self.retired_head();
         let mut plan = IoPlan::new("recycle log segments");
         let mut spares = Vec::new();
         for ClosedSegment { sequence, length, .. } in self.closed.drain(..count) {
@@ -374,10 +375,16 @@ impl Log {
                 plan = plan.rename(from, to);
                 spares.push(Spare { name: to, length });
             } else {
-                plan = plan.remove(from);
+                plan = plan.open(from).begin_segment(&retired).close().remove(from);
             }
         }
         Some(LogJob::new(plan, Recycled { spares }))
+    }
+
+    /// The head of a segment that holds nothing any more, durable before its name goes. If the sync of the removal fails,
+    /// the name may come back long after, when the segments behind it are gone: as a log with a hole.
+    fn retired_head(&self) -> SegmentHead {
+        SegmentHead { identity: self.identity, salt: 0, sequence: 0, first_batch: 0, position: Position::default() }
     }
 
     /// Takes the result of the job of [`Log::recycle_below`].

@@ -64,7 +64,9 @@ pub struct Recovered {
 /// Reads the log, copies its last batch into a fresh segment and syncs that. A step reads or judges one segment, or
 /// performs one request, whatever the budget; memory is all entries kept and one segment.
 ///
-/// Nothing that was read is changed, except that files which never held an acknowledged byte are removed or reused.
+/// Nothing that was read is changed, except that files which never held an acknowledged byte are removed, or reused if
+/// they were segments once. One that was only prepared is never reused: the sync that was to make its length durable may
+/// have failed, and a later one does not try again.
 #[derive(Debug)]
 pub struct Recovery {
     options: LogOptions,
@@ -75,6 +77,8 @@ pub struct Recovery {
     next_sequence: u64,
     replay: Option<Replay>,
     leftovers: Vec<Spare>,
+    /// Prepared and not begun.
+    unbegun: Vec<SegmentName>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -111,8 +115,17 @@ impl Recovery {
 
     fn with(goal: Goal, options: LogOptions, salt_seed: u64) -> Self {
         options.check();
-        let (unread, leftovers) = (VecDeque::new(), Vec::new());
-        Self { options, salt_seed, goal, phase: Phase::Starting, unread, next_sequence: 1, replay: None, leftovers }
+        Self {
+            options,
+            salt_seed,
+            goal,
+            phase: Phase::Starting,
+            unread: VecDeque::new(),
+            next_sequence: 1,
+            replay: None,
+            leftovers: Vec::new(),
+            unbegun: Vec::new(),
+        }
     }
 
     fn start(&mut self) -> Vec<Io> {
@@ -159,7 +172,7 @@ impl Recovery {
     fn read(&mut self, name: SegmentName, file: FileId, bytes: &Bytes) -> Result<Step<Recovered>, WalError> {
         let length = bytes.len() as u64;
         match scan(bytes, name.sequence())? {
-            SegmentScan::NotBegun => self.leftovers.push(Spare { name, length }),
+            SegmentScan::NotBegun => self.unbegun.push(name),
             SegmentScan::Begun(segment) => {
                 let found = segment.head.identity;
                 match self.goal {
@@ -221,6 +234,7 @@ impl Recovery {
 
     /// Keeps the files that can become segments; plans the removal of the others.
     fn sort_leftovers(&mut self, plan: &mut IoPlan) -> Vec<Spare> {
+        self.unbegun.drain(..).for_each(|name| plan.push_remove(name));
         let mut spares = Vec::new();
         for spare in self.leftovers.drain(..) {
             if spare.length == self.options.segment_bytes && spares.len() < SPARES_MAX {

@@ -168,8 +168,8 @@ pub fn settle(disk: &dyn Disk, checkpointer: &mut Checkpointer) -> Result<(), Re
         run(&mut write_job(&next)?, disk, BUDGET_UNLIMITED)?;
         *manifest = next;
     }
-    for shard in &checkpointer.shards {
-        cut_unnamed_pages(disk, &shard.writer)?;
+    for (shard, files) in checkpointer.manifest.shards.iter().zip(&checkpointer.shards) {
+        cut_unnamed_pages(disk, &page_file_name(shard.page_file), &files.writer)?;
     }
     remove_unnamed_runs(disk, &checkpointer.manifest)
 }
@@ -177,16 +177,12 @@ pub fn settle(disk: &dyn Disk, checkpointer: &mut Checkpointer) -> Result<(), Re
 /// Cuts off what a page file has behind the pages that the manifest knows of, left by a checkpoint that did not come
 /// about. If it ended in a failed sync, the length in the page cache is not on the disk and no later sync would put it
 /// there; the next checkpoint has to grow the file anew.
-fn cut_unnamed_pages(disk: &dyn Disk, writer: &PageWriter) -> Result<(), RecoveryError> {
-    let (file, known) = (writer.pages().file(), writer.reserved_pages() * PAGE_SIZE as u64);
-    match disk.perform(Io::Stat { file }) {
-        Ok(IoOutput::Stat { length, .. }) if length > known => {
-            let cut = disk.perform(Io::Truncate { file, length: known });
-            cut.map(drop).map_err(|cause| io_error("cutting", PAGES_DIRECTORY, cause))
-        }
-        Ok(_) => Ok(()),
-        Err(cause) => Err(io_error("looking at", PAGES_DIRECTORY, cause)),
+fn cut_unnamed_pages(disk: &dyn Disk, name: &str, writer: &PageWriter) -> Result<(), RecoveryError> {
+    let known = writer.reserved_pages() * PAGE_SIZE as u64;
+    if file_length(disk, name)? > known {
+        perform(disk, "cutting", name, Io::Truncate { file: writer.pages().file(), length: known })?;
     }
+    Ok(())
 }
 
 /// Makes a new data directory: empty files, and a manifest of generation 1 that names them.

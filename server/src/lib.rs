@@ -4,7 +4,7 @@
 //!   program ─► edge ─► api (gRPC) ──► node (threads) ─► admission ─► apply ─► basalt_storage
 //!      │         └───► pages ─► http        ├─► watch
 //!      │                                    └─► lease
-//!      └─► listen, auto_compaction, logging, config; metrics is counted by all
+//!      └─► listen, auto_compaction, logging, memory, config; metrics is counted by all
 //! ```
 //!
 //! Rooms use what stands to their right (`tests/tests/rooms.rs` checks it); `admission`, `apply`, `watch`, `lease`,
@@ -20,6 +20,7 @@ pub mod http;
 pub mod lease;
 pub mod listen;
 pub mod logging;
+pub mod memory;
 pub mod metrics;
 pub mod node;
 pub mod pages;

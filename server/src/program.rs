@@ -24,6 +24,7 @@ use crate::config::{self, AutoCompaction, Config, Parsed, Url};
 use crate::edge::Edge;
 use crate::listen::{ConnectionLimit, Deadlines, ListenOptions, Listener, Tls};
 use crate::logging;
+use crate::memory::MemoryShares;
 use crate::metrics::{self, Metrics};
 use crate::node::fatal::causes;
 use crate::node::handle::{Identity, Limits, Unavailable};
@@ -36,10 +37,6 @@ const READY_TIMEOUT: Duration = Duration::from_secs(600);
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 /// Least pause between two looks of the automatic compaction.
 const COMPACTOR_TICK_MIN: Duration = Duration::from_millis(100);
-/// Bytes of the page cache where no memory limit is found.
-const CACHE_BYTES_DEFAULT: usize = 512 << 20;
-/// Bytes of answers on their way there.
-const ANSWER_BYTES_DEFAULT: usize = 512 << 20;
 
 /// Runs the program; gives its exit code.
 pub fn main() -> ExitCode {
@@ -293,8 +290,7 @@ fn node_config(config: &Config) -> NodeConfig {
         sweep_pause: config.compaction.sleep_interval,
         sweep_keys: config.compaction.batch_limit,
         slow_apply: config.slow_request.apply,
-        cache_bytes: memory_limit().map_or(CACHE_BYTES_DEFAULT, |limit| limit / 4),
-        answer_bytes: memory_limit().map_or(ANSWER_BYTES_DEFAULT, |limit| limit / 4),
+        memory: MemoryShares::of_process(),
         limits: Limits {
             request_bytes_max: config.limits.request_bytes_max,
             txn_operations_max: config.limits.txn_ops_max,
@@ -304,21 +300,6 @@ fn node_config(config: &Config) -> NodeConfig {
         progress_notify_interval: config.watch_progress_notify_interval,
         pre_vote: config.raft.pre_vote,
     }
-}
-
-/// The memory limit of our control group, version 2 or 1; else what the machine has.
-fn memory_limit() -> Option<usize> {
-    let group = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
-    let read = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<usize>().ok();
-    let limit = group.into_iter().filter_map(read).min();
-    limit.into_iter().chain(machine_memory()).min()
-}
-
-fn machine_memory() -> Option<usize> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    let kibibytes: usize = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kibibytes << 10)
 }
 
 fn texts(urls: &[Url]) -> Vec<String> {

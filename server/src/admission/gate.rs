@@ -14,11 +14,6 @@ pub const PROPOSALS_WAITING_MAX: u64 = 32_768;
 /// Bytes of one class that may wait to be ordered; a single proposal may always wait. Twice as much, as above.
 pub const BYTES_WAITING_MAX: u64 = 128 << 20;
 
-/// Revisions in memory, of all shards, beyond which nothing that grows is ordered until a checkpoint took some: a disk
-/// that is too slow, or full, must not become memory without end. Shard 0 has half of it, the others share the rest, so
-/// that whoever fills his share waits alone. Deletes go on: there are never more of them than keys.
-pub const DELTA_BYTES_MAX: u64 = 1 << 30;
-
 /// Too much of a class waits already.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[error("too many requests")]
@@ -59,12 +54,16 @@ pub struct ClassLoad {
 #[derive(Debug)]
 pub struct Gate {
     classes: Box<[Counters]>,
+    delta_bytes_max: u64,
 }
 
 impl Gate {
-    /// A gate in front of so many shards.
-    pub fn new(shards: usize) -> Self {
-        Self { classes: (0..=shards).map(|_| Counters::default()).collect() }
+    /// A gate in front of so many shards. `delta_bytes_max` bounds the revisions in memory, of all shards, beyond which
+    /// nothing that grows is ordered until a checkpoint took some: a disk that is too slow, or full, must not become memory
+    /// without end. Shard 0 has half of it, the others share the rest, so that whoever fills his share waits alone.
+    /// Deletes go on: there are never more of them than keys.
+    pub fn new(shards: usize, delta_bytes_max: u64) -> Self {
+        Self { classes: (0..=shards).map(|_| Counters::default()).collect(), delta_bytes_max }
     }
 
     /// Lets a proposal of a caller in, if there is room for it.
@@ -122,9 +121,9 @@ impl Gate {
         let others = (self.classes.len() as u64).saturating_sub(2);
         match class.position() {
             0 => u64::MAX,
-            1 if others == 0 => DELTA_BYTES_MAX,
-            1 => DELTA_BYTES_MAX / 2,
-            _ => DELTA_BYTES_MAX / 2 / others,
+            1 if others == 0 => self.delta_bytes_max,
+            1 => self.delta_bytes_max / 2,
+            _ => self.delta_bytes_max / 2 / others,
         }
     }
 }

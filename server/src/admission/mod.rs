@@ -23,4 +23,4 @@ mod tests;
 
 pub use class::{Class, Proposal};
 pub use fair_queue::{FairQueue, Totals};
-pub use gate::{BYTES_WAITING_MAX, ClassLoad, DELTA_BYTES_MAX, Full, Gate, PROPOSALS_WAITING_MAX};
+pub use gate::{BYTES_WAITING_MAX, ClassLoad, Full, Gate, PROPOSALS_WAITING_MAX};

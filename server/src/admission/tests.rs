@@ -10,6 +10,8 @@ use prost::Message;
 
 use super::*;
 
+/// As on a machine with memory to spare.
+const DELTA_BYTES_MAX: u64 = 1 << 30;
 const MAIN: &str = "/registry/pods/a";
 const EVENTS: &str = "/registry/events/a";
 const LEASES: &str = "/registry/leases/a";
@@ -101,7 +103,7 @@ fn what_does_not_fit_stays_the_next() {
 
 #[test]
 fn a_full_class_is_refused_alone_and_what_frees_goes_on() {
-    let gate = Gate::new(3);
+    let gate = Gate::new(3, DELTA_BYTES_MAX);
     let event = put(1, EVENTS, 1 << 20);
     let mut entered = 0;
     while gate.admit(&event).is_ok() {
@@ -120,7 +122,7 @@ fn a_full_class_is_refused_alone_and_what_frees_goes_on() {
 
 #[test]
 fn a_class_is_bounded_by_number_too_and_what_frees_at_twice_that() {
-    let gate = Gate::new(3);
+    let gate = Gate::new(3, DELTA_BYTES_MAX);
     let (event, freeing) = (put(1, EVENTS, 1), delete(2, EVENTS));
     (0..PROPOSALS_WAITING_MAX).for_each(|_| assert_eq!(gate.admit(&event), Ok(())));
     assert_eq!(gate.admit(&event), Err(Full));
@@ -130,7 +132,7 @@ fn a_class_is_bounded_by_number_too_and_what_frees_at_twice_that() {
 
 #[test]
 fn a_shard_that_fills_its_share_of_the_delta_waits_alone() {
-    let gate = Gate::new(3);
+    let gate = Gate::new(3, DELTA_BYTES_MAX);
     gate.set_delta_bytes(ShardId(1), DELTA_BYTES_MAX / 4 + 1);
     gate.set_delta_bytes(ShardId(0), DELTA_BYTES_MAX / 2);
     assert_eq!(gate.admit(&put(1, EVENTS, 1)), Err(Full));

@@ -19,12 +19,11 @@ use basalt_storage::mvcc::store::Frozen;
 use basalt_storage::mvcc::transaction::{Change, ChangeKind};
 use basalt_storage::mvcc::view::{Checkpointed, View};
 use tokio::sync::oneshot;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::apply_counts::ApplyCounts;
 use super::checkpoint_schedule::{CHECKPOINT_INTERVAL, CheckpointSchedule, Next};
 use super::core::Committed;
-use super::fatal;
 use super::handle::{ApplyRequest, Completed, Gauges, Unavailable, Waiters, unix_time_ns};
 use super::node_thread::{ID_NOBODY, NodeInput};
 use super::read_ahead::{ReadAhead, StoredValues};
@@ -40,8 +39,8 @@ use crate::lease::LeaseClock;
 use crate::metrics::Metrics;
 use crate::watch;
 
-/// A checkpoint starts when the deltas hold so much, or so many revisions, or after so long (DESIGN 3.5).
-const CHECKPOINT_BYTES: usize = 256 << 20;
+/// A checkpoint starts when the deltas hold so many revisions, or their share of memory is used up so far, or after so
+/// long (DESIGN 3.5).
 const CHECKPOINT_ENTRIES: usize = 200_000;
 
 /// Keys that an index leaf holds at most, about: what turns a number of keys into one of leaves.
@@ -115,6 +114,8 @@ pub struct ApplyLinks {
     pub hash_cache: Arc<Mutex<HashKvCache>>,
     /// The beginning of the node's clock.
     pub started: Instant,
+    /// Bytes in the deltas at which a checkpoint starts.
+    pub checkpoint_bytes: usize,
     /// Pause between two steps of a compaction (`--compaction-sleep-interval`).
     pub sweep_pause: Duration,
     /// Keys visited in one step, about (`--compaction-batch-limit`).
@@ -321,9 +322,11 @@ impl ApplyThread {
         let mut job = HashKvJob::new(view.clone(), revision, before.revision, HashPurpose::Compaction);
         let cache = self.links.hash_cache.clone();
         self.links.walks.spawn(move |disk| {
-            let hash = run(&mut job, disk, BUDGET_UNLIMITED)
-                .unwrap_or_else(|cause| fatal::stop("hashing what a compaction covers", &cause));
-            cache.lock().expect("no one panics while holding the cache").store(hash);
+            match run(&mut job, disk, BUDGET_UNLIMITED) {
+                Ok(hash) => cache.lock().expect("no one panics while holding the cache").store(hash),
+                // Nothing is decided by it: whoever asks for this hash meets the damage himself.
+                Err(cause) => error!(error = %cause, "stored data is damaged"),
+            }
         });
     }
 
@@ -393,7 +396,7 @@ impl ApplyThread {
 
     fn checkpoint_if_due(&mut self) {
         let store = self.machine.store();
-        let full = store.delta_bytes() >= CHECKPOINT_BYTES || store.delta_entries() >= CHECKPOINT_ENTRIES;
+        let full = store.delta_bytes() >= self.links.checkpoint_bytes || store.delta_entries() >= CHECKPOINT_ENTRIES;
         match self.checkpoints.next(self.links.started.elapsed(), full) {
             Next::Wait => {}
             Next::Start => self.freeze(),

@@ -37,6 +37,7 @@ use super::{checkpoint_thread, log_thread, node_thread, watch_thread};
 use crate::admission::Gate;
 use crate::apply::machine::Machine;
 use crate::lease::{LeaseClock, LeaseClockConfig};
+use crate::memory::MemoryShares;
 use crate::metrics::Metrics;
 use crate::watch::{WatchConfig, Watches};
 
@@ -46,15 +47,9 @@ const SNAPSHOTS_MAX: usize = 2;
 const HASHES_MAX: usize = 2;
 /// How long a list may wait for the memory that others' answers take.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
-/// Recent events in memory (DESIGN 9).
-const WATCH_RING_BYTES: usize = 256 << 20;
 /// Bytes that may wait for one watch stream before it falls behind; above the largest single response of etcd's default
 /// limits, so that one large revision does not stop a stream.
 pub const WATCH_STREAM_BYTES: usize = 4 << 20;
-/// Bytes that may wait for all watch streams, each counted by itself.
-const WATCH_QUEUE_BYTES: usize = 512 << 20;
-/// Memory of watchers: about a million with short keys.
-const WATCHER_BYTES: usize = 512 << 20;
 /// Revisions of one step of catching up (etcd `watchBatchMaxRevs`).
 const WATCH_SCAN_REVISIONS: usize = 1000;
 
@@ -77,10 +72,8 @@ pub struct NodeConfig {
     pub sweep_keys: usize,
     /// An entry that takes longer to apply is logged.
     pub slow_apply: Duration,
-    /// Bytes of the page cache.
-    pub cache_bytes: usize,
-    /// Bytes of answers from disk that are not yet with their clients.
-    pub answer_bytes: usize,
+    /// Who may take how much memory.
+    pub memory: MemoryShares,
     /// Caps of the API.
     pub limits: Limits,
     /// Period of watch progress (etcd-contract 30).
@@ -212,7 +205,7 @@ pub fn start(config: &NodeConfig, metrics: &Arc<Metrics>) -> Result<Running, Sta
         Some(directory) => open_directory(directory)?,
         None => disk.clone(),
     };
-    let cache = Arc::new(PageCache::new(config.cache_bytes));
+    let cache = Arc::new(PageCache::new(config.memory.page_cache));
     let mut seeds = StdRng::from_os_rng();
     let opened = open_store((&disk, &log_disk), &cache, config, &mut seeds)?;
     let recovered = open_log(&log_disk, &opened, seeds.random())?;
@@ -337,7 +330,7 @@ fn spawn(
     gauges.applied_index.store(applied, Ordering::Relaxed);
     let leases = Arc::new(Mutex::new(LeaseClock::new(LeaseClockConfig::default())));
     let waiters = Arc::new(Waiters::default());
-    let gate = Arc::new(Gate::new(store.shard_map().shards().len()));
+    let gate = Arc::new(Gate::new(store.shard_map().shards().len(), config.memory.delta as u64));
     let generation = Arc::new(AtomicU64::new(manifest.generation));
     let view = Arc::new(ArcSwap::from_pointee(store.head()));
     let (readers, mut threads) = ReadPools::start(disk).map_err(StartError::Thread)?;
@@ -350,10 +343,10 @@ fn spawn(
         raft_term: recovered.hard_state.term,
         progress_notify_interval: config.progress_notify_interval,
         fragment_bytes: config.limits.request_bytes_max + (512 << 10),
-        ring_bytes: WATCH_RING_BYTES,
+        ring_bytes: config.memory.watch_ring,
         stream_queue_bytes_max: WATCH_STREAM_BYTES,
-        queue_bytes_max: WATCH_QUEUE_BYTES,
-        watcher_bytes_max: WATCHER_BYTES,
+        queue_bytes_max: config.memory.watch_queues,
+        watcher_bytes_max: config.memory.watchers,
         scan_revisions_max: WATCH_SCAN_REVISIONS,
         seed,
     };
@@ -383,6 +376,7 @@ fn spawn(
         walks: readers.walk.clone(),
         metrics: metrics.clone(),
         started,
+        checkpoint_bytes: config.memory.checkpoint_bytes(),
         sweep_pause: config.sweep_pause,
         sweep_keys: config.sweep_keys,
         slow_apply: config.slow_apply,
@@ -451,7 +445,7 @@ fn spawn(
         hash_cache,
         snapshots: Arc::new(Semaphore::new(SNAPSHOTS_MAX)),
         hashes: Arc::new(Semaphore::new(HASHES_MAX)),
-        answers: AnswerBudget::new(config.answer_bytes, ANSWER_WAIT_MAX),
+        answers: AnswerBudget::new(config.memory.answers, ANSWER_WAIT_MAX),
         identity,
         gauges,
         limits: config.limits,

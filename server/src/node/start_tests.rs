@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::apply::answer::Answer;
+use crate::memory::MemoryShares;
 use crate::node::data_dir::MEMBER_FILE;
 use crate::node::handle::Completed;
 
@@ -26,8 +27,7 @@ fn config(directory: &TempDir) -> NodeConfig {
         sweep_pause: Duration::from_millis(10),
         sweep_keys: 1000,
         slow_apply: Duration::from_secs(60),
-        cache_bytes: 1 << 20,
-        answer_bytes: 64 << 20,
+        memory: MemoryShares { page_cache: 1 << 20, ..MemoryShares::of(1 << 30) },
         limits: Limits { request_bytes_max: 2 << 20, txn_operations_max: 128, quota_bytes: None, lease_ttl_min: 2 },
         progress_notify_interval: Duration::from_secs(600),
         pre_vote: true,

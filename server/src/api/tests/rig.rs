@@ -15,6 +15,7 @@ use super::super::method::Method;
 use super::super::service::{MemberInfo, Reply, Service};
 use super::super::status::Status;
 use crate::config::MetricsDetail;
+use crate::memory::MemoryShares;
 use crate::metrics::Metrics;
 use crate::node::handle::{Identity, Limits};
 use crate::node::start::{NodeConfig, Running, start};
@@ -113,8 +114,7 @@ fn config(directory: &TempDir) -> NodeConfig {
         sweep_pause: Duration::from_millis(10),
         sweep_keys: 1000,
         slow_apply: Duration::MAX,
-        cache_bytes: 1 << 20,
-        answer_bytes: 64 << 20,
+        memory: MemoryShares { page_cache: 1 << 20, answers: 64 << 20, ..MemoryShares::of(1 << 30) },
         limits: LIMITS,
         progress_notify_interval: Duration::from_secs(600),
         pre_vote: true,

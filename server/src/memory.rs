@@ -1,0 +1,99 @@
+//! One budget of memory, and everybody's share of it (DESIGN 3.7).
+//!
+//! The limit is that of our control group, else of the machine. What is not here grows with the data and is not bounded
+//! by it: the key index, about 50 bytes a key.
+
+/// Assumed where the system tells no limit.
+const LIMIT_DEFAULT: usize = 2 << 30;
+
+/// Largest share of revisions that are in no checkpoint: more would make starts slow, not reads fast.
+const DELTA_BYTES_MAX: usize = 1 << 30;
+/// Largest share of recent events (DESIGN 9).
+const WATCH_RING_BYTES_MAX: usize = 256 << 20;
+/// Largest share of what waits for all watch streams, each counted by itself.
+const WATCH_QUEUE_BYTES_MAX: usize = 512 << 20;
+/// Largest share of watchers: about a million with short keys.
+const WATCHER_BYTES_MAX: usize = 512 << 20;
+/// A checkpoint starts when so much of the deltas' share is used: two generations, and room for what comes meanwhile.
+const CHECKPOINTS_IN_DELTA: usize = 4;
+
+/// Who may take how much, bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryShares {
+    /// Pages as read.
+    pub page_cache: usize,
+    /// Answers read from disk and not yet with their clients.
+    pub answers: usize,
+    /// Revisions in no checkpoint yet, of all shards.
+    pub delta: usize,
+    /// Recent events.
+    pub watch_ring: usize,
+    /// What waits for watch streams.
+    pub watch_queues: usize,
+    /// Watchers themselves.
+    pub watchers: usize,
+}
+
+impl MemoryShares {
+    /// The shares of this process.
+    pub fn of_process() -> Self {
+        Self::of(limit().unwrap_or(LIMIT_DEFAULT))
+    }
+
+    /// The shares of a limit: fifteen sixteenths of it at most.
+    pub const fn of(limit: usize) -> Self {
+        Self {
+            page_cache: limit / 4,
+            answers: limit / 4,
+            delta: least(limit / 4, DELTA_BYTES_MAX),
+            watch_ring: least(limit / 16, WATCH_RING_BYTES_MAX),
+            watch_queues: least(limit / 16, WATCH_QUEUE_BYTES_MAX),
+            watchers: least(limit / 16, WATCHER_BYTES_MAX),
+        }
+    }
+
+    /// Bytes of revisions at which a checkpoint starts (DESIGN 3.5: 256 MiB, where there is memory for it).
+    pub const fn checkpoint_bytes(&self) -> usize {
+        self.delta / CHECKPOINTS_IN_DELTA
+    }
+}
+
+const fn least(a: usize, b: usize) -> usize {
+    if a < b { a } else { b }
+}
+
+/// The memory limit of our control group, version 2 or 1; else what the machine has.
+fn limit() -> Option<usize> {
+    let group = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+    let read = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<usize>().ok();
+    let limit = group.into_iter().filter_map(read).min();
+    limit.into_iter().chain(machine_memory()).min()
+}
+
+fn machine_memory() -> Option<usize> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kibibytes: usize = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes << 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_stay_within_the_limit() {
+        for limit in [64 << 20, 512 << 20, 1 << 30, 4 << 30, 1 << 40] {
+            let shares = MemoryShares::of(limit);
+            let MemoryShares { page_cache, answers, delta, watch_ring, watch_queues, watchers } = shares;
+            let sum = page_cache + answers + delta + watch_ring + watch_queues + watchers;
+            assert!(sum <= limit / 16 * 15, "{shares:?} of {limit}");
+        }
+    }
+
+    #[test]
+    fn with_memory_to_spare_the_figures_are_those_of_the_design() {
+        let shares = MemoryShares::of(64 << 30);
+        assert_eq!((shares.checkpoint_bytes(), shares.watch_ring), (256 << 20, 256 << 20));
+    }
+}

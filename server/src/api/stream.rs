@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use basalt_proto::etcdserverpb::watch_request::RequestUnion;
@@ -23,8 +23,8 @@ use crate::node::start::WATCH_STREAM_BYTES;
 use crate::node::watch_thread::StreamSinks;
 use crate::watch::{Input, StreamId};
 
-/// Bytes that a connection takes of a watch stream before the room hears of it: far below what makes a stream slow, and
-/// seldom enough to cost nothing.
+/// Bytes that a connection takes of a watch stream before it tells the room, which else sees it with its next tick: far
+/// below what makes a stream slow, and seldom enough to cost nothing.
 const DRAINED_BYTES: usize = WATCH_STREAM_BYTES / 16;
 
 /// Messages that may wait for a connection beside what HTTP/2 buffers; of watches the room counts bytes.
@@ -42,7 +42,7 @@ where
 {
     let stream = StreamId(NEXT_STREAM.fetch_add(1, Ordering::Relaxed));
     let (sink, sent) = mpsc::unbounded_channel();
-    service.sinks.add(stream, sink);
+    let untold_bytes = service.sinks.add(stream, sink);
     let room = Room { node: service.node.clone(), stream };
     room.tell(Input::Open(stream));
     let (end, ended) = oneshot::channel();
@@ -71,7 +71,7 @@ where
             _ = end.send(status);
         }
     });
-    WatchMessages { room, sinks: service.sinks.clone(), sent, ended, reader, taken_bytes: 0, untold_bytes: 0 }
+    WatchMessages { room, sinks: service.sinks.clone(), sent, ended, reader, taken_bytes: 0, untold_bytes }
 }
 
 /// A stream's place in the watch room.
@@ -97,8 +97,8 @@ pub struct WatchMessages {
     reader: JoinHandle<()>,
     /// Of the messages that were taken last.
     taken_bytes: usize,
-    /// Handed on before, and not yet told to the room.
-    untold_bytes: usize,
+    /// Handed on before, and not yet told to the room, which also looks by itself.
+    untold_bytes: Arc<AtomicUsize>,
 }
 
 impl WatchMessages {
@@ -119,9 +119,8 @@ impl WatchMessages {
     }
 
     fn drained(&mut self, bytes: usize) {
-        self.untold_bytes += bytes;
-        if self.untold_bytes >= DRAINED_BYTES {
-            let bytes = std::mem::take(&mut self.untold_bytes);
+        if self.untold_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes >= DRAINED_BYTES {
+            let bytes = self.untold_bytes.swap(0, Ordering::Relaxed);
             self.room.tell(Input::Drained { stream: self.room.stream, bytes });
         }
     }

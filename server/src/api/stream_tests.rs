@@ -4,7 +4,8 @@ use std::sync::Mutex;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use basalt_proto::etcdserverpb::WatchCreateRequest;
+use basalt_proto::etcdserverpb::{PutRequest, WatchCreateRequest};
+use basalt_proto::log::request::Kind;
 use basalt_storage::mvcc::kept_views::KeptViews;
 use bytes::{BufMut, BytesMut};
 use http::Request;
@@ -17,8 +18,10 @@ use tokio::sync::watch;
 use super::super::grpc;
 use super::super::service::MemberInfo;
 use super::*;
+use crate::memory::MemoryShares;
 use crate::metrics::Metrics;
-use crate::node::start::tests::{NEVER, started};
+use crate::node::start::Running;
+use crate::node::start::tests::{NEVER, started, started_with};
 
 /// The requests of a client that sends one message and keeps the stream open.
 struct OpenRequests(Option<Bytes>);
@@ -43,12 +46,8 @@ fn framed(message: &impl Message) -> Bytes {
     bytes.freeze()
 }
 
-#[test]
-fn open_streams_end_when_the_process_is_to_stop() {
-    let directory = TempDir::new().expect("a directory");
-    let running = started(&directory);
-    let (stop, stopping) = watch::channel(false);
-    let service = Arc::new(Service {
+fn service(running: &Running, stopping: watch::Receiver<bool>) -> Arc<Service> {
+    Arc::new(Service {
         kept: Mutex::new(KeptViews::new(0)),
         node: running.handle.clone(),
         sinks: running.sinks.clone(),
@@ -57,7 +56,45 @@ fn open_streams_end_when_the_process_is_to_stop() {
         slow_unary: NEVER,
         request_timeout: NEVER,
         stopping,
-    });
+    })
+}
+
+/// Far fewer bytes than a stream reports by itself: if the room did not look what was taken, one that is idle between
+/// two events would stay full for ever.
+#[test]
+fn a_stream_that_takes_all_is_never_full_however_little_room_there_is() {
+    let directory = TempDir::new().expect("a directory");
+    let running = started_with(&directory, MemoryShares { watch_queues: 1 << 10, ..MemoryShares::of(1 << 30) });
+    let (stop, stopping) = watch::channel(false);
+    let service = service(&running, stopping);
+    let create = WatchCreateRequest { key: "k".into(), ..WatchCreateRequest::default() };
+    let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(1).build().expect("a runtime");
+    let events = async {
+        let request = Request::post("/etcdserverpb.Watch/Watch").header("content-type", "application/grpc");
+        let request = request.body(OpenRequests(Some(framed(&create)))).expect("a request");
+        let mut body = grpc::serve(service.clone(), request).await.into_body();
+        assert!(body.frame().await.is_some_and(|frame| frame.is_ok_and(|frame| frame.is_data())), "created");
+        for _ in 0..20 {
+            let put = PutRequest { key: "k".into(), value: vec![7; 400].into(), ..PutRequest::default() };
+            let put = service.node.propose(Kind::Put(put)).expect("there is room").await;
+            put.expect("applied");
+            assert!(body.frame().await.is_some_and(|frame| frame.is_ok_and(|frame| frame.is_data())), "an event");
+        }
+    };
+    runtime.block_on(async { tokio::time::timeout(NEVER, events).await }).expect("every event comes");
+    drop((service, stop));
+    runtime.shutdown_timeout(Duration::from_secs(60));
+    running.stop();
+}
+
+#[test]
+fn open_streams_end_when_the_process_is_to_stop() {
+    let directory = TempDir::new().expect("a directory");
+    let running = started(&directory);
+    let (stop, stopping) = watch::channel(false);
+    let service = service(&running, stopping);
     let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(WatchCreateRequest::default())) };
     let calls = [
         ("/etcdserverpb.Watch/Watch", framed(&create)),

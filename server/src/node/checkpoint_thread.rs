@@ -54,7 +54,7 @@ pub fn serve(
                 })
             }
             Err(CheckpointError::NoSpace { checkpointer: given_back, frozen, cause }) => {
-                warn!(error = %cause, "no space for a checkpoint: writes go on into memory until it is full");
+                warn!(error = %cause, "no space for a checkpoint: puts are refused until there is room and the alarm is disarmed");
                 metrics.checkpoint_failures_total.inc();
                 release(&mut reserve, &**disk);
                 checkpointer = *given_back;

@@ -35,7 +35,12 @@ fn config(directory: &TempDir) -> NodeConfig {
 }
 
 pub(crate) fn started(directory: &TempDir) -> Running {
-    let running = start(&config(directory), &Arc::new(Metrics::default())).expect("a healthy directory");
+    started_with(directory, config(directory).memory)
+}
+
+pub(crate) fn started_with(directory: &TempDir, memory: MemoryShares) -> Running {
+    let config = NodeConfig { memory, ..config(directory) };
+    let running = start(&config, &Arc::new(Metrics::default())).expect("a healthy directory");
     running.wait_ready(NEVER).expect("it becomes ready");
     running
 }

@@ -2,7 +2,7 @@
 //! threads.
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -40,6 +40,8 @@ struct Sink {
     out: UnboundedSender<Messages>,
     /// What the turn brought so far: one wake-up of the connection for all of it.
     gathered: Messages,
+    /// Bytes that the connection took and the room does not know of.
+    untold_bytes: Arc<AtomicUsize>,
 }
 
 impl Default for StreamSinks {
@@ -66,8 +68,22 @@ impl StreamSinks {
     }
 
     /// Messages of `stream` go to `sink` from now on. The queue is bounded by the room itself, which counts bytes.
-    pub fn add(&self, stream: StreamId, out: UnboundedSender<Messages>) {
-        self.lock().insert(stream.0, Sink { out, gathered: Messages::new() });
+    /// What the connection takes is added to the number that is given back; the thread looks at it with every tick.
+    pub fn add(&self, stream: StreamId, out: UnboundedSender<Messages>) -> Arc<AtomicUsize> {
+        let untold_bytes = Arc::new(AtomicUsize::new(0));
+        let sink = Sink { out, gathered: Messages::new(), untold_bytes: untold_bytes.clone() };
+        self.lock().insert(stream.0, sink);
+        untold_bytes
+    }
+
+    /// What connections took of streams since the last call, where nobody told the room.
+    fn take_untold(&self) -> Vec<Input> {
+        let sinks = self.lock();
+        let untold = sinks.iter().map(|(stream, sink)| (*stream, sink.untold_bytes.swap(0, Ordering::Relaxed)));
+        untold
+            .filter(|(_, bytes)| *bytes > 0)
+            .map(|(stream, bytes)| Input::Drained { stream: StreamId(stream), bytes })
+            .collect()
     }
 
     /// The stream is over.
@@ -130,6 +146,9 @@ pub fn serve(
         inbox.try_iter().take(1024).for_each(&mut take);
         if Instant::now() >= next_tick {
             next_tick = Instant::now() + TICK;
+            for drained in links.sinks.take_untold() {
+                watches.handle(drained, links.started.elapsed(), &mut outputs);
+            }
             watches.handle(Input::Tick, links.started.elapsed(), &mut outputs);
             show(&watches, &links.gauges);
         }

@@ -105,16 +105,6 @@ impl Readers {
         Box::new(Gathering { readers: self.clone(), gather, requests })
     }
 
-    /// Runs a job on a read thread, from its beginning to its end.
-    pub fn run<J>(&self, job: J) -> oneshot::Receiver<Result<J::Output, Unavailable>>
-    where
-        J: Job + Send + 'static,
-        J::Output: Send,
-        J::Error: Into<Unavailable>,
-    {
-        self.submit(move |disk| finish(job, Completions::new(), disk))
-    }
-
     /// Runs a long job in slices of about `budget`, between which others have their turn. It ends with its caller.
     ///
     /// # Errors

@@ -201,7 +201,11 @@ impl Core {
             }
             Input::Persisted(number) => self.persisted(number),
             Input::Tick => drop(self.raft.tick()),
-            Input::Applied(index) => self.raft.advance_apply_to(index),
+            Input::Applied(index) => {
+                self.raft.advance_apply_to(index);
+                // The only member: nobody will ask for what was applied.
+                self.raft.mut_store().release(index);
+            }
             Input::Release(index) => self.raft.mut_store().release(index),
         }
         self.settle(outputs)

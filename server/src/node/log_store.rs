@@ -47,7 +47,7 @@ impl LogStore {
         &self.hard_state
     }
 
-    /// Drops entries up to `index`, which was applied and is in a checkpoint.
+    /// Drops entries up to `index`, which were applied.
     pub fn release(&mut self, index: u64) {
         while let Some(first) = self.entries.front()
             && first.index <= index

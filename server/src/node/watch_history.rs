@@ -153,7 +153,8 @@ pub fn previous(view: &Arc<View>, hits: &[(ShardId, Revision)], disk: &dyn Disk)
         }
         let mut fetch = Fetch::new(view.clone(), vec![hit]);
         match run(&mut fetch, disk, BUDGET_UNLIMITED).map(|mut values| values.pop()) {
-            Ok(Some(value)) => PreviousValue::Value(value),
+            // A value just read is a slice of the block around it: keep only this value alive.
+            Ok(Some(value)) => PreviousValue::Value(Bytes::copy_from_slice(&value)),
             Ok(None) | Err(FetchError::NotStored(_)) => PreviousValue::Gone,
             Err(cause @ FetchError::Pages(_)) => {
                 tell_of_damage(&cause);

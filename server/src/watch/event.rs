@@ -1,10 +1,15 @@
-//! A change as watchers see it, encoded once.
+//! A change as watchers see it. Its bytes are those that the store holds: nothing is encoded for an event that nobody
+//! watches.
 
+use std::ops::Range;
+
+use basalt_storage::mvcc::key_value::KeyValue;
 use basalt_storage::mvcc::shard_map::ShardId;
 use basalt_storage::revision::Revision;
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 
-use super::response::{put_varint, varint_len};
+use super::message::{Message, SHARED_PIECE_BYTES_MIN};
+use super::response::varint_len;
 
 /// What happened to a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,65 +51,77 @@ const PREV_KV_TAG: u8 = 3 << 3 | 2;
 enum Previous {
     /// Nothing: a create, or compacted (etcd-contract 21).
     Nothing,
-    /// The value at this place, which nobody has asked for yet.
-    Unfetched(ShardId, Revision),
-    /// The frame with the value in it.
-    Framed(Bytes),
+    /// The value of this revision, which nobody has asked for yet.
+    Unfetched(Revision),
+    /// The value.
+    Value(Bytes),
 }
 
-/// An event in the form in which it stands in a WatchResponse; a clone shares the bytes.
+/// An event as the hubs keep it; a clone shares the bytes.
 ///
-/// Owns its bytes: nothing here keeps a buffer of apply or of a page read alive.
+/// The KeyValue is the allocation that the store's delta holds, so an event costs little beside a revision that is in no
+/// checkpoint yet; from then on the event alone keeps it.
 #[derive(Clone, Debug)]
 pub(super) struct SharedEvent {
     pub revision: Revision,
     pub kind: EventKind,
-    pub key: Bytes,
-    /// The frame without prev_kv: tag and length of field 11, then the Event.
-    plain: Bytes,
-    /// Where the KeyValue begins in `plain`; it reaches to the end.
-    key_value_at: usize,
+    shard: ShardId,
+    /// Where the key stands in `key_value`.
+    key_at: u32,
+    key_len: u32,
+    key_value: Bytes,
     previous: Previous,
 }
 
 impl SharedEvent {
-    /// Encodes an event.
-    pub fn encode(event: &Event) -> Self {
-        let plain = frame(event.kind, &event.key_value, None);
-        let key_value_at = plain.len() - event.key_value.len();
-        let previous = event.previous.map_or(Previous::Nothing, |at| Previous::Unfetched(event.shard, at));
-        let key = key_within(&plain, key_value_at, &event.key);
-        Self { revision: event.revision, kind: event.kind, key, plain, key_value_at, previous }
+    /// Shares an event's bytes.
+    pub fn new(event: &Event) -> Self {
+        let Event { revision, shard, kind, .. } = *event;
+        let place = key_place(&event.key_value, &event.key);
+        let length = |bytes: usize| u32::try_from(bytes).expect("a request is far below 4 GiB");
+        Self {
+            revision,
+            kind,
+            shard,
+            key_at: length(place.start),
+            key_len: length(place.len()),
+            key_value: event.key_value.clone(),
+            previous: event.previous.map_or(Previous::Nothing, Previous::Unfetched),
+        }
+    }
+
+    /// Which key.
+    pub fn key(&self) -> &[u8] {
+        let at = self.key_at as usize;
+        &self.key_value[at..at + self.key_len as usize]
     }
 
     /// The KeyValue as stored; a put's only, a delete shows less than what is stored.
     pub fn key_value(&self) -> Bytes {
-        self.plain.slice(self.key_value_at..)
+        self.key_value.clone()
     }
 
     /// What a watcher is sent; `None` if it wants a previous value that is not fetched yet.
-    pub fn frame(&self, prev_kv: bool) -> Option<&Bytes> {
-        match &self.previous {
-            Previous::Unfetched(..) if prev_kv => None,
-            Previous::Framed(frame) if prev_kv => Some(frame),
-            _ => Some(&self.plain),
-        }
+    pub fn frame(&self, prev_kv: bool) -> Option<EventFrame<'_>> {
+        let previous = match &self.previous {
+            Previous::Unfetched(..) if prev_kv => return None,
+            Previous::Value(value) if prev_kv => Some(value),
+            _ => None,
+        };
+        Some(EventFrame::new(self.kind, &self.key_value, previous))
     }
 
     /// Where the previous value stands, while it is not fetched.
     pub fn unfetched(&self) -> Option<(ShardId, Revision)> {
         match self.previous {
-            Previous::Unfetched(shard, revision) => Some((shard, revision)),
+            Previous::Unfetched(revision) => Some((self.shard, revision)),
             _ => None,
         }
     }
 
     /// Takes the previous value, `None` if it is gone.
     pub fn resolve(&mut self, value: Option<Bytes>) {
-        self.previous = match value {
-            Some(value) => Previous::Framed(frame(self.kind, &self.plain[self.key_value_at..], Some(&value))),
-            None => Previous::Nothing,
-        };
+        self.previous = value.map_or(Previous::Nothing, Previous::Value);
     }
 
     /// Takes what `other`, the same event, knows of the previous value.
@@ -116,37 +133,60 @@ impl SharedEvent {
 
     /// Memory it stands for.
     pub fn bytes(&self) -> usize {
-        let framed = if let Previous::Framed(frame) = &self.previous { frame.len() } else { 0 };
-        size_of::<Self>() + self.plain.len() + framed
+        let previous = if let Previous::Value(value) = &self.previous { value.len() } else { 0 };
+        size_of::<Self>() + self.key_value.len() + previous
     }
 }
 
-fn frame(kind: EventKind, key_value: &[u8], previous: Option<&[u8]>) -> Bytes {
-    let field_len = |value: &[u8]| 1 + varint_len(value.len() as u64) + value.len();
-    let kind: &[u8] = if kind == EventKind::Delete { &TYPE_DELETE } else { &[] };
-    let event_len = kind.len() + field_len(key_value) + previous.map_or(0, field_len);
-    let mut out = BytesMut::with_capacity(1 + varint_len(event_len as u64) + event_len);
-    out.put_u8(EVENTS_TAG);
-    put_varint(&mut out, event_len as u64);
-    out.put_slice(kind);
-    let mut field = |tag: u8, value: &[u8]| {
-        out.put_u8(tag);
-        put_varint(&mut out, value.len() as u64);
-        out.put_slice(value);
-    };
-    // Previous values stand behind, so the KeyValue of a plain frame reaches to its end.
-    field(KV_TAG, key_value);
-    if let Some(previous) = previous {
-        field(PREV_KV_TAG, previous);
+/// The key's place in a KeyValue: at the front where we encoded it, anywhere in one that was imported.
+fn key_place(key_value: &[u8], key: &[u8]) -> Range<usize> {
+    let at = 1 + varint_len(key.len() as u64);
+    if key_value.get(at..at + key.len()) == Some(key) {
+        return at..at + key.len();
     }
-    out.freeze()
+    let stored = KeyValue::parse(key_value).unwrap_or_default().key;
+    let at = if stored.is_empty() { 0 } else { stored.as_ptr().addr() - key_value.as_ptr().addr() };
+    at..at + stored.len()
 }
 
-/// The key as a slice of the frame, where a KeyValue begins with it as ours do.
-fn key_within(plain: &Bytes, key_value_at: usize, key: &Bytes) -> Bytes {
-    let at = key_value_at + 1 + varint_len(key.len() as u64);
-    match plain.get(at..at + key.len()) {
-        Some(found) if found == key => plain.slice(at..at + key.len()),
-        _ => Bytes::copy_from_slice(key),
+/// An event in the form in which it stands in a WatchResponse: tag and length of field 11, then the Event.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct EventFrame<'a> {
+    kind: &'static [u8],
+    key_value: &'a Bytes,
+    previous: Option<&'a Bytes>,
+    event_len: usize,
+}
+
+impl<'a> EventFrame<'a> {
+    fn new(kind: EventKind, key_value: &'a Bytes, previous: Option<&'a Bytes>) -> Self {
+        let kind: &[u8] = if kind == EventKind::Delete { &TYPE_DELETE } else { &[] };
+        let field_len = |value: &'a Bytes| 1 + varint_len(value.len() as u64) + value.len();
+        let event_len = kind.len() + field_len(key_value) + previous.map_or(0, field_len);
+        Self { kind, key_value, previous, event_len }
+    }
+
+    /// Bytes of all of it.
+    pub fn len(&self) -> usize {
+        1 + varint_len(self.event_len as u64) + self.event_len
+    }
+
+    /// Bytes of it that a message copies; longer values are shared.
+    pub fn copied_len(&self) -> usize {
+        let shared = [Some(self.key_value), self.previous].into_iter().flatten().map(Bytes::len);
+        self.len() - shared.filter(|len| *len >= SHARED_PIECE_BYTES_MIN).sum::<usize>()
+    }
+
+    /// Appends it. Previous values stand behind the new one.
+    pub fn put(&self, out: &mut Message) {
+        out.put_u8(EVENTS_TAG);
+        out.put_varint(self.event_len as u64);
+        self.kind.iter().for_each(|byte| out.put_u8(*byte));
+        for (tag, value) in [(KV_TAG, Some(self.key_value)), (PREV_KV_TAG, self.previous)] {
+            let Some(value) = value else { continue };
+            out.put_u8(tag);
+            out.put_varint(value.len() as u64);
+            out.put_value(value);
+        }
     }
 }

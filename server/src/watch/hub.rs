@@ -195,9 +195,9 @@ impl Hub {
                     lost.push(key);
                 }
             };
-            self.behind.each(&event.key, &mut look);
+            self.behind.each(event.key(), &mut look);
             if new {
-                self.live.each(&event.key, &mut look);
+                self.live.each(event.key(), &mut look);
             }
         }
         lost.sort_unstable();

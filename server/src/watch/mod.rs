@@ -22,13 +22,14 @@
 //! * A header that reports progress R to a watcher is sent after every event up to R (etcd-contract 30); R never falls.
 //! * A watcher whose stream does not drain holds nothing but its next revision, and holds up nobody.
 //! * What cannot be read is never passed over: watches that would have to be told of it are cancelled.
-//! * What an event looks like on the wire is encoded once and shared by all who are told of it.
+//! * An event is the stored KeyValue itself, shared with the store; its frame is written where a message is.
 
 mod config;
 mod event;
 mod hub;
 mod interest;
 mod lane;
+mod message;
 mod messages;
 mod progress;
 mod registry;

@@ -3,8 +3,8 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-/// Pieces shorter than this are copied together; a longer one is shared, not copied.
-const SHARED_PIECE_BYTES_MIN: usize = 1024;
+use super::event::EventFrame;
+use super::message::Message;
 
 /// Room that a header, ids and flags take at most, for a first allocation.
 const HEAD_BYTES: usize = 64;
@@ -65,26 +65,17 @@ impl ResponseHead {
         out.len()
     }
 
-    /// The response with these events, each a frame of field 11.
-    pub fn with_events<'a>(&self, responder: Responder, frames: impl Iterator<Item = &'a Bytes> + Clone) -> Vec<Bytes> {
-        let copied: usize = frames.clone().map(Bytes::len).filter(|len| *len < SHARED_PIECE_BYTES_MIN).sum();
-        let mut joined = BytesMut::with_capacity(HEAD_BYTES + copied);
-        let mut pieces = Vec::new();
-        self.encode(responder, &mut joined);
-        for frame in frames {
-            if frame.len() < SHARED_PIECE_BYTES_MIN {
-                joined.put_slice(frame);
-            } else {
-                if !joined.is_empty() {
-                    pieces.push(std::mem::take(&mut joined).freeze());
-                }
-                pieces.push(frame.clone());
-            }
-        }
-        if !joined.is_empty() {
-            pieces.push(joined.freeze());
-        }
-        pieces
+    /// The response with these events.
+    pub fn with_events<'a>(
+        &self,
+        responder: Responder,
+        frames: impl Iterator<Item = EventFrame<'a>> + Clone,
+    ) -> Vec<Bytes> {
+        let copied: usize = frames.clone().map(|frame| frame.copied_len()).sum();
+        let mut out = Message::with_capacity(HEAD_BYTES + copied);
+        self.encode(responder, out.joined());
+        frames.for_each(|frame| frame.put(&mut out));
+        out.finish()
     }
 
     /// The response without events.

@@ -255,7 +255,7 @@ impl Watches {
         let mut of_hubs: Vec<Vec<SharedEvent>> = self.hubs.iter().map(|_| Vec::new()).collect();
         let spanned = self.hubs[spanning].watchers() > 0;
         for event in events {
-            let shared = SharedEvent::encode(event);
+            let shared = SharedEvent::new(event);
             if spanned {
                 of_hubs[spanning].push(shared.clone());
             }

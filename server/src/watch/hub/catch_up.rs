@@ -74,7 +74,7 @@ impl Hub {
         }
         let upto = next.map_or(to, |next| to.min(next.saturating_sub(1)));
         let within = |event: &&Event| (from..=upto).contains(&event.revision.main);
-        let events = events.iter().filter(within).map(SharedEvent::encode);
+        let events = events.iter().filter(within).map(SharedEvent::new);
         let events = events.filter(|event| self.is_waited_for(event, registry)).collect();
         self.take_chunk(
             LaneName::Scan,
@@ -127,7 +127,7 @@ impl Hub {
     /// Serves a chunk, or asks for the previous values that it lacks.
     fn take_chunk(&mut self, name: LaneName, mut chunk: Chunk, registry: &mut Registry, out: &mut Vec<Output>) {
         let missing = self.find_previous(&mut chunk.events, |event| {
-            self.behind.any(&event.key, |key| registry.watcher(key).prev_kv && waits_for(key, event, registry))
+            self.behind.any(event.key(), |key| registry.watcher(key).prev_kv && waits_for(key, event, registry))
         });
         if missing.hits.is_empty() {
             return self.serve(name, chunk, registry, out);
@@ -146,7 +146,7 @@ impl Hub {
         let concerns = |key, registry: &Registry| registry.watcher(key).waiting_since <= chunk.waits_begun;
         let mut picks = Vec::new();
         for (event, shared) in chunk.events.iter().enumerate() {
-            self.behind.each(&shared.key, |key| {
+            self.behind.each(shared.key(), |key| {
                 let behind_chunk = registry.watcher(key).next_revision < chunk.from;
                 if concerns(key, registry) && !behind_chunk && waits_for(key, shared, registry) {
                     picks.push(Pick { watcher: key, event });
@@ -170,7 +170,7 @@ impl Hub {
     }
 
     fn is_waited_for(&self, event: &SharedEvent, registry: &Registry) -> bool {
-        self.behind.any(&event.key, |key| waits_for(key, event, registry))
+        self.behind.any(event.key(), |key| waits_for(key, event, registry))
     }
 
     fn lane(&mut self, name: LaneName) -> &mut super::Lane {

@@ -38,7 +38,7 @@ impl Hub {
                 let watcher = registry.watcher(key);
                 watcher.prev_kv && watcher.next_revision <= event.revision.main && watcher.shows(event.kind)
             };
-            self.live.any(&event.key, wants) || self.behind.any(&event.key, wants)
+            self.live.any(event.key(), wants) || self.behind.any(event.key(), wants)
         });
         let fetching = (!missing.hits.is_empty()).then(|| fetch(missing, registry, out));
         self.pending.push_back(Batch { events, upto, fetching });
@@ -84,7 +84,7 @@ impl Hub {
     ) -> Vec<(super::WatcherKey, i64)> {
         let mut picks = Vec::new();
         for (event, shared) in batch.events.iter().enumerate() {
-            self.live.each(&shared.key, |key| {
+            self.live.each(shared.key(), |key| {
                 let watcher = registry.watcher(key);
                 if watcher.next_revision <= shared.revision.main && watcher.shows(shared.kind) {
                     picks.push(Pick { watcher: key, event });

@@ -10,8 +10,10 @@
 //! * [`over`] says when a node may end: by a fault that the test injected, and by nothing else.
 //! * [`ledger`] is what a client that forgets nothing knows: what was acknowledged must be there, in every later life,
 //!   and nothing but what was sent.
+//! * [`anatomy`] says what each byte of a data directory is, and [`stored`] reads all of it: for flipped bits.
 //! * [`model`] says what a log of requests must come to, as simply as it can be said.
 
+pub mod anatomy;
 pub mod background;
 pub mod client;
 pub mod ledger;
@@ -19,4 +21,5 @@ pub mod model;
 pub mod node_sim;
 pub mod opening;
 pub mod over;
+pub mod stored;
 pub mod workload;

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use basalt_server::node::log_store::LogStore;
-use basalt_server::node::start::{self, ConfStateRecord};
-use basalt_storage::checkpoint::recovery::{self, Birth, Opened};
+use basalt_server::node::start::{self, ConfStateRecord, StartError};
+use basalt_storage::checkpoint::recovery::{self, Birth, Opened, RecoveryError};
 use basalt_storage::checkpoint::{Checkpointer, Salt};
 use basalt_storage::disk::SimulatedDisk;
 use basalt_storage::mvcc::shard_map::ShardMap;
@@ -15,6 +15,7 @@ use basalt_storage::wal::{Log, LogOptions};
 use prost::Message;
 use rand::Rng;
 use rand::rngs::StdRng;
+use thiserror::Error;
 
 use crate::over::{Over, over};
 
@@ -40,6 +41,17 @@ pub struct Parts {
     pub log_store: LogStore,
 }
 
+/// Why a directory was refused.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// By what stands in checkpoints.
+    #[error(transparent)]
+    Store(#[from] RecoveryError),
+    /// By what stands in the log.
+    #[error(transparent)]
+    Log(#[from] StartError),
+}
+
 /// Opens the data directory, or makes it.
 ///
 /// # Errors
@@ -48,11 +60,18 @@ pub struct Parts {
 /// # Panics
 /// When what is on the disk is refused.
 pub fn open(disk: &SimulatedDisk, seeds: &mut StdRng) -> Result<Parts, Over> {
+    try_open(disk, seeds).map_err(|error| over("opening the data directory", &error))
+}
+
+/// Opens the data directory, or makes it, or says why not.
+///
+/// # Errors
+/// [`OpenError`].
+pub fn try_open(disk: &SimulatedDisk, seeds: &mut StdRng) -> Result<Parts, OpenError> {
     let opened = open_store(disk, seeds)?;
-    let recovered = start::open_log(disk, &opened, LOG_OPTIONS, seeds.random());
-    let recovered = recovered.map_err(|error| over("opening the log", &error))?;
+    let recovered = start::open_log(disk, &opened, LOG_OPTIONS, seeds.random())?;
     let Opened { store, mut checkpointer, .. } = opened;
-    recovery::settle(disk, &mut checkpointer).map_err(|error| over("settling the store", &error))?;
+    recovery::settle(disk, &mut checkpointer)?;
     let log_store = start::log_store(&recovered, &checkpointer.manifest().conf_state, store.applied.index);
     Ok(Parts { store, checkpointer, log: recovered.log, log_store })
 }
@@ -73,13 +92,11 @@ fn birth(incarnation: u128) -> Birth {
     }
 }
 
-fn open_store(disk: &SimulatedDisk, seeds: &mut StdRng) -> Result<Opened, Over> {
+fn open_store(disk: &SimulatedDisk, seeds: &mut StdRng) -> Result<Opened, RecoveryError> {
     let cache = Arc::new(PageCache::new(CACHE_BYTES));
-    let opened = recovery::open(disk, &cache, Salt::new(seeds.random()));
-    if let Some(opened) = opened.map_err(|error| over("opening the store", &error))? {
+    if let Some(opened) = recovery::open(disk, &cache, Salt::new(seeds.random()))? {
         return Ok(opened);
     }
-    recovery::check_nothing_remains(disk).map_err(|error| over("looking for what remains", &error))?;
-    let created = recovery::create(disk, &cache, Salt::new(seeds.random()), birth(seeds.random()));
-    created.map_err(|error| over("making the store", &error))
+    recovery::check_nothing_remains(disk)?;
+    recovery::create(disk, &cache, Salt::new(seeds.random()), birth(seeds.random()))
 }

@@ -73,7 +73,13 @@ impl SimulatedNode {
     /// [`Over`] when an injected fault is met on the way.
     pub fn open(disk: SimulatedDisk, seed: u64, checkpoint_interval: Duration) -> Result<Self, Over> {
         let mut random = StdRng::seed_from_u64(seed);
-        let Parts { store, checkpointer, log, log_store } = opening::open(&disk, &mut random)?;
+        let parts = opening::open(&disk, &mut random)?;
+        Ok(Self::start(disk, parts, random, checkpoint_interval))
+    }
+
+    /// The node of parts that were opened on `disk`.
+    pub fn start(disk: SimulatedDisk, parts: Parts, random: StdRng, checkpoint_interval: Duration) -> Self {
+        let Parts { store, checkpointer, log, log_store } = parts;
         let config = CoreConfig {
             member_id: MEMBER_ID,
             heartbeat_interval: HEARTBEAT_INTERVAL,
@@ -100,7 +106,7 @@ impl SimulatedNode {
         let mut outputs = Vec::new();
         node.core.start(&mut outputs).expect("raft starts");
         node.carry(outputs);
-        Ok(node)
+        node
     }
 
     /// The power goes now: the disk as the next life finds it.

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"os"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -16,9 +18,23 @@ import (
 	"basalt/tests/interop/harness"
 )
 
+// killRounds is how often the server is killed, KILL9_ROUNDS or few times, each time after up to killAfterAcks more
+// acknowledged writes.
+var killRounds = numberFromEnvironment("KILL9_ROUNDS", 5)
+
+func numberFromEnvironment(name string, otherwise int) int {
+	text, found := os.LookupEnv(name)
+	if !found {
+		return otherwise
+	}
+	number, err := strconv.Atoi(text)
+	if err != nil {
+		panic(fmt.Sprintf("%s: %v", name, err))
+	}
+	return number
+}
+
 const (
-	// killRounds is how often the server is killed, each time after killAfterAcks more acknowledged writes.
-	killRounds    = 5
 	killAfterAcks = 300
 	// writers run at the same time, each on keysPerWriter keys of its own.
 	writers       = 6
@@ -125,11 +141,11 @@ func nextRevision(events []*mvccpb.Event) int64 {
 	return events[len(events)-1].Kv.ModRevision + 1
 }
 
-// writeUntilKilled kills the server after killAfterAcks acknowledged writes.
+// writeUntilKilled kills the server after some acknowledged writes, a number of the round's own.
 func writeUntilKilled(t *testing.T, server *harness.Server, log *journal, round int) {
 	t.Helper()
-	start := log.acks()
-	writeUntil(t, server, log, round, func() bool { return log.acks()-start >= killAfterAcks })
+	start, wanted := log.acks(), 1+rand.New(rand.NewPCG(uint64(round), 9)).IntN(killAfterAcks)
+	writeUntil(t, server, log, round, func() bool { return log.acks()-start >= wanted })
 }
 
 // writeUntil writes until `enough` says so, kills the server, and returns when every writer has seen that.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use basalt_proto::effects::EffectBatch;
-use basalt_proto::log::LogEntry;
+use basalt_proto::log::{LogEntry, Request};
 use basalt_server::apply::alarms::AlarmKind;
 use basalt_server::apply::effects::Effects;
 use basalt_server::apply::machine::Machine;
@@ -16,22 +16,30 @@ use basalt_storage::mvcc::key_range::KeyRange;
 use basalt_storage::mvcc::key_value::KeyValue;
 use basalt_storage::mvcc::range::RangeQuery;
 use basalt_storage::mvcc::view::{LogPosition, View};
+use basalt_storage::revision::Revision;
+use basalt_storage::snapshot::KEY_BUCKET;
+use basalt_storage::snapshot::bbolt::{Item, Reader};
+use bytes::Bytes;
 use prost::Message;
+use sha2::{Digest, Sha256};
 
 use crate::model::{Lease, Model, Version};
-use crate::node_sim::{Outcome, SimulatedNode};
+use crate::node_sim::{Outcome, SimulatedNode, TakenSnapshot};
 use crate::opening;
 
 /// Revisions looked at besides the newest and the oldest readable.
 const REVISIONS_CHECKED: usize = 4;
 
 /// Entries that were applied, and so acknowledged, at any time.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Ledger {
     entries: BTreeMap<u64, Recorded>,
+    /// Sent and not yet seen in an entry, by id.
+    in_flight: BTreeMap<u64, Request>,
     model: Model,
 }
 
+#[derive(Clone)]
 struct Recorded {
     position: LogPosition,
     entry: Option<LogEntry>,
@@ -49,6 +57,12 @@ impl Ledger {
     /// The store's revision after it.
     pub fn revision(&self) -> i64 {
         self.model.revision
+    }
+
+    /// Notes what is about to be sent: nothing else may ever be applied, and nothing twice.
+    pub fn sent(&mut self, request: &Request) {
+        let before = self.in_flight.insert(request.id, request.clone());
+        assert!(before.is_none(), "{} is the id of another request", request.id);
     }
 
     /// Takes what a node applied. What was heard of before must come again exactly, with the same answers and effects;
@@ -71,6 +85,10 @@ impl Ledger {
         let Recorded { position, entry, answers, effects } = &recorded;
         assert_eq!(position.index, self.last_index() + 1, "an entry was left out");
         let requests = entry.iter().flat_map(|entry| &entry.requests);
+        for request in requests.clone().filter(|request| request.id != 0) {
+            let sent = self.in_flight.remove(&request.id);
+            assert_eq!(sent.as_ref(), Some(request), "an entry holds what nobody sent, or sent once");
+        }
         let expected: Vec<_> = requests.map(|request| (request.id, self.model.apply(request))).collect();
         assert_eq!(*answers, expected, "answers of entry {}: {entry:?}", position.index);
         assert!(entry.is_none() || effects.revision == self.model.revision);
@@ -91,6 +109,23 @@ impl Ledger {
         assert_eq!(leases(node.machine()), self.model.leases());
         assert_eq!(node.machine().alarms().any(AlarmKind::NoSpace), self.model.is_out_of_space());
         self.check_replica(node);
+    }
+
+    /// Looks whether a snapshot is whole and holds the store of its revision.
+    ///
+    /// # Panics
+    /// When it is not.
+    pub fn check_snapshot(&self, snapshot: TakenSnapshot) {
+        let TakenSnapshot { revision, compact_revision, file, digest } = snapshot;
+        assert_eq!(digest, Some(Sha256::digest(&file).into()), "the digest of a snapshot");
+        let mut newest = BTreeMap::new();
+        for (at, tombstone, value) in stored_in(file) {
+            assert!(at.main <= revision, "a snapshot of {revision} holds {at:?}");
+            let stored = KeyValue::parse(&value).expect("stored values are whole");
+            newest.insert(stored.key.to_vec(), (!tombstone).then(|| version_of(&stored)));
+        }
+        let live: Vec<_> = newest.into_iter().filter_map(|(key, version)| Some((key, version?))).collect();
+        assert!(live == self.model.live(revision), "a snapshot of {revision}, compacted at {compact_revision}");
     }
 
     /// The recorded effects, installed into an empty store, come to the same state.
@@ -149,18 +184,38 @@ fn hash_of_memory(view: &Arc<View>, at: i64) -> HashKv {
 fn live(node: &SimulatedNode, view: &Arc<View>, at: i64) -> Vec<(Vec<u8>, Version)> {
     let plan = view.plan(&RangeQuery { revision: at, ..RangeQuery::all(KeyRange::ALL) }).expect("readable");
     let values = node.read(Fetch::new(view.clone(), plan.hits));
-    let version = |bytes: bytes::Bytes| {
+    let version = |bytes: Bytes| {
         let stored = KeyValue::parse(&bytes).expect("stored values are whole");
-        let version = Version {
-            create_revision: stored.create_revision,
-            mod_revision: stored.mod_revision,
-            version: stored.version,
-            lease: stored.lease,
-            value: Some(stored.value.to_vec()),
-        };
-        (stored.key.to_vec(), version)
+        (stored.key.to_vec(), version_of(&stored))
     };
     values.into_iter().map(version).collect()
+}
+
+fn version_of(stored: &KeyValue<'_>) -> Version {
+    Version {
+        create_revision: stored.create_revision,
+        mod_revision: stored.mod_revision,
+        version: stored.version,
+        lease: stored.lease,
+        value: Some(stored.value.to_vec()),
+    }
+}
+
+/// The revisions in a snapshot's file, in their order.
+fn stored_in(file: Vec<u8>) -> Vec<(Revision, bool, Bytes)> {
+    let reader = Reader::open(Bytes::from(file)).expect("a snapshot is a bbolt file");
+    let (mut stored, mut in_keys) = (Vec::new(), false);
+    for item in reader.items() {
+        match item.expect("a snapshot is whole") {
+            Item::Bucket(name) => in_keys = name == KEY_BUCKET,
+            Item::Entry { key, value } if in_keys => {
+                let (revision, tombstone) = Revision::parse(&key).expect("keys of the bucket are revisions");
+                stored.push((revision, tombstone, value));
+            }
+            Item::Entry { .. } => {}
+        }
+    }
+    stored
 }
 
 fn leases(machine: &Machine) -> BTreeMap<i64, Lease> {

@@ -9,7 +9,7 @@ use basalt_proto::etcdserverpb::{Compare, DeleteRangeRequest, PutRequest, Reques
 use basalt_proto::log::Request;
 use basalt_proto::log::request::Kind;
 
-use crate::node_sim::LEASE_TTL_MIN;
+use crate::workload::LEASE_TTL_MIN;
 
 /// A version of a key; without a value it is a tombstone.
 #[derive(Clone, Debug, PartialEq, Eq)]

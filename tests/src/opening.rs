@@ -1,28 +1,23 @@
 //! Opening a simulated data directory: what `basalt_server::node::start` does on a real one, without its threads, its
-//! lock and its `member` file. Kept in step with it by hand.
+//! lock and its `member` file.
 
 use std::sync::Arc;
 
-use basalt_server::node::core::Append;
 use basalt_server::node::log_store::LogStore;
-use basalt_storage::checkpoint::recovery::{self, Birth, Opened};
+use basalt_server::node::start::{self, ConfStateRecord, StartError};
+use basalt_storage::checkpoint::recovery::{self, Birth, Opened, RecoveryError};
 use basalt_storage::checkpoint::{Checkpointer, Salt};
 use basalt_storage::disk::SimulatedDisk;
-use basalt_storage::job::{BUDGET_UNLIMITED, run};
 use basalt_storage::mvcc::shard_map::ShardMap;
 use basalt_storage::mvcc::store::Store;
 use basalt_storage::pages::PageCache;
-use basalt_storage::wal::{
-    Entry as LogRecord, HardState as LogHardState, Identity, Log, LogOptions, Record, Recovered,
-};
-use basalt_storage::wal::{Recovery, WalError};
-use bytes::Bytes;
+use basalt_storage::wal::{Log, LogOptions};
 use prost::Message;
-use raft::prelude::{ConfState, Entry, HardState};
 use rand::Rng;
 use rand::rngs::StdRng;
+use thiserror::Error;
 
-use crate::background::{PowerLost, power_lost};
+use crate::over::{Over, over};
 
 /// The member of all simulated nodes.
 pub const MEMBER_ID: u64 = 7;
@@ -33,13 +28,6 @@ const LOG_OPTIONS: LogOptions = LogOptions { segment_bytes: 24 << 10, first_segm
 
 /// A few pages, so that reads reach the disk.
 const CACHE_BYTES: usize = 64 << 10;
-
-/// Raft's configuration as stored (field numbers of eraftpb.ConfState).
-#[derive(Clone, PartialEq, Message)]
-struct ConfStateRecord {
-    #[prost(uint64, repeated, tag = "1")]
-    voters: Vec<u64>,
-}
 
 /// The parts of a recovered node.
 pub struct Parts {
@@ -53,18 +41,38 @@ pub struct Parts {
     pub log_store: LogStore,
 }
 
+/// Why a directory was refused.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// By what stands in checkpoints.
+    #[error(transparent)]
+    Store(#[from] RecoveryError),
+    /// By what stands in the log.
+    #[error(transparent)]
+    Log(#[from] StartError),
+}
+
 /// Opens the data directory, or makes it.
 ///
 /// # Errors
-/// [`PowerLost`] when the disk is stopped on the way.
+/// [`Over`] when an injected fault is met on the way.
 ///
 /// # Panics
 /// When what is on the disk is refused.
-pub fn open(disk: &SimulatedDisk, seeds: &mut StdRng) -> Result<Parts, PowerLost> {
-    let Opened { store, mut checkpointer, .. } = open_store(disk, seeds)?;
-    let recovered = open_log(disk, &checkpointer, seeds.random())?;
-    recovery::settle(disk, &mut checkpointer).map_err(|error| power_lost(disk, "settling the store", &error))?;
-    let log_store = log_store(&recovered, &checkpointer.manifest().conf_state, store.applied.index);
+pub fn open(disk: &SimulatedDisk, seeds: &mut StdRng) -> Result<Parts, Over> {
+    try_open(disk, seeds).map_err(|error| over("opening the data directory", &error))
+}
+
+/// Opens the data directory, or makes it, or says why not.
+///
+/// # Errors
+/// [`OpenError`].
+pub fn try_open(disk: &SimulatedDisk, seeds: &mut StdRng) -> Result<Parts, OpenError> {
+    let opened = open_store(disk, seeds)?;
+    let recovered = start::open_log(disk, &opened, LOG_OPTIONS, seeds.random())?;
+    let Opened { store, mut checkpointer, .. } = opened;
+    recovery::settle(disk, &mut checkpointer)?;
+    let log_store = start::log_store(&recovered, &checkpointer.manifest().conf_state, store.applied.index);
     Ok(Parts { store, checkpointer, log: recovered.log, log_store })
 }
 
@@ -79,65 +87,16 @@ fn birth(incarnation: u128) -> Birth {
         cluster_id: CLUSTER_ID,
         member_id: MEMBER_ID,
         incarnation,
-        conf_state: ConfStateRecord { voters: vec![MEMBER_ID] }.encode_to_vec(),
+        conf_state: ConfStateRecord { voters: vec![MEMBER_ID], learners: Vec::new() }.encode_to_vec(),
         shard_map: ShardMap::default(),
     }
 }
 
-fn open_store(disk: &SimulatedDisk, seeds: &mut StdRng) -> Result<Opened, PowerLost> {
+fn open_store(disk: &SimulatedDisk, seeds: &mut StdRng) -> Result<Opened, RecoveryError> {
     let cache = Arc::new(PageCache::new(CACHE_BYTES));
-    let opened = recovery::open(disk, &cache, Salt::new(seeds.random()));
-    if let Some(opened) = opened.map_err(|error| power_lost(disk, "opening the store", &error))? {
+    if let Some(opened) = recovery::open(disk, &cache, Salt::new(seeds.random()))? {
         return Ok(opened);
     }
-    let created = recovery::create(disk, &cache, Salt::new(seeds.random()), birth(seeds.random()));
-    created.map_err(|error| power_lost(disk, "making the store", &error))
-}
-
-fn open_log(disk: &SimulatedDisk, checkpointer: &Checkpointer, salt_seed: u64) -> Result<Recovered, PowerLost> {
-    let manifest = checkpointer.manifest();
-    let identity =
-        Identity { cluster: manifest.cluster_id, member: manifest.member_id, incarnation: manifest.incarnation };
-    let recovered = match run(&mut Recovery::new(Some(identity), LOG_OPTIONS, salt_seed), disk, BUDGET_UNLIMITED) {
-        Err(WalError::NotCreated) if manifest.generation == recovery::GENERATION_WITHOUT_LOG => {
-            run(&mut Log::create(identity, LOG_OPTIONS, salt_seed), disk, BUDGET_UNLIMITED)
-        }
-        other => other,
-    };
-    let recovered = recovered.map_err(|error| power_lost(disk, "opening the log", &error))?;
-    let (known, found) = (recovered.newest_manifest_generation, manifest.generation);
-    assert!(known <= found, "manifest {known} was durable, {found} was found");
-    let (before, applied) = (recovered.previous_index, manifest.applied_index);
-    assert!(before <= applied, "the log begins after {before}, the checkpoint ends at {applied}");
-    Ok(recovered)
-}
-
-fn log_store(recovered: &Recovered, conf_state: &[u8], applied: u64) -> LogStore {
-    let entry = |entry: &LogRecord| Entry {
-        index: entry.index,
-        term: entry.term,
-        entry_type: i32::from(entry.kind),
-        data: entry.data.to_vec(),
-        ..Entry::default()
-    };
-    let state = &recovered.hard_state;
-    let hard_state = HardState { term: state.term, vote: state.vote, commit: state.commit.max(applied) };
-    let record = ConfStateRecord::decode(conf_state).expect("the manifest holds what the birth wrote");
-    let conf_state = ConfState { voters: record.voters, ..ConfState::default() };
-    let before = (recovered.previous_index, recovered.previous_term);
-    LogStore::new(before, recovered.entries.iter().map(entry).collect(), hard_state, conf_state)
-}
-
-/// An append in the log's words, as the log thread says it.
-pub fn records(append: Append, last_index: u64) -> Vec<Record> {
-    let first = append.entries.first().map(|entry| entry.index);
-    let cut = first.filter(|first| *first <= last_index).map(|index| Record::TruncateFrom { index });
-    let hard_state = append
-        .hard_state
-        .map(|state| Record::HardState(LogHardState { term: state.term, vote: state.vote, commit: state.commit }));
-    let entries = append.entries.into_iter().map(|entry| {
-        let kind = u8::try_from(entry.entry_type).expect("raft has three entry types");
-        Record::Entry(LogRecord { index: entry.index, term: entry.term, kind, data: Bytes::from(entry.data) })
-    });
-    cut.into_iter().chain(entries).chain(hard_state).collect()
+    recovery::check_nothing_remains(disk)?;
+    recovery::create(disk, &cache, Salt::new(seeds.random()), birth(seeds.random()))
 }

@@ -1,4 +1,4 @@
-//! Requests as clients make them: few keys in all shards, so that everything meets everything.
+//! Requests as clients make them, and as the API lets them through: few keys in all shards, so that everything meets everything.
 
 use basalt_proto::etcdserverpb::alarm_request::AlarmAction;
 use basalt_proto::etcdserverpb::compare::{CompareTarget, TargetUnion};
@@ -13,6 +13,9 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::opening::MEMBER_ID;
+
+/// Shortest lease of a simulated node, seconds.
+pub const LEASE_TTL_MIN: i64 = 1;
 
 const KEYS: u32 = 24;
 const LEASES: i64 = 6;
@@ -35,7 +38,10 @@ impl Workload {
             0..55 => Kind::Put(self.put()),
             55..65 => Kind::DeleteRange(self.delete()),
             65..82 => Kind::Txn(self.txn(revision)),
-            82..90 => Kind::LeaseGrant(LeaseGrantRequest { id: self.lease(), ttl: self.random.random_range(0..4) }),
+            82..90 => {
+                let ttl = self.random.random_range(0..4).max(LEASE_TTL_MIN);
+                Kind::LeaseGrant(LeaseGrantRequest { id: self.lease(), ttl })
+            }
             90..93 => Kind::LeaseRevoke(LeaseRevokeRequest { id: self.lease() }),
             93..97 => {
                 let revision = revision - self.random.random_range(-1..20);

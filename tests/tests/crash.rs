@@ -1,38 +1,79 @@
-//! Stops a small workload at every single request to the disk, cuts the power in each of its ways, and opens twice.
+//! Stops a small workload at every single write and sync, cuts the power in every way that leaves another disk (or in
+//! many, where those are too many), stops the start after it, and the next, and opens.
+//!
+//! `BASALT_CRASH_SEEDS` sets how many power cuts are tried at each stop, `BASALT_CRASH_WORKLOADS` how many workloads:
+//! `docs/faults.md` has the figures.
 
 use std::time::Duration;
 
-use basalt_storage::disk::{PowerCut, SimulatedDisk};
-use basalt_tests::background::PowerLost;
+use basalt_storage::disk::{InjectedFault, PowerCut, SimulatedDisk};
+use basalt_tests::client::Client;
 use basalt_tests::ledger::Ledger;
-use basalt_tests::node_sim::SimulatedNode;
-use basalt_tests::workload::Workload;
+use basalt_tests::node_sim::{Overlaps, SimulatedNode};
+use basalt_tests::over::Over;
 
+/// Workload of the quick form: the first that has everything.
 const SEED: u64 = 3;
 /// More than are needed to see every kind of background work end.
-const REQUESTS_MAX: usize = 80;
+const REQUESTS_MAX: usize = 200;
 /// Short, so that the small workload has several checkpoints.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(20);
+/// Power cuts at each stop, of the quick form.
+const CUTS: u64 = 6;
+/// Of so many unsynced changes all subsets are tried, if so many power cuts are asked for.
+const SUBSET_CHANGES_MAX: usize = 8;
+/// About how many requests to the disk a start makes: it is stopped at one of them.
+const START_OPERATIONS: u64 = 60;
 
-/// The life of a new node: the same on every disk, up to where the disk stops.
-fn first_life(disk: &SimulatedDisk, ledger: &mut Ledger) -> Result<(), PowerLost> {
-    let mut node = SimulatedNode::open(disk.clone(), SEED, CHECKPOINT_INTERVAL)?;
-    let mut workload = Workload::new(SEED);
-    for _ in 0..REQUESTS_MAX {
-        if node.overlaps.checkpoints > 1 && node.overlaps.recycles > 0 {
-            return Ok(());
-        }
-        node.propose(workload.next_request(ledger.revision()));
-        for _ in 0..12 {
-            let power = node.turn();
-            ledger.take(node.take_outcomes());
-            power?;
-        }
-    }
-    panic!("too little happens: {:?}", node.overlaps);
+fn asked(variable: &str, otherwise: u64) -> u64 {
+    std::env::var(variable).map_or(otherwise, |text| text.parse().expect("a number"))
 }
 
-/// Opens after a crash, looks for everything, and writes some more.
+/// The life of a new node: the same on every disk, up to where the disk stops.
+fn first_life(disk: &SimulatedDisk, seed: u64) -> (Client, Result<Overlaps, Over>) {
+    let mut client = Client::new(seed, CHECKPOINT_INTERVAL);
+    let end = work_until_all_was_seen(disk, &mut client, seed);
+    (client, end)
+}
+
+fn work_until_all_was_seen(disk: &SimulatedDisk, client: &mut Client, seed: u64) -> Result<Overlaps, Over> {
+    let mut node = SimulatedNode::open(disk.clone(), seed, CHECKPOINT_INTERVAL)?;
+    for _ in 0..REQUESTS_MAX {
+        let seen = &node.overlaps;
+        let ended = [seen.checkpoints / 2, seen.recycles, seen.compactions, seen.snapshots, seen.expired];
+        if ended.iter().all(|count| *count > 0) && seen.applied_in_snapshot > 0 {
+            return Ok(node.overlaps);
+        }
+        client.send(&mut node);
+        for _ in 0..12 {
+            client.turn(&mut node)?;
+        }
+    }
+    panic!("too little happens in workload {seed}: {:?}", node.overlaps);
+}
+
+/// The power cuts to try on a disk.
+fn power_cuts(disk: &SimulatedDisk, count: u64) -> Vec<PowerCut> {
+    let changes = disk.unsynced_changes();
+    if changes <= SUBSET_CHANGES_MAX && 1 << changes <= count.max(1 << 3) {
+        return (0..1 << changes).map(PowerCut::Subset).chain([PowerCut::Seeded(count)]).collect();
+    }
+    [PowerCut::KeepNone, PowerCut::KeepAll].into_iter().chain((2..count).map(PowerCut::Seeded)).collect()
+}
+
+/// Opens on a disk that stops after `operations`; what is answered until then counts as acknowledged.
+fn stopped_start(disk: &SimulatedDisk, ledger: &mut Ledger, seed: u64, operations: u64) {
+    disk.stop_after(operations);
+    let opened = SimulatedNode::open(disk.clone(), seed, CHECKPOINT_INTERVAL);
+    let mut node = match opened {
+        Ok(node) => node,
+        Err(over) => return assert_eq!(over, Over(InjectedFault::Stopped)),
+    };
+    while node.turn().is_ok() && node.is_busy() {}
+    ledger.take(node.take_outcomes());
+}
+
+/// Opens after a crash and looks for everything.
 fn next_life(disk: SimulatedDisk, ledger: &mut Ledger, seed: u64) -> SimulatedNode {
     let mut node = SimulatedNode::open(disk, seed, CHECKPOINT_INTERVAL).expect("nobody stops this disk");
     node.rest().expect("nobody stops this disk");
@@ -41,31 +82,40 @@ fn next_life(disk: SimulatedDisk, ledger: &mut Ledger, seed: u64) -> SimulatedNo
     node
 }
 
-/// Opens on a disk that stops after `operations`; whatever was applied until then counts as acknowledged.
-fn stopped_life(disk: &SimulatedDisk, ledger: &mut Ledger, seed: u64, operations: u64) {
-    disk.stop_after(operations);
-    let Ok(mut node) = SimulatedNode::open(disk.clone(), seed, CHECKPOINT_INTERVAL) else { return };
-    while node.turn().is_ok() && node.is_busy() {}
-    ledger.take(node.take_outcomes());
+/// All power cuts at one stop; gives how many.
+fn survive(stopped: &SimulatedDisk, heard: &Ledger, stop: u64, cuts: u64) -> u64 {
+    let power_cuts = power_cuts(stopped, cuts);
+    for (number, power_cut) in (0u64..).zip(&power_cuts) {
+        println!("stopped after {stop}, {power_cut:?}, index {}", heard.last_index());
+        let (mut ledger, seed) = (heard.clone(), stop.wrapping_mul(1009) + number);
+        // The start after it is stopped too, and the one after that, each time somewhere else.
+        let disk = stopped.crash(*power_cut);
+        stopped_start(&disk, &mut ledger, seed, seed % START_OPERATIONS);
+        let disk = disk.crash(if number % 2 == 0 { *power_cut } else { PowerCut::Seeded(seed) });
+        stopped_start(&disk, &mut ledger, seed + 1, (seed / START_OPERATIONS) % START_OPERATIONS);
+        let node = next_life(disk.crash(PowerCut::Seeded(seed + 1)), &mut ledger, seed + 2);
+        next_life(node.crash(PowerCut::KeepNone), &mut ledger, seed + 3);
+        // And once without any of that.
+        next_life(stopped.crash(*power_cut), &mut heard.clone(), seed + 4);
+    }
+    power_cuts.len() as u64
 }
 
 #[test]
 fn nothing_acknowledged_is_lost_wherever_the_power_goes() {
-    let disk = SimulatedDisk::new(SEED);
-    first_life(&disk, &mut Ledger::default()).expect("nobody stops this disk");
-    let operations = disk.operations();
-    for stop in 0..operations {
-        for power_cut in [PowerCut::KeepNone, PowerCut::KeepAll, PowerCut::Seeded(stop)] {
-            let (disk, mut ledger) = (SimulatedDisk::new(SEED), Ledger::default());
-            disk.stop_after(stop);
-            assert_eq!(first_life(&disk, &mut ledger), Err(PowerLost), "stopped after {stop} of {operations}");
-            println!("stopped after {stop} of {operations}, {power_cut:?}, index {}", ledger.last_index());
-            // The start after it is stopped as well, each time somewhere else, before two that are not.
-            let disk = disk.crash(power_cut);
-            stopped_life(&disk, &mut ledger, stop, stop % 40);
-            let disk = disk.crash(power_cut);
-            let node = next_life(disk, &mut ledger, stop + 1);
-            next_life(node.crash(power_cut), &mut ledger, stop + 2);
+    let (cuts, workloads) = (asked("BASALT_CRASH_SEEDS", CUTS), asked("BASALT_CRASH_WORKLOADS", 1));
+    for seed in SEED..SEED + workloads {
+        let disk = SimulatedDisk::new(seed);
+        let seen = first_life(&disk, seed).1.expect("nobody stops this disk");
+        let stops = disk.changing_operations();
+        let mut tried = 0;
+        for stop in &stops {
+            let disk = SimulatedDisk::new(seed);
+            disk.stop_after(*stop);
+            let (client, end) = first_life(&disk, seed);
+            assert_eq!(end.err(), Some(Over(InjectedFault::Stopped)), "stopped after {stop} of {}", stops.len());
+            tried += survive(&disk, &client.ledger, *stop, cuts);
         }
+        println!("workload {seed}: {} stops, {tried} power cuts, {seen:?}", stops.len());
     }
 }

@@ -11,26 +11,22 @@ use basalt_server::apply::values::Values;
 use basalt_storage::disk::SimulatedDisk;
 use basalt_storage::mvcc::range::Hit;
 use basalt_storage::mvcc::view::LogPosition;
-use basalt_tests::ledger::Ledger;
-use basalt_tests::node_sim::SimulatedNode;
+use basalt_tests::client::Client;
 use basalt_tests::opening::empty_store;
-use basalt_tests::workload::Workload;
 use bytes::Bytes;
 
 #[test]
 fn a_recorded_stream_installed_into_an_empty_store_gives_equal_hashes_leases_and_alarms() {
-    let mut node = SimulatedNode::open(SimulatedDisk::new(1), 1, Duration::from_millis(40)).expect("nobody stops it");
-    let (mut ledger, mut workload) = (Ledger::default(), Workload::new(1));
+    let mut client = Client::new(1, Duration::from_millis(40));
+    let mut node = client.open(SimulatedDisk::new(1));
     let (mut with_leases, mut compacted) = (0, 0);
     for _ in 0..60 {
         for _ in 0..10 {
-            node.propose(workload.next_request(ledger.revision()));
+            client.send(&mut node);
         }
-        node.rest().expect("nobody stops it");
-        ledger.take(node.take_outcomes());
         // Compares HashKV at several revisions, the table of leases with their keys, and the alarms.
-        ledger.check(&node);
-        let replica = ledger.replica();
+        client.rest_and_check(&mut node);
+        let replica = client.ledger.replica();
         with_leases += usize::from(replica.leases().iter().any(|(_, lease)| !lease.keys.is_empty()));
         compacted += usize::from(replica.store().compact_revision() > 1);
     }

@@ -2,65 +2,12 @@
 
 use std::time::Duration;
 
-use basalt_storage::disk::{PowerCut, SimulatedDisk};
-use basalt_tests::background::PowerLost;
-use basalt_tests::ledger::Ledger;
-use basalt_tests::node_sim::SimulatedNode;
-use basalt_tests::workload::Workload;
-use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
+use basalt_storage::disk::{InjectedFault, PowerCut, SimulatedDisk};
+use basalt_tests::client::Client;
+use basalt_tests::over::Over;
+use rand::Rng;
 
 const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(40);
-
-/// A client, its knowledge, and what it will do next.
-struct Client {
-    ledger: Ledger,
-    workload: Workload,
-    random: StdRng,
-}
-
-impl Client {
-    fn new(seed: u64) -> Self {
-        Self { ledger: Ledger::default(), workload: Workload::new(seed), random: StdRng::seed_from_u64(seed) }
-    }
-
-    /// Opens a healthy disk, waits for the node and looks for everything.
-    fn open(&mut self, disk: SimulatedDisk) -> SimulatedNode {
-        let mut node =
-            SimulatedNode::open(disk, self.random.random(), CHECKPOINT_INTERVAL).expect("the disk is healthy");
-        self.rest_and_check(&mut node);
-        node
-    }
-
-    fn rest_and_check(&mut self, node: &mut SimulatedNode) {
-        node.rest().expect("the disk is healthy");
-        self.ledger.take(node.take_outcomes());
-        self.ledger.check(node);
-    }
-
-    /// Sends requests while the node works, until `count` were sent or the node is over.
-    fn work(&mut self, node: &mut SimulatedNode, count: usize) -> Result<(), PowerLost> {
-        let mut left = count;
-        while left > 0 {
-            if self.random.random_ratio(1, 8) {
-                node.propose(self.workload.next_request(self.ledger.revision()));
-                left -= 1;
-            }
-            let turn = node.turn();
-            self.ledger.take(node.take_outcomes());
-            turn?;
-        }
-        Ok(())
-    }
-
-    /// Sends requests until `checkpoints` more ended.
-    fn work_for_checkpoints(&mut self, node: &mut SimulatedNode, checkpoints: usize) {
-        let wanted = node.overlaps.checkpoints + checkpoints;
-        while node.overlaps.checkpoints < wanted {
-            self.work(node, 1).expect("the disk is healthy");
-        }
-    }
-}
 
 fn runs_on(disk: &SimulatedDisk) -> Vec<String> {
     disk.files().into_iter().filter(|name| name.starts_with("runs/")).collect()
@@ -70,16 +17,23 @@ fn runs_on(disk: &SimulatedDisk) -> Vec<String> {
 fn a_full_disk_refuses_checkpoints_and_passes() {
     let (mut refused, mut went_on, mut stopped) = (0, 0, 0);
     for seed in 0..24 {
-        let mut client = Client::new(seed);
+        let mut client = Client::new(seed, CHECKPOINT_INTERVAL);
         let mut node = client.open(SimulatedDisk::new(seed));
         client.work(&mut node, 40).expect("the disk is healthy");
         let capacity = node.disk().used_bytes() + client.random.random_range(0..48u64 << 10);
         node.disk().set_capacity(capacity);
         println!("seed {seed}: full at {capacity}");
         // The log has its place on the same disk. When it finds none, and only then, the node stops.
-        let over = (0..400).any(|_| node.overlaps.refusals == 2 || client.work(&mut node, 1).is_err());
+        let mut over = None;
+        for _ in 0..400 {
+            if node.overlaps.refusals == 2 || over.is_some() {
+                break;
+            }
+            over = client.work(&mut node, 1).err();
+        }
         refused += node.overlaps.refusals;
-        let mut node = if over && node.overlaps.refusals < 2 {
+        let mut node = if let Some(over) = over {
+            assert_eq!(over, Over(InjectedFault::Full), "seed {seed}");
             stopped += 1;
             let disk = node.restart();
             disk.set_capacity(1 << 30);
@@ -104,7 +58,7 @@ fn a_full_disk_refuses_checkpoints_and_passes() {
 #[test]
 fn a_process_that_dies_amid_checkpoints_and_compactions_loses_nothing() {
     for seed in 0..16 {
-        let mut client = Client::new(seed);
+        let mut client = Client::new(seed, CHECKPOINT_INTERVAL);
         let mut disk = SimulatedDisk::new(seed);
         for life in 0..12 {
             let mut node = client.open(disk);
@@ -124,23 +78,24 @@ fn a_process_that_dies_amid_checkpoints_and_compactions_loses_nothing() {
 
 #[test]
 fn a_sync_or_write_that_fails_stops_the_node_and_loses_nothing() {
-    let (mut syncs, mut writes) = (0, 0);
-    for seed in 0..400 {
-        let mut client = Client::new(seed);
+    type Arm = fn(&SimulatedDisk, u64);
+    let arms: [(InjectedFault, Arm); 3] = [
+        (InjectedFault::Sync, SimulatedDisk::fail_sync),
+        // As a file system says it that finds no block for what it had taken: to try again later would be to lose it.
+        (InjectedFault::Sync, SimulatedDisk::fail_sync_as_full),
+        (InjectedFault::Write, SimulatedDisk::fail_write),
+    ];
+    for seed in 0..600 {
+        let mut client = Client::new(seed, CHECKPOINT_INTERVAL);
         let mut node = client.open(SimulatedDisk::new(seed));
         client.work(&mut node, 20).expect("the disk is healthy");
         let nth = client.random.random_range(1..60);
-        let of_syncs = seed % 2 == 0;
-        if of_syncs {
-            node.disk().fail_sync(nth);
-        } else {
-            node.disk().fail_write(nth);
-        }
-        println!("seed {seed}: {} {nth} fails", if of_syncs { "sync" } else { "write" });
+        let (fault, arm) = arms[seed as usize % arms.len()];
+        arm(node.disk(), nth);
+        println!("seed {seed}: {fault:?} {nth} fails");
         let over = client.work(&mut node, 400);
-        assert_eq!(over, Err(PowerLost), "seed {seed}: the node went on after {} faults", node.disk().faults_met());
+        assert_eq!(over, Err(Over(fault)), "seed {seed}: the node went on after {} faults", node.disk().faults_met());
         assert_eq!(node.disk().faults_met(), 1, "seed {seed}");
-        *(if of_syncs { &mut syncs } else { &mut writes }) += 1;
         // What the cache shows may not be on the disk: the start must not believe it.
         let disk = node.restart();
         let mut node = client.open(disk);
@@ -148,5 +103,4 @@ fn a_sync_or_write_that_fails_stops_the_node_and_loses_nothing() {
         client.rest_and_check(&mut node);
         client.open(node.crash(PowerCut::KeepNone));
     }
-    assert!(syncs > 0 && writes > 0);
 }

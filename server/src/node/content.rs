@@ -149,8 +149,8 @@ impl Snapshot {
     }
 }
 
-/// A View and the tables of the same log index.
-fn state_of(machine: &mut Machine, member: MemberRecord) -> (Arc<View>, SystemTables) {
+/// A View and the tables of the same log index: what a snapshot is made of.
+pub fn state_of(machine: &mut Machine, member: MemberRecord) -> (Arc<View>, SystemTables) {
     let view = Arc::new(machine.store().head());
     let voters = ConfStateRecord { voters: vec![member.id], ..ConfStateRecord::default() };
     let mut tables = SystemTables::new()

@@ -94,7 +94,7 @@ fn prepare(log: &mut Log, disk: &Arc<dyn Disk>, outbox: &Sender<LogInput>) -> Op
 }
 
 /// The append in the log's words. Entries that replace others cut these off first.
-pub(super) fn records(append: Append, last_index: u64) -> Vec<Record> {
+pub fn records(append: Append, last_index: u64) -> Vec<Record> {
     let first = append.entries.first().map(|entry| entry.index);
     let cut = first.filter(|first| *first <= last_index).map(|index| Record::TruncateFrom { index });
     let hard_state = append

@@ -25,7 +25,7 @@ pub(crate) mod fatal;
 pub mod gather;
 pub mod handle;
 pub mod log_store;
-mod log_thread;
+pub mod log_thread;
 mod node_thread;
 mod read_ahead;
 pub mod readers;

@@ -188,11 +188,13 @@ pub struct Running {
 
 /// Raft's configuration as stored (field numbers of eraftpb.ConfState).
 #[derive(Clone, PartialEq, Message)]
-struct ConfStateRecord {
+pub struct ConfStateRecord {
+    /// Who votes.
     #[prost(uint64, repeated, tag = "1")]
-    voters: Vec<u64>,
+    pub voters: Vec<u64>,
+    /// Who only learns.
     #[prost(uint64, repeated, tag = "2")]
-    learners: Vec<u64>,
+    pub learners: Vec<u64>,
 }
 
 /// Opens or makes the data directory and starts all threads.
@@ -208,7 +210,7 @@ pub fn start(config: &NodeConfig, metrics: &Arc<Metrics>) -> Result<Running, Sta
     let cache = Arc::new(PageCache::new(config.memory.page_cache));
     let mut seeds = StdRng::from_os_rng();
     let opened = open_store((&disk, &log_disk), &cache, config, &mut seeds)?;
-    let recovered = open_log(&log_disk, &opened, seeds.random())?;
+    let recovered = open_log(&*log_disk, &opened, LogOptions::default(), seeds.random())?;
     spawn(config, metrics, &disk, &log_disk, opened, recovered, lock, seeds.random())
 }
 
@@ -240,15 +242,23 @@ fn open_store(
 }
 
 /// Opens the log that belongs to the manifest. A directory whose birth was interrupted has none yet.
-fn open_log(disk: &Arc<dyn Disk>, opened: &Opened, salt_seed: u64) -> Result<Recovered, StartError> {
+///
+/// # Errors
+/// [`StartError`]; nothing was lost.
+pub fn open_log(
+    disk: &dyn Disk,
+    opened: &Opened,
+    options: LogOptions,
+    salt_seed: u64,
+) -> Result<Recovered, StartError> {
     let manifest = opened.checkpointer.manifest();
     let identity =
         LogIdentity { cluster: manifest.cluster_id, member: manifest.member_id, incarnation: manifest.incarnation };
-    let mut recovery = Recovery::new(Some(identity), LogOptions::default(), salt_seed);
-    let recovered = match run(&mut recovery, &**disk, BUDGET_UNLIMITED) {
+    let mut recovery = Recovery::new(Some(identity), options, salt_seed);
+    let recovered = match run(&mut recovery, disk, BUDGET_UNLIMITED) {
         Err(WalError::NotCreated) if manifest.generation == recovery::GENERATION_WITHOUT_LOG => {
-            let mut create = Log::create(identity, LogOptions::default(), salt_seed);
-            run(&mut create, &**disk, BUDGET_UNLIMITED)?
+            let mut create = Log::create(identity, options, salt_seed);
+            run(&mut create, disk, BUDGET_UNLIMITED)?
         }
         other => other?,
     };
@@ -267,7 +277,7 @@ fn open_log(disk: &Arc<dyn Disk>, opened: &Opened, salt_seed: u64) -> Result<Rec
 }
 
 /// The log as Raft wants it. The commit index is durable one append late; what is checkpointed was committed.
-fn log_store(recovered: &Recovered, conf_state: &[u8], applied: u64) -> LogStore {
+pub fn log_store(recovered: &Recovered, conf_state: &[u8], applied: u64) -> LogStore {
     let entry = |entry: &basalt_storage::wal::Entry| Entry {
         index: entry.index,
         term: entry.term,

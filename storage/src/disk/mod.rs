@@ -24,7 +24,7 @@ use std::io;
 use bytes::Bytes;
 
 pub use real::{DirectoryLock, LockError, RealDisk};
-pub use simulated::{PowerCut, SimulatedDisk};
+pub use simulated::{InjectedFault, PowerCut, SimulatedDisk};
 
 /// An open file of one [`Disk`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

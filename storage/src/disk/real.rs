@@ -65,15 +65,20 @@ pub enum LockError {
 }
 
 impl RealDisk {
-    /// Opens the directory `root`, and makes it and its parents, readable by the owner only, if it is missing.
+    /// Opens the directory `root`, and makes it and its parents, readable by the owner only, if it is missing. Its own
+    /// name is durable then, also when an earlier process made it and ended before it was.
     ///
     /// # Errors
     /// The operating system's, among them `NotADirectory`.
     pub fn open(root: &Path) -> io::Result<Self> {
+        let made: Vec<&Path> =
+            root.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect();
         create_directory(root)?;
         if !fs::metadata(root)?.is_dir() {
             return Err(io::ErrorKind::NotADirectory.into());
         }
+        sync_parent(root)?;
+        made.into_iter().skip(1).try_for_each(sync_parent)?;
         Ok(Self { root: root.to_owned(), files: Mutex::default() })
     }
 
@@ -198,6 +203,16 @@ impl Disk for RealDisk {
 
 fn create_directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(path)
+}
+
+/// Makes the name of a directory durable. Where its parent may be written but not read, that is left to the system.
+fn sync_parent(path: &Path) -> io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match File::open(parent) {
+        Ok(parent) => parent.sync_all(),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Directories are not renamed: nobody needs it, and what a power cut leaves of it is hard to say.

@@ -16,7 +16,7 @@ pub enum RunError {
         source: io::Error,
     },
     /// A sync failed: stop the node, whatever the cause.
-    #[error("syncing run {number}: {source}")]
+    #[error("syncing run {number}")]
     Sync {
         /// The run's file number.
         number: u64,

@@ -71,6 +71,18 @@ func (l *outputLog) contains(text string) bool {
 	return bytes.Contains(l.text, []byte(text))
 }
 
+func (l *outputLog) linesWith(text string) []string {
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	var lines []string
+	for line := range strings.Lines(string(l.text)) {
+		if strings.Contains(line, text) {
+			lines = append(lines, strings.TrimRight(line, "\n"))
+		}
+	}
+	return lines
+}
+
 func (l *outputLog) lastLine() string {
 	l.mutex.Lock()
 	defer l.mutex.Unlock()

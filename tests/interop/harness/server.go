@@ -67,6 +67,8 @@ type Options struct {
 	Endpoint string
 	// WorkDir is the working directory; empty means that of the test.
 	WorkDir string
+	// Wrapper is a command line that runs the server's, which follows it; its process becomes the server's.
+	Wrapper []string
 }
 
 // Server is one process with its ports and directory. They survive Kill and Restart.
@@ -83,6 +85,7 @@ type Server struct {
 	line       []string
 	endpoint   string
 	workDir    string
+	wrapper    []string
 	process    *exec.Cmd
 	exited     chan error
 	log        *outputLog
@@ -103,7 +106,8 @@ func Start(t testing.TB, options Options) *Server {
 		Kind: kind, DataDir: dataDir,
 		t: t, tls: options.TLS, clientPort: FreePort(t), peerPort: FreePort(t), extra: options.Args,
 		line: options.Line, endpoint: options.Endpoint, workDir: options.WorkDir,
-		log: newOutputLog(readyLine),
+		wrapper: options.Wrapper,
+		log:     newOutputLog(readyLine),
 	}
 	t.Cleanup(server.cleanup)
 	if options.Config != "" {
@@ -161,6 +165,12 @@ func (s *Server) PeerURL() string { return fmt.Sprintf("http://127.0.0.1:%d", s.
 // LogContains says whether the server has printed `text` in any of its lives.
 func (s *Server) LogContains(text string) bool { return s.log.contains(text) }
 
+// LinesWith are the lines with `text` that the server has printed in all its lives.
+func (s *Server) LinesWith(text string) []string { return s.log.linesWith(text) }
+
+// Wrap sets the wrapper of the next life.
+func (s *Server) Wrap(wrapper []string) { s.wrapper = wrapper }
+
 // Running says whether the process lives.
 func (s *Server) Running() bool {
 	select {
@@ -206,7 +216,8 @@ func (s *Server) Stop() {
 func (s *Server) run() {
 	s.t.Helper()
 	s.log.expectReady()
-	s.process = exec.Command(Binary(s.t, s.Kind), s.args()...)
+	line := slices.Concat(s.wrapper, []string{Binary(s.t, s.Kind)}, s.args())
+	s.process = exec.Command(line[0], line[1:]...)
 	s.process.Stdout, s.process.Stderr, s.process.Dir = s.log, s.log, s.workDir
 	s.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := startOnLastingThread(s.process); err != nil {

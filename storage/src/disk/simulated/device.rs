@@ -9,7 +9,7 @@ use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
 
-use super::faults::{Faults, input_output_error};
+use super::faults::Faults;
 use super::file::SimulatedFile;
 use super::namespace::{Inode, Namespace};
 use super::power_cut::{Fates, PowerCut};
@@ -33,22 +33,12 @@ struct Device {
     file_ids: u64,
     inodes: u64,
     operations: u64,
+    /// Of `operations`, those that may change what a power cut leaves, by how many were performed before each.
+    changing: Vec<u64>,
     capacity_bytes: u64,
     faults: Faults,
     random: StdRng,
 }
-
-/// What every request gets once the disk was stopped.
-#[derive(Debug)]
-struct Crashed;
-
-impl fmt::Display for Crashed {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("crashed")
-    }
-}
-
-impl std::error::Error for Crashed {}
 
 impl SimulatedDisk {
     /// An empty disk. `seed` decides which pages a failed sync had already written.
@@ -60,6 +50,7 @@ impl SimulatedDisk {
             file_ids: 0,
             inodes: 0,
             operations: 0,
+            changing: Vec::new(),
             capacity_bytes: CAPACITY_BYTES,
             faults: Faults::default(),
             random: StdRng::seed_from_u64(seed),
@@ -85,6 +76,14 @@ impl SimulatedDisk {
         Self::with(device.reborn(namespace, files))
     }
 
+    /// How many changes a power cut at this moment decides about, one by one: sectors, lengths and names that were not
+    /// synced.
+    pub fn unsynced_changes(&self) -> usize {
+        let device = self.device();
+        let of_files: usize = device.files.values().map(SimulatedFile::unsynced_changes).sum();
+        device.namespace.unsynced_changes() + of_files
+    }
+
     /// The disk after the process died and the operating system lived on: the cache keeps everything, also what
     /// was never synced or whose sync failed. No file open, no fault armed, counters at zero.
     pub fn restart(&self) -> Self {
@@ -97,24 +96,38 @@ impl SimulatedDisk {
         self.device().operations
     }
 
+    /// Of the requests performed, those that may change what a power cut leaves, writes and syncs and changes of names:
+    /// for each how many were performed before it, which is what [`SimulatedDisk::stop_after`] takes to stop there.
+    pub fn changing_operations(&self) -> Vec<u64> {
+        self.device().changing.clone()
+    }
+
     /// Lets `operations` requests succeed, counted from when the disk was made; every later one fails and does
-    /// nothing ([`SimulatedDisk::is_crashed`] knows the error).
+    /// nothing ([`InjectedFault::Stopped`](crate::disk::InjectedFault::Stopped)).
     pub fn stop_after(&self, operations: u64) {
         self.device().faults.stop_after = Some(operations);
     }
 
-    /// Whether `error` comes from [`SimulatedDisk::stop_after`].
-    pub fn is_crashed(error: &io::Error) -> bool {
-        error.get_ref().is_some_and(|inner| inner.is::<Crashed>())
+    /// Whether a request was refused because the disk was stopped.
+    pub fn is_stopped(&self) -> bool {
+        self.device().faults.is_stopped
     }
 
-    /// Makes the `nth` sync from now, of a file or directory, counted from 1, fail with `EIO`. Its pages are
-    /// dropped as Linux drops them: still readable, not durable, and the next sync succeeds.
+    /// Makes the `nth` sync from now, of a file or directory, counted from 1, fail. Its pages are dropped as Linux
+    /// drops them: still readable, not durable, and the next sync succeeds.
     pub fn fail_sync(&self, nth: u64) {
-        self.device().faults.syncs_to_failure = nth;
+        let faults = &mut self.device().faults;
+        (faults.syncs_to_failure, faults.sync_says_full) = (nth, false);
     }
 
-    /// Makes the `nth` write from now, counted from 1, fail with `EIO` and do nothing.
+    /// The same, with an error that says that the disk is full: what a file system says that finds no block for
+    /// what it had promised to write.
+    pub fn fail_sync_as_full(&self, nth: u64) {
+        let faults = &mut self.device().faults;
+        (faults.syncs_to_failure, faults.sync_says_full) = (nth, true);
+    }
+
+    /// Makes the `nth` write from now, counted from 1, fail and do nothing.
     pub fn fail_write(&self, nth: u64) {
         self.device().faults.writes_to_failure = nth;
     }
@@ -124,7 +137,7 @@ impl SimulatedDisk {
         self.device().faults.met
     }
 
-    /// Makes every read that covers byte `offset` of `name` fail with `EIO`; `false` when there is no such file.
+    /// Makes every read that covers byte `offset` of `name` fail; `false` when there is no such file.
     pub fn fail_reads_at(&self, name: &str, offset: u64) -> bool {
         let mut device = self.device();
         let inode = device.namespace.find(name);
@@ -175,10 +188,17 @@ impl fmt::Debug for SimulatedDisk {
 impl Disk for SimulatedDisk {
     fn perform(&self, io: Io) -> io::Result<IoOutput> {
         let mut device = self.device();
-        if device.faults.stop_after.is_some_and(|stop| device.operations >= stop) {
-            return Err(io::Error::other(Crashed));
-        }
+        let performed = device.operations;
+        device.faults.check_stop(performed)?;
         device.operations += 1;
+        let changes = match &io {
+            Io::Read { .. } | Io::Stat { .. } | Io::List { .. } | Io::Close { .. } => false,
+            Io::Open { name, create } => *create && device.namespace.find(name).is_none(),
+            _ => true,
+        };
+        if changes {
+            device.changing.push(performed);
+        }
         match io {
             Io::Open { name, create } => device.open(&name, create),
             Io::Read { file, offset, length } => device.read(file, offset, length),
@@ -204,6 +224,7 @@ impl Device {
             file_ids: self.file_ids,
             inodes: self.inodes,
             operations: 0,
+            changing: Vec::new(),
             capacity_bytes: self.capacity_bytes,
             faults: Faults::default(),
             random: self.random.clone(),
@@ -286,8 +307,8 @@ impl Device {
 
     fn write(&mut self, file: FileId, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let end = end(offset, bytes.len() as u64)?;
-        if self.faults.takes_write() {
-            return Err(input_output_error());
+        if let Some(error) = self.faults.take_write() {
+            return Err(error);
         }
         self.check_space(file, offset, end)?;
         self.file(file)?.1.write(offset, bytes);
@@ -305,12 +326,12 @@ impl Device {
     }
 
     fn sync(&mut self, file: FileId) -> io::Result<()> {
-        let fails = self.faults.takes_sync();
+        let failure = self.faults.take_sync();
         let mut fates = Fates::new(PowerCut::Seeded(self.random.next_u64()));
         let file = self.file(file)?.1;
-        if fails {
+        if let Some(error) = failure {
             file.fail_sync(&mut fates);
-            return Err(input_output_error());
+            return Err(error);
         }
         file.sync();
         Ok(())
@@ -318,10 +339,10 @@ impl Device {
 
     fn sync_directory(&mut self, directory: &str) -> io::Result<()> {
         name::check_directory(directory)?;
-        if self.faults.takes_sync() {
+        if let Some(error) = self.faults.take_sync() {
             let mut fates = Fates::new(PowerCut::Seeded(self.random.next_u64()));
             self.namespace.fail_sync(directory, &mut fates);
-            return Err(input_output_error());
+            return Err(error);
         }
         self.namespace.sync(directory)
     }
@@ -329,8 +350,7 @@ impl Device {
     fn check_space(&mut self, file: FileId, offset: u64, end: u64) -> io::Result<()> {
         let missing = self.file(file)?.1.missing_bytes(offset, end);
         if missing > 0 && self.used_bytes().saturating_add(missing) > self.capacity_bytes {
-            self.faults.met += 1;
-            return Err(io::ErrorKind::StorageFull.into());
+            return Err(self.faults.full());
         }
         Ok(())
     }

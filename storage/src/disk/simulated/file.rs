@@ -111,6 +111,11 @@ impl SimulatedFile {
         self.pending_blocks.clear();
     }
 
+    /// Sectors that were not synced, and one more if the length was not.
+    pub(super) fn unsynced_changes(&self) -> usize {
+        self.pending_sectors.len() + usize::from(!self.pending_lengths.is_empty())
+    }
+
     /// The file as the platter has it after a power cut.
     pub(super) fn after_power_cut(&self, fates: &mut Fates) -> Self {
         let mut file = self.clone();

@@ -8,16 +8,18 @@
 //! cache lives on, and what it shows may still not be on the platter.
 //!
 //! Reading order: `sparse_bytes` (bytes with holes), `file` (cache and platter of one file), `namespace` (the
-//! same of names), `faults` (what is armed), `device` (all of it behind [`Disk`](super::Disk)).
+//! same of names), `injected_fault` and `faults` (what is armed, and how its errors are known), `device` (all of it behind [`Disk`](super::Disk)).
 //!
 //! It does not model latency (who performs a request decides when), nor permissions, links or mmap.
 
 mod device;
 mod faults;
 mod file;
+mod injected_fault;
 mod namespace;
 mod power_cut;
 mod sparse_bytes;
 
 pub use device::SimulatedDisk;
+pub use injected_fault::InjectedFault;
 pub use power_cut::PowerCut;

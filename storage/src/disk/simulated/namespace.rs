@@ -124,6 +124,11 @@ impl Namespace {
         }
     }
 
+    /// Changes of names that were not synced.
+    pub(super) fn unsynced_changes(&self) -> usize {
+        self.pending.len()
+    }
+
     /// The names as the platter has them after a power cut.
     pub(super) fn after_power_cut(&self, fates: &mut Fates) -> Self {
         let mut durable = self.durable.clone();

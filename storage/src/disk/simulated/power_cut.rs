@@ -10,6 +10,10 @@ pub enum PowerCut {
     KeepNone,
     /// All of them are there, whole.
     KeepAll,
+    /// Of the first 64 those whose bit is set are there, whole and in their last state; none of the others. With as many
+    /// numbers as there are subsets of [`SimulatedDisk::unsynced_changes`](super::SimulatedDisk::unsynced_changes),
+    /// this is every way in which whole changes can be lost.
+    Subset(u64),
     /// Each sector, length and name on its own is lost, kept or torn, drawn from the seed.
     Seeded(u64),
 }
@@ -18,6 +22,8 @@ pub enum PowerCut {
 #[derive(Debug)]
 pub(super) struct Fates {
     policy: PowerCut,
+    /// Changes asked about so far.
+    asked: u32,
     random: StdRng,
     /// Drawn once per power cut, so that some lose little and some lose much.
     survival: f64,
@@ -31,14 +37,17 @@ impl Fates {
         let seed = if let PowerCut::Seeded(seed) = policy { seed } else { 0 };
         let mut random = StdRng::seed_from_u64(seed);
         let survival = [0.1, 0.5, 0.9][random.random_range(0..3)];
-        Self { policy, random, survival }
+        Self { policy, asked: 0, random, survival }
     }
 
     /// Whether one change survives.
     pub(super) fn survives(&mut self) -> bool {
+        let number = self.asked;
+        self.asked += 1;
         match self.policy {
             PowerCut::KeepNone => false,
             PowerCut::KeepAll => true,
+            PowerCut::Subset(kept) => kept.checked_shr(number).is_some_and(|rest| rest & 1 == 1),
             PowerCut::Seeded(_) => self.random.random_bool(self.survival),
         }
     }

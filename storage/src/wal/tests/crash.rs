@@ -4,7 +4,7 @@ use super::harness::Action::{Append, Commit, Conflict, Flush, Prepare, Recycle, 
 use proptest::prelude::*;
 
 use super::harness::{Action, Workload, actions, entry, recover};
-use crate::disk::{PowerCut, SimulatedDisk};
+use crate::disk::{InjectedFault, PowerCut, SimulatedDisk};
 use crate::wal::{Record, WalError};
 
 /// Rolls over inline, into prepared and into recycled segments, truncates across segments, and recycles.
@@ -117,8 +117,9 @@ fn a_start_may_be_interrupted_anywhere() {
             let context = format!("stop {stop}, {cut:?}");
             match &interrupted {
                 Ok(found) => drop(workload.batch_found(found)),
-                Err(WalError::Io { source, .. }) => assert!(SimulatedDisk::is_crashed(source), "{context}"),
-                Err(other) => panic!("{context}: {other}"),
+                Err(error) => {
+                    assert_eq!(InjectedFault::behind(error), Some(InjectedFault::Stopped), "{context}: {error}")
+                }
             }
             start_twice(&workload, &disk.crash(*cut), &context);
             start_twice(&workload, &disk.restart(), &context);

@@ -132,6 +132,33 @@ fn a_last_batch_cut_at_any_byte_is_a_torn_tail() {
     }
 }
 
+/// Every cut point of a segment: its file ends there, or nothing behind was ever written. What is left is the batches
+/// before, whole, and the start never takes a cut for damage.
+#[test]
+fn a_segment_cut_at_any_byte_holds_the_batches_before() {
+    let whole = three_batches();
+    let ends: Vec<_> = begun(&whole).batches.iter().map(|batch| (written_end(batch), batch.end)).collect();
+    let lengths = (0..=whole.len()).map(|cut| (cut, whole[..cut].to_vec()));
+    let blanks = (0..=24_576).map(|cut| (cut, [&whole[..cut], &vec![0; whole.len() - cut]].concat()));
+    for (cut, bytes) in lengths.chain(blanks) {
+        match entries_and_end(&bytes) {
+            Ok((entries, _)) => {
+                let surely = ends.iter().filter(|(_, padded)| *padded <= cut).count();
+                let at_most = ends.iter().filter(|(written, _)| *written <= cut).count();
+                assert!((surely..=at_most).contains(&entries), "cut {cut}: {entries} entries");
+            }
+            // No copy of the head is whole.
+            Err(WalError::NotCreated) => assert!(cut < crate::wal::segment_head::HEAD_BYTES, "cut {cut}"),
+            Err(other) => panic!("cut {cut}: {other}"),
+        }
+    }
+}
+
+/// Where the bytes of a batch end, before its padding.
+fn written_end(batch: &crate::wal::batch::Batch<'_>) -> usize {
+    batch.place.offset as usize + crate::wal::batch::HEADER_BYTES + batch.records.len()
+}
+
 #[test]
 fn a_last_batch_with_any_subset_of_its_sectors_is_a_torn_tail() {
     let mut whole = three_batches();

@@ -1,0 +1,131 @@
+//! The apply thread, piece by piece: one entry at a time, and compactions between them.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use basalt_proto::log::LogEntry;
+use basalt_server::apply::answer::{Answer, Refusal};
+use basalt_server::apply::effects::{Effect, Effects};
+use basalt_server::apply::machine::Machine;
+use basalt_server::apply::values::{Prefetched, Values};
+use basalt_server::lease::{LeaseClock, LeaseClockConfig};
+use basalt_server::node::core::Committed;
+use basalt_storage::disk::SimulatedDisk;
+use basalt_storage::job::{BUDGET_UNLIMITED, run};
+use basalt_storage::mvcc::fetch::Fetch;
+use basalt_storage::mvcc::range::Hit;
+use basalt_storage::mvcc::view::{LogPosition, View};
+use bytes::Bytes;
+
+use super::node::ELECTION_TIMEOUT;
+use crate::over::{Over, over};
+
+/// What one applied entry came to.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Where it stands.
+    pub position: LogPosition,
+    /// Its requests; `None` for one without any.
+    pub entry: Option<LogEntry>,
+    /// By request.
+    pub answers: Vec<(u64, Result<Answer, Refusal>)>,
+    /// What changed.
+    pub effects: Effects,
+}
+
+/// What apply is told.
+pub(super) enum ApplyInput {
+    Committed(Committed),
+    Role { leads: bool },
+}
+
+/// The machine and what follows from its effects.
+pub(super) struct ApplySide {
+    pub(super) machine: Machine,
+    pub(super) leases: LeaseClock,
+    inbox: VecDeque<ApplyInput>,
+    pub(super) outcomes: Vec<Outcome>,
+}
+
+impl ApplySide {
+    pub(super) fn new(machine: Machine) -> Self {
+        let leases = LeaseClock::new(LeaseClockConfig::default());
+        Self { machine, leases, inbox: VecDeque::new(), outcomes: Vec::new() }
+    }
+
+    pub(super) fn push(&mut self, input: ApplyInput) {
+        self.inbox.push_back(input);
+    }
+
+    pub(super) fn has_inputs(&self) -> bool {
+        !self.inbox.is_empty()
+    }
+
+    pub(super) fn view(&self) -> Arc<View> {
+        Arc::new(self.machine.store().head())
+    }
+
+    /// Takes the next input; gives the index of an entry that was applied.
+    pub(super) fn next(&mut self, disk: &SimulatedDisk, now: Duration) -> Result<Option<u64>, Over> {
+        match self.inbox.pop_front().expect("there are inputs") {
+            ApplyInput::Committed(committed) => self.apply(disk, now, committed).map(Some),
+            ApplyInput::Role { leads: false } => {
+                self.leases.demote();
+                Ok(None)
+            }
+            ApplyInput::Role { leads: true } => {
+                let table = self.machine.leases().iter().map(|(id, record)| (id, record.ttl, record.remaining_ttl));
+                self.leases.promote(table, now, ELECTION_TIMEOUT);
+                Ok(None)
+            }
+        }
+    }
+
+    fn apply(
+        &mut self,
+        disk: &SimulatedDisk,
+        now: Duration,
+        Committed { position, entry }: Committed,
+    ) -> Result<u64, Over> {
+        let applied = match &entry {
+            None => {
+                self.machine.apply_empty(position);
+                Default::default()
+            }
+            Some(entry) => {
+                let mut values = self.prefetch(disk, self.machine.needed_values(entry))?;
+                self.machine.apply(position, entry, &mut values)
+            }
+        };
+        applied.effects.effects.iter().for_each(|effect| self.follow(effect, now));
+        self.outcomes.push(Outcome { position, entry, answers: applied.answers, effects: applied.effects });
+        Ok(position.index)
+    }
+
+    fn prefetch(&self, disk: &SimulatedDisk, hits: Vec<Hit>) -> Result<PrefetchedOnly, Over> {
+        let values = run(&mut Fetch::new(self.view(), hits.clone()), disk, BUDGET_UNLIMITED);
+        let values = values.map_err(|error| over("fetching for apply", &error))?;
+        let mut prefetched = Prefetched::default();
+        hits.into_iter().zip(values).for_each(|(hit, value)| prefetched.insert(hit, value));
+        Ok(PrefetchedOnly(prefetched))
+    }
+
+    fn follow(&mut self, effect: &Effect, now: Duration) {
+        match effect {
+            Effect::LeaseGranted { id, ttl } => self.leases.grant(*id, *ttl, now),
+            Effect::LeaseRevoked { id } => self.leases.forget(*id),
+            Effect::LeaseCheckpointed { id, remaining_ttl } => self.leases.checkpointed(*id, *remaining_ttl),
+            Effect::Key(_) | Effect::Compaction { .. } | Effect::AlarmRaised(_) | Effect::AlarmCleared(_) => {}
+        }
+    }
+}
+
+/// Apply must not need a disk beyond what [`Machine::needed_values`] named.
+struct PrefetchedOnly(Prefetched);
+
+impl Values for PrefetchedOnly {
+    fn value(&mut self, hit: Hit) -> Bytes {
+        self.0.get(hit).unwrap_or_else(|| panic!("apply needs {hit:?}, which nobody named before")).clone()
+    }
+}

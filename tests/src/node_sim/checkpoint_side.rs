@@ -1,0 +1,121 @@
+//! The checkpoint thread, piece by piece, and when apply starts one.
+
+use std::time::Duration;
+
+use basalt_storage::checkpoint::{Checkpoint, CheckpointError, CheckpointJob, Checkpointer, RUNS_DIRECTORY, Reserve};
+use basalt_storage::disk::SimulatedDisk;
+use basalt_storage::mvcc::store::Store;
+use basalt_storage::runs::run_name;
+use rand::rngs::StdRng;
+
+use super::overlaps::Overlaps;
+use crate::background::Background;
+use crate::over::{Over, over};
+
+/// Small, as everything on a simulated disk.
+const RESERVE_BYTES: u64 = 16 << 10;
+
+/// Checkpoints, one after another.
+pub(super) struct CheckpointSide {
+    /// Away while a checkpoint runs.
+    checkpointer: Option<Checkpointer>,
+    conf_state: Vec<u8>,
+    job: Option<(u64, Background<CheckpointJob>)>,
+    reserve: Reserve,
+    interval: Duration,
+    due: Duration,
+    /// Something changed since the last one.
+    pub(super) is_dirty: bool,
+}
+
+/// A checkpoint that ended: its last entry, and its generation of the manifest.
+pub(super) struct Ended {
+    pub(super) applied_index: u64,
+    pub(super) generation: u64,
+}
+
+impl CheckpointSide {
+    pub(super) fn new(checkpointer: Checkpointer, disk: &SimulatedDisk, interval: Duration) -> Self {
+        let conf_state = checkpointer.manifest().conf_state.clone();
+        let mut side = Self {
+            checkpointer: Some(checkpointer),
+            conf_state,
+            job: None,
+            reserve: Reserve::new(RESERVE_BYTES),
+            interval,
+            due: interval,
+            is_dirty: false,
+        };
+        side.hold(disk);
+        side
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.job.is_some()
+    }
+
+    pub(super) fn is_syncing(&self) -> bool {
+        self.job.as_ref().is_some_and(|(_, job)| job.is_syncing())
+    }
+
+    pub(super) fn may_advance(&self, now: Duration) -> bool {
+        self.is_running() || (self.is_dirty && now >= self.due)
+    }
+
+    /// Run files that the last manifest names, by name; `None` while a checkpoint runs.
+    pub(super) fn named_runs(&self) -> Option<Vec<String>> {
+        let manifest = self.checkpointer.as_ref()?.manifest();
+        let mut names: Vec<_> = manifest.runs().map(|run| run_name(RUNS_DIRECTORY, run.number)).collect();
+        names.sort_unstable();
+        Some(names)
+    }
+
+    /// Starts one, or goes on with it.
+    pub(super) fn advance(
+        &mut self,
+        disk: &SimulatedDisk,
+        random: &mut StdRng,
+        now: Duration,
+        store: &mut Store,
+        seen: &mut Overlaps,
+    ) -> Result<Option<Ended>, Over> {
+        let Some((applied_index, job)) = &mut self.job else {
+            self.is_dirty = false;
+            let frozen = store.freeze();
+            let applied_index = frozen.applied.index;
+            let checkpointer = self.checkpointer.take().expect("one checkpoint at a time");
+            let job = Background::new(checkpointer.begin(frozen, self.conf_state.clone()));
+            self.job = Some((applied_index, job));
+            return Ok(None);
+        };
+        let applied_index = *applied_index;
+        let ended = match job.try_advance(disk, random) {
+            Ok(None) => return Ok(None),
+            Ok(Some(Checkpoint { checkpointer, checkpointed, .. })) => {
+                let generation = checkpointer.manifest().generation;
+                self.checkpointer = Some(checkpointer);
+                store.checkpointed(checkpointed);
+                self.hold(disk);
+                seen.checkpoints += 1;
+                Some(Ended { applied_index, generation })
+            }
+            Err(CheckpointError::NoSpace { checkpointer, frozen, .. }) => {
+                self.checkpointer = Some(*checkpointer);
+                store.checkpoint_failed(*frozen);
+                self.is_dirty = true;
+                // Nothing depends on the reserve: the server warns, and so may a fault pass here.
+                drop(self.reserve.release(disk));
+                seen.refusals += 1;
+                None
+            }
+            Err(error) => return Err(over("writing a checkpoint", &error)),
+        };
+        self.job = None;
+        self.due = now + self.interval;
+        Ok(ended)
+    }
+
+    fn hold(&mut self, disk: &SimulatedDisk) {
+        drop(self.reserve.hold(disk));
+    }
+}

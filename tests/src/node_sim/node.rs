@@ -1,0 +1,330 @@
+//! The node: consensus, the clock, and who advances next.
+
+use std::collections::VecDeque;
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use basalt_proto::etcdserverpb::{LeaseCheckpoint, LeaseCheckpointRequest, LeaseRevokeRequest};
+use basalt_proto::log::Request;
+use basalt_proto::log::request::Kind;
+use basalt_server::admission::Proposal;
+use basalt_server::apply::machine::Machine;
+use basalt_server::node::core::{Core, CoreConfig, Input, Output};
+use basalt_storage::disk::{InjectedFault, PowerCut, SimulatedDisk};
+use basalt_storage::job::{Job, run};
+use basalt_storage::mvcc::view::View;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use super::apply_side::{ApplyInput, ApplySide, Outcome};
+use super::checkpoint_side::{CheckpointSide, Ended};
+use super::log_side::LogSide;
+use super::overlaps::Overlaps;
+use super::snapshot_side::{SnapshotSide, TakenSnapshot};
+use crate::opening::{self, MEMBER_ID, Parts};
+use crate::over::Over;
+
+const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(100);
+pub(super) const ELECTION_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the virtual clock moves in one turn, at most.
+const TURN: Duration = Duration::from_millis(4);
+/// 2020-09-13, when the virtual clock stands at 0.
+const EPOCH_NS: i64 = 1_600_000_000_000_000_000;
+/// Turns after which a node that should have come to rest is called stuck.
+const TURNS_TO_REST: usize = 200_000;
+
+/// What can advance.
+#[derive(Clone, Copy, Debug)]
+enum Turn {
+    Node,
+    Tick,
+    Propose,
+    Log,
+    Prepare,
+    Recycle,
+    Apply,
+    Sweep,
+    Checkpoint,
+    Snapshot,
+}
+
+/// The node. Everything in it but the disk is lost in a crash.
+pub struct SimulatedNode {
+    disk: SimulatedDisk,
+    random: StdRng,
+    now: Duration,
+    next_tick: Duration,
+    core: Core,
+    proposals: VecDeque<Request>,
+    inbox: VecDeque<Input>,
+    log: LogSide,
+    apply: ApplySide,
+    checkpoints: CheckpointSide,
+    snapshots: SnapshotSide,
+    /// What ran beside what.
+    pub overlaps: Overlaps,
+}
+
+impl SimulatedNode {
+    /// Opens or makes the node on `disk`; `checkpoint_interval` is virtual time.
+    ///
+    /// # Errors
+    /// [`Over`] when an injected fault is met on the way.
+    pub fn open(disk: SimulatedDisk, seed: u64, checkpoint_interval: Duration) -> Result<Self, Over> {
+        let mut random = StdRng::seed_from_u64(seed);
+        let parts = opening::open(&disk, &mut random)?;
+        Ok(Self::start(disk, parts, random, checkpoint_interval))
+    }
+
+    /// The node of parts that were opened on `disk`.
+    pub fn start(disk: SimulatedDisk, parts: Parts, random: StdRng, checkpoint_interval: Duration) -> Self {
+        let Parts { store, checkpointer, log, log_store } = parts;
+        let config = CoreConfig {
+            member_id: MEMBER_ID,
+            heartbeat_interval: HEARTBEAT_INTERVAL,
+            election_timeout: ELECTION_TIMEOUT,
+            applied: store.applied.index,
+            pre_vote: true,
+            shards: store.shard_map().shards().len(),
+        };
+        let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let mut node = Self {
+            random,
+            now: Duration::ZERO,
+            next_tick: HEARTBEAT_INTERVAL,
+            core: Core::new(&config, log_store, &logger).expect("raft accepts a recovered log"),
+            proposals: VecDeque::new(),
+            inbox: VecDeque::new(),
+            log: LogSide::new(log, checkpointer.manifest().generation),
+            apply: ApplySide::new(Machine::new(store)),
+            checkpoints: CheckpointSide::new(checkpointer, &disk, checkpoint_interval),
+            snapshots: SnapshotSide::default(),
+            overlaps: Overlaps::default(),
+            disk,
+        };
+        let mut outputs = Vec::new();
+        node.core.start(&mut outputs).expect("raft starts");
+        node.carry(outputs);
+        node
+    }
+
+    /// The power goes now: the disk as the next life finds it.
+    pub fn crash(self, power_cut: PowerCut) -> SimulatedDisk {
+        self.disk.crash(power_cut)
+    }
+
+    /// The process dies, and the operating system lives on: the disk as the next life finds it.
+    pub fn restart(self) -> SimulatedDisk {
+        self.disk.restart()
+    }
+
+    /// A request arrives, as the API lets it through.
+    pub fn propose(&mut self, request: Request) {
+        self.proposals.push_back(request);
+    }
+
+    /// A client begins to take a snapshot, unless one is being taken.
+    pub fn begin_snapshot(&mut self) {
+        self.snapshots.begin(&mut self.apply.machine);
+    }
+
+    /// The state machine.
+    pub fn machine(&self) -> &Machine {
+        &self.apply.machine
+    }
+
+    /// The disk.
+    pub fn disk(&self) -> &SimulatedDisk {
+        &self.disk
+    }
+
+    /// Run files that the last manifest names, by name; `None` while a checkpoint runs.
+    pub fn named_runs(&self) -> Option<Vec<String>> {
+        self.checkpoints.named_runs()
+    }
+
+    /// The newest View.
+    pub fn view(&self) -> Arc<View> {
+        self.apply.view()
+    }
+
+    /// What was applied since the last call: answers leave here, and not before.
+    pub fn take_outcomes(&mut self) -> Vec<Outcome> {
+        std::mem::take(&mut self.apply.outcomes)
+    }
+
+    /// Snapshots taken since the last call.
+    pub fn take_snapshots(&mut self) -> Vec<TakenSnapshot> {
+        std::mem::take(&mut self.snapshots.taken)
+    }
+
+    /// Runs a reading job to its end.
+    ///
+    /// # Errors
+    /// The job's.
+    pub fn try_read<J: Job>(&self, mut job: J) -> Result<J::Output, J::Error> {
+        run(&mut job, &self.disk, 1)
+    }
+
+    /// Runs a reading job to its end.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn read<J: Job>(&self, job: J) -> J::Output
+    where
+        J::Error: Error,
+    {
+        self.try_read(job).expect("reads of a healthy disk succeed")
+    }
+
+    /// Whether requests, appends or entries are on their way; ticks and background work do not count.
+    pub fn is_busy(&self) -> bool {
+        let queued = self.proposals.len() + self.inbox.len() + self.core.queued();
+        queued > 0 || self.log.is_busy() || self.apply.has_inputs()
+    }
+
+    /// Goes on until no request is on its way.
+    ///
+    /// # Errors
+    /// [`Over`]; the node is.
+    ///
+    /// # Panics
+    /// When that never comes.
+    pub fn rest(&mut self) -> Result<(), Over> {
+        for _ in 0..TURNS_TO_REST {
+            if !self.is_busy() && self.core.leads() {
+                return Ok(());
+            }
+            self.turn()?;
+        }
+        panic!("the node does not come to rest");
+    }
+
+    /// Something that can advance does so by one step or one request to the disk.
+    ///
+    /// # Errors
+    /// [`Over`]; the node is.
+    pub fn turn(&mut self) -> Result<(), Over> {
+        self.now += TURN.mul_f64(self.random.random());
+        let runnable = self.runnable();
+        if runnable.is_empty() {
+            // Nothing but time can bring anything.
+            self.now = self.next_tick;
+            return Ok(());
+        }
+        let (disk, random, seen) = (&self.disk, &mut self.random, &mut self.overlaps);
+        match runnable[random.random_range(0..runnable.len())] {
+            Turn::Node => self.take_input(),
+            Turn::Tick => self.tick(),
+            Turn::Propose => self.propose_some(),
+            Turn::Log => self.inbox.extend(self.log.append(disk, random)?.map(Input::Persisted)),
+            Turn::Prepare => self.log.prepare(disk, random, seen)?,
+            Turn::Recycle => self.log.recycle(disk, random, seen)?,
+            Turn::Apply => self.apply_next()?,
+            Turn::Sweep => self.sweep(),
+            Turn::Checkpoint => self.advance_checkpoint()?,
+            Turn::Snapshot => self.snapshots.advance(disk, random, seen)?,
+        }
+        // Work that may fail without harm meets a stopped disk too: the power is gone for everything.
+        if self.disk.is_stopped() { Err(Over(InjectedFault::Stopped)) } else { Ok(()) }
+    }
+
+    fn runnable(&self) -> Vec<Turn> {
+        let candidates = [
+            (Turn::Node, !self.inbox.is_empty()),
+            (Turn::Tick, self.now >= self.next_tick),
+            (Turn::Propose, !self.proposals.is_empty()),
+            (Turn::Log, self.log.has_appends()),
+            (Turn::Prepare, self.log.may_prepare()),
+            (Turn::Recycle, self.log.may_recycle()),
+            (Turn::Apply, self.apply.has_inputs()),
+            (Turn::Sweep, self.machine().store().is_sweeping()),
+            (Turn::Checkpoint, self.checkpoints.may_advance(self.now)),
+            (Turn::Snapshot, self.snapshots.is_running()),
+        ];
+        candidates.into_iter().filter_map(|(turn, ready)| ready.then_some(turn)).collect()
+    }
+
+    fn take_input(&mut self) {
+        let input = self.inbox.pop_front().expect("runnable");
+        if let Input::Release(index) = input {
+            self.log.release(index);
+        }
+        self.step_core(input);
+    }
+
+    fn step_core(&mut self, input: Input) {
+        let mut outputs = Vec::new();
+        self.core.step(input, &mut outputs).expect("raft goes on");
+        self.carry(outputs);
+    }
+
+    fn carry(&mut self, outputs: Vec<Output>) {
+        for output in outputs {
+            match output {
+                Output::Append(append) => self.log.push(append),
+                Output::Apply(all) => {
+                    all.into_iter().for_each(|committed| self.apply.push(ApplyInput::Committed(committed)));
+                }
+                Output::Role { leads, .. } => self.apply.push(ApplyInput::Role { leads }),
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        self.next_tick = self.now + HEARTBEAT_INTERVAL;
+        self.step_core(Input::Tick);
+        let revoke = |id| Kind::LeaseRevoke(LeaseRevokeRequest { id });
+        let leases = &mut self.apply.leases;
+        let mut kinds: Vec<_> = leases.expired(self.now, 8).into_iter().map(revoke).collect();
+        self.overlaps.expired += kinds.len();
+        let remainders = leases.checkpoints(self.now, 8).into_iter();
+        let checkpoints: Vec<_> = remainders.map(|(id, remaining_ttl)| LeaseCheckpoint { id, remaining_ttl }).collect();
+        if !checkpoints.is_empty() {
+            kinds.push(Kind::LeaseCheckpoint(LeaseCheckpointRequest { checkpoints }));
+        }
+        self.proposals.extend(kinds.into_iter().map(|kind| Request { id: 0, principal: None, kind: Some(kind) }));
+    }
+
+    fn propose_some(&mut self) {
+        let count = self.random.random_range(1..=self.proposals.len().min(3));
+        let time_unix_ns = EPOCH_NS + i64::try_from(self.now.as_nanos()).expect("a run is short");
+        let shards = self.apply.machine.store().shard_map();
+        let proposals = self.proposals.drain(..count).map(|request| Proposal::new(request, shards)).collect();
+        self.step_core(Input::Propose { proposals, time_unix_ns });
+    }
+
+    fn apply_next(&mut self) -> Result<(), Over> {
+        let Some(index) = self.apply.next(&self.disk, self.now)? else { return Ok(()) };
+        self.checkpoints.is_dirty = true;
+        self.inbox.push_back(Input::Applied(index));
+        let seen = &mut self.overlaps;
+        seen.applied_in_checkpoint += usize::from(self.checkpoints.is_running());
+        seen.applied_in_checkpoint_sync += usize::from(self.checkpoints.is_syncing());
+        seen.applied_in_log_sync += usize::from(self.log.is_syncing());
+        seen.applied_in_sweep += usize::from(self.apply.machine.store().is_sweeping());
+        seen.applied_in_snapshot += usize::from(self.snapshots.is_running());
+        Ok(())
+    }
+
+    fn sweep(&mut self) {
+        let store = self.apply.machine.store_mut();
+        store.sweep(0);
+        self.overlaps.swept_in_checkpoint += usize::from(self.checkpoints.is_running());
+        if !store.is_sweeping() {
+            self.checkpoints.is_dirty = true;
+            self.overlaps.compactions += 1;
+        }
+    }
+
+    fn advance_checkpoint(&mut self) -> Result<(), Over> {
+        let store = self.apply.machine.store_mut();
+        let ended = self.checkpoints.advance(&self.disk, &mut self.random, self.now, store, &mut self.overlaps)?;
+        if let Some(Ended { applied_index, generation }) = ended {
+            self.log.generation = generation;
+            self.inbox.push_back(Input::Release(applied_index));
+        }
+        Ok(())
+    }
+}

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   hashes ─► snapshot ─┐
+//!        import ──────────┤
 //!        checkpoint ────┴─► mvcc ─► pages ─► disk
 //!             ├─► runs ─────────────────────► │
 //!             └─► wal ──────────────────────► │
@@ -17,6 +18,7 @@
 pub mod checkpoint;
 pub mod disk;
 pub mod hashes;
+pub mod import;
 pub mod job;
 pub mod mvcc;
 pub mod pages;

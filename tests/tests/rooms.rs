@@ -30,6 +30,7 @@ const STORAGE: Order = &[
     ("checkpoint", &["disk", "job", "revision", "wal", "pages", "runs", "mvcc"]),
     ("snapshot", &["disk", "job", "revision", "pages", "mvcc"]),
     ("hashes", &["job", "revision", "pages", "mvcc", "snapshot"]),
+    ("import", &["disk", "revision", "mvcc", "checkpoint", "snapshot"]),
 ];
 
 const SERVER: Order = &[

@@ -190,9 +190,14 @@ fn cut_unnamed_pages(disk: &dyn Disk, name: &str, writer: &PageWriter) -> Result
 /// # Errors
 /// [`RecoveryError`].
 pub fn create(disk: &dyn Disk, cache: &Arc<PageCache>, salt: Salt, birth: Birth) -> Result<Opened, RecoveryError> {
-    for name in [PAGES_DIRECTORY, RUNS_DIRECTORY] {
-        perform(disk, "creating", name, Io::CreateDir { name: name.to_owned() })?;
-    }
+    let manifest = first_manifest(birth);
+    lay_out(disk, &manifest)?;
+    run(&mut write_job(&manifest)?, disk, BUDGET_UNLIMITED)?;
+    open_manifest(disk, cache, salt, manifest, false)
+}
+
+/// The manifest of a directory that holds nothing yet.
+pub(super) fn first_manifest(birth: Birth) -> Manifest {
     let shards = (0u32..).zip(birth.shard_map.shards()).map(|(shard, spec)| ShardManifest {
         shard,
         name: spec.name.clone(),
@@ -200,17 +205,24 @@ pub fn create(disk: &dyn Disk, cache: &Arc<PageCache>, salt: Salt, birth: Birth)
         page_file: u64::from(shard) + 1,
         ..ShardManifest::default()
     });
-    let manifest = Manifest {
+    Manifest {
         generation: GENERATION_WITHOUT_LOG,
         cluster_id: birth.cluster_id,
         member_id: birth.member_id,
         incarnation: birth.incarnation,
+        shards: shards.collect(),
         conf_state: birth.conf_state,
         revision: FIRST_REVISION,
         compact_revision: NEVER_COMPACTED,
-        shards: shards.collect(),
         ..Manifest::default()
-    };
+    }
+}
+
+/// Makes directories and empty files of a new data directory, durable but for the manifest, which is only reserved.
+pub(super) fn lay_out(disk: &dyn Disk, manifest: &Manifest) -> Result<(), RecoveryError> {
+    for name in [PAGES_DIRECTORY, RUNS_DIRECTORY] {
+        perform(disk, "creating", name, Io::CreateDir { name: name.to_owned() })?;
+    }
     for shard in &manifest.shards {
         let file = open_file(disk, &page_file_name(shard.page_file), true)?;
         perform(disk, "syncing", &page_file_name(shard.page_file), Io::Sync { file })?;
@@ -220,8 +232,7 @@ pub fn create(disk: &dyn Disk, cache: &Arc<PageCache>, salt: Salt, birth: Birth)
     for directory in [PAGES_DIRECTORY, RUNS_DIRECTORY, ""] {
         perform(disk, "syncing", directory, Io::SyncDir { directory: directory.to_owned() })?;
     }
-    run(&mut write_job(&manifest)?, disk, BUDGET_UNLIMITED)?;
-    open_manifest(disk, cache, salt, manifest, false)
+    Ok(())
 }
 
 fn open_manifest(
@@ -255,7 +266,11 @@ fn open_manifest(
     Ok(Opened { store, checkpointer: Checkpointer::new(manifest, files, salt), manifest_damaged })
 }
 
-fn open_pages(disk: &dyn Disk, cache: &Arc<PageCache>, shard: &ShardManifest) -> Result<PageWriter, RecoveryError> {
+pub(super) fn open_pages(
+    disk: &dyn Disk,
+    cache: &Arc<PageCache>,
+    shard: &ShardManifest,
+) -> Result<PageWriter, RecoveryError> {
     let file = open_file(disk, &page_file_name(shard.page_file), false)?;
     let pages = Pages::new(file, FileTag(shard.page_file), cache.clone());
     if shard.tree_root.is_empty() {
@@ -344,7 +359,7 @@ fn remains(disk: &dyn Disk) -> Result<Option<String>, RecoveryError> {
 }
 
 /// Whether a file is of the kind that we write there. Others are somebody's, and stay.
-fn is_ours(directory: &str, name: &str) -> bool {
+pub(super) fn is_ours(directory: &str, name: &str) -> bool {
     let number = |digits: &str| u64::from_str_radix(digits, 16).ok();
     let numbered = name.rsplit_once('-').and_then(|(_, digits)| number(digits));
     match directory {
@@ -355,7 +370,7 @@ fn is_ours(directory: &str, name: &str) -> bool {
 }
 
 /// Names in a directory, none if it is not there.
-fn list(disk: &dyn Disk, directory: &str) -> Result<Vec<String>, RecoveryError> {
+pub(super) fn list(disk: &dyn Disk, directory: &str) -> Result<Vec<String>, RecoveryError> {
     match disk.perform(Io::List { directory: directory.to_owned() }) {
         Ok(IoOutput::Names(names)) => Ok(names),
         Ok(other) => unreachable!("a list answers Names, not {other:?}"),
@@ -405,7 +420,7 @@ fn open_file(disk: &dyn Disk, name: &str, create: bool) -> Result<FileId, Recove
     }
 }
 
-fn perform(disk: &dyn Disk, doing: &'static str, name: &str, io: Io) -> Result<IoOutput, RecoveryError> {
+pub(super) fn perform(disk: &dyn Disk, doing: &'static str, name: &str, io: Io) -> Result<IoOutput, RecoveryError> {
     disk.perform(io).map_err(|cause| io_error(doing, name, cause))
 }
 

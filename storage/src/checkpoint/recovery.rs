@@ -151,6 +151,17 @@ pub fn check_nothing_remains(disk: &dyn Disk) -> Result<(), RecoveryError> {
     remains(disk)?.map_or(Ok(()), |found| Err(RecoveryError::ManifestMissing { found }))
 }
 
+/// The first thing of ours that lies there, the manifest included; `None` in a directory in which basalt never was.
+///
+/// # Errors
+/// [`RecoveryError::Io`].
+pub fn first_remains(disk: &dyn Disk) -> Result<Option<String>, RecoveryError> {
+    if list(disk, "")?.iter().any(|name| name == MANIFEST_NAME) {
+        return Ok(Some(MANIFEST_NAME.to_owned()));
+    }
+    remains(disk)
+}
+
 /// Makes durable what [`open`] or [`create`] found, which may have been in a page cache only, and only then removes what
 /// a crash left and nothing names. To be called when the log was asked whether it knows a newer manifest, and before
 /// anybody hears of the node.

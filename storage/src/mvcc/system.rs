@@ -29,15 +29,8 @@ pub enum Table {
 }
 
 impl Table {
-    const ALL: [Table; 7] = [
-        Table::Lease,
-        Table::Alarm,
-        Table::Member,
-        Table::Cluster,
-        Table::Auth,
-        Table::AuthUser,
-        Table::AuthRole,
-    ];
+    const ALL: [Table; 7] =
+        [Table::Lease, Table::Alarm, Table::Member, Table::Cluster, Table::Auth, Table::AuthUser, Table::AuthRole];
 
     fn from_number(number: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|table| *table as u8 == number)

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   hashes ─► snapshot ─┐
-//!        import ──────────┤
+//!  check, import ──────────┤
 //!        checkpoint ────┴─► mvcc ─► pages ─► disk
 //!             ├─► runs ─────────────────────► │
 //!             └─► wal ──────────────────────► │
@@ -15,6 +15,7 @@
 //! * Bytes read from a disk are hostile until their checksum was checked; a bad one is an error, never a panic.
 //! * A failed sync is never retried: the error travels up and the node stops.
 
+pub mod check;
 pub mod checkpoint;
 pub mod disk;
 pub mod hashes;

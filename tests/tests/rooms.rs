@@ -31,6 +31,7 @@ const STORAGE: Order = &[
     ("snapshot", &["disk", "job", "revision", "pages", "mvcc"]),
     ("hashes", &["job", "revision", "pages", "mvcc", "snapshot"]),
     ("import", &["disk", "revision", "mvcc", "checkpoint", "snapshot"]),
+    ("check", &["disk", "job", "revision", "wal", "pages", "runs", "mvcc", "checkpoint"]),
 ];
 
 const SERVER: Order = &[

@@ -15,6 +15,15 @@ pub(super) enum Command {
     Restore(Box<RestoreOptions>),
     /// `snapshot status FILE`
     Status(PathBuf),
+    /// `check DIR`
+    Check(CheckOptions),
+}
+
+/// What is checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct CheckOptions {
+    pub data_dir: PathBuf,
+    pub wal_dir: Option<PathBuf>,
 }
 
 /// What help is about.
@@ -23,6 +32,7 @@ pub(super) enum Topic {
     All,
     Restore,
     Status,
+    Check,
 }
 
 /// The flags of `snapshot restore`, with etcdutl's defaults.
@@ -66,6 +76,7 @@ pub(super) fn read(args: &[String]) -> Result<Command, UsageError> {
     match (words.as_slice(), help) {
         (["snapshot", "restore", ..], true) | (["help", "snapshot", "restore"], _) => Ok(Command::Help(Topic::Restore)),
         (["snapshot", "status", ..], true) | (["help", "snapshot", "status"], _) => Ok(Command::Help(Topic::Status)),
+        (["check", ..], true) | (["help", "check"], _) => Ok(Command::Help(Topic::Check)),
         (_, true) | (["help", ..], _) => Ok(Command::Help(Topic::All)),
         (["version"], _) => Ok(Command::Version),
         ([], _) if flags.iter().any(|flag| flag.name == "version") => Ok(Command::Version),
@@ -79,6 +90,8 @@ pub(super) fn read(args: &[String]) -> Result<Command, UsageError> {
             none(flags, "snapshot status").map(|()| Command::Status(PathBuf::from(file)))
         }
         (["snapshot", "status", ..], false) => Err(UsageError("snapshot status requires exactly one argument".into())),
+        (["check", directory], false) => check(directory, flags).map(Command::Check),
+        (["check", ..], false) => Err(UsageError("check requires exactly one argument".into())),
         ([], false) => Err(UsageError("no command was given".into())),
         (words, false) => Err(UsageError(format!("unknown command {:?}", words.join(" ")))),
     }
@@ -133,6 +146,17 @@ fn none(flags: Vec<Given>, command: &str) -> Result<(), UsageError> {
         None => Ok(()),
         Some(flag) => Err(UsageError(format!("{command} has no flag --{}", flag.name))),
     }
+}
+
+fn check(directory: &str, flags: Vec<Given>) -> Result<CheckOptions, UsageError> {
+    let mut options = CheckOptions { data_dir: PathBuf::from(directory), wal_dir: None };
+    for Given { name, value } in flags {
+        match name.as_str() {
+            "wal-dir" => options.wal_dir = value.filter(|path| !path.is_empty()).map(PathBuf::from),
+            _ => return Err(UsageError(format!("check has no flag --{name}"))),
+        }
+    }
+    Ok(options)
 }
 
 fn restore(file: &str, flags: Vec<Given>) -> Result<RestoreOptions, UsageError> {
@@ -225,11 +249,21 @@ mod tests {
             ("snapshot -h", Topic::All),
             ("snapshot restore --help", Topic::Restore),
             ("help snapshot status", Topic::Status),
+            ("check --help", Topic::Check),
         ] {
             assert_eq!(words(line), Ok(Command::Help(topic)), "{line}");
         }
         assert_eq!(words("version"), Ok(Command::Version));
         assert_eq!(words("--version"), Ok(Command::Version));
+    }
+
+    #[test]
+    fn a_check_names_its_directories() {
+        let check = |wal_dir: Option<&str>| {
+            Ok(Command::Check(CheckOptions { data_dir: "d".into(), wal_dir: wal_dir.map(PathBuf::from) }))
+        };
+        assert_eq!(words("check d"), check(None));
+        assert_eq!(words("check --wal-dir=w d"), check(Some("w")));
     }
 
     #[test]
@@ -245,6 +279,8 @@ mod tests {
             ("snapshot restore a --bump-revision 5", "--mark-compacted required if --bump-revision > 0"),
             ("snapshot restore a --bump-revision -5 --mark-compacted", "invalid value \"-5\""),
             ("snapshot restore a --skip-hash-check=maybe", "use true or false"),
+            ("check", "check requires exactly one argument"),
+            ("check d --data-dir d", "check has no flag --data-dir"),
             ("snapshot status a --name b", "snapshot status has no flag --name"),
         ] {
             let error = words(line).expect_err(line).to_string();

@@ -8,11 +8,12 @@ basaltctl: what is done to data of basalt while no node runs on it.
 Usage:
   basaltctl snapshot restore FILE [flags]   make a data directory from a snapshot, of etcd or of basalt
   basaltctl snapshot status FILE            print hash, revision, keys, size and version of a snapshot
+  basaltctl check DIR                       read a whole data directory and say what is damaged
   basaltctl version                         print the versions
   basaltctl COMMAND --help                  print the flags of a command
 
 A snapshot is taken from a running server with `etcdctl snapshot save FILE`.
-Exit codes: 0 done; 1 it failed; 2 the command line cannot be parsed.
+Exit codes: 0 done; 1 it failed; 2 the command line cannot be parsed. Of a check: 0 no damage; 1 damage; 2 it could not look.
 ";
 
 const RESTORE: &str = "\
@@ -44,10 +45,23 @@ Usage:
   basaltctl snapshot status FILE
 ";
 
+const CHECK: &str = "\
+Reads all that counts in a data directory whose node is stopped: manifest, log, index and pages, with every checksum, that
+each page is used once and none is lost, and that index and pages agree. It changes nothing. What is found goes to standard
+output, one line each: 'damage' is what a node would refuse or answer wrongly, 'note' what a crash may leave.
+
+Usage:
+  basaltctl check DIR [flags]
+
+Flags:
+  --wal-dir DIR   where the log lies, if elsewhere
+";
+
 pub(super) fn text(topic: Topic) -> &'static str {
     match topic {
         Topic::All => ALL,
         Topic::Restore => RESTORE,
         Topic::Status => STATUS,
+        Topic::Check => CHECK,
     }
 }

@@ -13,6 +13,7 @@
 //! Exit codes: 0 done, and nothing wrong; 1 it failed, or `check` has found damage; 2 a command line that cannot be
 //! parsed, or `check` could not look.
 
+mod check;
 mod command_line;
 mod help;
 mod program;

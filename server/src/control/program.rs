@@ -3,12 +3,14 @@
 use std::process::ExitCode;
 
 use super::command_line::{self, Command};
-use super::{help, restore, status};
+use super::{check, help, restore, status};
 use crate::config::version_text;
 use crate::node::fatal::causes;
 
 /// For a command line that cannot be parsed.
 const EXIT_USAGE: u8 = 2;
+/// For a check that could not look.
+const EXIT_NOT_CHECKED: u8 = 2;
 
 /// Runs the program; gives its exit code.
 pub fn main() -> ExitCode {
@@ -25,6 +27,16 @@ pub fn main() -> ExitCode {
         Command::Version => done(&version_text()),
         Command::Restore(options) => end(restore::restore(&options)),
         Command::Status(file) => end(status::status(&file)),
+        Command::Check(options) => match check::check(&options) {
+            Ok((text, damaged)) => {
+                print!("{text}");
+                if damaged { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+            }
+            Err(error) => {
+                eprintln!("basaltctl: {}", causes(&error));
+                ExitCode::from(EXIT_NOT_CHECKED)
+            }
+        },
     }
 }
 

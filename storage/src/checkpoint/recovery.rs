@@ -277,7 +277,7 @@ fn open_manifest(
     Ok(Opened { store, checkpointer: Checkpointer::new(manifest, files, salt), manifest_damaged })
 }
 
-pub(super) fn open_pages(
+pub(crate) fn open_pages(
     disk: &dyn Disk,
     cache: &Arc<PageCache>,
     shard: &ShardManifest,
@@ -292,7 +292,7 @@ pub(super) fn open_pages(
 }
 
 /// Loads an index bottom-up from its runs, reading no values.
-fn load_index(disk: &dyn Disk, shard: &ShardManifest) -> Result<KeyIndex, RecoveryError> {
+pub(crate) fn load_index(disk: &dyn Disk, shard: &ShardManifest) -> Result<KeyIndex, RecoveryError> {
     let mut builder = IndexBuilder::new();
     for_each_record(disk, &shard.index_runs, |key, value| {
         builder.push(key, &value).map_err(|cause| RecoveryError::Index { shard: shard.shard, cause })
@@ -300,7 +300,7 @@ fn load_index(disk: &dyn Disk, shard: &ShardManifest) -> Result<KeyIndex, Recove
     Ok(builder.finish())
 }
 
-fn load_system(disk: &dyn Disk, runs: &[RunMeta]) -> Result<System, RecoveryError> {
+pub(crate) fn load_system(disk: &dyn Disk, runs: &[RunMeta]) -> Result<System, RecoveryError> {
     let mut system = System::default();
     for_each_record(
         disk,
@@ -370,7 +370,7 @@ fn remains(disk: &dyn Disk) -> Result<Option<String>, RecoveryError> {
 }
 
 /// Whether a file is of the kind that we write there. Others are somebody's, and stay.
-pub(super) fn is_ours(directory: &str, name: &str) -> bool {
+pub(crate) fn is_ours(directory: &str, name: &str) -> bool {
     let number = |digits: &str| u64::from_str_radix(digits, 16).ok();
     let numbered = name.rsplit_once('-').and_then(|(_, digits)| number(digits));
     match directory {
@@ -381,7 +381,7 @@ pub(super) fn is_ours(directory: &str, name: &str) -> bool {
 }
 
 /// Names in a directory, none if it is not there.
-pub(super) fn list(disk: &dyn Disk, directory: &str) -> Result<Vec<String>, RecoveryError> {
+pub(crate) fn list(disk: &dyn Disk, directory: &str) -> Result<Vec<String>, RecoveryError> {
     match disk.perform(Io::List { directory: directory.to_owned() }) {
         Ok(IoOutput::Names(names)) => Ok(names),
         Ok(other) => unreachable!("a list answers Names, not {other:?}"),

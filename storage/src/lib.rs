@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   hashes ─► snapshot ─┐
+//!  check, import ──────────┤
 //!        checkpoint ────┴─► mvcc ─► pages ─► disk
 //!             ├─► runs ─────────────────────► │
 //!             └─► wal ──────────────────────► │
@@ -14,9 +15,11 @@
 //! * Bytes read from a disk are hostile until their checksum was checked; a bad one is an error, never a panic.
 //! * A failed sync is never retried: the error travels up and the node stops.
 
+pub mod check;
 pub mod checkpoint;
 pub mod disk;
 pub mod hashes;
+pub mod import;
 pub mod job;
 pub mod mvcc;
 pub mod pages;

@@ -27,7 +27,7 @@ type traffic struct {
 func startTraffic(t *testing.T, server *harness.Server) *traffic {
 	t.Helper()
 	traffic := &traffic{log: newJournal(), stop: make(chan struct{})}
-	ctx := harness.Context(t, 2*time.Minute)
+	ctx := harness.Context(t, time.Hour) // longer than any test: writers end when they are told
 	for n := range writers {
 		kv := pb.NewKVClient(server.Conn(t))
 		prefix := []string{"/registry/events/w", "/registry/leases/w", "w"}[n%3]

@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 
+use basalt_server::node::conf_state::ConfStateRecord;
 use basalt_server::node::log_store::LogStore;
-use basalt_server::node::start::{self, ConfStateRecord, StartError};
+use basalt_server::node::start::{self, StartError};
 use basalt_storage::checkpoint::recovery::{self, Birth, Opened, RecoveryError};
 use basalt_storage::checkpoint::{Checkpointer, Salt};
 use basalt_storage::disk::SimulatedDisk;

@@ -30,6 +30,8 @@ const STORAGE: Order = &[
     ("checkpoint", &["disk", "job", "revision", "wal", "pages", "runs", "mvcc"]),
     ("snapshot", &["disk", "job", "revision", "pages", "mvcc"]),
     ("hashes", &["job", "revision", "pages", "mvcc", "snapshot"]),
+    ("import", &["disk", "revision", "mvcc", "checkpoint", "snapshot"]),
+    ("check", &["disk", "job", "revision", "wal", "pages", "runs", "mvcc", "checkpoint"]),
 ];
 
 const SERVER: Order = &[
@@ -41,7 +43,9 @@ const SERVER: Order = &[
     ("watch", &[]),
     ("apply", &[]),
     ("admission", &["apply"]),
-    ("node", &["memory", "metrics", "lease", "watch", "admission", "apply"]),
+    ("import", &["apply"]),
+    ("node", &["memory", "metrics", "lease", "watch", "admission", "apply", "import"]),
+    ("control", &["config", "import", "node"]),
     ("listen", &["config", "metrics"]),
     ("api", &["metrics", "lease", "watch", "apply", "node"]),
     ("http", &["config", "metrics"]),

@@ -3,6 +3,8 @@
 //! As in etcd these rules hold for a first start only: once there is data, it says who the member is, and the flags of
 //! the initial cluster are not looked at.
 
+use std::borrow::Cow;
+
 use super::error::ConfigError;
 use super::identity::{cluster_id, member_id};
 use super::tree::Config;
@@ -17,38 +19,30 @@ pub struct Bootstrap {
     pub cluster_id: u64,
 }
 
+/// What the identity of a new member follows from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FirstMember<'a> {
+    name: &'a str,
+    initial_cluster: Cow<'a, [(String, Vec<Url>)]>,
+    token: &'a str,
+    advertise_urls: Cow<'a, [Url]>,
+}
+
 impl Config {
     /// The identity of this member in a new cluster. To be asked when the data directory is empty, before anything is
     /// written to it.
     ///
     /// # Errors
-    /// The initial cluster does not hold this member with its advertised peer URLs, holds others (replication is not
-    /// available yet), or is to be joined.
+    /// Those of [`FirstMember::bootstrap`], or a cluster is to be joined.
     pub fn bootstrap(&self) -> Result<Bootstrap, ConfigError> {
         let peer = &self.peer;
-        let own = peer.initial_cluster.iter().find(|(name, _)| *name == self.name).map(|(_, urls)| urls);
-        let own = own.ok_or_else(|| {
-            ConfigError::invalid(
-                format!("couldn't find local name {:?} in the initial cluster configuration", self.name),
-                "add it to --initial-cluster, or set --name to a name that stands there",
-            )
-        })?;
-        if has_duplicates(peer.initial_cluster.iter().flat_map(|(_, urls)| urls)) {
-            return Err(ConfigError::invalid(
-                format!("initial cluster {} has duplicate url", cluster_text(&peer.initial_cluster)),
-                "give each member URLs of its own in --initial-cluster",
-            ));
-        }
-        if peer.initial_cluster.len() > 1 {
-            return Err(ConfigError::invalid(
-                format!(
-                    "--initial-cluster names {} members: replication is not available yet",
-                    peer.initial_cluster.len()
-                ),
-                format!("start one member with --initial-cluster={}", member_text(&self.name, own)),
-            ));
-        }
-        same_urls(&self.name, own, &peer.advertise_urls)?;
+        let member = FirstMember {
+            name: &self.name,
+            initial_cluster: Cow::Borrowed(&peer.initial_cluster),
+            token: &peer.initial_cluster_token,
+            advertise_urls: Cow::Borrowed(&peer.advertise_urls),
+        };
+        let bootstrap = member.bootstrap()?;
         if peer.join_existing {
             return Err(ConfigError::invalid(
                 "--initial-cluster-state=existing asks to join a cluster, but there is no data yet and replication \
@@ -56,7 +50,57 @@ impl Config {
                 "start a new cluster with --initial-cluster-state=new",
             ));
         }
-        let member_id = member_id(own.iter().map(Url::as_str), &peer.initial_cluster_token, None);
+        Ok(bootstrap)
+    }
+}
+
+impl<'a> FirstMember<'a> {
+    /// Reads the flags of that name.
+    ///
+    /// # Errors
+    /// A URL that is none.
+    pub fn parse(
+        name: &'a str,
+        initial_cluster: &str,
+        token: &'a str,
+        advertise_urls: &str,
+    ) -> Result<Self, ConfigError> {
+        let invalid = |flag: &str, why: String| ConfigError::invalid(format!("--{flag}: {why}"), "correct it");
+        let cluster = parse_initial_cluster(initial_cluster).map_err(|why| invalid("initial-cluster", why))?;
+        let urls = Url::parse_list(advertise_urls).map_err(|why| invalid("initial-advertise-peer-urls", why))?;
+        Ok(Self { name, initial_cluster: Cow::Owned(cluster), token, advertise_urls: Cow::Owned(urls) })
+    }
+
+    /// The identity.
+    ///
+    /// # Errors
+    /// The initial cluster does not hold this member with its advertised peer URLs, or holds others (replication is not
+    /// available yet).
+    pub fn bootstrap(&self) -> Result<Bootstrap, ConfigError> {
+        let own = self.initial_cluster.iter().find(|(name, _)| name == self.name).map(|(_, urls)| urls);
+        let own = own.ok_or_else(|| {
+            ConfigError::invalid(
+                format!("couldn't find local name {:?} in the initial cluster configuration", self.name),
+                "add it to --initial-cluster, or set --name to a name that stands there",
+            )
+        })?;
+        if has_duplicates(self.initial_cluster.iter().flat_map(|(_, urls)| urls)) {
+            return Err(ConfigError::invalid(
+                format!("initial cluster {} has duplicate url", cluster_text(&self.initial_cluster)),
+                "give each member URLs of its own in --initial-cluster",
+            ));
+        }
+        if self.initial_cluster.len() > 1 {
+            return Err(ConfigError::invalid(
+                format!(
+                    "--initial-cluster names {} members: replication is not available yet",
+                    self.initial_cluster.len()
+                ),
+                format!("start one member with --initial-cluster={}", member_text(self.name, own)),
+            ));
+        }
+        same_urls(self.name, own, &self.advertise_urls)?;
+        let member_id = member_id(own.iter().map(Url::as_str), self.token, None);
         Ok(Bootstrap { member_id, cluster_id: cluster_id(&[member_id]) })
     }
 }

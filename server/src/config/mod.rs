@@ -43,7 +43,7 @@ mod tree;
 mod url;
 mod value;
 
-pub use bootstrap::Bootstrap;
+pub use bootstrap::{Bootstrap, FirstMember};
 pub use error::ConfigError;
 pub use feature_gates::{FeatureGate, FeatureGates};
 pub use flag::{Flag, Group, Kind, Status};

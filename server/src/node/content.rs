@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use basalt_storage::hashes::{ContentHashJob, HashError, HashKv, HashKvJob, HashPurpose, HashRequest, HashedContent};
+use basalt_storage::mvcc::system::Table;
 use basalt_storage::mvcc::view::View;
 use basalt_storage::snapshot::{ConfStateRecord, MemberRecord, SnapshotJob, SystemTables};
 use bytes::Bytes;
@@ -157,8 +158,15 @@ pub fn state_of(machine: &mut Machine, member: MemberRecord) -> (Arc<View>, Syst
         .with_applied(view.applied.index, view.applied.term)
         .with_conf_state(&voters)
         .with_downgrade("", false)
-        .with_auth(false, 1)
+        .with_auth(false, auth_revision(machine))
         .with_member(&member);
+    let system = &machine.store().system;
+    for (name, user) in system.table(Table::AuthUser) {
+        tables = tables.with_user(name, user.to_vec());
+    }
+    for (name, role) in system.table(Table::AuthRole) {
+        tables = tables.with_role(name, role.to_vec());
+    }
     if view.compact_revision >= 0 {
         tables = tables.with_compact_revision(view.compact_revision);
     }
@@ -169,4 +177,10 @@ pub fn state_of(machine: &mut Machine, member: MemberRecord) -> (Arc<View>, Syst
         tables = tables.with_alarm(alarm.member_id, alarm.kind.number());
     }
     (view, tables)
+}
+
+/// The revision of users and roles: what an import brought, or etcd's first.
+fn auth_revision(machine: &Machine) -> u64 {
+    let imported = machine.store().system.get(Table::Auth, b"authRevision");
+    imported.and_then(|bytes| bytes.as_ref().try_into().ok()).map_or(1, u64::from_be_bytes)
 }

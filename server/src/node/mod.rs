@@ -18,6 +18,7 @@ mod apply_counts;
 pub mod apply_thread;
 mod checkpoint_schedule;
 mod checkpoint_thread;
+pub mod conf_state;
 pub mod content;
 pub mod core;
 mod data_dir;

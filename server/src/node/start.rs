@@ -26,8 +26,9 @@ use tracing::{info, warn};
 
 use super::answer_budget::AnswerBudget;
 use super::apply_thread::{ApplyInput, ApplyLinks, ApplyThread};
+use super::conf_state::{ConfStateRecord, single_voter};
 use super::core::{Core, CoreConfig, CoreError};
-use super::data_dir::{open_data_dir, open_directory};
+use super::data_dir::{open_data_dir, open_directory, refuse_etcd_log};
 use super::handle::{Gauges, Identity, Limits, NodeHandle, Waiters};
 use super::log_store::LogStore;
 use super::node_thread::{NodeInput, NodeLinks};
@@ -36,6 +37,7 @@ use super::watch_thread::{StreamSinks, WatchLinks};
 use super::{checkpoint_thread, log_thread, node_thread, watch_thread};
 use crate::admission::Gate;
 use crate::apply::machine::Machine;
+use crate::import::ImportFailure;
 use crate::lease::{LeaseClock, LeaseClockConfig};
 use crate::memory::MemoryShares;
 use crate::metrics::Metrics;
@@ -96,12 +98,33 @@ pub enum StartError {
         #[source]
         cause: io::Error,
     },
-    /// etcd's data lies there.
+    /// etcd's data lies there, and is not taken over.
     #[error(
-        "{directory:?} holds data of etcd (a directory `member`): basalt does not start empty beside it, and taking it over is \
-         not available yet; choose another --data-dir"
+        "{directory:?} holds data of etcd (a directory `member`), which cannot be taken over as it is, and basalt does not start \
+         empty beside it; do what follows, or choose another --data-dir"
     )]
     EtcdData {
+        /// Where.
+        directory: PathBuf,
+        /// Why not.
+        #[source]
+        cause: Box<ImportFailure>,
+    },
+    /// etcd's data lies where the log should.
+    #[error(
+        "{directory:?} holds data of etcd, and the data directory does not: basalt does not start empty beside it; give the \
+         --data-dir that belongs to it, or choose another --wal-dir"
+    )]
+    EtcdDataInWalDir {
+        /// Where.
+        directory: PathBuf,
+    },
+    /// `basaltctl snapshot restore` did not come to its end.
+    #[error(
+        "{directory:?} holds a restore that was interrupted (a file `importing`, no file `member`); run `basaltctl snapshot \
+         restore` again with the same --data-dir"
+    )]
+    UnfinishedRestore {
         /// Where.
         directory: PathBuf,
     },
@@ -186,29 +209,18 @@ pub struct Running {
     _lock: DirectoryLock,
 }
 
-/// Raft's configuration as stored (field numbers of eraftpb.ConfState).
-#[derive(Clone, PartialEq, Message)]
-pub struct ConfStateRecord {
-    /// Who votes.
-    #[prost(uint64, repeated, tag = "1")]
-    pub voters: Vec<u64>,
-    /// Who only learns.
-    #[prost(uint64, repeated, tag = "2")]
-    pub learners: Vec<u64>,
-}
-
 /// Opens or makes the data directory and starts all threads.
 ///
 /// # Errors
 /// [`StartError`]; nothing was lost.
 pub fn start(config: &NodeConfig, metrics: &Arc<Metrics>) -> Result<Running, StartError> {
-    let (disk, lock) = open_data_dir(&config.data_dir)?;
+    let mut seeds = StdRng::from_os_rng();
+    let (disk, lock) = open_data_dir(&config.data_dir, config.wal_dir.as_deref(), &mut seeds)?;
     let log_disk = match &config.wal_dir {
         Some(directory) => open_directory(directory)?,
         None => disk.clone(),
     };
     let cache = Arc::new(PageCache::new(config.memory.page_cache));
-    let mut seeds = StdRng::from_os_rng();
     let opened = open_store((&disk, &log_disk), &cache, config, &mut seeds)?;
     let recovered = open_log(&*log_disk, &opened, LogOptions::default(), seeds.random())?;
     spawn(config, metrics, &disk, &log_disk, opened, recovered, lock, seeds.random())
@@ -224,13 +236,15 @@ fn open_store(
         return Ok(opened);
     }
     recovery::check_nothing_remains(&**log_disk)?;
+    if let Some(directory) = &config.wal_dir {
+        refuse_etcd_log(&**log_disk, directory)?;
+    }
     let identity = config.identity.clone().map_err(StartError::Bootstrap)?;
-    let voters = ConfStateRecord { voters: vec![identity.member_id], learners: Vec::new() };
     let birth = Birth {
         cluster_id: identity.cluster_id,
         member_id: identity.member_id,
         incarnation: seeds.random(),
-        conf_state: voters.encode_to_vec(),
+        conf_state: single_voter(identity.member_id),
         shard_map: ShardMap::default(),
     };
     info!(
@@ -257,7 +271,9 @@ pub fn open_log(
     let mut recovery = Recovery::new(Some(identity), options, salt_seed);
     let recovered = match run(&mut recovery, disk, BUDGET_UNLIMITED) {
         Err(WalError::NotCreated) if manifest.generation == recovery::GENERATION_WITHOUT_LOG => {
-            let mut create = Log::create(identity, options, salt_seed);
+            // An imported state goes on behind the log that it came from.
+            let (index, term) = (manifest.applied_index, manifest.applied_term);
+            let mut create = Log::create_after(identity, index, term, options, salt_seed);
             run(&mut create, disk, BUDGET_UNLIMITED)?
         }
         other => other?,

@@ -10,8 +10,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::apply::answer::Answer;
+use crate::import::MEMBER_FILE;
 use crate::memory::MemoryShares;
-use crate::node::data_dir::MEMBER_FILE;
 use crate::node::handle::Completed;
 
 /// For what would never come if it did not come: no test waits so long when all is well.
@@ -77,15 +77,20 @@ fn data_of_etcd_is_refused_and_untouched() {
     let directory = TempDir::new().expect("a directory");
     std::fs::create_dir(directory.path().join(MEMBER_FILE)).expect("room for it");
     let refused = start(&config(&directory), &Arc::new(Metrics::default())).err().expect("not ours");
-    assert!(matches!(&refused, StartError::EtcdData { directory: named } if named == directory.path()));
+    assert!(matches!(&refused, StartError::EtcdData { directory: named, .. } if named == directory.path()));
     let text = refused.to_string();
-    assert!(text.contains("holds data of etcd (a directory `member`)"), "{text}");
+    assert!(text.contains("holds data of etcd (a directory `member`), which cannot be taken over"), "{text}");
     assert!(text.contains("choose another --data-dir"), "{text}");
     assert_eq!(std::fs::read_dir(directory.path()).expect("there").count(), 1);
     // A log directory of etcd's is as little ours.
     let elsewhere = TempDir::new().expect("a directory");
     let config = NodeConfig { wal_dir: Some(directory.path().to_owned()), ..config(&elsewhere) };
-    assert!(matches!(start(&config, &Arc::new(Metrics::default())), Err(StartError::EtcdData { .. })));
+    assert!(matches!(start(&config, &Arc::new(Metrics::default())), Err(StartError::EtcdDataInWalDir { .. })));
+    // Nor is one with etcd's segments right in it, as its --wal-dir has them.
+    let log = TempDir::new().expect("a directory");
+    std::fs::write(log.path().join("0000000000000000-0000000000000000.wal"), "x").expect("room for it");
+    let config = NodeConfig { wal_dir: Some(log.path().to_owned()), ..config };
+    assert!(matches!(start(&config, &Arc::new(Metrics::default())), Err(StartError::EtcdDataInWalDir { .. })));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //!   Store::freeze ──► CheckpointJob ──► pages of each shard, runs of each index, runs of system
 //!                                  └──► manifest ──► Store::checkpointed
 //!   manifest ──► recovery::open ──► Store, Checkpointer
+//!   revisions of another store ──► Filling ──► the same files, and their first manifest
 //! ```
 //!
 //! * The manifest is the only root: what it does not name is garbage, and is removed at the next start, once the log
@@ -15,6 +16,7 @@ pub mod manifest;
 
 mod changed_keys;
 mod checkpointer;
+mod filling;
 mod job;
 mod merge_rule;
 pub mod recovery;
@@ -23,5 +25,6 @@ mod reserve;
 mod tests;
 
 pub use checkpointer::{Checkpointer, PAGES_DIRECTORY, RUNS_DIRECTORY, Salt, page_file_name};
+pub use filling::{COMMIT_BYTES, Figures, FillError, Filling, clear};
 pub use job::{Checkpoint, CheckpointError, CheckpointJob};
 pub use reserve::{RESERVE_BYTES, RESERVE_NAME, Reserve};

@@ -151,6 +151,17 @@ pub fn check_nothing_remains(disk: &dyn Disk) -> Result<(), RecoveryError> {
     remains(disk)?.map_or(Ok(()), |found| Err(RecoveryError::ManifestMissing { found }))
 }
 
+/// The first thing of ours that lies there, the manifest included; `None` in a directory in which basalt never was.
+///
+/// # Errors
+/// [`RecoveryError::Io`].
+pub fn first_remains(disk: &dyn Disk) -> Result<Option<String>, RecoveryError> {
+    if list(disk, "")?.iter().any(|name| name == MANIFEST_NAME) {
+        return Ok(Some(MANIFEST_NAME.to_owned()));
+    }
+    remains(disk)
+}
+
 /// Makes durable what [`open`] or [`create`] found, which may have been in a page cache only, and only then removes what
 /// a crash left and nothing names. To be called when the log was asked whether it knows a newer manifest, and before
 /// anybody hears of the node.
@@ -190,9 +201,14 @@ fn cut_unnamed_pages(disk: &dyn Disk, name: &str, writer: &PageWriter) -> Result
 /// # Errors
 /// [`RecoveryError`].
 pub fn create(disk: &dyn Disk, cache: &Arc<PageCache>, salt: Salt, birth: Birth) -> Result<Opened, RecoveryError> {
-    for name in [PAGES_DIRECTORY, RUNS_DIRECTORY] {
-        perform(disk, "creating", name, Io::CreateDir { name: name.to_owned() })?;
-    }
+    let manifest = first_manifest(birth);
+    lay_out(disk, &manifest)?;
+    run(&mut write_job(&manifest)?, disk, BUDGET_UNLIMITED)?;
+    open_manifest(disk, cache, salt, manifest, false)
+}
+
+/// The manifest of a directory that holds nothing yet.
+pub(super) fn first_manifest(birth: Birth) -> Manifest {
     let shards = (0u32..).zip(birth.shard_map.shards()).map(|(shard, spec)| ShardManifest {
         shard,
         name: spec.name.clone(),
@@ -200,17 +216,24 @@ pub fn create(disk: &dyn Disk, cache: &Arc<PageCache>, salt: Salt, birth: Birth)
         page_file: u64::from(shard) + 1,
         ..ShardManifest::default()
     });
-    let manifest = Manifest {
+    Manifest {
         generation: GENERATION_WITHOUT_LOG,
         cluster_id: birth.cluster_id,
         member_id: birth.member_id,
         incarnation: birth.incarnation,
+        shards: shards.collect(),
         conf_state: birth.conf_state,
         revision: FIRST_REVISION,
         compact_revision: NEVER_COMPACTED,
-        shards: shards.collect(),
         ..Manifest::default()
-    };
+    }
+}
+
+/// Makes directories and empty files of a new data directory, durable but for the manifest, which is only reserved.
+pub(super) fn lay_out(disk: &dyn Disk, manifest: &Manifest) -> Result<(), RecoveryError> {
+    for name in [PAGES_DIRECTORY, RUNS_DIRECTORY] {
+        perform(disk, "creating", name, Io::CreateDir { name: name.to_owned() })?;
+    }
     for shard in &manifest.shards {
         let file = open_file(disk, &page_file_name(shard.page_file), true)?;
         perform(disk, "syncing", &page_file_name(shard.page_file), Io::Sync { file })?;
@@ -220,8 +243,7 @@ pub fn create(disk: &dyn Disk, cache: &Arc<PageCache>, salt: Salt, birth: Birth)
     for directory in [PAGES_DIRECTORY, RUNS_DIRECTORY, ""] {
         perform(disk, "syncing", directory, Io::SyncDir { directory: directory.to_owned() })?;
     }
-    run(&mut write_job(&manifest)?, disk, BUDGET_UNLIMITED)?;
-    open_manifest(disk, cache, salt, manifest, false)
+    Ok(())
 }
 
 fn open_manifest(
@@ -255,7 +277,11 @@ fn open_manifest(
     Ok(Opened { store, checkpointer: Checkpointer::new(manifest, files, salt), manifest_damaged })
 }
 
-fn open_pages(disk: &dyn Disk, cache: &Arc<PageCache>, shard: &ShardManifest) -> Result<PageWriter, RecoveryError> {
+pub(crate) fn open_pages(
+    disk: &dyn Disk,
+    cache: &Arc<PageCache>,
+    shard: &ShardManifest,
+) -> Result<PageWriter, RecoveryError> {
     let file = open_file(disk, &page_file_name(shard.page_file), false)?;
     let pages = Pages::new(file, FileTag(shard.page_file), cache.clone());
     if shard.tree_root.is_empty() {
@@ -266,7 +292,7 @@ fn open_pages(disk: &dyn Disk, cache: &Arc<PageCache>, shard: &ShardManifest) ->
 }
 
 /// Loads an index bottom-up from its runs, reading no values.
-fn load_index(disk: &dyn Disk, shard: &ShardManifest) -> Result<KeyIndex, RecoveryError> {
+pub(crate) fn load_index(disk: &dyn Disk, shard: &ShardManifest) -> Result<KeyIndex, RecoveryError> {
     let mut builder = IndexBuilder::new();
     for_each_record(disk, &shard.index_runs, |key, value| {
         builder.push(key, &value).map_err(|cause| RecoveryError::Index { shard: shard.shard, cause })
@@ -274,7 +300,7 @@ fn load_index(disk: &dyn Disk, shard: &ShardManifest) -> Result<KeyIndex, Recove
     Ok(builder.finish())
 }
 
-fn load_system(disk: &dyn Disk, runs: &[RunMeta]) -> Result<System, RecoveryError> {
+pub(crate) fn load_system(disk: &dyn Disk, runs: &[RunMeta]) -> Result<System, RecoveryError> {
     let mut system = System::default();
     for_each_record(
         disk,
@@ -344,7 +370,7 @@ fn remains(disk: &dyn Disk) -> Result<Option<String>, RecoveryError> {
 }
 
 /// Whether a file is of the kind that we write there. Others are somebody's, and stay.
-fn is_ours(directory: &str, name: &str) -> bool {
+pub(crate) fn is_ours(directory: &str, name: &str) -> bool {
     let number = |digits: &str| u64::from_str_radix(digits, 16).ok();
     let numbered = name.rsplit_once('-').and_then(|(_, digits)| number(digits));
     match directory {
@@ -355,7 +381,7 @@ fn is_ours(directory: &str, name: &str) -> bool {
 }
 
 /// Names in a directory, none if it is not there.
-fn list(disk: &dyn Disk, directory: &str) -> Result<Vec<String>, RecoveryError> {
+pub(crate) fn list(disk: &dyn Disk, directory: &str) -> Result<Vec<String>, RecoveryError> {
     match disk.perform(Io::List { directory: directory.to_owned() }) {
         Ok(IoOutput::Names(names)) => Ok(names),
         Ok(other) => unreachable!("a list answers Names, not {other:?}"),
@@ -405,7 +431,7 @@ fn open_file(disk: &dyn Disk, name: &str, create: bool) -> Result<FileId, Recove
     }
 }
 
-fn perform(disk: &dyn Disk, doing: &'static str, name: &str, io: Io) -> Result<IoOutput, RecoveryError> {
+pub(super) fn perform(disk: &dyn Disk, doing: &'static str, name: &str, io: Io) -> Result<IoOutput, RecoveryError> {
     disk.perform(io).map_err(|cause| io_error(doing, name, cause))
 }
 

@@ -57,6 +57,10 @@ pub enum Io {
     Stat { file: FileId },
     /// Renames a file within the disk, replacing an existing one; a directory is an error. Answer: [`IoOutput::Done`].
     Rename { from: String, to: String },
+    /// Exchanges what two names name, files or directories, in one instant: no moment and no crash shows one of them
+    /// missing. A missing name is an error of kind `NotFound`; a file system that cannot do it answers `Unsupported` or
+    /// `InvalidInput`. Answer: [`IoOutput::Done`].
+    Exchange { one: String, other: String },
     /// Removes a file; a missing one is an error of kind `NotFound`. Answer: [`IoOutput::Done`].
     Remove { name: String },
     /// Makes a directory and its parents; an existing one is fine. Answer: [`IoOutput::Done`].

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use rustix::fs::{FallocateFlags, OFlags};
+use rustix::fs::{CWD, FallocateFlags, OFlags, RenameFlags};
 use thiserror::Error;
 
 use super::{Disk, FileId, Io, IoOutput, name};
@@ -89,10 +89,25 @@ impl RealDisk {
     pub fn lock(&self) -> Result<DirectoryLock, LockError> {
         let failed = |source| LockError::Io { directory: self.root.clone(), source };
         let file = self.file_options().create(true).open(self.root.join(LOCK_NAME)).map_err(failed)?;
+        Self::try_lock(file, &self.root)
+    }
+
+    /// Takes a file that another program locks while it works with it, as that one does (`flock`), until the guard is
+    /// dropped.
+    ///
+    /// # Errors
+    /// [`LockError::Held`] when it is taken; it is not waited for.
+    pub fn lock_file(&self, name: &str) -> Result<DirectoryLock, LockError> {
+        let failed = |source| LockError::Io { directory: self.root.clone(), source };
+        let path = self.file_path(name).map_err(failed)?;
+        Self::try_lock(self.file_options().open(path).map_err(failed)?, &self.root)
+    }
+
+    fn try_lock(file: File, root: &Path) -> Result<DirectoryLock, LockError> {
         match file.try_lock() {
             Ok(()) => Ok(DirectoryLock { _file: file }),
-            Err(TryLockError::WouldBlock) => Err(LockError::Held { directory: self.root.clone() }),
-            Err(TryLockError::Error(source)) => Err(failed(source)),
+            Err(TryLockError::WouldBlock) => Err(LockError::Held { directory: root.to_owned() }),
+            Err(TryLockError::Error(source)) => Err(LockError::Io { directory: root.to_owned(), source }),
         }
     }
 
@@ -179,6 +194,7 @@ impl RealDisk {
                 Ok(rustix::fs::fallocate(&*self.file(file)?, flags, offset, length)?)
             }
             Io::Rename { from, to } => rename_file(&self.file_path(&from)?, &self.file_path(&to)?),
+            Io::Exchange { one, other } => exchange(&self.file_path(&one)?, &self.file_path(&other)?),
             Io::Remove { name } => fs::remove_file(self.file_path(&name)?),
             Io::CreateDir { name } => create_directory(&self.file_path(&name)?),
             Io::SyncDir { directory } => self.sync_directory(&directory),
@@ -213,6 +229,10 @@ fn sync_parent(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
         Err(error) => Err(error),
     }
+}
+
+fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    Ok(rustix::fs::renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)?)
 }
 
 /// Directories are not renamed: nobody needs it, and what a power cut leaves of it is hard to say.

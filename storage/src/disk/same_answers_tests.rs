@@ -34,6 +34,7 @@ fn requests() -> impl Strategy<Value = Vec<Request>> {
         2 => (offset(), length()).prop_map(|(offset, length)| Io::PunchHole { file: FILE, offset, length }),
         3 => Just(Io::Stat { file: FILE }),
         2 => (names(), names()).prop_map(|(from, to)| Io::Rename { from, to }),
+        2 => (names(), names()).prop_map(|(one, other)| Io::Exchange { one, other }),
         2 => names().prop_map(|name| Io::Remove { name }),
         2 => names().prop_map(|name| Io::CreateDir { name }),
         3 => names().prop_map(|directory| Io::List { directory }),

@@ -20,10 +20,17 @@ pub enum Table {
     Member = 3,
     /// Settings of the cluster by name.
     Cluster = 4,
+    /// Settings of authentication by name, as etcd's bucket `auth` has them.
+    Auth = 5,
+    /// Name of a user to `authpb.User`.
+    AuthUser = 6,
+    /// Name of a role to `authpb.Role`.
+    AuthRole = 7,
 }
 
 impl Table {
-    const ALL: [Table; 4] = [Table::Lease, Table::Alarm, Table::Member, Table::Cluster];
+    const ALL: [Table; 7] =
+        [Table::Lease, Table::Alarm, Table::Member, Table::Cluster, Table::Auth, Table::AuthUser, Table::AuthRole];
 
     fn from_number(number: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|table| *table as u8 == number)

@@ -79,4 +79,4 @@ pub use scan::{Scan, ScanChunk, ScannedSlot};
 pub use tidying::SPARSE_LEAVES_MAX;
 pub use tree_changes::{CommitError, CommitFailure, Committed, TreeChanges};
 pub use tree_root::{PinnedRoot, SharedRoot, TREE_ROOT_BYTES, TREE_ROOT_VERSION, TreeRoot};
-pub use verify::{Verified, Verify, VerifyError};
+pub use verify::{Surveyed, SurveyedEntry, Verified, Verify, VerifyError};

@@ -61,6 +61,12 @@ impl Pages {
         Verify::new(self.clone(), root, map_root)
     }
 
+    /// As [`Self::verify`], but goes on behind damage and gives all entries: see [`Verify::take_surveyed`], to be asked
+    /// after each step. It ends with an error only if this program is at fault.
+    pub fn survey(&self, root: SharedRoot, map_root: MapRoot) -> Verify {
+        Verify::survey(self.clone(), root, map_root)
+    }
+
     /// The file it reads.
     pub fn file(&self) -> FileId {
         self.file

@@ -10,7 +10,7 @@ use crate::revision::Revision;
 use super::allocator::{Allocator, AllocatorError, MapRoot, PAGE_SIZE, REGION_HEAD_PAGES, REGION_PAGES, TransactionId};
 use super::branch::{Branch, BranchEntry};
 use super::error::PagesError;
-use super::leaf::LeafHead;
+use super::leaf::{LeafHead, NewEntry};
 use super::page_cache::Node;
 use super::page_file::{NodeRef, Pages};
 use super::page_header::{Flaw, PageRef};
@@ -45,7 +45,31 @@ pub enum VerifyError {
     Leaked(u64),
 }
 
-/// A running [`Pages::verify`].
+/// One entry of a tree, as a survey meets it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SurveyedEntry {
+    /// When it was written.
+    pub revision: Revision,
+    /// Whether it deletes its key.
+    pub tombstone: bool,
+    /// The version of the same key before it.
+    pub previous: Option<Revision>,
+    /// Whether it is marked dead.
+    pub dead: bool,
+    /// The encoded KeyValue; its checksum was compared. A slice of what was read.
+    pub key_value: Bytes,
+}
+
+/// What a survey has met since it was last asked.
+#[derive(Debug, Default)]
+pub struct Surveyed {
+    /// Entries, in no order.
+    pub entries: Vec<SurveyedEntry>,
+    /// Damage; what lies below it was not read.
+    pub damage: Vec<VerifyError>,
+}
+
+/// A running [`Pages::verify`] or [`Pages::survey`].
 ///
 /// The map is checked with the allocator itself: a copy of it, opened at the durable root, frees every page of the
 /// tree. A page that was free is a double free, and what is in use at the end was leaked.
@@ -61,6 +85,12 @@ pub struct Verify {
     freeing: Vec<PageRef>,
     loading: Option<u64>,
     verified: Verified,
+    /// There in a survey, which goes on behind damage.
+    surveyed: Option<Surveyed>,
+    /// Whether damage was met: then pages that nothing reaches prove nothing.
+    damaged: bool,
+    /// Whether the map cannot be read: then it is not compared any more.
+    map_lost: bool,
 }
 
 /// The copy of the allocator, opened on the first step.
@@ -90,6 +120,20 @@ struct Subtree {
 }
 
 impl Verify {
+    pub(super) fn survey(pages: Pages, root: SharedRoot, map_root: MapRoot) -> Self {
+        Self { surveyed: Some(Surveyed::default()), ..Self::new(pages, root, map_root) }
+    }
+
+    /// Takes what a survey has met since the last call; nothing of a verification.
+    pub fn take_surveyed(&mut self) -> Surveyed {
+        self.surveyed.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// What was read so far.
+    pub fn verified(&self) -> Verified {
+        self.verified
+    }
+
     pub(super) fn new(pages: Pages, root: SharedRoot, map_root: MapRoot) -> Self {
         let subtree = |at| {
             let entry = root.root.as_entry()?;
@@ -107,6 +151,22 @@ impl Verify {
             freeing: Vec::new(),
             loading: None,
             verified: Verified::default(),
+            surveyed: None,
+            damaged: false,
+            map_lost: false,
+        }
+    }
+
+    /// In a survey, keeps an error and goes on without the answer.
+    fn keep_damage<T>(&mut self, result: Result<T, VerifyError>) -> Result<Option<T>, VerifyError> {
+        match (result, &mut self.surveyed) {
+            (Ok(answer), _) => Ok(Some(answer)),
+            (Err(error), None) => Err(error),
+            (Err(error), Some(surveyed)) => {
+                self.damaged = true;
+                surveyed.damage.push(error);
+                Ok(None)
+            }
         }
     }
 
@@ -121,7 +181,17 @@ impl Verify {
             }
             Node::Leaf(leaf) => {
                 self.verified.leaves += 1;
-                check_leaf(&subtree, &leaf, bytes).map_err(corrupt)?;
+                let checked = check_leaf(&subtree, &leaf, bytes).map_err(corrupt);
+                match &mut self.surveyed {
+                    None => checked?,
+                    Some(surveyed) => {
+                        let mut bad = survey_leaf(&subtree, &leaf, bytes, surveyed);
+                        // An entry's own damage says more than that of its leaf.
+                        bad.extend(checked.err().filter(|_| bad.is_empty()));
+                        self.damaged |= !bad.is_empty();
+                        surveyed.damage.extend(bad.into_iter().map(VerifyError::from));
+                    }
+                }
             }
         }
         self.verified.pages += u64::from(page.extent.pages);
@@ -150,21 +220,36 @@ impl Verify {
     }
 
     /// Frees what was found; a page of the map to be loaded first, if the allocator asks for one.
-    fn free_found(&mut self) -> Result<Option<u64>, AllocatorError> {
+    fn free_found(&mut self) -> Result<Option<u64>, VerifyError> {
         while let Some(page) = self.freeing.pop() {
-            match self.allocator()?.free(page.extent, page.birth) {
+            if self.map_lost {
+                continue;
+            }
+            match self.allocator().and_then(|allocator| allocator.free(page.extent, page.birth)) {
                 Ok(()) => {}
                 Err(AllocatorError::Load(map_page)) => {
                     self.freeing.push(page);
                     return Ok(Some(map_page));
                 }
-                Err(error) => return Err(error),
+                Err(error) => drop(self.keep_damage::<()>(Err(error.into()))?),
             }
         }
         Ok(None)
     }
 
+    /// Gives the map page that was asked for to the allocator.
+    fn load_map(&mut self, page: u64, completions: Completions) -> Result<(), VerifyError> {
+        for completion in completions {
+            let bytes = read_bytes(completion, page * PAGE_SIZE as u64, PAGE_SIZE as u64)?;
+            self.allocator()?.load(page, &bytes)?;
+        }
+        Ok(())
+    }
+
     fn finish(&mut self) -> Result<Verified, VerifyError> {
+        if self.damaged {
+            return Ok(self.verified);
+        }
         let allocator = self.allocator()?;
         let heads = allocator.file_pages().div_ceil(REGION_PAGES) * REGION_HEAD_PAGES;
         match allocator.used_pages().saturating_sub(heads) {
@@ -212,6 +297,23 @@ fn check_leaf(subtree: &Subtree, leaf: &LeafHead, bytes: &Bytes) -> Result<(), F
     check_bounds(subtree, leaf.slot(0).revision, leaf.slot(leaf.len() - 1).revision)
 }
 
+/// Gives the entries of a leaf whose bytes are right, and names the others.
+fn survey_leaf(subtree: &Subtree, leaf: &LeafHead, bytes: &Bytes, surveyed: &mut Surveyed) -> Vec<PagesError> {
+    let mut bad = Vec::new();
+    for (index, slot) in leaf.slots().enumerate() {
+        let dead = subtree.entry.dead.is_dead(index);
+        match leaf.entry(&slot, bytes) {
+            Ok(NewEntry { revision, tombstone, previous, key_value }) => {
+                surveyed.entries.push(SurveyedEntry { revision, tombstone, previous, dead, key_value });
+            }
+            Err(_) => {
+                bad.push(PagesError::CorruptEntry { page: subtree.at.page.extent.page, revision: slot.revision });
+            }
+        }
+    }
+    bad
+}
+
 fn check_bounds(subtree: &Subtree, first: Revision, last: Revision) -> Result<(), Flaw> {
     let first_right = !subtree.first_known || first == subtree.entry.first;
     let last_right = subtree.before.is_none_or(|before| last < before);
@@ -224,13 +326,19 @@ impl Job for Verify {
 
     fn step(&mut self, completions: Completions, _budget: usize) -> Result<Step<Verified>, VerifyError> {
         if let Some(page) = self.loading.take() {
-            for completion in completions {
-                let bytes = read_bytes(completion, page * PAGE_SIZE as u64, PAGE_SIZE as u64)?;
-                self.allocator()?.load(page, &bytes)?;
-            }
+            let loaded = self.load_map(page, completions);
+            self.map_lost |= self.keep_damage(loaded)?.is_none();
         } else {
-            for (subtree, bytes) in self.reads.complete(completions)? {
-                self.check(subtree, &bytes)?;
+            let arrived = self.reads.complete(completions).map_err(VerifyError::from);
+            match self.keep_damage(arrived)? {
+                Some(arrived) => {
+                    for (subtree, bytes) in arrived {
+                        let checked = self.check(subtree, &bytes).map_err(VerifyError::from);
+                        self.keep_damage(checked)?;
+                    }
+                }
+                // A disk that does not answer is not asked for the rest.
+                None => self.pending.clear(),
             }
         }
         let file = self.pages.file();
@@ -242,7 +350,11 @@ impl Job for Verify {
         self.want_more();
         match self.reads.submit(file) {
             Some(reads) => Ok(Step::Submit(reads)),
-            None => Ok(Step::Done(self.finish()?)),
+            None => {
+                let finished = self.finish();
+                let verified = self.verified;
+                Ok(Step::Done(self.keep_damage(finished)?.unwrap_or(verified)))
+            }
         }
     }
 }

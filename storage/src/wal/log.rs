@@ -164,7 +164,15 @@ impl Log {
     /// # Panics
     /// When `options` are outside of their limits.
     pub fn create(identity: Identity, options: LogOptions, salt_seed: u64) -> Recovery {
-        Recovery::creating(identity, options, salt_seed)
+        Self::create_after(identity, 0, 0, options, salt_seed)
+    }
+
+    /// As [`Log::create`], for a member whose state begins with what another log led to: the first entry follows `index`
+    /// with `term`, both committed.
+    pub fn create_after(identity: Identity, index: u64, term: u64, options: LogOptions, salt_seed: u64) -> Recovery {
+        let hard_state = HardState { term, vote: 0, commit: index };
+        let before = Position { hard_state, last_index: index, last_term: term };
+        Recovery::creating(identity, before, options, salt_seed)
     }
 
     /// Whose log it is.

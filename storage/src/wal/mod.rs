@@ -31,11 +31,12 @@
 //! It does not interpret entries, choose when to sync, know what a snapshot is, or keep entries in memory.
 //! `docs/disk-format-wal.md` has the bytes.
 //!
-//! Reading order: `record`, `batch`, `segment_head` (the bytes); `segment_scan`, `replay`, `recovery` (reading);
+//! Reading order: `record`, `batch`, `segment_head` (the bytes); `segment_scan`, `replay`, `recovery`, `inspection` (reading);
 //! `io_plan`, `log` (writing).
 
 mod batch;
 mod error;
+mod inspection;
 mod io_plan;
 mod little_endian;
 mod log;
@@ -51,6 +52,7 @@ mod term_runs;
 mod tests;
 
 pub use error::WalError;
+pub use inspection::{Inspected, inspect};
 pub use io_plan::LogJob;
 pub use log::{BATCH_BYTES_MAX, BatchDurable, Log, LogOptions, Prepared, Recycled};
 pub use record::{Entry, HardState, Record};

@@ -84,7 +84,7 @@ pub struct Recovery {
 #[derive(Clone, Copy, Debug)]
 enum Goal {
     Open { expected: Option<Identity> },
-    Create { identity: Identity },
+    Create { identity: Identity, before: Position },
 }
 
 #[derive(Debug)]
@@ -109,8 +109,8 @@ impl Recovery {
         Self::with(Goal::Open { expected }, options, salt_seed)
     }
 
-    pub(super) fn creating(identity: Identity, options: LogOptions, salt_seed: u64) -> Self {
-        Self::with(Goal::Create { identity }, options, salt_seed)
+    pub(super) fn creating(identity: Identity, before: Position, options: LogOptions, salt_seed: u64) -> Self {
+        Self::with(Goal::Create { identity, before }, options, salt_seed)
     }
 
     fn with(goal: Goal, options: LogOptions, salt_seed: u64) -> Self {
@@ -197,7 +197,7 @@ impl Recovery {
     fn install(&mut self) -> Result<Step<Recovered>, WalError> {
         let replay = match (self.replay.take(), self.goal) {
             (Some(replay), _) => replay,
-            (None, Goal::Create { identity }) => nothing_yet(identity),
+            (None, Goal::Create { identity, before }) => nothing_yet(identity, before),
             (None, Goal::Open { .. }) => return Err(WalError::NotCreated),
         };
         let mut salts = salts(self.salt_seed);
@@ -315,8 +315,8 @@ impl Job for Recovery {
 }
 
 /// The state of a log without a single batch.
-fn nothing_yet(identity: Identity) -> Replay {
-    let Position { hard_state, last_index, last_term } = Position::default();
+fn nothing_yet(identity: Identity, before: Position) -> Replay {
+    let Position { hard_state, last_index, last_term } = before;
     Replay {
         identity,
         hard_state,

@@ -13,13 +13,22 @@ import (
 	"time"
 )
 
-// toolTimeout bounds one run of etcdctl or etcdutl.
-const toolTimeout = 60 * time.Second
+// toolTimeout bounds one run of a tool.
+var toolTimeout = 60 * time.Second
+
+// SetToolTimeout gives the tools of one long test more time.
+func SetToolTimeout(t testing.TB, timeout time.Duration) {
+	before := toolTimeout
+	toolTimeout = timeout
+	t.Cleanup(func() { toolTimeout = before })
+}
 
 // Result of a tool that has ended.
 type Result struct {
 	Stdout, Stderr string
 	Code           int
+	// PeakMemory is the most memory in bytes that a tool was seen with.
+	PeakMemory int64
 }
 
 // Etcdctl runs the genuine etcdctl against the server and returns its standard output; it must succeed.
@@ -54,8 +63,11 @@ func Etcdutl(t testing.TB, args ...string) string {
 	return result.Stdout
 }
 
+// commandTimeout of etcdctl: a third of what it may take in all.
+func commandTimeout() time.Duration { return toolTimeout / 3 }
+
 func (s *Server) etcdctlFlags() []string {
-	flags := []string{"--endpoints=" + s.Endpoint(), "--command-timeout=20s", "--dial-timeout=10s"}
+	flags := []string{"--endpoints=" + s.Endpoint(), "--command-timeout=" + commandTimeout().String(), "--dial-timeout=10s"}
 	if s.tls != nil {
 		flags = append(flags, "--cacert="+s.tls.Authority, "--cert="+s.tls.ClientCert, "--key="+s.tls.ClientKey)
 	}
@@ -69,12 +81,17 @@ func run(t testing.TB, stdin, path string, args ...string) Result {
 	command := exec.CommandContext(ctx, path, args...)
 	var stdout, stderr bytes.Buffer
 	command.Stdin, command.Stdout, command.Stderr = strings.NewReader(stdin), &stdout, &stderr
-	err := command.Run()
+	err := command.Start()
+	var peak func() int64
+	if err == nil {
+		peak = watchPeakMemory(command.Process.Pid)
+		err = command.Wait()
+	}
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		t.Fatalf("%s %v: %v", path, args, err)
 	}
-	return Result{stdout.String(), stderr.String(), command.ProcessState.ExitCode()}
+	return Result{stdout.String(), stderr.String(), command.ProcessState.ExitCode(), peak()}
 }
 
 // Session is a tool that goes on, such as `etcdctl watch`.

@@ -49,7 +49,7 @@ func RunToEnd(t testing.TB, launch Launch) Result {
 	if ctx.Err() != nil {
 		t.Fatalf("%s %q has not ended within %v:\n%s%s", kind, launch.Args, refusalTimeout, &stdout, &stderr)
 	}
-	return Result{stdout.String(), stderr.String(), command.ProcessState.ExitCode()}
+	return Result{Stdout: stdout.String(), Stderr: stderr.String(), Code: command.ProcessState.ExitCode()}
 }
 
 // RefusedRestart runs the server's command line again, which must end by itself.

@@ -250,6 +250,11 @@ impl Device {
                 name::check_file(&to)?;
                 self.namespace.rename(&from, &to)?;
             }
+            Io::Exchange { one, other } => {
+                name::check_file(&one)?;
+                name::check_file(&other)?;
+                self.namespace.exchange(&one, &other)?;
+            }
             Io::Remove { name } => {
                 name::check_file(&name)?;
                 self.namespace.unlink(&name)?;

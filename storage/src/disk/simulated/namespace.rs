@@ -15,6 +15,7 @@ enum Change {
     Link { name: String, inode: Inode },
     Unlink { name: String },
     Move { from: String, to: String, inode: Inode },
+    Exchange { one: String, other: String },
     MakeDirectory { name: String },
 }
 
@@ -58,7 +59,7 @@ impl Namespace {
     pub(super) fn reachable(&self) -> BTreeSet<Inode> {
         let linked = self.pending.iter().filter_map(|pending| match pending.change {
             Change::Link { inode, .. } | Change::Move { inode, .. } => Some(inode),
-            Change::Unlink { .. } | Change::MakeDirectory { .. } => None,
+            Change::Unlink { .. } | Change::Exchange { .. } | Change::MakeDirectory { .. } => None,
         });
         self.cached.files.values().chain(self.durable.files.values()).copied().chain(linked).collect()
     }
@@ -82,6 +83,21 @@ impl Namespace {
         self.check_no_directory(to)?;
         if from != to {
             self.make(Change::Move { from: from.into(), to: to.into(), inode });
+        }
+        Ok(())
+    }
+
+    pub(super) fn exchange(&mut self, one: &str, other: &str) -> io::Result<()> {
+        for name in [one, other] {
+            if self.find(name).is_none() && !self.cached.directories.contains(name) {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+        }
+        if is_below(one, other) || is_below(other, one) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        if one != other {
+            self.make(Change::Exchange { one: one.into(), other: other.into() });
         }
         Ok(())
     }
@@ -146,6 +162,7 @@ impl Namespace {
         let names: &[&String] = match &change {
             Change::Link { name, .. } | Change::Unlink { name } | Change::MakeDirectory { name } => &[name],
             Change::Move { from, to, .. } => &[from, to],
+            Change::Exchange { one, other } => &[one, other],
         };
         let unsynced = names.iter().map(|name| parent(name).to_owned()).collect();
         self.pending.push(Pending { change, unsynced });
@@ -186,6 +203,12 @@ impl Names {
                 self.files.retain(|_, named| named != inode);
                 self.files.insert(to.clone(), *inode);
             }
+            Change::Exchange { one, other } => {
+                let exchanged = |name: String| exchanged(name, one, other);
+                self.files =
+                    std::mem::take(&mut self.files).into_iter().map(|(n, inode)| (exchanged(n), inode)).collect();
+                self.directories = std::mem::take(&mut self.directories).into_iter().map(exchanged).collect();
+            }
             Change::MakeDirectory { name } => drop(self.directories.insert(name.clone())),
         }
     }
@@ -203,6 +226,20 @@ impl Names {
         kept.remove("");
         self.directories = kept;
     }
+}
+
+/// A name after `one` and `other`, and what lies below them, were exchanged.
+fn exchanged(name: String, one: &str, other: &str) -> String {
+    for (from, to) in [(one, other), (other, one)] {
+        if name == from || is_below(&name, from) {
+            return format!("{to}{}", &name[from.len()..]);
+        }
+    }
+    name
+}
+
+fn is_below(name: &str, directory: &str) -> bool {
+    name.strip_prefix(directory).is_some_and(|rest| rest.starts_with('/'))
 }
 
 fn parent(name: &str) -> &str {

@@ -29,8 +29,16 @@ struct ChunkSlot {
 /// What a write does to a key.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Change {
-    Put { lease: i64 },
+    Put {
+        lease: i64,
+    },
     Delete,
+    /// A put as an earlier store counted it.
+    Restore {
+        create_revision: i64,
+        version: i64,
+        lease: i64,
+    },
 }
 
 /// The newest revision of a key before and after a write.
@@ -335,6 +343,9 @@ impl Leaf {
 fn successor(before: Option<Head>, revision: Revision, change: Change) -> Head {
     match (change, before.and_then(|head| head.live())) {
         (Change::Delete, _) => Head::Tombstone(revision),
+        (Change::Restore { create_revision, version, lease }, _) => {
+            Head::Live(KeyState { create_revision, mod_revision: revision, version, lease })
+        }
         (Change::Put { lease }, None) => {
             Head::Live(KeyState { create_revision: revision.main, mod_revision: revision, version: 1, lease })
         }

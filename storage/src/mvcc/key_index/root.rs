@@ -66,6 +66,22 @@ impl IndexRoot {
         self.node.find(key)?.live_at(or_head(at))
     }
 
+    /// The newest stored revision of `key` whose main is at most `main`, and whether it is a tombstone's. O(log n + log
+    /// versions).
+    pub fn stored_at(&self, key: &[u8], main: i64) -> Option<(Revision, bool)> {
+        let past = self.node.find(key)?.at(main)?;
+        Some((past.revision, past.tombstone))
+    }
+
+    /// Calls `each` with all stored revisions, key by key ascending, of each from the oldest on, and whether it is a
+    /// tombstone's.
+    pub fn for_each_stored(&self, mut each: impl FnMut(&[u8], Revision, bool)) {
+        let _: ControlFlow<()> = self.visit(&KeyRange::ALL, 0, |key, entry| {
+            entry.oldest_first().for_each(|past| each(key, past.revision, past.tombstone));
+            ControlFlow::Continue(())
+        });
+    }
+
     /// How many keys of `range` are live at `at`, exactly.
     ///
     /// O(log n) at head. Below, a subtree is walked only if it has a revision above `at`: the cost is that of the

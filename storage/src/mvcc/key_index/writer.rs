@@ -106,6 +106,30 @@ impl KeyIndex {
         Some(DeleteOutcome { previous })
     }
 
+    /// Takes over a revision that another store wrote, whose earlier ones may be compacted away: a put with the create
+    /// revision and version that it had there, or with `None` a tombstone, also of a key that is not live. Gives the
+    /// live revision before it.
+    ///
+    /// # Panics
+    /// Unless `state` has the revision as its own and a creation at or before it, the revision is above every earlier one
+    /// of the key, and the key at most [`KEY_BYTES_MAX`] long.
+    pub fn restore(&mut self, key: &[u8], revision: Revision, state: Option<KeyState>) -> Option<Revision> {
+        assert!(key.len() <= KEY_BYTES_MAX, "key of {} bytes", key.len());
+        assert!(revision.main >= 1 && revision.sub >= 0, "{revision:?} is no stored revision");
+        let change = match state {
+            None => Change::Delete,
+            Some(KeyState { create_revision, mod_revision, version, lease }) => {
+                assert!(mod_revision == revision, "the state of {revision:?} is of {mod_revision:?}");
+                assert!((1..=revision.main).contains(&create_revision), "created at {create_revision}");
+                assert!(version >= 1, "version {version}");
+                Change::Restore { create_revision, version, lease }
+            }
+        };
+        let (written, split) = self.root.node.write(key, revision, change);
+        self.grow(split);
+        written.before.and_then(|head| head.live()).map(|state| state.mod_revision)
+    }
+
     /// Compacts at main revision `at`, from `cursor` on (`None`: from the first key), up to `leaves_budget` leaves
     /// (at least one).
     ///

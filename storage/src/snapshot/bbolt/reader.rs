@@ -55,13 +55,25 @@ impl<S: ReadAt> Reader<S> {
     /// Walks all buckets and entries. Each page is read at most once, so a walk ends even when pages point in circles.
     /// It ends after the first error.
     pub fn items(&self) -> Items<'_, S> {
+        self.items_of(|_| true)
+    }
+
+    /// As [`Self::items`], of the buckets whose names are `wanted`; pages of the others are not read.
+    pub fn items_of(&self, wanted: fn(&[u8]) -> bool) -> Items<'_, S> {
         let words = self.meta.page_count.div_ceil(64) as usize;
         Items {
             pages: Pages { reader: self, visited: vec![0; words] },
             names: Cursor::at_page(self.meta.root_page),
+            wanted,
             bucket: None,
             failed: false,
         }
+    }
+
+    /// Bytes of all pages.
+    pub fn file_bytes(&self) -> u64 {
+        // It was compared with the length of the source, so that the product fits.
+        self.meta.page_count * u64::from(self.meta.page_size)
     }
 }
 
@@ -91,6 +103,7 @@ fn read_second_meta(source: &impl ReadAt) -> Result<Option<Meta>, SnapshotError>
 pub struct Items<'a, S> {
     pages: Pages<'a, S>,
     names: Cursor,
+    wanted: fn(&[u8]) -> bool,
     bucket: Option<Cursor>,
     failed: bool,
 }
@@ -117,12 +130,21 @@ impl<S: ReadAt> Items<'_, S> {
                 None => self.bucket = None,
             }
         }
-        let Some(entry) = self.names.next_entry(&mut self.pages)? else { return Ok(None) };
-        if !entry.is_bucket {
-            return Err(self.names.corrupt("entry outside of all buckets"));
+        loop {
+            let Some(entry) = self.names.next_entry(&mut self.pages)? else { return Ok(None) };
+            if !entry.is_bucket {
+                return Err(self.names.corrupt("entry outside of all buckets"));
+            }
+            if (self.wanted)(&entry.key) {
+                self.bucket = Some(self.open_bucket(&entry.value)?);
+                return Ok(Some(Item::Bucket(entry.key)));
+            }
         }
-        self.bucket = Some(self.open_bucket(&entry.value)?);
-        Ok(Some(Item::Bucket(entry.key)))
+    }
+
+    /// The page read last: where an error of what it holds lies.
+    pub fn page(&self) -> u64 {
+        self.bucket.as_ref().unwrap_or(&self.names).page
     }
 
     fn open_bucket(&self, value: &Bytes) -> Result<Cursor, SnapshotError> {

@@ -1,0 +1,11 @@
+//! The program `basaltctl`: restores snapshots and checks data directories.
+
+use std::process::ExitCode;
+
+/// As in `basalt`.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    basalt_server::control::main()
+}

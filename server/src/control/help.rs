@@ -1,0 +1,67 @@
+//! What `--help` prints.
+
+use super::command_line::Topic;
+
+const ALL: &str = "\
+basaltctl: what is done to data of basalt while no node runs on it.
+
+Usage:
+  basaltctl snapshot restore FILE [flags]   make a data directory from a snapshot, of etcd or of basalt
+  basaltctl snapshot status FILE            print hash, revision, keys, size and version of a snapshot
+  basaltctl check DIR                       read a whole data directory and say what is damaged
+  basaltctl version                         print the versions
+  basaltctl COMMAND --help                  print the flags of a command
+
+A snapshot is taken from a running server with `etcdctl snapshot save FILE`.
+Exit codes: 0 done; 1 it failed; 2 the command line cannot be parsed. Of a check: 0 no damage; 1 damage; 2 it could not look.
+";
+
+const RESTORE: &str = "\
+Makes a data directory from a snapshot, of etcd 3.7 or older or of basalt: all revisions, leases, alarms, users and roles.
+Members are not taken over: the node starts a cluster of its own, as after `etcdutl snapshot restore`.
+
+Usage:
+  basaltctl snapshot restore FILE --data-dir DIR [flags]
+
+Flags:
+  --data-dir DIR                       the directory to make; missing or empty. Default: the name, and '.etcd'
+  --wal-dir DIR                        where the log will lie, if elsewhere; missing or empty. Give it to basalt too
+  --name NAME                          name of the member. Default 'default'
+  --initial-cluster NAME=URL           the member and its peer URLs. Default 'default=http://localhost:2380'
+  --initial-cluster-token TOKEN        goes into the ids of member and cluster. Default 'etcd-cluster'
+  --initial-advertise-peer-urls URLS   peer URLs of the member. Default 'http://localhost:2380'
+  --skip-hash-check                    do not compare the digest; needed for a database copied from a data directory
+  --bump-revision N                    raise the revision by N, so that no client finds it lower than before
+  --mark-compacted                     and compact there, so that old watches start anew. Both or neither
+  --initial-memory-map-size N          accepted, without effect
+
+An interrupted restore is repeated with the same command.
+";
+
+const STATUS: &str = "\
+Prints one line: hash, revision, number of keys, size in bytes, version. The hash is that of `etcdutl snapshot status`.
+
+Usage:
+  basaltctl snapshot status FILE
+";
+
+const CHECK: &str = "\
+Reads all that counts in a data directory whose node is stopped: manifest, log, index and pages, with every checksum, that
+each page is used once and none is lost, and that index and pages agree. It changes nothing. What is found goes to standard
+output, one line each: 'damage' is what a node would refuse or answer wrongly, 'note' what a crash may leave.
+
+Usage:
+  basaltctl check DIR [flags]
+
+Flags:
+  --wal-dir DIR   where the log lies, if elsewhere
+";
+
+pub(super) fn text(topic: Topic) -> &'static str {
+    match topic {
+        Topic::All => ALL,
+        Topic::Restore => RESTORE,
+        Topic::Status => STATUS,
+        Topic::Check => CHECK,
+    }
+}

@@ -1,0 +1,57 @@
+//! From arguments to an exit code.
+
+use std::process::ExitCode;
+
+use super::command_line::{self, Command};
+use super::{check, help, restore, status};
+use crate::config::version_text;
+use crate::node::fatal::causes;
+
+/// For a command line that cannot be parsed.
+const EXIT_USAGE: u8 = 2;
+/// For a check that could not look.
+const EXIT_NOT_CHECKED: u8 = 2;
+
+/// Runs the program; gives its exit code.
+pub fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let command = match command_line::read(&args) {
+        Ok(command) => command,
+        Err(error) => {
+            eprintln!("basaltctl: {error}");
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    match command {
+        Command::Help(topic) => done(help::text(topic)),
+        Command::Version => done(&version_text()),
+        Command::Restore(options) => end(restore::restore(&options)),
+        Command::Status(file) => end(status::status(&file)),
+        Command::Check(options) => match check::check(&options) {
+            Ok((text, damaged)) => {
+                print!("{text}");
+                if damaged { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+            }
+            Err(error) => {
+                eprintln!("basaltctl: {}", causes(&error));
+                ExitCode::from(EXIT_NOT_CHECKED)
+            }
+        },
+    }
+}
+
+fn done(text: &str) -> ExitCode {
+    print!("{text}");
+    ExitCode::SUCCESS
+}
+
+/// Prints what came of it.
+fn end<E: std::error::Error + 'static>(result: Result<String, E>) -> ExitCode {
+    match result {
+        Ok(text) => done(&text),
+        Err(error) => {
+            eprintln!("basaltctl: {}", causes(&error));
+            ExitCode::FAILURE
+        }
+    }
+}

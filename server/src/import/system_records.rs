@@ -1,0 +1,96 @@
+//! What of etcd's small buckets comes over, and what keeps a database out.
+
+use basalt_proto::leasepb;
+use basalt_storage::checkpoint::Filling;
+use basalt_storage::import::Tables;
+use basalt_storage::mvcc::system::Table;
+use bytes::Bytes;
+use prost::Message;
+
+use super::error::ImportFailure;
+use crate::apply::alarms::Alarm;
+use crate::apply::machine::LEASE_TTL_MAX;
+
+/// The newest etcd whose data is understood.
+const NEWEST: (u64, u64) = (3, 7);
+
+/// The setting of bucket `auth` that says whether requests are checked.
+const AUTH_ENABLED: &str = "authEnabled";
+
+/// Records of the small buckets that come over, as they are stored.
+#[derive(Debug, Default)]
+pub(super) struct SystemRecords {
+    records: Vec<(Table, Bytes, Bytes)>,
+    pub leases: usize,
+}
+
+impl SystemRecords {
+    /// Checks the buckets and takes what is kept.
+    ///
+    /// # Errors
+    /// [`ImportFailure`]: a newer version, authentication, a downgrade, a malformed record.
+    pub fn of(tables: &Tables) -> Result<Self, ImportFailure> {
+        check_version(tables.get("meta", "storageVersion"))?;
+        check_version(tables.get("cluster", "clusterVersion"))?;
+        check_downgrade(tables)?;
+        if tables.get("auth", AUTH_ENABLED).is_some_and(|enabled| enabled != [0]) {
+            return Err(ImportFailure::AuthEnabled);
+        }
+        let mut records = Self::default();
+        for (key, value) in tables.entries("lease") {
+            check_lease(key, value).ok_or(ImportFailure::MalformedRecord { bucket: "lease" })?;
+            records.keep(Table::Lease, key, value);
+            records.leases += 1;
+        }
+        for (key, value) in tables.entries("alarm") {
+            Alarm::from_key(key).ok_or(ImportFailure::MalformedRecord { bucket: "alarm" })?;
+            records.keep(Table::Alarm, key, value);
+        }
+        // Off, but not forgotten: a snapshot of ours has them again.
+        for (bucket, table) in [("auth", Table::Auth), ("authUsers", Table::AuthUser), ("authRoles", Table::AuthRole)] {
+            tables.entries(bucket).for_each(|(key, value)| records.keep(table, key, value));
+        }
+        Ok(records)
+    }
+
+    fn keep(&mut self, table: Table, key: &[u8], value: &[u8]) {
+        self.records.push((table, Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
+    }
+
+    pub fn set_in(self, filling: &mut Filling<'_>) {
+        self.records.into_iter().for_each(|(table, key, value)| filling.set_record(table, &key, value));
+    }
+}
+
+/// A lease that etcd grants: its id as the key, a time to live that a request may ask for.
+fn check_lease(key: &[u8], value: &[u8]) -> Option<()> {
+    let lease = leasepb::Lease::decode(value).ok()?;
+    let sound = key == lease.id.to_be_bytes()
+        && lease.id != 0
+        && (1..=LEASE_TTL_MAX).contains(&lease.ttl)
+        && (0..=LEASE_TTL_MAX).contains(&lease.remaining_ttl);
+    sound.then_some(())
+}
+
+/// Releases before 3.6 write no storage version, so that none is fine.
+fn check_version(version: Option<&[u8]>) -> Result<(), ImportFailure> {
+    let Some(version) = version else { return Ok(()) };
+    let text = String::from_utf8_lossy(version);
+    let mut parts = text.split('.').map(|part| part.parse::<u64>().ok());
+    match (parts.next().flatten(), parts.next().flatten()) {
+        (Some(major), Some(minor)) if (major, minor) <= NEWEST => Ok(()),
+        _ => Err(ImportFailure::NewerEtcd { found: text.chars().take(40).collect() }),
+    }
+}
+
+fn check_downgrade(tables: &Tables) -> Result<(), ImportFailure> {
+    #[derive(serde::Deserialize)]
+    struct Downgrade {
+        #[serde(default)]
+        enabled: bool,
+    }
+    let Some(json) = tables.get("cluster", "downgrade") else { return Ok(()) };
+    let downgrade: Downgrade =
+        serde_json::from_slice(json).map_err(|_| ImportFailure::MalformedRecord { bucket: "cluster" })?;
+    if downgrade.enabled { Err(ImportFailure::Downgrade) } else { Ok(()) }
+}

@@ -285,6 +285,7 @@ fn node_config(config: &Config) -> NodeConfig {
         data_dir: config.data_dir.clone(),
         wal_dir: config.wal_dir.clone(),
         identity: identity.map_err(|error| error.to_string()),
+        shard_map: config.initial_shards.clone(),
         heartbeat_interval: config.raft.heartbeat_interval,
         election_timeout: config.raft.election_timeout(),
         sweep_pause: config.compaction.sleep_interval,

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use basalt_storage::mvcc::key_index::KEY_BYTES_MAX;
+use basalt_storage::mvcc::shard_map::ShardMap;
 use basalt_storage::pages::ENTRY_BYTES_MAX;
 use basalt_storage::wal::BATCH_BYTES_MAX;
 
@@ -49,6 +50,7 @@ pub(super) fn assemble(mut settings: Settings, read_file: ReadFile<'_>) -> Resul
     let data_dir = settings.text_if_any("data-dir").unwrap_or_else(|| format!("{name}.etcd"));
     let config = Config {
         logging: logging(settings)?,
+        initial_shards: initial_shards(settings)?,
         peer: peer(settings, &name, read_file)?,
         client: client(settings, read_file)?,
         http: http(settings),
@@ -77,6 +79,18 @@ pub(super) fn assemble(mut settings: Settings, read_file: ReadFile<'_>) -> Resul
     };
     settings.warnings.extend(config.feature_gates.warnings());
     Ok((config, std::mem::take(&mut settings.warnings)))
+}
+
+fn initial_shards(settings: &Settings) -> Result<Option<ShardMap>, ConfigError> {
+    const NAME: &str = "basalt-initial-shards";
+    if !settings.is_set(NAME) {
+        return Ok(None);
+    }
+    let map = settings.text(NAME).parse().map_err(|why| {
+        let cause = format!("{}: {why}", settings.origin(NAME));
+        ConfigError::invalid(cause, "write it as main;events=/registry/events/")
+    })?;
+    Ok(Some(map))
 }
 
 fn logging(settings: &Settings) -> Result<LoggingConfig, ConfigError> {

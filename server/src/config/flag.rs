@@ -23,6 +23,8 @@ pub enum Group {
     Features,
     /// What can lose data.
     Unsafe,
+    /// What etcd does not have.
+    Basalt,
     /// Names from earlier releases of etcd.
     Earlier,
 }

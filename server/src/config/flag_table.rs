@@ -2,7 +2,9 @@
 //!
 //! A row of status `Works` must be read by `assemble.rs`; a test below holds defaults and aliases to their kinds.
 
-use super::flag::Group::{Auth, Clustering, Earlier, Features, Logging, Member, Monitoring, Security, Tracing, Unsafe};
+use super::flag::Group::{
+    Auth, Basalt, Clustering, Earlier, Features, Logging, Member, Monitoring, Security, Tracing, Unsafe,
+};
 use super::flag::Kind::{Bool, Duration, Gates, List, OneOf, Origins, Signed, Text, Unsigned, Unsigned32, Urls};
 use super::flag::Status::{AliasOf, GateAlias, Ignored, NotYet, Works};
 use super::flag::{Flag, Group, Kind, Status};
@@ -164,6 +166,10 @@ pub const FLAGS: &[Flag] = &[
 
     row(Unsafe, "force-new-cluster", Bool, "false", NotYet("a member cannot be cut out of its cluster yet"), "Become a cluster of one."),
     row(Unsafe, "unsafe-no-fsync", Bool, "false", NotYet("every acknowledged write is synced"), "Do not sync. Loses data."),
+
+    row(Basalt, "basalt-initial-shards", Text, "main;events=/registry/events/;leases=/registry/leases/,/registry/masterleases/", Works,
+        "How a new data directory splits its keys: a name, which takes the rest, then name=/prefix/,/prefix/ separated by ';'. \
+         At most 16 shards. Ignored once there is data."),
 
     row(Earlier, "max-snapshots", Unsigned, "5", Ignored("there are no snapshot files to keep"), "Snapshot files to keep."),
     row(Earlier, "v2-deprecation", Text, "", Ignored(V2), "Stage of the removal of v2."),

@@ -29,7 +29,7 @@ A flag marked 'not available yet' is accepted with its default only.
 ";
 
 /// Sections in etcd's order, with their titles.
-const GROUPS: [(Group, &str); 10] = [
+const GROUPS: [(Group, &str); 11] = [
     (Group::Member, "Member"),
     (Group::Clustering, "Clustering"),
     (Group::Security, "Security"),
@@ -39,6 +39,7 @@ const GROUPS: [(Group, &str); 10] = [
     (Group::Tracing, "Distributed tracing"),
     (Group::Features, "Features"),
     (Group::Unsafe, "Unsafe feature"),
+    (Group::Basalt, "Not in etcd"),
     (Group::Earlier, "Earlier names, accepted with a warning"),
 ];
 

@@ -100,6 +100,15 @@ fn what_tunes_bbolt_is_ignored_with_a_warning() {
 }
 
 #[test]
+fn shards_are_chosen_or_left_to_the_data() {
+    assert_eq!(run("").0.initial_shards, None);
+    let shards = run("--basalt-initial-shards main;a=/a/").0.initial_shards.expect("chosen");
+    assert_eq!(shards.shards()[1].name, "a");
+    let default = Flag::find("basalt-initial-shards").expect("a flag").default;
+    assert_eq!(default.parse(), Ok(basalt_storage::mvcc::shard_map::ShardMap::default()));
+}
+
+#[test]
 fn a_name_alone_makes_a_cluster_of_that_name() {
     let (config, _) = run("--name a --initial-advertise-peer-urls http://10.0.0.1:1");
     assert_eq!(config.data_dir, Path::new("a.etcd"));
@@ -214,6 +223,8 @@ fn what_cannot_start_says_why_and_what_to_do() {
         ),
         ("--log-level loud", "unknown level \"loud\""),
         ("--log-format xml", "use json or console"),
+        ("--basalt-initial-shards main;a", "--basalt-initial-shards: the shard \"a\" has no prefixes"),
+        ("--basalt-initial-shards=", "--basalt-initial-shards: the name \"\" of a shard"),
         ("--max-request-bytes 0", "use 1 to"),
         ("--max-request-bytes 16777217", "use 1 to 16777216"),
         (

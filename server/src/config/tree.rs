@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use basalt_storage::mvcc::shard_map::ShardMap;
+
 use super::feature_gates::FeatureGates;
 use super::logging_values::{LogFormat, LogLevel, LogOutput};
 use super::tls_values::{CipherSuite, TlsVersion};
@@ -18,6 +20,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Directory of the log if it lies elsewhere. Default: inside the data directory.
     pub wal_dir: Option<PathBuf>,
+    /// How a new data directory splits its keys, if the operator chose; one with data knows. Default: DESIGN D1.
+    pub initial_shards: Option<ShardMap>,
     /// Who the members are, and how they reach this one.
     pub peer: PeerConfig,
     /// Where and how clients are served.

@@ -64,6 +64,8 @@ pub struct NodeConfig {
     pub wal_dir: Option<PathBuf>,
     /// Who this node is if the directory is new, or why it cannot be new; an existing one knows.
     pub identity: Result<Identity, String>,
+    /// How keys are split if the directory is new; an existing one knows. `None` for the default.
+    pub shard_map: Option<ShardMap>,
     /// Time between heartbeats.
     pub heartbeat_interval: Duration,
     /// Time without a leader until an election.
@@ -233,6 +235,10 @@ fn open_store(
     seeds: &mut StdRng,
 ) -> Result<Opened, StartError> {
     if let Some(opened) = recovery::open(&**disk, cache, Salt::new(seeds.random()))? {
+        let shards = opened.store.shard_map();
+        if let Some(ignored) = config.shard_map.as_ref().filter(|asked| *asked != shards) {
+            warn!(%shards, %ignored, "the data directory was born with other shards; basalt-initial-shards is ignored");
+        }
         return Ok(opened);
     }
     recovery::check_nothing_remains(&**log_disk)?;
@@ -245,11 +251,12 @@ fn open_store(
         member_id: identity.member_id,
         incarnation: seeds.random(),
         conf_state: single_voter(identity.member_id),
-        shard_map: ShardMap::default(),
+        shard_map: config.shard_map.clone().unwrap_or_default(),
     };
     info!(
         cluster_id = format_args!("{:x}", birth.cluster_id),
         member_id = format_args!("{:x}", birth.member_id),
+        shards = %birth.shard_map,
         "new data directory"
     );
     Ok(recovery::create(&**disk, cache, Salt::new(seeds.random()), birth)?)

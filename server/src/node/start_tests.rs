@@ -22,6 +22,7 @@ fn config(directory: &TempDir) -> NodeConfig {
         data_dir: directory.path().to_owned(),
         wal_dir: None,
         identity: Ok(Identity { cluster_id: 1, member_id: 7 }),
+        shard_map: None,
         heartbeat_interval: Duration::from_millis(100),
         election_timeout: Duration::from_secs(1),
         sweep_pause: Duration::from_millis(10),
@@ -142,4 +143,24 @@ fn values_that_decide_are_found_in_pages_after_a_start() {
     let decided = propose(handle, put_if_value("/registry/pods/b", "kept", "x")).answer;
     assert!(matches!(decided, Answer::Txn(txn) if txn.succeeded));
     running.stop();
+}
+
+#[test]
+fn shards_are_chosen_at_birth_and_kept() {
+    let directory = TempDir::new().expect("a directory");
+    let map = |text: &str| Some(text.parse::<ShardMap>().expect("a map"));
+    let shards_with = |shard_map| {
+        let config = NodeConfig { shard_map, ..config(&directory) };
+        let running = start(&config, &Arc::new(Metrics::default())).expect("a healthy directory");
+        running.wait_ready(NEVER).expect("it becomes ready");
+        for key in ["/a", "/a/1", "/a/b/1", "/c"] {
+            propose(&running.handle, put(key, "value"));
+        }
+        let shards = running.handle.view().shard_map.to_string();
+        running.stop();
+        shards
+    };
+    assert_eq!(shards_with(map("main;x=/a/;y=/a/b/")), "main;x=/a/;y=/a/b/");
+    assert_eq!(shards_with(map("main")), "main;x=/a/;y=/a/b/", "the data knows better");
+    assert_eq!(shards_with(None), "main;x=/a/;y=/a/b/");
 }

@@ -23,6 +23,7 @@ pub mod key_range;
 pub mod key_value;
 pub mod range;
 pub mod shard_map;
+pub mod shard_map_text;
 pub mod store;
 pub mod system;
 pub mod transaction;

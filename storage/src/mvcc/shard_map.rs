@@ -154,10 +154,12 @@ mod tests {
             end in "(/registry(/(events|leases|pods)(/[ab])?)?)?[/0a]?",
             key in "(/registry(/(events|leases|pods)(/[ab])?)?)?[/0a]?",
         ) {
-            let map = ShardMap::default();
+            let nested = "main;e=/registry/events/;r=/registry/;l=/registry/leases/a/,/registry/pods/;s=/";
             let range = KeyRange::from_wire(start.as_bytes(), end.as_bytes());
             if range.contains(key.as_bytes()) {
-                prop_assert!(map.shards_of(&range).contains(&map.shard_of(key.as_bytes())));
+                for map in [ShardMap::default(), nested.parse().expect("a map")] {
+                    prop_assert!(map.shards_of(&range).contains(&map.shard_of(key.as_bytes())));
+                }
             }
         }
     }

@@ -109,6 +109,7 @@ fn config(directory: &TempDir) -> NodeConfig {
         data_dir: data_dir(directory),
         wal_dir: None,
         identity: Ok(Identity { cluster_id: 1, member_id: 2 }),
+        shard_map: None,
         heartbeat_interval: Duration::from_millis(100),
         election_timeout: Duration::from_secs(1),
         sweep_pause: Duration::from_millis(10),

@@ -3,6 +3,9 @@
 //! The limit is that of our control group, else of the machine. What is not here grows with the data and is not bounded
 //! by it: the key index, about 50 bytes a key.
 
+use std::fs;
+use std::path::{Path, PathBuf};
+
 /// Assumed where the system tells no limit.
 const LIMIT_DEFAULT: usize = 2 << 30;
 
@@ -62,16 +65,35 @@ const fn least(a: usize, b: usize) -> usize {
     if a < b { a } else { b }
 }
 
-/// The memory limit of our control group, version 2 or 1; else what the machine has.
+/// The smallest memory limit of our control group and those above it, version 2 or 1; else what the machine has.
 fn limit() -> Option<usize> {
-    let group = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
-    let read = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<usize>().ok();
-    let limit = group.into_iter().filter_map(read).min();
-    limit.into_iter().chain(machine_memory()).min()
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let limits = limit_files(&groups).into_iter().filter_map(|path| fs::read_to_string(path).ok()?.trim().parse().ok());
+    limits.chain(machine_memory()).min()
+}
+
+/// Where limits may stand for a process in `groups`, the text of `/proc/self/cgroup` (cgroups(7)). Which of them exist
+/// hangs on how the system mounts them; inside a container the own group is often the root of what is mounted.
+fn limit_files(groups: &str) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for line in groups.lines() {
+        let mut fields = line.splitn(3, ':');
+        let (_, Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next()) else { continue };
+        let (root, file) = match controllers {
+            "" => ("/sys/fs/cgroup", "memory.max"),
+            _ if controllers.split(',').any(|name| name == "memory") => {
+                ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+            }
+            _ => continue,
+        };
+        let own = Path::new(path.trim_start_matches('/'));
+        files.extend(own.ancestors().map(|group| Path::new(root).join(group).join(file)));
+    }
+    files
 }
 
 fn machine_memory() -> Option<usize> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     let kibibytes: usize = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kibibytes << 10)
@@ -80,6 +102,21 @@ fn machine_memory() -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn limits_are_looked_for_in_our_group_and_all_above() {
+        let groups = "9:name=systemd:/\n4:cpu,memory:/a/b\n0::/system.slice/basalt.service\n";
+        let files: Vec<String> = limit_files(groups).iter().map(|path| path.display().to_string()).collect();
+        let expected = [
+            "/sys/fs/cgroup/memory/a/b/memory.limit_in_bytes",
+            "/sys/fs/cgroup/memory/a/memory.limit_in_bytes",
+            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+            "/sys/fs/cgroup/system.slice/basalt.service/memory.max",
+            "/sys/fs/cgroup/system.slice/memory.max",
+            "/sys/fs/cgroup/memory.max",
+        ];
+        assert_eq!(files, expected);
+    }
 
     #[test]
     fn shares_stay_within_the_limit() {

@@ -291,7 +291,7 @@ fn node_config(config: &Config) -> NodeConfig {
         sweep_pause: config.compaction.sleep_interval,
         sweep_keys: config.compaction.batch_limit,
         slow_apply: config.slow_request.apply,
-        memory: MemoryShares::of_process(),
+        memory: config.memory_limit.map_or_else(MemoryShares::of_process, MemoryShares::of),
         limits: Limits {
             request_bytes_max: config.limits.request_bytes_max,
             txn_operations_max: config.limits.txn_ops_max,

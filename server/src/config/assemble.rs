@@ -51,6 +51,7 @@ pub(super) fn assemble(mut settings: Settings, read_file: ReadFile<'_>) -> Resul
     let config = Config {
         logging: logging(settings)?,
         initial_shards: initial_shards(settings)?,
+        memory_limit: memory_limit(settings)?,
         peer: peer(settings, &name, read_file)?,
         client: client(settings, read_file)?,
         http: http(settings),
@@ -79,6 +80,21 @@ pub(super) fn assemble(mut settings: Settings, read_file: ReadFile<'_>) -> Resul
     };
     settings.warnings.extend(config.feature_gates.warnings());
     Ok((config, std::mem::take(&mut settings.warnings)))
+}
+
+/// The least memory that the shares are made for.
+const MEMORY_LIMIT_BYTES_MIN: u64 = 64 << 20;
+
+fn memory_limit(settings: &Settings) -> Result<Option<usize>, ConfigError> {
+    const NAME: &str = "basalt-memory-limit";
+    match settings.unsigned(NAME) {
+        0 => Ok(None),
+        bytes if bytes < MEMORY_LIMIT_BYTES_MIN => {
+            let cause = format!("{}: {bytes} bytes are too few", settings.origin(NAME));
+            Err(ConfigError::invalid(cause, format!("use 0 or at least {MEMORY_LIMIT_BYTES_MIN}")))
+        }
+        bytes => Ok(Some(usize::try_from(bytes).unwrap_or(usize::MAX))),
+    }
 }
 
 fn initial_shards(settings: &Settings) -> Result<Option<ShardMap>, ConfigError> {

@@ -167,6 +167,9 @@ pub const FLAGS: &[Flag] = &[
     row(Unsafe, "force-new-cluster", Bool, "false", NotYet("a member cannot be cut out of its cluster yet"), "Become a cluster of one."),
     row(Unsafe, "unsafe-no-fsync", Bool, "false", NotYet("every acknowledged write is synced"), "Do not sync. Loses data."),
 
+    row(Basalt, "basalt-memory-limit", Unsigned, "0", Works,
+        "Bytes of memory to plan with: caches, answers, recent revisions and watches take shares of it. The index of keys comes \
+         on top. 0 means the limit of the control group, else all of the machine; at least 67108864."),
     row(Basalt, "basalt-initial-shards", Text, "main;events=/registry/events/;leases=/registry/leases/,/registry/masterleases/", Works,
         "How a new data directory splits its keys: a name, which takes the rest, then name=/prefix/,/prefix/ separated by ';'. \
          At most 16 shards. Ignored once there is data."),

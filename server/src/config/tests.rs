@@ -100,6 +100,12 @@ fn what_tunes_bbolt_is_ignored_with_a_warning() {
 }
 
 #[test]
+fn memory_is_what_the_system_allows_or_less() {
+    let memory = |line: &str| run(line).0.memory_limit;
+    assert_eq!((memory(""), memory("--basalt-memory-limit 1073741824")), (None, Some(1 << 30)));
+}
+
+#[test]
 fn shards_are_chosen_or_left_to_the_data() {
     assert_eq!(run("").0.initial_shards, None);
     let shards = run("--basalt-initial-shards main;a=/a/").0.initial_shards.expect("chosen");
@@ -225,6 +231,7 @@ fn what_cannot_start_says_why_and_what_to_do() {
         ("--log-format xml", "use json or console"),
         ("--basalt-initial-shards main;a", "--basalt-initial-shards: the shard \"a\" has no prefixes"),
         ("--basalt-initial-shards=", "--basalt-initial-shards: the name \"\" of a shard"),
+        ("--basalt-memory-limit 1000", "use 0 or at least 67108864"),
         ("--max-request-bytes 0", "use 1 to"),
         ("--max-request-bytes 16777217", "use 1 to 16777216"),
         (

@@ -22,6 +22,8 @@ pub struct Config {
     pub wal_dir: Option<PathBuf>,
     /// How a new data directory splits its keys, if the operator chose; one with data knows. Default: DESIGN D1.
     pub initial_shards: Option<ShardMap>,
+    /// Memory to plan with, bytes; `None` for what the system allows.
+    pub memory_limit: Option<usize>,
     /// Who the members are, and how they reach this one.
     pub peer: PeerConfig,
     /// Where and how clients are served.

@@ -63,6 +63,14 @@ func (r round) keep(t testing.TB, steps []Step, err error) {
 	if !errors.As(err, &difference) {
 		return
 	}
+	path := filepath.Join("testdata", fmt.Sprintf("seed%d-shards%d.steps", r.seed, r.shards))
+	// Written at once and each time that it gets shorter, so that a run that is ended leaves what it has.
+	write := func(steps []Step) {
+		comment := fmt.Sprintf("Found by seed %d: %s", r.seed, difference.Kind)
+		if err := writeSteps(path, comment, r.shards, steps); err != nil {
+			t.Error(err)
+		}
+	}
 	var shortest error
 	fails := func(steps []Step) bool {
 		err := replay(t, r.shards, steps)
@@ -70,19 +78,17 @@ func (r round) keep(t testing.TB, steps []Step, err error) {
 		same := errors.As(err, &found) && found.Kind == difference.Kind
 		if same {
 			shortest = err
+			write(steps)
 		}
 		return same
 	}
 	steps = flat(steps)
+	write(steps)
 	if !fails(steps) {
 		t.Errorf("seed %d: the sequence of %d steps does not fail when it is replayed one by one", r.seed, len(steps))
 		return
 	}
 	steps = shrink(steps, shrinkAttemptsMax, fails)
-	path := filepath.Join("testdata", fmt.Sprintf("seed%d-shards%d.steps", r.seed, r.shards))
-	if err := writeSteps(path, fmt.Sprintf("Found by seed %d: %s", r.seed, difference.Kind), r.shards, steps); err != nil {
-		t.Error(err)
-	}
 	t.Errorf("seed %d: %d steps are enough, kept in %s: %v", r.seed, len(steps), path, shortest)
 }
 

@@ -92,28 +92,33 @@ func (w *world) hasAnswer(request proto.Message) bool {
 		atHead := request.Revision == 0
 		return !w.unhashed[request.Revision] && !(atHead && (w.compactedZero || w.unhashed[w.head]))
 	case *pb.TxnRequest:
-		deletes, keeps := operationsOf(request)
-		return !deletes || !keeps
+		_, twice := putsAfterDelete(request, false)
+		return !twice
 	default:
 		return true
 	}
 }
 
-// operationsOf says whether a transaction deletes everything from a key on, and whether it has a put that keeps a value
-// or a lease, in any of its branches.
-func operationsOf(txn *pb.TxnRequest) (deletesOn, keeps bool) {
-	for _, operation := range slices.Concat(txn.Success, txn.Failure) {
-		switch request := operation.Request.(type) {
-		case *pb.RequestOp_RequestDeleteRange:
-			deletesOn = deletesOn || bytes.Equal(request.RequestDeleteRange.RangeEnd, []byte{0})
-		case *pb.RequestOp_RequestPut:
-			keeps = keeps || request.RequestPut.IgnoreValue || request.RequestPut.IgnoreLease
-		case *pb.RequestOp_RequestTxn:
-			deletes, kept := operationsOf(request.RequestTxn)
-			deletesOn, keeps = deletesOn || deletes, keeps || kept
+// putsAfterDelete says whether a transaction deletes everything from a key on, and whether one of its puts comes after
+// such a delete; `deleted` says that one came before.
+func putsAfterDelete(txn *pb.TxnRequest, deleted bool) (deletes, puts bool) {
+	deletes = deleted
+	for _, branch := range [][]*pb.RequestOp{txn.Success, txn.Failure} {
+		before := deleted
+		for _, operation := range branch {
+			switch request := operation.Request.(type) {
+			case *pb.RequestOp_RequestDeleteRange:
+				before = before || bytes.Equal(request.RequestDeleteRange.RangeEnd, []byte{0})
+			case *pb.RequestOp_RequestPut:
+				puts = puts || before
+			case *pb.RequestOp_RequestTxn:
+				nested, put := putsAfterDelete(request.RequestTxn, before)
+				before, puts = before || nested, puts || put
+			}
 		}
+		deletes = deletes || before
 	}
-	return deletesOn, keeps
+	return deletes, puts
 }
 
 // mustDrain says whether a step would race with deliveries: a compaction or a cancellation with any of them (previous

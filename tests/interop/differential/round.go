@@ -40,9 +40,12 @@ func (r round) drive(t testing.TB, runner *Runner) error {
 	generator := newGenerator(r.seed, runner.world)
 	restarted := false
 	for runner.requests < r.requests {
-		step := generator.Next()
+		var step Step
+		// Not between a step and one that must follow it.
 		if !restarted && runner.requests >= r.requests/2 && !runner.world.alarmed && len(generator.queue) == 0 {
 			step, restarted = Step{restart: []string{restartStop, restartKill}[r.seed%2]}, true
+		} else {
+			step = generator.Next()
 		}
 		if err := runner.Do(step); err != nil {
 			return err

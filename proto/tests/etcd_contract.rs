@@ -1,4 +1,4 @@
-//! Our `.proto` files are our own words; names and numbers must be etcd's to the last one (etcd-contract 2).
+//! Our `.proto` files are our own words; names and numbers must be etcd's to the last one (etcd-contract, section 2).
 
 use std::collections::BTreeSet;
 

@@ -157,6 +157,7 @@ func TestErrorTable(t *testing.T) {
 			put(&pb.PutRequest{Key: k, Value: k, IgnoreValue: true})},
 		{"ignore_lease and a lease", codes.InvalidArgument, "etcdserver: lease is provided",
 			put(&pb.PutRequest{Key: k, Lease: 1000, IgnoreLease: true})},
+		// etcd-contract 5.
 		{"129 operations", codes.InvalidArgument, "etcdserver: too many operations in txn request",
 			txn(&pb.TxnRequest{Success: puts(129)})},
 		{"129 operations not taken", codes.InvalidArgument, "etcdserver: too many operations in txn request",
@@ -176,6 +177,7 @@ func TestErrorTable(t *testing.T) {
 			get(&pb.RangeRequest{Key: k, SortOrder: 3})},
 		{"unknown sort target", codes.InvalidArgument, "etcdserver: invalid sort option",
 			get(&pb.RangeRequest{Key: k, SortTarget: 5})},
+		// etcd-contract 40.
 		{"request of 1.5 MiB", codes.InvalidArgument, "etcdserver: request is too large", put(&pb.PutRequest{Key: k, Value: big})},
 		{"message above 2 MiB", codes.ResourceExhausted, "grpc: received message larger than max (2200008 vs. 2097152)",
 			put(&pb.PutRequest{Key: k, Value: huge})},

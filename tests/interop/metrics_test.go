@@ -10,7 +10,7 @@ import (
 	"basalt/tests/interop/harness"
 )
 
-// dashboardMetrics are what etcd's dashboards and alerts read on one node (etcd-contract 8).
+// dashboardMetrics are what etcd's dashboards and alerts read on one node (etcd-contract, section 8).
 var dashboardMetrics = strings.Fields(`
 	etcd_server_has_leader etcd_server_leader_changes_seen_total etcd_server_proposals_failed_total
 	etcd_server_proposals_pending etcd_server_proposals_committed_total etcd_server_proposals_applied_total
@@ -19,7 +19,7 @@ var dashboardMetrics = strings.Fields(`
 	etcd_network_client_grpc_sent_bytes_total etcd_network_client_grpc_received_bytes_total
 	grpc_server_started_total grpc_server_handled_total process_resident_memory_bytes`)
 
-// basicMetrics is the list of etcd's own test of metrics (etcd-contract 8), less what only Go's runtime and its
+// basicMetrics is the list of etcd's own test of metrics (etcd-contract, section 8), less what only Go's runtime and its
 // prometheus handler have, and what only a proxy or a cluster of several members counts.
 var basicMetrics = strings.Fields(`
 	etcd_cluster_version etcd_debugging_auth_revision etcd_debugging_lease_granted_total

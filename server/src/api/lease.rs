@@ -13,7 +13,6 @@ use rand::TryRngCore;
 use super::chunks::Chunks;
 use super::service::{Reply, Service};
 use super::status::{self, Status};
-use crate::apply::machine::LEASE_TTL_MAX;
 use crate::lease::Renewal;
 
 /// How often a keepalive of an expired lease looks whether the revoke has come (etcd-contract 35).
@@ -21,10 +20,7 @@ const REVOKE_POLL: Duration = Duration::from_millis(50);
 
 impl Service {
     pub(super) fn lease_grant(self: &Arc<Self>, mut request: LeaseGrantRequest) -> Reply {
-        if request.ttl > LEASE_TTL_MAX {
-            return Reply::Ready(Err(status::lease_ttl_too_large()));
-        }
-        // Raised here, before the log: apply hangs on no flag of a member (etcd-contract 33).
+        // Whether it is too long is seen at apply, after what an alarm forbids (etcd-contract 33, 43). Raised here, before the log: apply hangs on no flag of a member (etcd-contract 33).
         request.ttl = request.ttl.max(self.node.limits.lease_ttl_min);
         // A random id is drawn here, before the log, so that all members grant the same (etcd-contract 33).
         while request.id == 0 {

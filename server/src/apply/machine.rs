@@ -6,6 +6,8 @@
 //!   effects, installed whole, change anything.
 //! * Time never goes back: an entry older than the one before takes that one's time.
 
+use std::collections::BTreeMap;
+
 use basalt_proto::etcdserverpb::alarm_request::AlarmAction;
 use basalt_proto::etcdserverpb::{AlarmRequest, LeaseCheckpointRequest, LeaseGrantRequest, TxnRequest};
 use basalt_proto::log::{LogEntry, Request, request::Kind};
@@ -288,13 +290,17 @@ impl Machine {
     }
 
     fn install_changes(&mut self, changes: &[Change]) {
+        // A transaction may change a key twice: then the lease before is that of the first change.
+        let mut changed: BTreeMap<&[u8], i64> = BTreeMap::new();
         for change in changes {
-            let before = self.store.get(&change.key).map_or(0, |state| state.lease);
+            let stored = || self.store.get(&change.key).map_or(0, |state| state.lease);
+            let before = changed.get(&*change.key).copied().unwrap_or_else(stored);
             let after = match &change.kind {
                 ChangeKind::Put { lease, .. } => *lease,
                 ChangeKind::Delete => 0,
             };
             self.leases.reattach(&change.key, before, after);
+            changed.insert(&change.key, after);
         }
         self.store.install(changes);
     }

@@ -106,6 +106,7 @@ mod tests {
     }
 
     /// As `TestPeriodicHourly` in etcd: a look at the oldest of the samples comes before the next sample.
+    /// etcd-contract 58.
     #[test]
     fn an_hour_is_kept_and_compacted_hourly() {
         assert_eq!(run(minutes(60), 6, 240, Outcome::Done), [(60, 1), (120, 55), (180, 115), (240, 175)]);

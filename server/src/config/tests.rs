@@ -53,12 +53,14 @@ fn bare_start_has_etcds_defaults() {
     assert_eq!((config.limits.txn_ops_max, config.limits.concurrent_streams_max), (128, 10_000));
     assert_eq!(config.raft.election_timeout(), Duration::from_secs(1));
     assert_eq!(config.raft.lease_ttl_min(), 2);
+    // etcd-contract 38.
     assert_eq!(config.raft.request_timeout(), Duration::from_secs(7));
     assert_eq!(config.compaction.auto, AutoCompaction::Off);
     assert_eq!(config.watch_progress_notify_interval, Duration::from_secs(600));
     assert_eq!(config.slow_request.unary, Duration::from_millis(300));
     assert_eq!(config.logging.outputs, [LogOutput::Stderr]);
     assert_eq!(config.http.cors, AllowList::All);
+    // etcd-contract 53.
     let bootstrap = config.bootstrap().expect("a cluster of one");
     assert_eq!(bootstrap, Bootstrap { member_id: 0x8e9e_05c5_2164_694d, cluster_id: 0xcdf8_1819_4e3a_8c32 });
 }

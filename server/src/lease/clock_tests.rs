@@ -54,6 +54,7 @@ fn a_follower_has_no_clock() {
     assert!(clock.expired(100 * S, 10).is_empty());
 }
 
+/// etcd-contract 37.
 #[test]
 fn a_new_leader_gives_the_remainder_or_the_full_time_and_the_extension() {
     let mut clock = leader();

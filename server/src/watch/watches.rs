@@ -76,7 +76,11 @@ impl Watches {
         let shards: Vec<ShardId> = (0u32..).zip(shard_map.shards()).map(|(number, _)| ShardId(number)).collect();
         let mut fed: Vec<Vec<ShardId>> = shards.iter().map(|shard| vec![*shard]).collect();
         fed.push(shards);
-        let hub = |(position, shards)| Hub::new(position, shards, revision, config.scan_revisions_max, config.seed);
+        let hub = |(position, shards)| {
+            let mut hub = Hub::new(position, shards, revision, config.scan_revisions_max, config.seed);
+            hub.compact(compact_revision);
+            hub
+        };
         Self {
             hubs: fed.into_iter().enumerate().map(hub).collect(),
             registry: Registry::new(responder, &config),

@@ -82,6 +82,20 @@ proptest! {
     }
 }
 
+/// Also those that are empty: etcd's tools look for all of them (etcd-contract 59).
+#[test]
+fn a_snapshot_has_all_of_etcds_buckets() {
+    let file = file(&ViewRig::new(), &ViewRig::new().view(), SystemTables::new(), 100);
+    let mut names = Vec::new();
+    for item in Reader::open(file).unwrap().items() {
+        if let Item::Bucket(name) = item.unwrap() {
+            names.push(String::from_utf8(name.to_vec()).unwrap());
+        }
+    }
+    let etcds = "alarm auth authRoles authUsers cluster key lease members members_removed meta";
+    assert_eq!(names.join(" "), etcds);
+}
+
 #[test]
 fn an_empty_store_has_a_snapshot() {
     check(&ViewRig::new(), 100);

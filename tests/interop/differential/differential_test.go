@@ -3,81 +3,115 @@ package differential
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
+	"strings"
+	"sync/atomic"
 	"testing"
-
-	"basalt/tests/interop/harness"
+	"time"
 )
 
-// requestsDefault per seed; DIFF_REQUESTS overrides it, and DIFF_SEED the seeds.
-const requestsDefault = 1_500
+const (
+	// requestsDefault of a round; with seedsDefault and three maps of shards a run compares more than 10,000.
+	requestsDefault = 1_200
+	// requestsOfRound is where a long run goes on with fresh servers: history costs etcd time.
+	requestsOfRound = 8_000
+	// roundsAtOnce keeps two cores busy.
+	roundsAtOnce = 3
+)
 
-var seedsDefault = []uint64{1, 2, 3}
+var (
+	seedsDefault  = []uint64{1, 2, 3}
+	shardsDefault = []int{1, 3, 8}
+)
 
 // TestSameAnswers compares the server under test with genuine etcd; with INTEROP_SERVER=etcd it compares two genuine
-// ones, which proves the rules of normalise.go and the runner itself.
+// ones, which proves the list in allowed.go and the runner itself. DIFF_REQUESTS asks for a long run (see
+// tests/differential), from the seed DIFF_SEED on, with the numbers of shards in DIFF_SHARDS.
 func TestSameAnswers(t *testing.T) {
-	seeds, requests := seedsDefault, requestsDefault
-	if seed, ok := number(t, "DIFF_SEED"); ok {
-		seeds = []uint64{seed}
-	}
-	if count, ok := number(t, "DIFF_REQUESTS"); ok {
-		requests = int(count)
-	}
-	for _, seed := range seeds {
-		t.Run(fmt.Sprintf("seed%d", seed), func(t *testing.T) {
-			servers := startPair(t)
-			runner := newRunner(t, seed, servers)
-			runner.Run(requests)
-			runner.LogSeen()
-		})
-	}
+	var compared, rounds atomic.Int64
+	begun := time.Now()
+	todo := roundsToDo(t)
+	t.Run("rounds", func(t *testing.T) {
+		slots := make(chan struct{}, roundsAtOnce)
+		for _, round := range todo {
+			t.Run(fmt.Sprintf("shards%d-seed%d", round.shards, round.seed), func(t *testing.T) {
+				t.Parallel()
+				slots <- struct{}{}
+				defer func() { <-slots }()
+				runner := round.run(t)
+				total := compared.Add(int64(runner.requests))
+				if number := rounds.Add(1); len(todo) > len(seedsDefault)*len(shardsDefault) {
+					fmt.Fprintf(os.Stderr, "%s: %d requests equal in %d of %d rounds, last of seed %d with %d shards; %.0f a second\n",
+						time.Now().UTC().Format(time.DateTime), total, number, len(todo), round.seed, round.shards,
+						float64(total)/time.Since(begun).Seconds())
+				} else {
+					runner.LogSeen(t)
+				}
+			})
+		}
+	})
+	t.Logf("%d requests compared in %d rounds", compared.Load(), rounds.Load())
 }
 
-// TestSameAnswersAfterRestart stops both servers in between: what they have kept must be the same, too.
-func TestSameAnswersAfterRestart(t *testing.T) {
-	const seed, requests = 4, 500
-	servers := startPair(t)
-	runner := newRunner(t, seed, servers)
-	runner.Run(requests)
-	for _, server := range servers {
-		server.Stop()
-		server.Restart()
-	}
-	runner.Reconnect(newSides(t, servers))
-	runner.Run(requests)
-}
-
-// startPair starts genuine etcd and the server under test.
-func startPair(t *testing.T) [2]*harness.Server {
+// roundsToDo are those of the fixed seeds, or as many as DIFF_REQUESTS needs.
+func roundsToDo(t *testing.T) []round {
 	t.Helper()
-	return [2]*harness.Server{harness.Start(t, harness.Options{Kind: harness.Etcd}), harness.Start(t, harness.Options{})}
-}
-
-func newSides(t *testing.T, servers [2]*harness.Server) (left, right *side) {
-	t.Helper()
-	return newSide(t, "genuine etcd", servers[0]), newSide(t, string(servers[1].Kind)+" under test", servers[1])
-}
-
-func newRunner(t *testing.T, seed uint64, servers [2]*harness.Server) *Runner {
-	t.Helper()
-	runner := &Runner{t: t, seed: seed, generator: NewGenerator(seed), seen: map[string]int{}, differencesMax: 1}
-	if most, ok := number(t, "DIFF_DIFFERENCES"); ok {
-		runner.differencesMax = int(most)
+	shards := shardsDefault
+	if text := os.Getenv("DIFF_SHARDS"); text != "" {
+		shards = nil
+		for count := range strings.SplitSeq(text, ",") {
+			shards = append(shards, int(parse(t, "DIFF_SHARDS", count)))
+			if shardMaps[shards[len(shards)-1]] == "" {
+				t.Fatalf("DIFF_SHARDS: there is no map of %s shards", count)
+			}
+		}
 	}
-	runner.left, runner.right = newSides(t, servers)
-	return runner
+	var rounds []round
+	if os.Getenv("DIFF_REQUESTS") == "" {
+		for _, seed := range seedsDefault {
+			for _, count := range shards {
+				rounds = append(rounds, round{count, seed, requestsDefault})
+			}
+		}
+		return rounds
+	}
+	requests, seed := int(parse(t, "DIFF_REQUESTS", os.Getenv("DIFF_REQUESTS"))), uint64(1)
+	if text := os.Getenv("DIFF_SEED"); text != "" {
+		seed = parse(t, "DIFF_SEED", text)
+	}
+	for ; requests > 0; requests -= requestsOfRound {
+		rounds = append(rounds, round{shards[len(rounds)%len(shards)], seed, min(requests, requestsOfRound)})
+		seed++
+	}
+	return rounds
 }
 
-func number(t *testing.T, name string) (uint64, bool) {
+func parse(t *testing.T, name, text string) uint64 {
 	t.Helper()
-	text := os.Getenv(name)
-	if text == "" {
-		return 0, false
-	}
-	value, err := strconv.ParseUint(text, 10, 64)
+	value, err := strconv.ParseUint(text, 10, 63)
 	if err != nil {
 		t.Fatalf("%s: %v", name, err)
 	}
-	return value, true
+	return value
+}
+
+// TestKeptSequences replays what once failed.
+func TestKeptSequences(t *testing.T) {
+	paths, err := filepath.Glob(filepath.Join("testdata", "*.steps"))
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("no sequences: %v", err)
+	}
+	for _, path := range paths {
+		t.Run(filepath.Base(path), func(t *testing.T) {
+			t.Parallel()
+			shards, steps, err := readSteps(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := replay(t, shards, steps); err != nil {
+				t.Error(err)
+			}
+		})
+	}
 }

@@ -23,37 +23,37 @@ func (g *Generator) liveLease() int64 {
 // anyLease may also be unknown.
 func (g *Generator) anyLease() int64 {
 	if g.chance(1, 8) {
-		return unknownLease
+		return pick(g.random, []int64{unknownLease, -1, math.MaxInt64, math.MinInt64})
 	}
 	return g.liveLease()
 }
 
 func (g *Generator) leaseStep() Step {
-	switch g.random.IntN(12) {
+	switch g.random.IntN(13) {
 	case 0, 1, 2:
-		return Step{call: g.grant(leaseTTL)}
+		return call(g.grant(leaseTTL + g.random.Int64N(5)))
 	case 3:
 		// Raised to the minimum of a few seconds, so it goes at once.
-		grant := g.grant(-g.random.Int64N(2))
-		g.queue = append(g.queue, Step{call: &pb.LeaseRevokeRequest{ID: grant.ID}})
-		return Step{call: grant}
+		grant := g.grant(pick(g.random, []int64{0, -1, 1, math.MinInt64}))
+		g.then(func() Step { return call(&pb.LeaseRevokeRequest{ID: grant.ID}) })
+		return call(grant)
 	case 4:
-		return Step{call: g.grant(pick(g.random, []int64{ttlMax + 1, math.MaxInt64}))}
+		return call(g.grant(pick(g.random, []int64{ttlMax, ttlMax + 1, math.MaxInt64})))
 	case 5:
-		return Step{call: &pb.LeaseGrantRequest{ID: g.liveLeaseOr(unknownLease), TTL: ttlMax + 1}}
+		return call(&pb.LeaseGrantRequest{ID: g.liveLeaseOr(unknownLease), TTL: ttlMax + 1})
 	case 6:
 		if id := g.liveLease(); id != 0 {
-			return Step{call: &pb.LeaseGrantRequest{ID: id, TTL: leaseTTL + 1}}
+			return call(&pb.LeaseGrantRequest{ID: id, TTL: leaseTTL + 1})
 		}
-		return Step{call: &pb.LeaseLeasesRequest{}}
-	case 7:
-		return Step{call: g.revoke()}
-	case 8, 9:
-		return Step{call: &pb.LeaseTimeToLiveRequest{ID: g.anyLease(), Keys: g.chance(2, 3)}}
-	case 10:
-		return Step{call: &pb.LeaseKeepAliveRequest{ID: g.anyLease()}}
+		return call(&pb.LeaseLeasesRequest{})
+	case 7, 8:
+		return call(g.revoke())
+	case 9, 10:
+		return call(&pb.LeaseTimeToLiveRequest{ID: g.anyLease(), Keys: g.chance(2, 3)})
+	case 11:
+		return call(&pb.LeaseKeepAliveRequest{ID: g.anyLease()})
 	default:
-		return Step{call: &pb.LeaseLeasesRequest{}}
+		return call(&pb.LeaseLeasesRequest{})
 	}
 }
 
@@ -67,8 +67,13 @@ func (g *Generator) liveLeaseOr(id int64) int64 {
 func (g *Generator) grant(ttl int64) *pb.LeaseGrantRequest {
 	g.nextLease++
 	id := g.nextLease
-	if g.chance(1, 6) {
+	switch g.random.IntN(30) {
+	case 0, 1, 2, 3:
 		id = -id
+	case 4:
+		id = math.MaxInt64 - id
+	case 5:
+		id = math.MinInt64 + id
 	}
 	return &pb.LeaseGrantRequest{ID: id, TTL: ttl}
 }

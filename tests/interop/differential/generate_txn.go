@@ -1,6 +1,8 @@
 package differential
 
 import (
+	"math"
+
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
@@ -58,6 +60,19 @@ func (g *Generator) wideTxn() *pb.TxnRequest {
 	return txn
 }
 
+// readOnlyTxn is one that etcd answers without its log (etcd-contract 9).
+func (g *Generator) readOnlyTxn() *pb.TxnRequest {
+	txn := &pb.TxnRequest{}
+	for range g.random.IntN(3) {
+		txn.Compare = append(txn.Compare, g.compare())
+	}
+	for range 1 + g.random.IntN(3) {
+		txn.Success = append(txn.Success, rangeOp(g.rangeRequest()))
+		txn.Failure = append(txn.Failure, rangeOp(g.rangeRequest()))
+	}
+	return txn
+}
+
 func (g *Generator) operation(depth int) *pb.RequestOp {
 	switch roll := g.random.IntN(100); {
 	case roll < 45:
@@ -85,11 +100,11 @@ func (g *Generator) compare() *pb.Compare {
 		compare.RangeEnd = nil
 	}
 	if g.chance(1, 40) {
-		compare.Result = 9
+		compare.Result = pb.Compare_CompareResult(pick(g.random, []int32{9, -1, math.MaxInt32}))
 	}
 	switch g.random.IntN(5) {
 	case 0:
-		compare.Target, compare.TargetUnion = pb.Compare_VERSION, &pb.Compare_Version{Version: g.random.Int64N(4)}
+		compare.Target, compare.TargetUnion = pb.Compare_VERSION, &pb.Compare_Version{Version: g.random.Int64N(5) - 1}
 	case 1:
 		compare.Target = pb.Compare_CREATE
 		compare.TargetUnion = &pb.Compare_CreateRevision{CreateRevision: g.readable()}
@@ -103,8 +118,13 @@ func (g *Generator) compare() *pb.Compare {
 	if g.chance(1, 40) {
 		compare.Target = 9
 	}
-	if g.chance(1, 40) {
+	switch g.random.IntN(60) {
+	case 0:
 		compare.TargetUnion = nil
+	case 1:
+		compare.TargetUnion = &pb.Compare_Value{Value: g.value()}
+	case 2:
+		compare.TargetUnion = &pb.Compare_ModRevision{ModRevision: g.revision()}
 	}
 	return compare
 }

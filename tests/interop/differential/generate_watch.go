@@ -1,7 +1,7 @@
 package differential
 
 import (
-	"slices"
+	"math"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
@@ -10,43 +10,38 @@ const (
 	// streamCount streams are open on each side. The last one is for watchers of the future only.
 	streamCount  = 4
 	futureStream = streamCount - 1
-	// watchersMax per stream; beyond that one is cancelled first.
-	watchersMax = 12
+	// watchersMax per stream; beyond that one is cancelled.
+	watchersMax = 10
+	// unknownWatcher is an id that no watcher has.
+	unknownWatcher = 555_555
 )
 
-// watchPlan is what the generator knows of the watchers, by stream.
-type watchPlan struct {
-	live [streamCount][]int64
+// watchSession cancels some watchers and makes others, with one drain before all of it.
+func (g *Generator) watchSession() Step {
+	for stream := range streamCount {
+		if g.chance(1, 4) {
+			g.then(func() Step { return g.watchCancel(stream) })
+		}
+	}
+	for range 2 + g.random.IntN(6) {
+		stream := g.random.IntN(streamCount)
+		g.then(func() Step {
+			if len(g.live[stream]) >= watchersMax {
+				return g.watchCancel(stream)
+			}
+			return Step{stream: stream, create: g.watchCreate(stream)}
+		})
+	}
+	return drainStep()
 }
 
-// created notes the answer to a creation.
-func (p *watchPlan) created(stream int, ack *pb.WatchResponse) {
-	if ack.Created && !ack.Canceled {
-		p.live[stream] = append(p.live[stream], ack.WatchId)
+// watchCancel cancels a watcher that lives, or one that is not there.
+func (g *Generator) watchCancel(stream int) Step {
+	id := int64(unknownWatcher)
+	if live := g.live[stream]; len(live) > 0 && g.chance(11, 12) {
+		id = pick(g.random, live)
 	}
-}
-
-// cancelled notes that a watcher is gone.
-func (p *watchPlan) cancelled(stream int, id int64) {
-	p.live[stream] = slices.DeleteFunc(p.live[stream], func(live int64) bool { return live == id })
-}
-
-func (g *Generator) watchStep() Step {
-	stream := g.random.IntN(streamCount)
-	live := g.watches.live[stream]
-	if len(live) >= watchersMax || (len(live) > 0 && g.chance(1, 4)) {
-		id := pick(g.random, live)
-		return Step{drain: true, stream: stream, cancel: &id}
-	}
-	if g.chance(1, 12) {
-		id := int64(555_555)
-		return Step{drain: true, stream: stream, ignoredCancel: &id}
-	}
-	create := g.watchCreate(stream)
-	return Step{
-		drain: true, stream: stream, create: create,
-		compacted: create.StartRevision > 0 && create.StartRevision < g.compacted,
-	}
+	return Step{stream: stream, cancel: &id}
 }
 
 func (g *Generator) watchCreate(stream int) *pb.WatchCreateRequest {
@@ -68,7 +63,7 @@ func (g *Generator) watchCreate(stream int) *pb.WatchCreateRequest {
 	case 1:
 		create.WatchId = -5 - g.random.Int64N(50)
 	case 2:
-		if live := g.watches.live[stream]; len(live) > 0 {
+		if live := g.live[stream]; len(live) > 0 {
 			create.WatchId = pick(g.random, live)
 		}
 	case 3:
@@ -77,16 +72,16 @@ func (g *Generator) watchCreate(stream int) *pb.WatchCreateRequest {
 	return create
 }
 
-// start is a revision to watch from. The drain before the step puts the barrier, so the head is one higher then.
+// start is a revision to watch from.
 func (g *Generator) start(stream int) int64 {
 	if stream == futureStream {
-		return pick(g.random, []int64{0, g.head + 2, g.head + 5 + g.random.Int64N(40)})
+		return pick(g.random, []int64{0, g.head + 1, g.head + 5 + g.random.Int64N(40), math.MaxInt64})
 	}
 	switch g.random.IntN(10) {
 	case 0, 1, 2:
 		return 0
 	case 3:
-		return -1
+		return pick(g.random, []int64{-1, math.MinInt64})
 	case 4:
 		return g.compacted - 1
 	case 5:

@@ -2,6 +2,7 @@ package differential
 
 import (
 	"bytes"
+	"math"
 	"math/rand/v2"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -18,94 +19,146 @@ const (
 	tooLargeMessageBytes = 2_200_000
 )
 
-// Generator chooses the next step from its seed and from what it has seen in the answers so far.
+// Generator chooses the next step from its seed and from what is known of the stores.
 type Generator struct {
+	*world
 	random *rand.Rand
 	keys   [][]byte
-	// queue holds steps that must follow the last one.
-	queue []Step
-	steps int
-
-	head      int64
-	compacted int64
-	// compactedZero says that Compact(0) has succeeded, after which HashKV(0) is a bug of etcd's (etcd-contract 52).
-	compactedZero bool
-	// unhashed holds the revisions of compactions that ran in the background: the hash of such a revision changes at
-	// the moment when its compaction ends (etcd-contract 52).
-	unhashed  map[int64]bool
-	leases    []int64
+	// queue makes the steps that must follow the last one; each is made when its turn comes, from what is known then.
+	queue     []func() Step
+	steps     int
 	nextLease int64
-	watches   watchPlan
 }
 
-// NewGenerator starts a run on empty stores.
-func NewGenerator(seed uint64) *Generator {
-	return &Generator{
-		random: rand.New(rand.NewPCG(seed, 0)), keys: keyPool(), head: 1, nextLease: 7_000, unhashed: map[int64]bool{},
-	}
+// newGenerator starts a run on empty stores.
+func newGenerator(seed uint64, world *world) *Generator {
+	return &Generator{world: world, random: rand.New(rand.NewPCG(seed, 0)), keys: keyPool(), nextLease: 7_000}
 }
 
 func (g *Generator) chance(numerator, denominator int) bool {
 	return g.random.IntN(denominator) < numerator
 }
 
+func (g *Generator) then(step func() Step) { g.queue = append(g.queue, step) }
+
+func drainStep() Step { return Step{drain: true} }
+
 // Next is the next step.
 func (g *Generator) Next() Step {
 	if len(g.queue) > 0 {
 		step := g.queue[0]
 		g.queue = g.queue[1:]
-		return step
+		return step()
 	}
 	g.steps++
 	if g.steps%drainEvery == 0 {
-		return Step{drain: true}
+		return drainStep()
 	}
 	switch roll := g.random.IntN(1000); {
-	case roll < 250:
-		return Step{call: g.put()}
-	case roll < 450:
-		return Step{call: g.rangeRequest()}
-	case roll < 520:
-		return Step{call: rangeStream{g.streamable()}}
-	case roll < 610:
-		return Step{call: g.deleteRange()}
-	case roll < 800:
-		return Step{call: g.txn(0)}
-	case roll < 812:
-		return Step{drain: true, call: g.compaction()}
-	case roll < 850:
-		return Step{call: g.hashKV()}
-	case roll < 925:
-		return g.leaseStep()
-	case roll < 985:
-		return g.watchStep()
+	case roll < 10:
+		return g.watchSession()
+	case roll < 20:
+		g.then(func() Step { return call(g.compaction()) })
+		return drainStep()
+	case roll < 22:
+		return g.alarmSession()
+	case roll < 110:
+		return g.burst()
+	case roll < 130:
+		return call(g.maintenance())
 	default:
-		return Step{call: g.maintenance()}
+		return g.keyStep()
 	}
 }
 
-// Observe takes note of a left answer; the right one was equal.
-func (g *Generator) Observe(request, response proto.Message) {
-	if response, ok := response.(interface{ GetHeader() *pb.ResponseHeader }); ok {
-		g.head = max(g.head, response.GetHeader().GetRevision())
+// keyStep is a call that concerns keys or leases.
+func (g *Generator) keyStep() Step {
+	switch roll := g.random.IntN(100); {
+	case roll < 33:
+		return call(g.put())
+	case roll < 45:
+		return call(g.deleteRange())
+	case roll < 70:
+		return call(g.txn(0))
+	case roll < 82:
+		return g.leaseStep()
+	default:
+		return call(g.read())
 	}
-	switch request := request.(type) {
-	case *pb.CompactionRequest:
-		g.compacted = max(g.compacted, request.Revision)
-		g.compactedZero = g.compactedZero || request.Revision == 0
-		if !request.Physical {
-			g.unhashed[request.Revision] = true
-		}
-	case *pb.LeaseGrantRequest:
-		if request.TTL == leaseTTL {
-			g.leases = append(g.leases, request.ID)
-		}
+}
+
+// burst is as many reads as an API server sends at a time.
+func (g *Generator) burst() Step {
+	var step Step
+	for range 4 + g.random.IntN(20) {
+		step.calls = append(step.calls, g.read())
 	}
+	return step
+}
+
+func (g *Generator) read() proto.Message {
+	switch roll := g.random.IntN(100); {
+	case roll < 58:
+		return g.rangeRequest()
+	case roll < 78:
+		return rangeStream{g.streamable()}
+	case roll < 86:
+		return g.hashKV()
+	case roll < 91:
+		return &pb.LeaseTimeToLiveRequest{ID: g.anyLease(), Keys: g.chance(2, 3)}
+	case roll < 93:
+		return &pb.LeaseLeasesRequest{}
+	case roll < 95:
+		return &pb.StatusRequest{}
+	case roll < 96:
+		return &pb.MemberListRequest{Linearizable: g.chance(1, 2)}
+	default:
+		return g.readOnlyTxn()
+	}
+}
+
+// alarmSession arms an alarm, does what there is to do, and disarms all.
+func (g *Generator) alarmSession() Step {
+	armed := []*pb.AlarmRequest{{Action: pb.AlarmRequest_ACTIVATE, MemberID: ownMember, Alarm: pb.AlarmType_NOSPACE}}
+	if g.chance(1, 3) {
+		armed[0].Alarm = pb.AlarmType_CORRUPT
+	}
+	if g.chance(1, 4) {
+		armed = append(armed, &pb.AlarmRequest{
+			Action: pb.AlarmRequest_ACTIVATE, MemberID: foreignMember, Alarm: pb.AlarmType_NOSPACE,
+		})
+	}
+	for _, request := range armed {
+		g.then(func() Step { return call(request) })
+	}
+	if g.chance(1, 3) {
+		g.then(func() Step { return call(g.compaction()) })
+	}
+	for range 5 + g.random.IntN(20) {
+		g.then(func() Step {
+			if g.chance(1, 6) {
+				return call(g.maintenance())
+			}
+			return g.keyStep()
+		})
+	}
+	// Nobody's alarm: nothing happens.
+	g.then(func() Step { return call(&pb.AlarmRequest{Action: pb.AlarmRequest_DEACTIVATE, Alarm: armed[0].Alarm}) })
+	for _, request := range armed {
+		disarm := &pb.AlarmRequest{Action: pb.AlarmRequest_DEACTIVATE, MemberID: request.MemberID, Alarm: request.Alarm}
+		g.then(func() Step { return call(disarm) })
+	}
+	g.then(func() Step { return call(&pb.AlarmRequest{}) })
+	return drainStep()
 }
 
 // revision is mostly 0 or one that can be read, sometimes a compacted, future or negative one.
 func (g *Generator) revision() int64 {
-	switch g.random.IntN(20) {
+	switch g.random.IntN(22) {
+	case 20:
+		return math.MaxInt64
+	case 21:
+		return math.MinInt64
 	case 0:
 		return g.compacted - 1
 	case 1:
@@ -188,8 +241,8 @@ func (g *Generator) streamable() *pb.RangeRequest {
 	if g.chance(2, 5) {
 		request.Limit = 1 + g.random.Int64N(12)
 	}
-	if g.chance(1, 50) {
-		request.Limit = -1
+	if g.chance(1, 40) {
+		request.Limit = pick(g.random, []int64{-1, math.MinInt64, math.MaxInt64})
 	}
 	switch g.random.IntN(40) {
 	case 0:
@@ -204,44 +257,48 @@ func (g *Generator) streamable() *pb.RangeRequest {
 	return request
 }
 
-// compaction leaves some history most of the time. The drain before it puts the barrier, so that the head is one
-// higher then; the hash after it is taken there, never at a compact revision.
+// compaction leaves some history most of the time; the hash after it is taken at the head.
 func (g *Generator) compaction() *pb.CompactionRequest {
 	request := &pb.CompactionRequest{Physical: g.chance(1, 2)}
-	switch g.random.IntN(12) {
+	switch g.random.IntN(13) {
 	case 0:
 		request.Revision = g.compacted
+	case 5:
+		request.Revision = pick(g.random, []int64{math.MaxInt64, math.MinInt64})
 	case 1:
-		request.Revision = g.head + 2
+		request.Revision = g.head + 1 + g.random.Int64N(2)
 	case 2:
-		request.Revision, request.Physical = g.head+1, true
+		request.Revision, request.Physical = g.head, true
 	case 3:
 		request.Revision = 0
 	case 4:
 		request.Revision = -1
 	default:
 		request.Revision = g.readable()
-		g.queue = append(g.queue, Step{call: &pb.HashKVRequest{Revision: g.head + 1}})
+		if request.Revision < g.head {
+			g.then(func() Step { return call(&pb.HashKVRequest{Revision: g.head}) })
+		}
 	}
 	return request
 }
 
+// hashKV is of a revision of which both give a hash or the same refusal.
 func (g *Generator) hashKV() *pb.HashKVRequest {
-	revision := int64(0)
-	switch g.random.IntN(8) {
+	request := &pb.HashKVRequest{}
+	switch g.random.IntN(9) {
 	case 0:
-		revision = g.head + 1
+		request.Revision = g.head + 1
 	case 1:
-		revision = g.compacted
+		request.Revision = g.compacted
 	case 2, 3, 4:
-		revision = g.readable()
+		request.Revision = g.readable()
 	case 5:
-		revision = -1
+		request.Revision = pick(g.random, []int64{-1, math.MinInt64, math.MaxInt64})
 	}
-	if g.unhashed[revision] || (revision == 0 && g.compactedZero) {
-		revision = -1
+	if !g.hasAnswer(request) {
+		request.Revision = -1
 	}
-	return &pb.HashKVRequest{Revision: revision}
+	return request
 }
 
 func (g *Generator) maintenance() proto.Message {
@@ -253,8 +310,8 @@ func (g *Generator) maintenance() proto.Message {
 	case 2:
 		return &pb.DefragmentRequest{}
 	case 3:
-		return &pb.AlarmRequest{Action: pb.AlarmRequest_DEACTIVATE, Alarm: pb.AlarmType_NOSPACE}
+		return &pb.AlarmRequest{Action: pb.AlarmRequest_DEACTIVATE, Alarm: pb.AlarmType(g.random.IntN(3)), MemberID: foreignMember + 1}
 	default:
-		return &pb.AlarmRequest{}
+		return &pb.AlarmRequest{Alarm: pb.AlarmType(g.random.IntN(3)), MemberID: uint64(g.random.IntN(2))}
 	}
 }

@@ -3,8 +3,10 @@ package differential
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
@@ -18,7 +20,7 @@ var hostileKeys = [][]byte{
 	[]byte("/registry/leases"), []byte("/registry/leases/"), []byte("/registry/leases0"), []byte("/registry/lease\xff"),
 	[]byte("/registry/masterleases"), []byte("/registry/masterleases/"), []byte("/registry/masterleases0"),
 	[]byte("compact_rev_key"), []byte("\xc3\x28 not utf-8"), []byte("line\nbreak\ttab \"quote\""),
-	bytes.Repeat([]byte("long/"), 1000),
+	bytes.Repeat([]byte("long/"), 400),
 }
 
 // resources give the keys that Kubernetes writes, in all shards of the default map and beside them.
@@ -37,11 +39,37 @@ var edges = [][]byte{
 	[]byte("/registry/masterleases0"), []byte("/registry/minions0"), []byte("/registry/pods/"), []byte("0"), {1}, {0xff},
 }
 
+// borders are the keys at both sides of every border of every map in shardMaps: the slash-less key of a prefix, the
+// prefix itself, its neighbours, and the first key above it.
+func borders() [][]byte {
+	var keys [][]byte
+	for _, shards := range slices.Sorted(maps.Keys(shardMaps)) {
+		for spec := range strings.SplitSeq(shardMaps[shards], ";") {
+			_, list, _ := strings.Cut(spec, "=")
+			for prefix := range strings.SplitSeq(list, ",") {
+				if prefix == "" {
+					continue
+				}
+				bare := strings.TrimSuffix(prefix, "/")
+				for _, key := range []string{
+					bare[:len(bare)-1], bare, bare + "\x00", bare + ".", prefix, prefix + "\x00", prefix + "a/b", prefix + "\xff", bare + "0",
+				} {
+					if key != "" {
+						keys = append(keys, []byte(key))
+					}
+				}
+			}
+		}
+	}
+	slices.SortFunc(keys, bytes.Compare)
+	return slices.CompactFunc(keys, bytes.Equal)
+}
+
 // keyPool is small enough that requests meet each other's keys.
 func keyPool() [][]byte {
-	pool := slices.Clone(hostileKeys)
+	pool := slices.Concat(hostileKeys, borders())
 	for _, resource := range resources {
-		for n := range 6 {
+		for n := range 4 {
 			pool = append(pool, fmt.Appendf(nil, "%sn%d", resource, n))
 		}
 	}
@@ -76,6 +104,9 @@ func (g *Generator) interval() (key, end []byte) {
 		return []byte("/registry/"), []byte("/registry0")
 	default:
 		first, second := pick(g.random, edges), pick(g.random, edges)
+		if g.chance(1, 2) {
+			first, second = g.key(), g.key()
+		}
 		if bytes.Compare(first, second) > 0 && !g.chance(1, 20) {
 			first, second = second, first
 		}
@@ -84,7 +115,7 @@ func (g *Generator) interval() (key, end []byte) {
 }
 
 func (g *Generator) value() []byte {
-	switch g.random.IntN(24) {
+	switch g.random.IntN(40) {
 	case 0:
 		return nil
 	case 1:
@@ -94,7 +125,7 @@ func (g *Generator) value() []byte {
 	case 3:
 		return bytes.Repeat([]byte{byte('a' + g.random.IntN(26))}, 1<<10)
 	case 4:
-		if g.chance(1, 8) {
+		if g.chance(1, 24) {
 			return bytes.Repeat([]byte("big "), 25_000)
 		}
 		fallthrough

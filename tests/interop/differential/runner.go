@@ -4,107 +4,162 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
+	"sync"
 	"testing"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/protobuf/proto"
 )
 
-// Runner sends each step to both sides and fails the test where answers differ: by default at the first difference,
-// since the stores may differ from there on.
+// Difference is an answer, an event or a check of a stream in which the two sides do not agree.
+type Difference struct {
+	// Kind is the same for the same difference in a shorter sequence.
+	Kind string
+	text string
+}
+
+func (d *Difference) Error() string { return d.text }
+
+// Runner sends steps to both sides and ends with the first difference: the stores may differ from there on.
 type Runner struct {
-	t           *testing.T
-	seed        uint64
-	left, right *side
-	generator   *Generator
-	index       int
-	step        Step
-	// seen counts what was compared, so that a run can show that it was not idle.
-	seen map[string]int
-	// differencesMax is how many differences are reported before the run ends.
-	differencesMax, differences int
+	pair  *pair
+	world *world
+	// done holds all steps so far, the failing one included.
+	done []Step
+	// requests counts what was sent to each side and compared; seen the same by kind, so that a run can show that it was
+	// not idle.
+	requests int
+	seen     map[string]int
 }
 
-// Run sends the next `requests` steps of the seed and drains all watches.
-func (r *Runner) Run(requests int) {
-	r.t.Helper()
-	for range requests {
-		r.step = r.generator.Next()
-		r.do(r.step)
-		r.index++
+func newRunner(pair *pair) *Runner {
+	return &Runner{pair: pair, world: newWorld(), seen: map[string]int{}}
+}
+
+// Do does one step. What would race with deliveries is drained before; while an alarm forbids that, it is left out.
+func (r *Runner) Do(step Step) error {
+	if r.world.mustDrain(step) {
+		if r.world.alarmed {
+			return nil
+		}
+		if err := r.drain(); err != nil {
+			return err
+		}
 	}
-	r.step = Step{drain: true}
-	r.do(r.step)
-}
-
-// Reconnect goes on with new connections, as after a restart: all watchers are gone.
-func (r *Runner) Reconnect(left, right *side) {
-	r.left, r.right = left, right
-	r.generator.watches = watchPlan{}
+	r.done = append(r.done, step)
+	switch {
+	case step.drain && !r.world.alarmed:
+		return r.drain()
+	case len(step.calls) == 1:
+		return r.call(step.calls[0])
+	case len(step.calls) > 1:
+		return r.burst(step.calls)
+	case step.create != nil:
+		return r.create(step)
+	case step.cancel != nil:
+		return r.cancel(step.stream, *step.cancel)
+	case step.restart != "":
+		r.pair.restart(step.restart)
+		r.world.restarted(step.restart)
+	}
+	return nil
 }
 
 // LogSeen prints how much was compared, by kind of request and refusal.
-func (r *Runner) LogSeen() {
-	r.t.Helper()
+func (r *Runner) LogSeen(t testing.TB) {
+	t.Helper()
 	for _, kind := range slices.Sorted(maps.Keys(r.seen)) {
-		r.t.Logf("%7d %s", r.seen[kind], kind)
+		t.Logf("%7d %s", r.seen[kind], kind)
 	}
 }
 
-func (r *Runner) do(step Step) {
-	r.t.Helper()
-	if step.drain {
-		r.drain()
+func (r *Runner) call(request proto.Message) error {
+	if !r.world.hasAnswer(request) {
+		return nil
 	}
-	switch {
-	case step.call != nil:
-		r.call(step.call)
-	case step.create != nil:
-		r.create(step)
-	case step.cancel != nil:
-		r.acknowledged("cancel acknowledgement", func(s *side) (*pb.WatchResponse, error) {
-			return s.streams[step.stream].cancel(*step.cancel)
-		})
-		r.generator.watches.cancelled(step.stream, *step.cancel)
-	case step.ignoredCancel != nil:
-		for _, side := range []*side{r.left, r.right} {
-			if err := side.streams[step.stream].ignoredCancel(*step.ignoredCancel); err != nil {
-				r.fail("%s: %v", side.name, err)
-			}
+	left, right := both(r, func(s *side) answer { return s.call(request) })
+	return r.compareAnswers(request, left, right)
+}
+
+// burst sends requests that only read at the same time.
+func (r *Runner) burst(requests []proto.Message) error {
+	requests = slices.DeleteFunc(slices.Clone(requests), func(request proto.Message) bool { return !r.world.hasAnswer(request) })
+	all := func(s *side) []answer {
+		answers := make([]answer, len(requests))
+		var group sync.WaitGroup
+		for n, request := range requests {
+			group.Go(func() { answers[n] = s.call(request) })
+		}
+		group.Wait()
+		return answers
+	}
+	left, right := both(r, all)
+	for n, request := range requests {
+		if err := r.compareAnswers(request, left[n], right[n]); err != nil {
+			return err
 		}
 	}
+	return nil
 }
 
-func (r *Runner) call(request proto.Message) {
-	r.t.Helper()
-	left, right := both(r, func(s *side) answer { return s.call(request) })
-	kind := fmt.Sprintf("%T", request)
+func (r *Runner) compareAnswers(request proto.Message, left, right answer) error {
+	kind := strings.TrimPrefix(fmt.Sprintf("%T", request), "*etcdserverpb.")
 	if left.status != nil {
 		kind += " refused: " + left.status.Message()
 	}
-	r.compare(kind, printAnswer(request, left), printAnswer(request, right))
-	if left.message != nil {
-		r.generator.Observe(request, left.message)
+	for _, answer := range []answer{left, right} {
+		if answer.message != nil {
+			normalise(request, answer.message)
+		}
 	}
+	r.requests++
+	if err := r.compare(kind, left.wire(), right.wire(), left.String(), right.String); err != nil {
+		return err
+	}
+	if left.message != nil {
+		r.world.observe(request, left.message)
+	}
+	return nil
 }
 
-func (r *Runner) create(step Step) {
-	r.t.Helper()
-	ack := r.acknowledged("watch creation", func(s *side) (*pb.WatchResponse, error) {
+func (r *Runner) create(step Step) error {
+	ack, err := r.acknowledged("watch creation", func(s *side) (*pb.WatchResponse, error) {
 		return s.streams[step.stream].create(step.create)
 	})
-	r.generator.watches.created(step.stream, ack)
-	if !step.compacted || ack.Canceled {
-		return
+	if err != nil {
+		return err
 	}
-	r.acknowledged("cancel after compaction", func(s *side) (*pb.WatchResponse, error) {
+	r.world.created(step.stream, ack)
+	start := step.create.StartRevision
+	if ack.Canceled || start <= 0 || start >= r.world.compacted {
+		return nil
+	}
+	_, err = r.acknowledged("cancel after compaction", func(s *side) (*pb.WatchResponse, error) {
 		return s.streams[step.stream].awaitCompacted(ack.WatchId)
 	})
-	r.generator.watches.cancelled(step.stream, ack.WatchId)
+	r.world.cancelled(step.stream, ack.WatchId)
+	return err
 }
 
-func (r *Runner) acknowledged(kind string, ask func(*side) (*pb.WatchResponse, error)) *pb.WatchResponse {
-	r.t.Helper()
+func (r *Runner) cancel(stream int, id int64) error {
+	if !slices.Contains(r.world.live[stream], id) {
+		r.requests++
+		for _, side := range r.pair.sides {
+			if err := side.streams[stream].ignoredCancel(id); err != nil {
+				return r.failed("cancel", "%s: %v", side.name, err)
+			}
+		}
+		return nil
+	}
+	_, err := r.acknowledged("cancel acknowledgement", func(s *side) (*pb.WatchResponse, error) {
+		return s.streams[stream].cancel(id)
+	})
+	r.world.cancelled(stream, id)
+	return err
+}
+
+func (r *Runner) acknowledged(kind string, ask func(*side) (*pb.WatchResponse, error)) (*pb.WatchResponse, error) {
 	type outcome struct {
 		ack *pb.WatchResponse
 		err error
@@ -113,24 +168,30 @@ func (r *Runner) acknowledged(kind string, ask func(*side) (*pb.WatchResponse, e
 		ack, err := ask(s)
 		return outcome{ack, err}
 	})
+	r.requests++
 	if left.err != nil || right.err != nil {
-		r.fail("%s: left %v, right %v", kind, left.err, right.err)
+		return nil, r.failed(kind, "%s: left %v, right %v", kind, left.err, right.err)
 	}
+	for _, ack := range []*pb.WatchResponse{left.ack, right.ack} {
+		normalise(nil, ack)
+	}
+	name := kind
 	if left.ack.Canceled && left.ack.CancelReason != "" {
-		kind += " refused: " + left.ack.CancelReason
+		name += " refused: " + left.ack.CancelReason
 	}
-	r.compare(kind, printMessage(left.ack), printMessage(right.ack))
-	return left.ack
+	right1 := func() string { return printText(right.ack) }
+	return left.ack, r.compare(name, wire(left.ack), wire(right.ack), lazily(left.ack), right1)
 }
 
 // drain puts the barrier and compares what every watcher has received since the last one.
-func (r *Runner) drain() {
-	r.t.Helper()
-	r.call(&pb.PutRequest{Key: barrierKey, Value: fmt.Append(nil, r.index)})
-	revision := r.generator.head
+func (r *Runner) drain() error {
+	if err := r.call(&pb.PutRequest{Key: barrierKey, Value: fmt.Append(nil, r.world.head)}); err != nil {
+		return err
+	}
+	revision := r.world.head
 	for n := range streamCount {
 		type outcome struct {
-			transcripts map[int64][]string
+			transcripts map[int64][]delivery
 			err         error
 		}
 		left, right := both(r, func(s *side) outcome {
@@ -138,74 +199,62 @@ func (r *Runner) drain() {
 			return outcome{transcripts, err}
 		})
 		if left.err != nil || right.err != nil {
-			r.fail("stream %d: left %v, right %v", n, left.err, right.err)
+			return r.failed("stream", "stream %d: left %v, right %v", n, left.err, right.err)
 		}
-		r.compareTranscripts(n, left.transcripts, right.transcripts)
+		if err := r.compareTranscripts(n, left.transcripts, right.transcripts); err != nil {
+			return err
+		}
 	}
+	r.world.drained()
+	return nil
 }
 
-func (r *Runner) compareTranscripts(stream int, left, right map[int64][]string) {
-	r.t.Helper()
+func (r *Runner) compareTranscripts(stream int, left, right map[int64][]delivery) error {
 	ids := slices.Concat(slices.Collect(maps.Keys(left)), slices.Collect(maps.Keys(right)))
 	slices.Sort(ids)
 	for _, id := range slices.Compact(ids) {
 		for n := range max(len(left[id]), len(right[id])) {
-			name := fmt.Sprintf("event %d of watcher %d on stream %d since the last drain", n, id, stream)
-			r.compareAs("watch event", name, item(left[id], n), item(right[id], n))
+			a, b := item(left[id], n), item(right[id], n)
+			if err := r.compare("watch event", a.wire, b.wire, a, b.String); err != nil {
+				err := err.(*Difference)
+				err.text = fmt.Sprintf("event %d of watcher %d on stream %d since the last drain: %s", n, id, stream, err.text)
+				return err
+			}
 		}
 	}
+	return nil
 }
 
-func item(transcript []string, n int) string {
+func item(transcript []delivery, n int) delivery {
 	if n < len(transcript) {
 		return transcript[n]
 	}
-	return "nothing"
+	return delivery{}
 }
 
-func (r *Runner) compare(kind, left, right string) {
-	r.t.Helper()
-	r.compareAs(kind, kind, left, right)
-}
+// lazily prints a message only when it is asked to.
+func lazily(message proto.Message) fmt.Stringer { return printed{message} }
 
-func (r *Runner) compareAs(kind, name, left, right string) {
-	r.t.Helper()
+type printed struct{ message proto.Message }
+
+func (p printed) String() string { return printText(p.message) }
+
+// compare counts, and reports a difference between the bytes, in words.
+func (r *Runner) compare(kind, left, right string, leftText any, rightText func() string) error {
 	r.seen[kind]++
 	if left == right {
-		return
+		return nil
 	}
-	r.differences++
-	report := r.report
-	if r.differences >= r.differencesMax {
-		report = r.fail
-	}
-	report("%s differs\n left (%s): %s\nright (%s): %s\nfrom byte %s", name, r.left.name, clip(left), r.right.name,
-		clip(right), firstDifference(left, right))
+	return r.failed(kind, "%s differs\n left (%s): %s\nright (%s): %s", kind, r.pair.sides[0].name, clip(fmt.Sprint(leftText)),
+		r.pair.sides[1].name, clip(rightText()))
 }
 
-// firstDifference quotes both texts from shortly before the byte in which they differ.
-func firstDifference(left, right string) string {
-	const before, after = 40, 80
-	at := 0
-	for at < min(len(left), len(right)) && left[at] == right[at] {
-		at++
+func (r *Runner) failed(kind, format string, args ...any) error {
+	step := "the start"
+	if len(r.done) > 0 {
+		step = r.done[len(r.done)-1].String()
 	}
-	quote := func(text string) string { return text[max(0, at-before):min(len(text), at+after)] }
-	return fmt.Sprintf("%d: left %q, right %q", at, quote(left), quote(right))
-}
-
-// fail ends the run.
-func (r *Runner) fail(format string, args ...any) {
-	r.t.Helper()
-	r.report(format, args...)
-	r.t.FailNow()
-}
-
-// report marks the test as failed and goes on.
-func (r *Runner) report(format string, args ...any) {
-	r.t.Helper()
-	r.t.Errorf("seed %d, request %d: %v\n%s\nreplay with DIFF_SEED=%d DIFF_REQUESTS=%d",
-		r.seed, r.index, r.step, fmt.Sprintf(format, args...), r.seed, r.index+1)
+	return &Difference{kind, fmt.Sprintf("step %d: %s\n%s", len(r.done), step, fmt.Sprintf(format, args...))}
 }
 
 // both asks the two sides at the same time.
@@ -213,9 +262,9 @@ func both[T any](r *Runner, ask func(*side) T) (left, right T) {
 	answered := make(chan struct{})
 	go func() {
 		defer close(answered)
-		right = ask(r.right)
+		right = ask(r.pair.sides[1])
 	}()
-	left = ask(r.left)
+	left = ask(r.pair.sides[0])
 	<-answered
 	return left, right
 }

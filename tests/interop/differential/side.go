@@ -1,10 +1,13 @@
 package differential
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -17,7 +20,7 @@ import (
 )
 
 // callTimeout bounds one call; etcd's own request timeout is 7 s (etcd-contract 38).
-const callTimeout = 30 * time.Second
+const callTimeout = 60 * time.Second
 
 // rangeStream is a RangeRequest to be sent to KV/RangeStream; its chunks are merged into one answer.
 type rangeStream struct{ *pb.RangeRequest }
@@ -28,9 +31,31 @@ type answer struct {
 	status  *status.Status
 }
 
+func (a answer) wire() string {
+	if a.status != nil {
+		return a.String()
+	}
+	return wire(a.message)
+}
+
+func (a answer) String() string {
+	if a.status != nil {
+		return fmt.Sprintf("%v: %s", a.status.Code(), a.status.Message())
+	}
+	return printText(a.message)
+}
+
+// ownMember stands for the id of the member that is asked, and foreignMember for one that is not there.
+const (
+	ownMember     = 1
+	foreignMember = 77
+)
+
 // side is one of the two servers.
 type side struct {
 	name        string
+	conn        *grpc.ClientConn
+	member      uint64
 	kv          pb.KVClient
 	lease       pb.LeaseClient
 	cluster     pb.ClusterClient
@@ -38,17 +63,29 @@ type side struct {
 	streams     []*watchStream
 }
 
-func newSide(t *testing.T, name string, server *harness.Server) *side {
+func newSide(t testing.TB, name string, server *harness.Server) *side {
 	t.Helper()
 	conn := server.Conn(t)
 	s := &side{
-		name: name, kv: pb.NewKVClient(conn), lease: pb.NewLeaseClient(conn),
+		name: name, conn: conn, kv: pb.NewKVClient(conn), lease: pb.NewLeaseClient(conn),
 		cluster: pb.NewClusterClient(conn), maintenance: pb.NewMaintenanceClient(conn),
 	}
+	status, err := s.maintenance.Status(context.Background(), &pb.StatusRequest{}, grpc.WaitForReady(true))
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	s.member = status.Header.MemberId
 	for range streamCount {
 		s.streams = append(s.streams, openWatchStream(t, name, conn))
 	}
 	return s
+}
+
+func (s *side) close() {
+	for _, stream := range s.streams {
+		stream.close()
+	}
+	_ = s.conn.Close() // it may be closed already
 }
 
 // call sends one request and returns whatever came of it.
@@ -89,9 +126,9 @@ func (s *side) dispatch(ctx context.Context, request proto.Message) (proto.Messa
 	case *pb.HashKVRequest:
 		return s.maintenance.HashKV(ctx, r)
 	case *pb.AlarmRequest:
-		return s.maintenance.Alarm(ctx, r)
+		return s.alarm(ctx, r)
 	case *pb.StatusRequest:
-		return s.maintenance.Status(ctx, r)
+		return s.status(ctx, r)
 	case *pb.DefragmentRequest:
 		return s.maintenance.Defragment(ctx, r)
 	case *pb.MemberListRequest:
@@ -117,6 +154,40 @@ func (s *side) rangeStream(ctx context.Context, request *pb.RangeRequest) (proto
 		}
 		proto.Merge(merged, chunk.RangeResponse)
 	}
+}
+
+// alarm puts this member's id in the place of ownMember, and back.
+func (s *side) alarm(ctx context.Context, request *pb.AlarmRequest) (proto.Message, error) {
+	request = proto.Clone(request).(*pb.AlarmRequest)
+	if request.MemberID == ownMember {
+		request.MemberID = s.member
+	}
+	response, err := s.maintenance.Alarm(ctx, request)
+	if err != nil {
+		return nil, err
+	}
+	for _, alarm := range response.Alarms {
+		if alarm.MemberID == s.member {
+			alarm.MemberID = ownMember
+		}
+	}
+	slices.SortFunc(response.Alarms, func(a, b *pb.AlarmMember) int {
+		return cmp.Or(cmp.Compare(a.MemberID, b.MemberID), cmp.Compare(a.Alarm, b.Alarm))
+	})
+	return response, nil
+}
+
+// status writes "own" for this member's id in the errors.
+func (s *side) status(ctx context.Context, request *pb.StatusRequest) (proto.Message, error) {
+	response, err := s.maintenance.Status(ctx, request)
+	if err != nil {
+		return nil, err
+	}
+	for n, text := range response.Errors {
+		response.Errors[n] = strings.Replace(text, fmt.Sprintf("memberID:%d ", s.member), "memberID:own ", 1)
+	}
+	slices.Sort(response.Errors)
+	return response, nil
 }
 
 func (s *side) keepAlive(ctx context.Context, request *pb.LeaseKeepAliveRequest) (proto.Message, error) {

@@ -4,47 +4,48 @@ import (
 	"fmt"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/proto"
 )
 
-// Step is one thing to do on both sides: exactly one of call, create, cancel and ignoredCancel is set, or none, which
-// makes it a mere drain.
+// Step is one thing to do on both sides: exactly one field is set (stream goes with create and cancel).
 type Step struct {
-	// drain before the step, so that it cannot race with deliveries.
+	// calls has one request, or several that only read: those are sent at the same time.
+	calls []proto.Message
+	// drain waits until all watches have delivered everything, and compares that.
 	drain bool
-	call  proto.Message
-
 	// stream on which the watch steps act.
 	stream int
 	create *pb.WatchCreateRequest
-	// compacted says that the start of `create` lies below the compact revision.
-	compacted     bool
-	cancel        *int64
-	ignoredCancel *int64
+	cancel *int64
+	// restart is "stop" or "kill".
+	restart string
 }
+
+const (
+	restartStop = "stop"
+	restartKill = "kill"
+)
 
 // textBytesMax bounds what a failure prints of one request or answer.
 const textBytesMax = 6_000
 
-func (s Step) String() string {
-	switch {
-	case s.call != nil:
-		name := fmt.Sprintf("%T", s.call)
-		return clip(name + "{" + printText(s.call) + "}")
-	case s.create != nil:
-		return clip(fmt.Sprintf("watch on stream %d {%s}", s.stream, printText(s.create)))
-	case s.cancel != nil:
-		return fmt.Sprintf("cancel watcher %d on stream %d", *s.cancel, s.stream)
-	case s.ignoredCancel != nil:
-		return fmt.Sprintf("cancel unknown watcher %d on stream %d", *s.ignoredCancel, s.stream)
-	default:
-		return "drain"
-	}
-}
+func call(request proto.Message) Step { return Step{calls: []proto.Message{request}} }
+
+func (s Step) String() string { return clip(encodeStep(s)) }
 
 func clip(text string) string {
 	if len(text) <= textBytesMax {
 		return text
 	}
 	return fmt.Sprintf("%s … %d bytes more", text[:textBytesMax], len(text)-textBytesMax)
+}
+
+// printText prints any message. prototext's white space is stable within one binary, and both sides are printed by one.
+func printText(message proto.Message) string {
+	text, err := prototext.Marshal(message)
+	if err != nil {
+		return fmt.Sprintf("not printable: %v", err)
+	}
+	return string(text)
 }

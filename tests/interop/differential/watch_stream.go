@@ -10,12 +10,21 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 )
 
-// delivery is the text of an event and its main revision, or of a cancellation by compaction, which has none.
+// delivery is an event with its main revision, or a cancellation by compaction, which has none; both as bytes, too.
 type delivery struct {
 	revision int64
-	text     string
+	wire     string
+	message  proto.Message
+}
+
+func (d delivery) String() string {
+	if d.message == nil {
+		return "nothing"
+	}
+	return printText(d.message)
 }
 
 const (
@@ -39,6 +48,9 @@ var barrierKey = []byte("/barrier")
 type watchStream struct {
 	side   string
 	client pb.Watch_WatchClient
+	// end closes the call; received is closed when nothing arrives any more.
+	end      context.CancelFunc
+	received chan struct{}
 
 	mutex   sync.Mutex
 	changed chan struct{}
@@ -58,7 +70,7 @@ type watchStream struct {
 	progress  int64
 }
 
-func openWatchStream(t *testing.T, side string, conn *grpc.ClientConn) *watchStream {
+func openWatchStream(t testing.TB, side string, conn *grpc.ClientConn) *watchStream {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	client, err := pb.NewWatchClient(conn).Watch(ctx)
@@ -66,20 +78,21 @@ func openWatchStream(t *testing.T, side string, conn *grpc.ClientConn) *watchStr
 		t.Fatalf("%s: open watch stream: %v", side, err)
 	}
 	stream := &watchStream{
-		side: side, client: client, changed: make(chan struct{}, 1),
+		side: side, client: client, end: cancel, received: make(chan struct{}), changed: make(chan struct{}, 1),
 		transcripts: map[int64][]delivery{}, newest: map[int64]int64{}, fragmented: map[int64]bool{},
 		floor: map[int64]int64{},
 	}
-	received := make(chan struct{})
-	go stream.receive(received)
-	t.Cleanup(func() {
-		cancel()
-		<-received
-	})
+	go stream.receive(stream.received)
+	t.Cleanup(stream.close)
 	if _, err := stream.create(&pb.WatchCreateRequest{Key: barrierKey, WatchId: barrierID}); err != nil {
 		t.Fatalf("%s: watch the barrier: %v", side, err)
 	}
 	return stream
+}
+
+func (w *watchStream) close() {
+	w.end()
+	<-w.received
 }
 
 // create asks for a watcher and returns the acknowledgement.
@@ -118,7 +131,7 @@ func (w *watchStream) acknowledged(request *pb.WatchRequest) (*pb.WatchResponse,
 // drain. A stream that holds watchers of the future never reports progress, and needs none: its watchers are all
 // served in the order of revisions, the barrier's among them. Within the barrier's own revision watchers have no order,
 // so what else it woke is left for the next drain, or dropped if its watcher is cancelled before.
-func (w *watchStream) drain(revision int64, withProgress bool) (map[int64][]string, error) {
+func (w *watchStream) drain(revision int64, withProgress bool) (map[int64][]delivery, error) {
 	ask := func() error {
 		if !withProgress {
 			return nil
@@ -126,7 +139,7 @@ func (w *watchStream) drain(revision int64, withProgress bool) (map[int64][]stri
 		request := &pb.WatchRequest_ProgressRequest{ProgressRequest: &pb.WatchProgressRequest{}}
 		return w.client.Send(&pb.WatchRequest{RequestUnion: request})
 	}
-	transcripts := map[int64][]string{}
+	transcripts := map[int64][]delivery{}
 	err := w.await(fmt.Sprintf("the barrier at revision %d", revision), func() bool {
 		if w.barrier < revision || (withProgress && w.progress < revision) {
 			return false
@@ -143,11 +156,11 @@ func (w *watchStream) drain(revision int64, withProgress bool) (map[int64][]stri
 }
 
 // take removes what watcher `id` received below `revision`.
-func (w *watchStream) take(id, revision int64) []string {
-	var taken []string
+func (w *watchStream) take(id, revision int64) []delivery {
+	var taken []delivery
 	w.transcripts[id] = slices.DeleteFunc(w.transcripts[id], func(d delivery) bool {
 		if d.revision < revision {
-			taken = append(taken, d.text)
+			taken = append(taken, d)
 		}
 		return d.revision < revision
 	})
@@ -226,7 +239,8 @@ func (w *watchStream) accept(response *pb.WatchResponse) error {
 	id := response.WatchId
 	switch {
 	case response.Canceled && response.CompactRevision != 0:
-		w.transcripts[id] = append(w.transcripts[id], delivery{0, "cancelled by a compaction: " + printMessage(response)})
+		normalise(nil, response)
+		w.transcripts[id] = append(w.transcripts[id], delivery{0, wire(response), response})
 		w.compacted = append(w.compacted, id)
 	case response.Created || response.Canceled:
 		delete(w.floor, id)
@@ -275,7 +289,7 @@ func (w *watchStream) acceptEvents(response *pb.WatchResponse) error {
 			return fmt.Errorf("watcher %d: event at %d after progress at %d", id, revision, w.floor[id])
 		}
 		newest = revision
-		w.transcripts[id] = append(w.transcripts[id], delivery{revision, printEvent(event)})
+		w.transcripts[id] = append(w.transcripts[id], delivery{revision, wire(event), event})
 		if id == barrierID {
 			w.barrier = revision
 		}

@@ -1,9 +1,11 @@
 package harness
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -24,29 +26,102 @@ type Certificates struct {
 // NewCertificates makes an authority and what it signed, valid for this test.
 func NewCertificates(t testing.TB) *Certificates {
 	t.Helper()
+	return NewCertificatesOf(t, KeyKinds["P-256 in PKCS#8"])
+}
+
+// NewCertificatesOf makes the same with keys of one kind.
+func NewCertificatesOf(t testing.TB, kind KeyKind) *Certificates {
+	t.Helper()
 	dir := t.TempDir()
 	issuer := template("interop authority", 1)
 	issuer.IsCA, issuer.BasicConstraintsValid = true, true
 	issuer.KeyUsage = x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature
-	issuerKey := newKey(t)
+	issuerKey := kind.newKey(t)
 	issuerDER := sign(t, issuer, issuer, issuerKey, issuerKey)
 
-	server := template("interop server", 2)
-	server.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
-	server.IPAddresses, server.DNSNames = []net.IP{net.IPv4(127, 0, 0, 1), net.IPv4(127, 0, 0, 2)}, []string{"localhost"}
-	serverKey := newKey(t)
+	server := serverTemplate("interop server", 2)
+	serverKey := kind.newKey(t)
 
 	client := template("interop client", 3)
 	client.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
-	clientKey := newKey(t)
+	clientKey := kind.newKey(t)
 
 	return &Certificates{
 		Authority:  writePEM(t, dir, "ca.crt", "CERTIFICATE", issuerDER),
 		ServerCert: writePEM(t, dir, "server.crt", "CERTIFICATE", sign(t, server, issuer, serverKey, issuerKey)),
-		ServerKey:  writeKey(t, dir, "server.key", serverKey),
+		ServerKey:  kind.write(t, dir, "server.key", serverKey),
 		ClientCert: writePEM(t, dir, "client.crt", "CERTIFICATE", sign(t, client, issuer, clientKey, issuerKey)),
-		ClientKey:  writeKey(t, dir, "client.key", clientKey),
+		ClientKey:  kind.write(t, dir, "client.key", clientKey),
 	}
+}
+
+// NewSelfSigned makes one certificate for everything: it has signed itself, with CA:TRUE as etcd's --auto-tls does, is
+// server's and client's, and is trusted as itself.
+func NewSelfSigned(t testing.TB, kind KeyKind) *Certificates {
+	t.Helper()
+	dir := t.TempDir()
+	own := serverTemplate("interop itself", 1)
+	own.IsCA, own.BasicConstraintsValid = true, true
+	own.KeyUsage |= x509.KeyUsageCertSign | x509.KeyUsageKeyEncipherment
+	key := kind.newKey(t)
+	cert := writePEM(t, dir, "own.crt", "CERTIFICATE", sign(t, own, own, key, key))
+	keyFile := kind.write(t, dir, "own.key", key)
+	return &Certificates{Authority: cert, ServerCert: cert, ServerKey: keyFile, ClientCert: cert, ClientKey: keyFile}
+}
+
+// KeyKind is an algorithm and the form in which its keys are written.
+type KeyKind struct {
+	make   func() (crypto.Signer, error)
+	block  string
+	encode func(crypto.Signer) ([]byte, error)
+}
+
+// KeyKinds are all that operators use (etcd-contract, section 5).
+var KeyKinds = map[string]KeyKind{
+	"RSA 2048 in PKCS#1": {rsaKey(2048), "RSA PRIVATE KEY", pkcs1},
+	"RSA 2048 in PKCS#8": {rsaKey(2048), "PRIVATE KEY", pkcs8},
+	"RSA 4096 in PKCS#1": {rsaKey(4096), "RSA PRIVATE KEY", pkcs1},
+	"RSA 4096 in PKCS#8": {rsaKey(4096), "PRIVATE KEY", pkcs8},
+	"P-256 in SEC1":      {ecKey(elliptic.P256()), "EC PRIVATE KEY", sec1},
+	"P-256 in PKCS#8":    {ecKey(elliptic.P256()), "PRIVATE KEY", pkcs8},
+	"P-384 in SEC1":      {ecKey(elliptic.P384()), "EC PRIVATE KEY", sec1},
+	"P-384 in PKCS#8":    {ecKey(elliptic.P384()), "PRIVATE KEY", pkcs8},
+	"P-521 in SEC1":      {ecKey(elliptic.P521()), "EC PRIVATE KEY", sec1},
+	"P-521 in PKCS#8":    {ecKey(elliptic.P521()), "PRIVATE KEY", pkcs8},
+}
+
+func rsaKey(bits int) func() (crypto.Signer, error) {
+	return func() (crypto.Signer, error) { return rsa.GenerateKey(rand.Reader, bits) }
+}
+
+func ecKey(curve elliptic.Curve) func() (crypto.Signer, error) {
+	return func() (crypto.Signer, error) { return ecdsa.GenerateKey(curve, rand.Reader) }
+}
+
+func pkcs1(key crypto.Signer) ([]byte, error) {
+	return x509.MarshalPKCS1PrivateKey(key.(*rsa.PrivateKey)), nil
+}
+func pkcs8(key crypto.Signer) ([]byte, error) { return x509.MarshalPKCS8PrivateKey(key) }
+func sec1(key crypto.Signer) ([]byte, error) {
+	return x509.MarshalECPrivateKey(key.(*ecdsa.PrivateKey))
+}
+
+func (k KeyKind) newKey(t testing.TB) crypto.Signer {
+	t.Helper()
+	key, err := k.make()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+func (k KeyKind) write(t testing.TB, dir, name string, key crypto.Signer) string {
+	t.Helper()
+	der, err := k.encode(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return writePEM(t, dir, name, k.block, der)
 }
 
 // ClientConfig presents the client's certificate.
@@ -83,31 +158,20 @@ func template(name string, serial int64) *x509.Certificate {
 	}
 }
 
-func newKey(t testing.TB) *ecdsa.PrivateKey {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
+func serverTemplate(name string, serial int64) *x509.Certificate {
+	server := template(name, serial)
+	server.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
+	server.IPAddresses, server.DNSNames = []net.IP{net.IPv4(127, 0, 0, 1), net.IPv4(127, 0, 0, 2)}, []string{"localhost"}
+	return server
 }
 
-func sign(t testing.TB, subject, issuer *x509.Certificate, key, issuerKey *ecdsa.PrivateKey) []byte {
+func sign(t testing.TB, subject, issuer *x509.Certificate, key, issuerKey crypto.Signer) []byte {
 	t.Helper()
-	der, err := x509.CreateCertificate(rand.Reader, subject, issuer, &key.PublicKey, issuerKey)
+	der, err := x509.CreateCertificate(rand.Reader, subject, issuer, key.Public(), issuerKey)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return der
-}
-
-func writeKey(t testing.TB, dir, name string, key *ecdsa.PrivateKey) string {
-	t.Helper()
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return writePEM(t, dir, name, "PRIVATE KEY", der)
 }
 
 func writePEM(t testing.TB, dir, name, kind string, der []byte) string {

@@ -1,16 +1,18 @@
 //! Calls that could wait for ever, or answer what nobody asked.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use basalt_proto::etcdserverpb::alarm_request::AlarmAction;
-use basalt_proto::etcdserverpb::{AlarmRequest, AlarmResponse, AlarmType};
+use basalt_proto::etcdserverpb::{AlarmRequest, AlarmResponse, AlarmType, PutRequest, PutResponse};
 use basalt_storage::mvcc::kept_views::KeptViews;
 
 use super::super::method::Method;
 use super::super::service::Service;
 use super::super::status;
 use super::rig::Rig;
+use crate::node::handle::UNAPPLIED_MAX;
 
 /// The service of `rig` with little patience.
 fn impatient(rig: &Rig) -> Arc<Service> {
@@ -34,6 +36,20 @@ async fn a_keepalive_of_a_lease_that_cannot_be_revoked_ends() {
     rig.service.node.leases.lock().expect("nobody panicked").grant(7, 0, Duration::ZERO);
     assert_eq!(impatient(&rig).keep_alive(7).await.map(|_| ()), Err(status::timed_out()));
     assert!(impatient(&rig).keep_alive(8).await.is_ok(), "an unknown one is answered at once");
+}
+
+/// So many entries may be committed and not applied, no more (etcd-contract 41).
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_are_refused_while_apply_lags() {
+    let rig = Rig::start();
+    let gauges = &rig.service.node.gauges;
+    let request = PutRequest { key: "a".into(), ..PutRequest::default() };
+    let applied = gauges.applied_index.load(Ordering::Relaxed);
+    gauges.committed_index.store(applied + UNAPPLIED_MAX + 1, Ordering::Relaxed);
+    let refused = rig.call::<PutResponse>(Method::Put, &request).await.map(drop);
+    assert_eq!(refused, Err(status::too_many_requests()));
+    gauges.committed_index.store(applied + UNAPPLIED_MAX, Ordering::Relaxed);
+    assert_eq!(rig.call::<PutResponse>(Method::Put, &request).await.map(drop), Ok(()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

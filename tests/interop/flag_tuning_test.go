@@ -1,0 +1,142 @@
+package interop
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"basalt/tests/interop/harness"
+)
+
+func observeExtensiveMetrics(t *testing.T) {
+	server := harness.StartUnderTest(t, "--metrics=extensive")
+	server.Etcdctl("put", "a", "1")
+	if !strings.Contains(metricsOf(t, server), "grpc_server_handling_seconds_bucket") {
+		t.Error("no histograms of calls")
+	}
+}
+
+func observeMetricsURLs(t *testing.T) {
+	url := fmt.Sprintf("http://127.0.0.1:%d", harness.FreePort(t))
+	harness.StartUnderTest(t, "--listen-metrics-urls="+url)
+	expectPage(t, url+"/metrics", http.StatusOK)
+	expectPage(t, url+"/readyz", http.StatusOK)
+}
+
+func observeLogOutputs(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	harness.StartUnderTest(t, "--log-outputs=stderr,"+path)
+	if log, err := os.ReadFile(path); err != nil || !strings.Contains(string(log), "ready to serve client requests") {
+		t.Errorf("the file holds %d bytes, %v", len(log), err)
+	}
+}
+
+func observeLogLevel(t *testing.T) {
+	server := harness.StartUnderTest(t, "--log-level=debug")
+	ctx := harness.Context(t, time.Minute)
+	for !server.LogContains(`"level":"debug"`) {
+		// Who connects and goes away without a word is told of at this level.
+		conn, err := net.DialTimeout("tcp", server.Target(), 20*time.Second)
+		if err != nil || ctx.Err() != nil {
+			t.Fatalf("no line of level debug: %v", errors.Join(err, ctx.Err()))
+		}
+		conn.Close()
+	}
+}
+
+func observeLogFormat(t *testing.T) {
+	if server := harness.StartUnderTest(t, "--log-format=console"); server.LogContains(`"level":`) {
+		t.Error("lines in JSON")
+	}
+}
+
+// observeLine writes until the log has a line.
+func observeLine(t *testing.T, server *harness.Server, text string) {
+	t.Helper()
+	s, ctx := servicesOf(server.Conn(t)), harness.Context(t, time.Minute)
+	for !server.LogContains(text) {
+		putValue(t, ctx, s, "a", "1")
+	}
+}
+
+// observeSlowRequests: the words are our own.
+func observeSlowRequests(t *testing.T) {
+	server := harness.StartUnderTest(t, "--warning-unary-request-duration=1ns", "--log-level=debug")
+	words := map[harness.Kind]string{harness.Basalt: "request took too long", harness.Etcd: "request stats"}
+	observeLine(t, server, words[server.Kind])
+}
+
+func observeSlowApply(t *testing.T) {
+	observeLine(t, harness.StartUnderTest(t, "--warning-apply-duration=1ns"), "apply request took too long")
+}
+
+// observeCompactionPace: with a pause of an hour between two steps a compaction ends only if it has one step; here each
+// shard is at least one.
+func observeCompactionPace(t *testing.T) {
+	const keys = 300
+	for batch, want := range map[int]codes.Code{1_000_000: codes.OK, 10: codes.DeadlineExceeded} {
+		args := []string{"--compaction-sleep-interval=1h", fmt.Sprint("--compaction-batch-limit=", batch)}
+		if harness.UnderTest(t) == harness.Basalt {
+			args = append(args, "--basalt-initial-shards=main")
+		}
+		server := harness.StartUnderTest(t, args...)
+		s, ctx := servicesOf(server.Conn(t)), harness.Context(t, time.Minute)
+		for range 2 {
+			for n := range keys {
+				putValue(t, ctx, s, fmt.Sprintf("%03d", n), "1")
+			}
+		}
+		limit := 30 * time.Second
+		if want != codes.OK {
+			limit = 2 * time.Second
+		}
+		short, cancel := context.WithTimeout(ctx, limit)
+		_, err := s.kv.Compact(short, &pb.CompactionRequest{Revision: 2 * keys, Physical: true})
+		cancel()
+		if status.Code(err) != want {
+			t.Errorf("%d a step: %v, want %v", batch, err, want)
+		}
+		server.Kill() // it would wait for the compaction
+	}
+}
+
+func observeWatchProgress(t *testing.T) {
+	s, ctx := servicesOf(harness.StartUnderTest(t, "--watch-progress-notify-interval=100ms").Conn(t)), harness.Context(t, time.Minute)
+	stream := must(s.watch.Watch(ctx))(t)
+	create := &pb.WatchCreateRequest{Key: []byte("a"), ProgressNotify: true}
+	if err := stream.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: create}}); err != nil {
+		t.Fatal(err)
+	}
+	must(stream.Recv())(t)
+	if progress := must(stream.Recv())(t); len(progress.Events) != 0 || progress.WatchId != 0 || progress.Header.Revision != 1 {
+		t.Errorf("not progress: %v", progress)
+	}
+}
+
+// observeInitialShards: it counts at birth, and is ignored with a warning later.
+func observeInitialShards(t *testing.T) {
+	line, data := newLine(t), filepath.Join(t.TempDir(), "data")
+	for _, map_ := range []string{"main;own=/own/", "main"} {
+		args := line.args("--data-dir="+data, "--basalt-initial-shards="+map_)
+		server := harness.Start(t, harness.Options{Line: args, Endpoint: line.client})
+		if !strings.Contains(metricsOf(t, server), `basalt_shard_keys{shard="own"}`) {
+			t.Error("no metric of the shard")
+		}
+		if warned := server.LogContains("basalt-initial-shards is ignored"); warned != (map_ == "main") {
+			t.Errorf("born with another map; a warning for %s: %v", map_, warned)
+		}
+		server.Stop()
+	}
+	expectRefusedFlag(t, 1, `the prefix "/own" is not`, "--basalt-initial-shards=main;own=/own")
+}

@@ -1,0 +1,224 @@
+package interop
+
+import (
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"basalt/tests/interop/harness"
+)
+
+// flagCase sets a flag to something else than its default, in one of four ways.
+type flagCase struct {
+	// effect observes what it does.
+	effect func(*testing.T)
+	// notYet is a value that stops the start, since what it asks for does not exist here: a named difference from etcd.
+	notYet string
+	// ignored is a value that is accepted with a warning, since it tunes what does not exist here.
+	ignored string
+	// invalid is a value that both refuse with exit code 1, where nothing else can be observed of the flag.
+	invalid string
+	// unknown says that etcd's help names it, and its command line does not know it.
+	unknown bool
+}
+
+// flagCases has every flag of etcd's help, and ours.
+var flagCases = map[string]flagCase{
+	"name": {effect: observeName}, "data-dir": {effect: observeDataDir}, "wal-dir": {effect: observeWalDir},
+	"snapshot-count":                {ignored: "5"},
+	"heartbeat-interval":            {invalid: "300"},
+	"election-timeout":              {effect: observeElectionTimeout},
+	"initial-election-tick-advance": {notYet: "false"},
+	"listen-peer-urls":              {invalid: "http://example.org:1"},
+	"listen-client-urls":            {effect: observeListenClientURLs},
+	"listen-client-http-urls":       {effect: observeListenClientHTTPURLs},
+	"max-snapshots":                 {ignored: "1"},
+	"max-wals":                      {ignored: "1"},
+	"memory-mlock":                  {notYet: "true"},
+	"quota-backend-bytes":           {effect: observeQuota},
+	"backend-bbolt-freelist-type":   {ignored: "array"},
+	"backend-batch-interval":        {ignored: "1s"},
+	"backend-batch-limit":           {ignored: "1"},
+	"max-txn-ops":                   {effect: observeMaxTxnOps},
+	"max-request-bytes":             {effect: observeMaxRequestBytes},
+	"max-concurrent-streams":        {effect: observeMaxConcurrentStreams},
+	"grpc-keepalive-min-time":       {notYet: "1s"},
+	"grpc-keepalive-interval":       {effect: observeKeepalive},
+	"grpc-keepalive-timeout":        {effect: observeKeepalive},
+	"socket-reuse-port":             {effect: observeReusePort},
+	"socket-reuse-address":          {effect: observeReuseAddress},
+	"enable-grpc-gateway":           {effect: observeNoGateway},
+	"raft-read-timeout":             {notYet: "1s"},
+	"raft-write-timeout":            {notYet: "1s"},
+	"feature-gates":                 {effect: observeFeatureGates},
+	"config-file":                   {effect: observeConfigFile},
+
+	"initial-advertise-peer-urls": {effect: observePeerURLs}, "initial-cluster": {effect: observePeerURLs},
+	"initial-cluster-state":              {effect: observeInitialClusterState},
+	"initial-cluster-token":              {effect: observeInitialClusterToken},
+	"advertise-client-urls":              {effect: observeAdvertisedURLs},
+	"discovery":                          {unknown: true},
+	"discovery-proxy":                    {unknown: true},
+	"discovery-token":                    {notYet: "x"},
+	"discovery-endpoints":                {notYet: "http://127.0.0.1:1"},
+	"discovery-dial-timeout":             {notYet: "1s"},
+	"discovery-request-timeout":          {notYet: "1s"},
+	"discovery-keepalive-time":           {notYet: "1s"},
+	"discovery-keepalive-timeout":        {notYet: "1s"},
+	"discovery-insecure-transport":       {notYet: "false"},
+	"discovery-insecure-skip-tls-verify": {notYet: "true"},
+	"discovery-cert":                     {notYet: "x"},
+	"discovery-key":                      {notYet: "x"},
+	"discovery-cacert":                   {notYet: "x"},
+	"discovery-user":                     {notYet: "x"},
+	"discovery-password":                 {notYet: "x"},
+	"discovery-fallback":                 {notYet: "proxy"},
+	"discovery-srv":                      {notYet: "example.org"},
+	"discovery-srv-name":                 {notYet: "x"},
+	"strict-reconfig-check":              {ignored: "false"},
+	"pre-vote":                           {effect: observeNoPreVote},
+	"auto-compaction-retention":          {effect: observeAutoCompaction},
+	"auto-compaction-mode":               {effect: observeAutoCompaction},
+
+	"cert-file": {effect: observeTLS}, "key-file": {effect: observeTLS}, "client-cert-auth": {effect: observeTLS},
+	"trusted-ca-file":                   {effect: observeTLS},
+	"client-cert-file":                  {notYet: "x"},
+	"client-key-file":                   {notYet: "x"},
+	"client-crl-file":                   {effect: observeRevokedCertificates},
+	"client-cert-allowed-hostname":      {notYet: "x"},
+	"auto-tls":                          {notYet: "true"},
+	"peer-cert-file":                    {effect: observePeerFiles},
+	"peer-key-file":                     {effect: observePeerFiles},
+	"peer-trusted-ca-file":              {effect: observePeerFiles},
+	"peer-client-cert-auth":             {effect: observePeerClientCertAuth},
+	"peer-client-cert-file":             {notYet: "x"},
+	"peer-client-key-file":              {notYet: "x"},
+	"peer-cert-allowed-cn":              {notYet: "x"},
+	"peer-cert-allowed-hostname":        {notYet: "x"},
+	"peer-auto-tls":                     {notYet: "true"},
+	"self-signed-cert-validity":         {notYet: "2"},
+	"peer-crl-file":                     {notYet: "x"},
+	"peer-skip-client-san-verification": {notYet: "true"},
+	"cipher-suites":                     {effect: observeCipherSuites},
+	"cors":                              {effect: observeCORS},
+	"host-whitelist":                    {effect: observeHostWhitelist},
+	"tls-min-version":                   {effect: observeTLSVersions},
+	"tls-max-version":                   {effect: observeTLSVersions},
+
+	"auth-token":     {notYet: "jwt,pub-key=x"},
+	"bcrypt-cost":    {notYet: "4"},
+	"auth-token-ttl": {notYet: "1"},
+
+	"enable-pprof":        {notYet: "true"},
+	"metrics":             {effect: observeExtensiveMetrics},
+	"listen-metrics-urls": {effect: observeMetricsURLs},
+
+	"logger":                         {ignored: "other"},
+	"log-outputs":                    {effect: observeLogOutputs},
+	"log-level":                      {effect: observeLogLevel},
+	"log-format":                     {effect: observeLogFormat},
+	"enable-log-rotation":            {notYet: "true"},
+	"log-rotation-config-json":       {notYet: "{}"},
+	"warning-unary-request-duration": {effect: observeSlowRequests},
+
+	"enable-distributed-tracing":        {notYet: "true"},
+	"distributed-tracing-address":       {notYet: "127.0.0.1:1"},
+	"distributed-tracing-service-name":  {notYet: "x"},
+	"distributed-tracing-instance-id":   {notYet: "x"},
+	"distributed-tracing-sampling-rate": {notYet: "1"},
+
+	"corrupt-check-time":                   {notYet: "1s"},
+	"compact-hash-check-time":              {notYet: "1s"},
+	"compaction-batch-limit":               {effect: observeCompactionPace},
+	"compaction-sleep-interval":            {effect: observeCompactionPace},
+	"watch-progress-notify-interval":       {effect: observeWatchProgress},
+	"warning-apply-duration":               {effect: observeSlowApply},
+	"bootstrap-defrag-threshold-megabytes": {ignored: "1"},
+	"max-learners":                         {notYet: "2"},
+	"downgrade-check-time":                 {notYet: "1s"},
+	"snapshot-catchup-entries":             {ignored: "1"},
+
+	"force-new-cluster": {notYet: "true"},
+	"unsafe-no-fsync":   {notYet: "true"},
+
+	"basalt-initial-shards": {effect: observeInitialShards},
+	"v2-deprecation":        {ignored: "write-only"},
+	"enable-v2":             {notYet: "true"},
+	"proxy":                 {notYet: "on"},
+}
+
+// TestEveryFlag sets each flag of the table.
+func TestEveryFlag(t *testing.T) {
+	for _, name := range slices.Sorted(maps.Keys(flagCases)) {
+		flag := flagCases[name]
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			own := flag.notYet != "" || flag.ignored != "" || name == "basalt-initial-shards"
+			if own && harness.UnderTest(t) != harness.Basalt {
+				t.Skip("a named difference of basalt's")
+			}
+			switch {
+			case flag.effect != nil:
+				flag.effect(t)
+			case flag.notYet != "":
+				expectRefusedFlag(t, 1, "--"+name+" is not available yet: ", "--"+name+"="+flag.notYet)
+			case flag.invalid != "":
+				expectRefusedFlag(t, 1, "--"+name, "--"+name+"="+flag.invalid)
+			case flag.unknown:
+				expectRefusedFlag(t, 2, "flag provided but not defined: -"+name, "--"+name+"=x")
+				end := harness.RunToEnd(t, harness.Launch{Kind: harness.Etcd, Args: []string{"--" + name + "=x"}})
+				if end.Code != 2 {
+					t.Errorf("etcd knows it: exit %d", end.Code)
+				}
+			default:
+				server := harness.StartUnderTest(t, "--"+name+"="+flag.ignored)
+				if !server.LogContains("--" + name + " is ignored: ") {
+					t.Error("no warning that it is ignored")
+				}
+				server.Etcdctl("put", "a", "1")
+			}
+		})
+	}
+}
+
+// expectRefusedFlag ends the start with one line that says why.
+func expectRefusedFlag(t *testing.T, code int, says string, args ...string) {
+	t.Helper()
+	expectRefused(t, harness.RunToEnd(t, harness.Launch{Args: args}), code, says)
+}
+
+var flagLine = regexp.MustCompile(`(?m)^ {2}--([a-z0-9-]+)`)
+
+func flagsInHelp(t *testing.T, kind harness.Kind) []string {
+	t.Helper()
+	end := harness.RunToEnd(t, harness.Launch{Kind: kind, Args: []string{"--help"}})
+	var names []string
+	for _, match := range flagLine.FindAllStringSubmatch(end.Stdout+end.Stderr, -1) {
+		names = append(names, match[1])
+	}
+	if len(names) < 100 {
+		t.Fatalf("the help of %s names %d flags only: exit %d", kind, len(names), end.Code)
+	}
+	return names
+}
+
+// TestNoFlagIsForgotten compares the table with what the programs themselves name.
+func TestNoFlagIsForgotten(t *testing.T) {
+	// In etcd's usage, not among its flags.
+	known := []string{"config-file"}
+	for _, kind := range []harness.Kind{harness.Etcd, harness.UnderTest(t)} {
+		for _, name := range flagsInHelp(t, kind) {
+			known = append(known, name)
+			if _, ok := flagCases[name]; !ok && !strings.HasPrefix(name, "experimental-") {
+				t.Errorf("--%s of %s is in no case", name, kind)
+			}
+		}
+	}
+	for name := range flagCases {
+		if harness.UnderTest(t) == harness.Basalt && !slices.Contains(known, name) {
+			t.Errorf("--%s is in nobody's help", name)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package interop
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	bolt "go.etcd.io/bbolt"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -99,6 +101,9 @@ func snapshotOf(t *testing.T, compact string) (path string, etcd *harness.Server
 	t.Helper()
 	etcd = harness.Start(t, harness.Options{Kind: harness.Etcd})
 	writeHistory(t, etcd)
+	if _, err := etcd.Client(t).Put(harness.Context(t, 30*time.Second), "large", strings.Repeat("x", 1<<20)); err != nil {
+		t.Fatal(err) // overflow pages
+	}
 	for _, keys := range [][]string{{"leased", "/registry/events/leased"}, {}} {
 		lease := strings.Fields(etcd.Etcdctl("lease", "grant", "5000"))[1]
 		for _, key := range keys {
@@ -411,4 +416,88 @@ func TestNotTakenOver(t *testing.T) {
 	expectRefused(t, harness.RunToEnd(t, launch), 1, "a restore that was interrupted", "basaltctl snapshot restore")
 	mustBasaltctl(t, "snapshot", "restore", snapshot, "--data-dir", interrupted)
 	harness.Start(t, harness.Options{DataDir: interrupted})
+}
+
+// TestShapesOfDatabases imports one content in files of other page sizes, with and without a list of free pages, and with
+// one of the two first pages lost.
+func TestShapesOfDatabases(t *testing.T) {
+	if harness.UnderTest(t) != harness.Basalt {
+		t.Skip("this is basalt's reader")
+	}
+	snapshot, etcd := snapshotOf(t, "30")
+	want := comingOf(t, etcd, 30)
+	etcd.Stop()
+	dir := t.TempDir()
+	source, err := bolt.Open(snapshot, 0o600, &bolt.Options{ReadOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	shapes := map[string]string{}
+	for _, pageSize := range []int{1024, 4096, 16384, 65536} {
+		for _, noFreelist := range []bool{false, true} {
+			name := fmt.Sprintf("pages of %d, no list of free pages %v", pageSize, noFreelist)
+			path := filepath.Join(dir, name)
+			shape, err := bolt.Open(path, 0o600, &bolt.Options{PageSize: pageSize, NoFreelistSync: noFreelist})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(bolt.Compact(shape, source, 4096), shape.Close()); err != nil {
+				t.Fatal(err)
+			}
+			shapes[name] = path
+		}
+	}
+	source.Close()
+	// The newer of the two is the one that bbolt takes; without it the file is as it was one transaction before.
+	for page := range 2 {
+		content, err := os.ReadFile(snapshot)
+		if err != nil {
+			t.Fatal(err)
+		}
+		clear(content[page*4096 : page*4096+4096])
+		path := filepath.Join(dir, fmt.Sprint("lost ", page))
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		shapes["lost page "+fmt.Sprint(page)] = path
+	}
+	for name, path := range shapes {
+		t.Run(name, func(t *testing.T) {
+			data := filepath.Join(t.TempDir(), "data")
+			mustBasaltctl(t, "snapshot", "restore", path, "--skip-hash-check", "--data-dir", data)
+			want.expect(t, harness.Start(t, harness.Options{DataDir: data}))
+			if result := harness.Basaltctl(t, "check", data); result.Code != 2 {
+				t.Errorf("a check beside the node ends with %d", result.Code)
+			}
+		})
+	}
+}
+
+// TestKilledTakeover kills starts on a restored directory at whatever they have come to: etcd's tree is as it was, or the
+// import is whole.
+func TestKilledTakeover(t *testing.T) {
+	if harness.UnderTest(t) != harness.Basalt {
+		t.Skip("genuine etcd takes its own directory")
+	}
+	snapshot, etcd := snapshotOf(t, "30")
+	want := comingOf(t, etcd, 30)
+	etcd.Stop()
+	for _, sign := range []string{
+		"lock", "importing", "pages/shard-*", "manifest", "runs/run-*", "member.imported-*", "reserve", "wal/*.wal",
+	} {
+		t.Run(sign, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "data")
+			harness.Etcdutl(t, "snapshot", "restore", snapshot, "--data-dir", dir)
+			member := filepath.Join(dir, "member")
+			before := treeOf(t, member)
+			harness.KillAt(t, harness.Launch{Args: freshPorts("--data-dir=" + dir)}, filepath.Join(dir, sign))
+			if info, err := os.Lstat(member); err != nil {
+				t.Fatalf("there is no member: %v", err)
+			} else if info.IsDir() {
+				expectUntouched(t, before, treeOf(t, member))
+			}
+			want.expect(t, harness.Start(t, harness.Options{DataDir: dir}))
+			expectOldTree(t, dir)
+		})
+	}
 }

@@ -107,7 +107,8 @@ fn restored(log: Bytes, database: Bytes) -> SimulatedDisk {
 }
 
 fn take_over(disk: &SimulatedDisk, time: &str) -> Result<TakenOver, ImportFailure> {
-    let takeover = Takeover { disk, log_disk: None, conf_state: &|_| Vec::new() };
+    let shard_map = "main;x=x/".parse().expect("a map");
+    let takeover = Takeover { disk, log_disk: None, conf_state: &|_| Vec::new(), shard_map: &shard_map };
     takeover.run(time, &mut StdRng::seed_from_u64(1), &mut |_| {})
 }
 
@@ -121,6 +122,7 @@ fn expect_imported(disk: &SimulatedDisk, context: &str) {
     let opened = recovery::open(disk, &cache, Salt::new(1)).expect("opens").expect("has data");
     assert_eq!((opened.store.revision(), opened.store.applied.index), (31, 1), "{context}");
     let manifest = opened.checkpointer.manifest();
+    assert_eq!(opened.store.shard_map().to_string(), "main;x=x/", "{context}");
     assert_eq!((manifest.member_id, manifest.cluster_id), (7, 9), "{context}");
     let count = |table| opened.store.system.table(table).count();
     let tables = [Table::Lease, Table::Alarm, Table::Auth, Table::AuthUser, Table::AuthRole];
@@ -206,6 +208,8 @@ fn a_directory_that_etcd_used_is_refused_with_the_way_out() {
         let refused = take_over(&restored(log(1, &[]), database(&tables)), "T").expect_err("another index");
         assert!(matches!(refused, ImportFailure::Used { .. }), "{refused}");
     }
+    // Release 3.4 stores no term.
+    take_over(&restored(log(1, &[]), database(&tables().with_applied(1, 0))), "T").expect("a restore");
     let disk = restored(log(1, &[]), database(&tables()));
     write(&disk, "member/wal/0000000000000001-0000000000000005.wal", log(1, &[]));
     assert!(take_over(&disk, "T").expect_err("two").to_string().contains("several segments"));

@@ -99,6 +99,9 @@ func snapshotOf(t *testing.T, compact string) (path string, etcd *harness.Server
 	t.Helper()
 	etcd = harness.Start(t, harness.Options{Kind: harness.Etcd})
 	writeHistory(t, etcd)
+	if _, err := etcd.Client(t).Put(harness.Context(t, 30*time.Second), "large", strings.Repeat("x", 1<<20)); err != nil {
+		t.Fatal(err) // overflow pages
+	}
 	for _, keys := range [][]string{{"leased", "/registry/events/leased"}, {}} {
 		lease := strings.Fields(etcd.Etcdctl("lease", "grant", "5000"))[1]
 		for _, key := range keys {
@@ -358,57 +361,4 @@ func TestSnapshotStatusAsEtcdutl(t *testing.T) {
 	if got := mustBasaltctl(t, "snapshot", "status", snapshot); got != want {
 		t.Errorf("basaltctl prints %q, etcdutl would print %q", got, want)
 	}
-}
-
-// TestNotTakenOver: what etcd ran on, what it runs on, and what has authentication on is left as it is.
-func TestNotTakenOver(t *testing.T) {
-	if harness.UnderTest(t) != harness.Basalt {
-		t.Skip("genuine etcd takes its own directory")
-	}
-	snapshot, etcd := snapshotOf(t, "")
-	etcd.Etcdctl("user", "add", "root", "--new-user-password=secret")
-	etcd.Etcdctl("user", "grant-role", "root", "root")
-	etcd.Etcdctl("auth", "enable")
-	dir := t.TempDir()
-	guarded := filepath.Join(dir, "guarded.db")
-	etcd.Etcdctl("--user=root:secret", "snapshot", "save", guarded)
-	etcd.Stop()
-
-	result := harness.Basaltctl(t, "snapshot", "restore", guarded, "--data-dir", filepath.Join(dir, "refused"))
-	if result.Code != 1 || !strings.Contains(result.Stderr, "authentication is enabled") {
-		t.Errorf("a snapshot with authentication: exit %d\n%s", result.Code, result.Stderr)
-	}
-
-	used := filepath.Join(dir, "used")
-	harness.Etcdutl(t, "snapshot", "restore", snapshot, "--data-dir", used)
-	running := harness.Start(t, harness.Options{Kind: harness.Etcd, DataDir: used})
-	launch := harness.Launch{Args: freshPorts("--data-dir=" + used)}
-	expectRefused(t, harness.RunToEnd(t, launch), 1, "holds data of etcd")
-	running.Stop()
-	before := treeOf(t, used)
-	expectRefused(t, harness.RunToEnd(t, launch), 1, "etcd has run on this directory", "`etcdctl snapshot save FILE`",
-		"basaltctl snapshot restore FILE")
-	expectUntouched(t, before, treeOf(t, used))
-
-	three := filepath.Join(dir, "three")
-	harness.Etcdutl(t, "snapshot", "restore", snapshot, "--data-dir", three,
-		"--initial-cluster=default=http://localhost:2380,b=http://b:1,c=http://c:1")
-	before = treeOf(t, three)
-	launch = harness.Launch{Args: freshPorts("--data-dir=" + three)}
-	expectRefused(t, harness.RunToEnd(t, launch), 1, "a cluster of 3 members")
-	expectUntouched(t, before, treeOf(t, three))
-
-	// A restore that did not come to its end is no data, and no empty directory either.
-	interrupted := filepath.Join(dir, "interrupted")
-	mustBasaltctl(t, "snapshot", "restore", snapshot, "--data-dir", interrupted)
-	if err := os.Remove(filepath.Join(interrupted, "member")); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(interrupted, "importing"), nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	launch = harness.Launch{Args: freshPorts("--data-dir=" + interrupted)}
-	expectRefused(t, harness.RunToEnd(t, launch), 1, "a restore that was interrupted", "basaltctl snapshot restore")
-	mustBasaltctl(t, "snapshot", "restore", snapshot, "--data-dir", interrupted)
-	harness.Start(t, harness.Options{DataDir: interrupted})
 }

@@ -18,11 +18,11 @@ import (
 
 const (
 	// mebibytesQuick is the size without LARGE_SNAPSHOT_MIB: large against what may be held, small enough for every run.
-	mebibytesQuick  = 320
+	mebibytesQuick  = 640
 	largeValueBytes = 64 << 10
-	// grownMax bounds what a snapshot may add to the memory of a node, and toolMemoryMax what a tool takes for a database of
-	// any size with few keys: buffers, not values. Allocators keep some of what they gave.
-	grownMax      = 192 << 20
+	// grownMax bounds what a node's memory may grow by meanwhile: the writers' revisions that wait for a checkpoint, and
+	// buffers of the snapshot, not its values. toolMemoryMax bounds what a tool takes for a database of any size with few keys.
+	grownMax      = (256 + 192) << 20
 	toolMemoryMax = 192 << 20
 )
 

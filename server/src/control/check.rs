@@ -9,6 +9,7 @@ use basalt_storage::disk::{LockError, RealDisk};
 use thiserror::Error;
 
 use super::command_line::CheckOptions;
+use super::restore::is_interrupted;
 
 /// Time between two lines of progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
@@ -22,6 +23,8 @@ pub(super) enum NotChecked {
         #[source]
         cause: io::Error,
     },
+    #[error("cannot check {0:?}: it holds a restore that was interrupted; run `basaltctl snapshot restore` again")]
+    Interrupted(PathBuf),
     #[error("cannot check {directory:?} while a node runs on it; stop that first")]
     Locked {
         directory: PathBuf,
@@ -42,6 +45,9 @@ pub(super) fn check(options: &CheckOptions) -> Result<(String, bool), NotChecked
     let disk = open(directory)?;
     let locked = |cause| NotChecked::Locked { directory: directory.clone(), cause };
     let _lock = disk.lock().map_err(locked)?;
+    if is_interrupted(directory) {
+        return Err(NotChecked::Interrupted(directory.clone()));
+    }
     let log_disk = options.wal_dir.as_deref().map(open).transpose()?;
     let mut console = Console::new();
     let checked = check_directory(&disk, log_disk.as_ref().unwrap_or(&disk), &mut console)

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use basalt_storage::mvcc::shard_map::ShardMap;
 use thiserror::Error;
 
 /// What is asked for.
@@ -48,6 +49,7 @@ pub(super) struct RestoreOptions {
     pub skip_hash_check: bool,
     pub bump_revision: u64,
     pub mark_compacted: bool,
+    pub initial_shards: ShardMap,
 }
 
 /// A command line that cannot be parsed.
@@ -107,7 +109,8 @@ fn takes(name: &str) -> Option<Takes> {
         | "initial-cluster-token"
         | "initial-advertise-peer-urls"
         | "bump-revision"
-        | "initial-memory-map-size" => Some(Takes::Value),
+        | "initial-memory-map-size"
+        | "basalt-initial-shards" => Some(Takes::Value),
         "skip-hash-check" | "mark-compacted" | "help" | "h" | "version" => Some(Takes::Nothing),
         _ => None,
     }
@@ -171,6 +174,7 @@ fn restore(file: &str, flags: Vec<Given>) -> Result<RestoreOptions, UsageError> 
         skip_hash_check: false,
         bump_revision: 0,
         mark_compacted: false,
+        initial_shards: ShardMap::default(),
     };
     for Given { name, value } in flags {
         let text = || value.clone().unwrap_or_default();
@@ -185,6 +189,7 @@ fn restore(file: &str, flags: Vec<Given>) -> Result<RestoreOptions, UsageError> 
             "skip-hash-check" => options.skip_hash_check = switch(&name, value.as_deref())?,
             "mark-compacted" => options.mark_compacted = switch(&name, value.as_deref())?,
             "bump-revision" => options.bump_revision = number(&name, &text())?,
+            "basalt-initial-shards" => options.initial_shards = shards(&text())?,
             // Of bbolt's memory map, which does not exist here.
             "initial-memory-map-size" => drop(number(&name, &text())?),
             _ => return Err(UsageError(format!("snapshot restore has no flag --{name}"))),
@@ -202,6 +207,12 @@ fn switch(name: &str, value: Option<&str>) -> Result<bool, UsageError> {
         Some("false" | "0") => Ok(false),
         Some(other) => Err(UsageError(format!("invalid value {other:?} for --{name}: use true or false"))),
     }
+}
+
+fn shards(value: &str) -> Result<ShardMap, UsageError> {
+    let invalid =
+        |why| UsageError(format!("--basalt-initial-shards: {why}; write it as main;events=/registry/events/"));
+    value.parse().map_err(invalid)
 }
 
 fn number(name: &str, value: &str) -> Result<u64, UsageError> {
@@ -238,6 +249,8 @@ mod tests {
             assert_eq!((options.data_dir, options.bump_revision), (Some(PathBuf::from("d")), 7), "{line}");
             assert!(options.mark_compacted && options.skip_hash_check, "{line}");
         }
+        let shards = options("snapshot restore s.db --basalt-initial-shards main;a=/a/").initial_shards;
+        assert_eq!(shards.to_string(), "main;a=/a/");
         assert_eq!(options("snapshot restore s.db --initial-memory-map-size 10").bump_revision, 0);
     }
 
@@ -278,6 +291,7 @@ mod tests {
             ("snapshot restore a --mark-compacted", "--mark-compacted required if --bump-revision > 0"),
             ("snapshot restore a --bump-revision 5", "--mark-compacted required if --bump-revision > 0"),
             ("snapshot restore a --bump-revision -5 --mark-compacted", "invalid value \"-5\""),
+            ("snapshot restore a --basalt-initial-shards main;a", "the shard \"a\" has no prefixes"),
             ("snapshot restore a --skip-hash-check=maybe", "use true or false"),
             ("check", "check requires exactly one argument"),
             ("check d --data-dir d", "check has no flag --data-dir"),

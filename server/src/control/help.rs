@@ -33,6 +33,7 @@ Flags:
   --skip-hash-check                    do not compare the digest; needed for a database copied from a data directory
   --bump-revision N                    raise the revision by N, so that no client finds it lower than before
   --mark-compacted                     and compact there, so that old watches start anew. Both or neither
+  --basalt-initial-shards SHARDS       how keys are split, as basalt's flag of that name
   --initial-memory-map-size N          accepted, without effect
 
 An interrupted restore is repeated with the same command.

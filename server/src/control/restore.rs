@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use basalt_storage::checkpoint::recovery::Birth;
 use basalt_storage::disk::{Disk, LockError, RealDisk};
 use basalt_storage::import::{Marker, Revisions};
-use basalt_storage::mvcc::shard_map::ShardMap;
 use basalt_storage::mvcc::view::LogPosition;
 use basalt_storage::snapshot::{DigestCheck, SnapshotError, check_digest};
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -95,8 +94,11 @@ pub(super) fn restore(options: &RestoreOptions) -> Result<String, RestoreError> 
     let disk = RealDisk::open(&data_dir).map_err(failed)?;
     let locked = |cause| RestoreError::Locked { directory: data_dir.clone(), cause };
     let _lock = disk.lock().map_err(locked)?;
-    let imported = import(&disk, source, (cluster_id, member_id), options.bump_revision)
-        .map_err(|cause| RestoreError::Import { file: options.file.clone(), directory: data_dir.clone(), cause })?;
+    let imported = import(&disk, source, (cluster_id, member_id), options).map_err(|cause| RestoreError::Import {
+        file: options.file.clone(),
+        directory: data_dir.clone(),
+        cause,
+    })?;
     // The file that says that the directory counts, then the mark that it does not.
     write_member_file(&disk).and_then(|()| Marker::remove(&disk)).map_err(failed)?;
     Ok(summary(options, &data_dir, (cluster_id, member_id), &imported))
@@ -121,7 +123,7 @@ fn import(
     disk: &dyn Disk,
     source: FileSource,
     (cluster_id, member_id): (u64, u64),
-    raise_by: u64,
+    options: &RestoreOptions,
 ) -> Result<Imported, ImportFailure> {
     let mut seeds = StdRng::from_os_rng();
     let birth = Birth {
@@ -129,16 +131,16 @@ fn import(
         member_id,
         incarnation: seeds.random(),
         conf_state: single_voter(member_id),
-        shard_map: ShardMap::default(),
+        shard_map: options.initial_shards.clone(),
     };
-    let raise_by = Some(raise_by).filter(|amount| *amount > 0);
+    let raise_by = Some(options.bump_revision).filter(|amount| *amount > 0);
     let target = Target { disk, birth, applied: RESTORED, raise_by };
     let mut report = |read: Revisions| eprintln!("{} revisions, {} MiB of values", read.entries, read.bytes >> 20);
     import_database(source, target, &mut seeds, &mut report)
 }
 
 /// Whether a restore into this directory did not come to its end: it may be repeated there.
-fn is_interrupted(directory: &Path) -> bool {
+pub(super) fn is_interrupted(directory: &Path) -> bool {
     directory.join(Marker::NAME).is_file() && !directory.join(MEMBER_FILE).exists()
 }
 

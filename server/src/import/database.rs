@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use basalt_storage::checkpoint::recovery::Birth;
-use basalt_storage::checkpoint::{Figures, FillError, Filling, Salt};
+use basalt_storage::checkpoint::{Figures, Filling, Salt, clear};
 use basalt_storage::disk::Disk;
 use basalt_storage::import::{DatabaseMeta, ImportError, Marker, Revisions, Tables, bump, read_revisions};
 use basalt_storage::mvcc::store::FIRST_REVISION;
@@ -68,23 +68,40 @@ pub fn import_database(
     let leases = records.leases;
     drop(tables);
 
-    let Target { disk, birth, applied, raise_by } = target;
-    Marker::set(disk)?;
+    Marker::set(target.disk)?;
+    let imported = fill(&reader, &meta, records, &target, seeds, report);
+    if imported.is_err() {
+        // Its space is given back if the disk lets us; the mark stays, and with it what is left is cleared next time.
+        drop(clear(target.disk));
+    }
+    let (revision, compact_revision, Revisions { entries, bytes }) = imported?;
+    let revisions = entries + u64::from(target.raise_by.is_some());
+    Ok(Imported { revision, compact_revision, revisions, bytes, leases })
+}
+
+/// Writes everything; gives revision and compact revision.
+fn fill(
+    reader: &Reader<impl ReadAt>,
+    meta: &DatabaseMeta,
+    records: SystemRecords,
+    target: &Target<'_>,
+    seeds: &mut StdRng,
+    report: &mut dyn FnMut(Revisions),
+) -> Result<(i64, i64, Revisions), ImportError> {
     let cache = Arc::new(PageCache::new(PAGE_CACHE_BYTES));
-    let mut filling = Filling::begin(disk, &cache, Salt::new(seeds.random()), birth).map_err(ImportError::from)?;
+    let mut filling = Filling::begin(target.disk, &cache, Salt::new(seeds.random()), target.birth.clone())?;
     let mut reported = Instant::now();
-    let Revisions { entries, bytes } = read_revisions(&reader, &mut filling, &mut |read| {
+    let read = read_revisions(reader, &mut filling, &mut |read| {
         if reported.elapsed() >= REPORT_INTERVAL {
             reported = Instant::now();
             report(read);
         }
     })?;
-    let raised = raise_by.map(|amount| bump(&mut filling, amount)).transpose()?;
+    let raised = target.raise_by.map(|amount| bump(&mut filling, amount)).transpose()?;
     records.set_in(&mut filling);
     let compact_revision = raised.unwrap_or_else(|| meta.compact_revision());
     // As etcd counts at a start: a compaction may lie above all that it left (etcd issue 17780).
     let revision = filling.last().main.max(compact_revision).max(FIRST_REVISION);
-    let figures = Figures { revision, compact_revision, applied };
-    filling.finish(figures).map_err(|failed: FillError| ImportError::from(failed))?;
-    Ok(Imported { revision, compact_revision, revisions: entries + u64::from(raised.is_some()), bytes, leases })
+    filling.finish(Figures { revision, compact_revision, applied: target.applied })?;
+    Ok((revision, compact_revision, read))
 }

@@ -63,6 +63,11 @@ pub enum ImportFailure {
         /// Where it was looked for.
         place: String,
     },
+    /// The directory of the log would be renamed with the old tree.
+    #[error(
+        "the --wal-dir lies inside `member`, which is renamed: start without --wal-dir, or name another place for the log"
+    )]
+    LogInside,
     /// The log may hold what the database does not.
     #[error(
         "etcd has run on this directory since it was restored ({sign}), so that its log may hold what its database does not: start \

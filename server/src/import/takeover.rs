@@ -33,6 +33,8 @@ pub struct Takeover<'a> {
     pub log_disk: Option<&'a dyn Disk>,
     /// Raft's configuration of a cluster of one, encoded.
     pub conf_state: &'a dyn Fn(u64) -> Vec<u8>,
+    /// How keys will be split.
+    pub shard_map: &'a ShardMap,
 }
 
 /// What a takeover did.
@@ -79,7 +81,8 @@ impl Takeover<'_> {
         if meta.consistent_index < log.last_index {
             return Err(ImportFailure::Used { sign: "its log goes beyond its database" });
         }
-        if (meta.consistent_index, meta.term) != (log.last_index, log.last_term) {
+        // etcd 3.4 stores no term.
+        if meta.consistent_index > log.last_index || ![0, log.last_term].contains(&meta.term) {
             return Err(ImportFailure::Used { sign: "its database goes beyond the log of a restore" });
         }
         let birth = Birth {
@@ -87,7 +90,7 @@ impl Takeover<'_> {
             member_id: log.member_id,
             incarnation: seeds.random(),
             conf_state: (self.conf_state)(log.member_id),
-            shard_map: ShardMap::default(),
+            shard_map: self.shard_map.clone(),
         };
         let applied = LogPosition { index: log.last_index, term: log.last_term };
         let target = Target { disk: self.disk, birth, applied, raise_by: None };

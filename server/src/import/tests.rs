@@ -48,7 +48,8 @@ fn log(members: u64, more: &[(i64, Vec<u8>)]) -> Bytes {
 }
 
 fn tables() -> SystemTables {
-    SystemTables::new().with_applied(1, 1).with_lease(77, 600, 0).with_user(b"ann", vec![1]).with_auth(false, 5)
+    let tables = SystemTables::new().with_applied(1, 1).with_lease(77, 600, 0).with_alarm(300, 1);
+    tables.with_user(b"ann", vec![1]).with_role(b"reader", vec![2]).with_auth(false, 5)
 }
 
 /// A database of 30 puts.
@@ -106,7 +107,8 @@ fn restored(log: Bytes, database: Bytes) -> SimulatedDisk {
 }
 
 fn take_over(disk: &SimulatedDisk, time: &str) -> Result<TakenOver, ImportFailure> {
-    let takeover = Takeover { disk, log_disk: None, conf_state: &|_| Vec::new() };
+    let shard_map = "main;x=x/".parse().expect("a map");
+    let takeover = Takeover { disk, log_disk: None, conf_state: &|_| Vec::new(), shard_map: &shard_map };
     takeover.run(time, &mut StdRng::seed_from_u64(1), &mut |_| {})
 }
 
@@ -120,9 +122,11 @@ fn expect_imported(disk: &SimulatedDisk, context: &str) {
     let opened = recovery::open(disk, &cache, Salt::new(1)).expect("opens").expect("has data");
     assert_eq!((opened.store.revision(), opened.store.applied.index), (31, 1), "{context}");
     let manifest = opened.checkpointer.manifest();
+    assert_eq!(opened.store.shard_map().to_string(), "main;x=x/", "{context}");
     assert_eq!((manifest.member_id, manifest.cluster_id), (7, 9), "{context}");
     let count = |table| opened.store.system.table(table).count();
-    assert_eq!((count(Table::Lease), count(Table::AuthUser), count(Table::Auth)), (1, 1, 2), "{context}");
+    let tables = [Table::Lease, Table::Alarm, Table::Auth, Table::AuthUser, Table::AuthRole];
+    assert_eq!(tables.map(count), [1, 1, 2, 1, 1], "{context}");
     assert_eq!(opened.store.get(b"x").expect("lives").lease, 77, "{context}");
 }
 
@@ -204,6 +208,8 @@ fn a_directory_that_etcd_used_is_refused_with_the_way_out() {
         let refused = take_over(&restored(log(1, &[]), database(&tables)), "T").expect_err("another index");
         assert!(matches!(refused, ImportFailure::Used { .. }), "{refused}");
     }
+    // Release 3.4 stores no term.
+    take_over(&restored(log(1, &[]), database(&tables().with_applied(1, 0))), "T").expect("a restore");
     let disk = restored(log(1, &[]), database(&tables()));
     write(&disk, "member/wal/0000000000000001-0000000000000005.wal", log(1, &[]));
     assert!(take_over(&disk, "T").expect_err("two").to_string().contains("several segments"));
@@ -222,6 +228,38 @@ fn what_cannot_be_kept_is_refused() {
     let disk = restored(log(1, &[]), database(&tables()));
     disk.perform(Io::Remove { name: SEGMENT.to_owned() }).expect("removes");
     assert!(matches!(take_over(&disk, "T"), Err(ImportFailure::NoLog { .. })));
+}
+
+/// Found half-way: what was written takes no space any more, and once the file is mended the same call succeeds.
+#[test]
+fn a_damaged_database_leaves_nothing_but_the_mark() {
+    let disk = restored(log(1, &[]), database(&tables()));
+    let at = disk.contents(DATABASE_NAME).expect("there").windows(5).position(|bytes| bytes == b"\x2a\x01v\x30\x4d");
+    let at = at.expect("a KeyValue's end") as u64;
+    assert!(disk.flip_bit(DATABASE_NAME, at, 7));
+    let before = old_tree(&disk);
+    let refused = take_over(&disk, "T").expect_err("damaged");
+    assert!(refused.to_string().contains("its KeyValue is malformed"), "{refused}");
+    assert_eq!(old_tree(&disk), before);
+    let left: Vec<_> = disk.files().into_iter().filter(|name| !name.starts_with("member/")).collect();
+    assert_eq!(left, [Marker::NAME]);
+    assert!(disk.flip_bit(DATABASE_NAME, at, 7));
+    take_over(&disk, "T").expect("mended");
+    expect_imported(&disk, "mended");
+}
+
+#[test]
+fn a_full_disk_leaves_the_old_tree_and_takes_no_space() {
+    let disk = restored(log(1, &[]), database(&tables()));
+    let (tree, used) = (old_tree(&disk), disk.used_bytes());
+    for more in [0, 100 << 10, 300 << 10, 1 << 20, 2 << 20] {
+        disk.set_capacity(used + more);
+        take_over(&disk, "T").expect_err("no space");
+        assert_eq!(old_tree(&disk), tree);
+    }
+    disk.set_capacity(used + (64 << 20));
+    take_over(&disk, "T").expect("there is space");
+    expect_imported(&disk, "after a full disk");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use basalt_storage::disk::{DirectoryLock, Disk, Io, IoOutput, RealDisk};
 use basalt_storage::import::{Marker, NameKind, name_kind};
+use basalt_storage::mvcc::shard_map::ShardMap;
 use rand::rngs::StdRng;
 use time::OffsetDateTime;
 use time::macros::format_description;
@@ -48,22 +49,27 @@ pub(super) fn refuse_etcd_log(disk: &dyn Disk, directory: &Path) -> Result<(), S
 pub(super) fn open_data_dir(
     directory: &Path,
     wal_dir: Option<&Path>,
+    shard_map: &ShardMap,
     seeds: &mut StdRng,
 ) -> Result<(Arc<dyn Disk>, DirectoryLock), StartError> {
     let failed = |doing| move |cause| StartError::Directory { doing, directory: directory.to_owned(), cause };
     // What is not ours is not opened: that would make the directory, or its lock.
     let is_etcds = directory.join(MEMBER_FILE).is_dir();
     let log_disk = match wal_dir {
+        Some(wal_dir) if is_etcds && wal_dir.starts_with(directory.join(MEMBER_FILE)) => {
+            return Err(cannot_take_over(directory)(ImportFailure::LogInside));
+        }
         Some(wal_dir) if is_etcds && wal_dir.is_dir() => Some(open_directory(wal_dir)?),
         _ => None,
     };
     let disk = Arc::new(RealDisk::open(directory).map_err(failed("open"))?);
+    let takeover = Takeover { disk: &*disk, log_disk: log_disk.as_deref(), conf_state: &single_voter, shard_map };
     if is_etcds {
-        takeover(&*disk, log_disk.as_deref()).check().map_err(cannot_take_over(directory))?;
+        takeover.check().map_err(cannot_take_over(directory))?;
     }
     let lock = disk.lock().map_err(|cause| StartError::Locked { directory: directory.to_owned(), cause })?;
     match name_kind(&*disk, MEMBER_FILE).map_err(failed("look into"))? {
-        NameKind::Directory => take_over(&disk, log_disk.as_deref(), directory, seeds)?,
+        NameKind::Directory => take_over(&takeover, &disk, directory, seeds)?,
         NameKind::Absent if Marker::is_set(&*disk).map_err(failed("look into"))? => {
             return Err(StartError::UnfinishedRestore { directory: directory.to_owned() });
         }
@@ -77,28 +83,18 @@ pub(super) fn open_data_dir(
     Ok((disk, lock))
 }
 
-fn takeover<'a>(disk: &'a dyn Disk, log_disk: Option<&'a dyn Disk>) -> Takeover<'a> {
-    Takeover { disk, log_disk, conf_state: &single_voter }
-}
-
 fn cannot_take_over(directory: &Path) -> impl Fn(ImportFailure) -> StartError + '_ {
     |cause| StartError::EtcdData { directory: directory.to_owned(), cause: Box::new(cause) }
 }
 
-fn take_over(
-    disk: &Arc<RealDisk>,
-    log_disk: Option<&dyn Disk>,
-    directory: &Path,
-    seeds: &mut StdRng,
-) -> Result<(), StartError> {
+fn take_over(takeover: &Takeover<'_>, disk: &RealDisk, directory: &Path, seeds: &mut StdRng) -> Result<(), StartError> {
     let etcd_lock = disk.lock_file(DATABASE_NAME);
     let _etcd_lock = etcd_lock.map_err(|cause| StartError::Locked { directory: directory.to_owned(), cause })?;
     info!("taking over the data that etcdutl restored here");
     let mut report = |read: basalt_storage::import::Revisions| {
         info!(revisions = read.entries, bytes = read.bytes, "taking over");
     };
-    let taken =
-        takeover(&**disk, log_disk).run(&time_name(), seeds, &mut report).map_err(cannot_take_over(directory))?;
+    let taken = takeover.run(&time_name(), seeds, &mut report).map_err(cannot_take_over(directory))?;
     info!(
         cluster_id = format_args!("{:x}", taken.log.cluster_id),
         member_id = format_args!("{:x}", taken.log.member_id),

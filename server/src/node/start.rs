@@ -217,7 +217,8 @@ pub struct Running {
 /// [`StartError`]; nothing was lost.
 pub fn start(config: &NodeConfig, metrics: &Arc<Metrics>) -> Result<Running, StartError> {
     let mut seeds = StdRng::from_os_rng();
-    let (disk, lock) = open_data_dir(&config.data_dir, config.wal_dir.as_deref(), &mut seeds)?;
+    let shard_map = config.shard_map.clone().unwrap_or_default();
+    let (disk, lock) = open_data_dir(&config.data_dir, config.wal_dir.as_deref(), &shard_map, &mut seeds)?;
     let log_disk = match &config.wal_dir {
         Some(directory) => open_directory(directory)?,
         None => disk.clone(),

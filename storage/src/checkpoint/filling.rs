@@ -187,6 +187,9 @@ impl<'a> Filling<'a> {
         (self.manifest.revision, self.manifest.compact_revision) = (revision, compact_revision);
         (self.manifest.applied_index, self.manifest.applied_term) = (applied.index, applied.term);
         run(&mut write_job(&self.manifest)?, self.disk, BUDGET_UNLIMITED)?;
+        for writer in self.shards.iter().filter_map(|shard| shard.writer.as_ref()) {
+            perform(self.disk, "closing", PAGES_DIRECTORY, Io::Close { file: writer.pages().file() })?;
+        }
         Ok(self.manifest)
     }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
@@ -50,6 +51,40 @@ func RunToEnd(t testing.TB, launch Launch) Result {
 		t.Fatalf("%s %q has not ended within %v:\n%s%s", kind, launch.Args, refusalTimeout, &stdout, &stderr)
 	}
 	return Result{Stdout: stdout.String(), Stderr: stderr.String(), Code: command.ProcessState.ExitCode()}
+}
+
+// KillAt runs a program and kills it as soon as a file of the pattern is there, or returns when it has ended before.
+func KillAt(t testing.TB, launch Launch, pattern string) {
+	t.Helper()
+	command := exec.Command(Binary(t, Basalt), launch.Args...)
+	command.Dir = t.TempDir()
+	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := startOnLastingThread(command); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = command.Wait()
+	}()
+	defer func() {
+		_ = command.Process.Kill()
+		<-ended
+	}()
+	deadline, tick := time.After(refusalTimeout), time.NewTicker(200*time.Microsecond)
+	defer tick.Stop()
+	for {
+		if found, err := filepath.Glob(pattern); err != nil || len(found) > 0 {
+			return
+		}
+		select {
+		case <-ended:
+			return
+		case <-deadline:
+			t.Fatalf("%s has not come within %v", pattern, refusalTimeout)
+		case <-tick.C:
+		}
+	}
 }
 
 // RefusedRestart runs the server's command line again, which must end by itself.

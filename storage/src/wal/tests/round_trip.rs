@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::harness::{IDENTITY, SMALL, Workload, actions, entry, recover};
 use crate::disk::{PowerCut, RealDisk, SimulatedDisk};
 use crate::job;
-use crate::wal::{EndReason, Identity, Log, LogOptions, Record, Recovery, WalError};
+use crate::wal::{EndReason, HardState, Identity, Log, LogOptions, Record, Recovered, Recovery, WalError};
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
@@ -24,6 +24,25 @@ proptest! {
             (workload.disk, workload.log) = (disk, recovered.log);
         }
     }
+}
+
+/// The log of a member whose state came from elsewhere.
+#[test]
+fn a_log_may_begin_behind_another() {
+    let disk = SimulatedDisk::new(1);
+    let created = job::run(&mut Log::create_after(IDENTITY, 5, 2, SMALL, 1), &disk, 1).expect("creates");
+    let place = |recovered: &Recovered| (recovered.previous_index, recovered.previous_term, recovered.hard_state);
+    let expected = (5, 2, HardState { term: 2, vote: 0, commit: 5 });
+    assert_eq!(place(&created), expected);
+    let disk = disk.crash(PowerCut::KeepNone);
+    let mut recovered = recover(&disk, 2).expect("recovers");
+    assert_eq!((place(&recovered), recovered.entries.len()), (expected, 0));
+    recovered.log.append(vec![Record::Entry(entry(6, 2, 10))], 0).expect("follows");
+    let mut batch = recovered.log.start_batch().expect("gathered");
+    let durable = job::run(&mut batch, &disk, 1).expect("writes");
+    recovered.log.finish_batch(&durable);
+    let recovered = recover(&disk.crash(PowerCut::KeepNone), 3).expect("recovers");
+    assert_eq!((place(&recovered), recovered.entries.len()), (expected, 1));
 }
 
 #[test]

@@ -26,6 +26,7 @@ use crate::listen::{ConnectionLimit, Deadlines, ListenOptions, Listener, Tls};
 use crate::logging;
 use crate::memory::MemoryShares;
 use crate::metrics::{self, Metrics};
+use crate::node::content::SNAPSHOT_UNREAD_MAX;
 use crate::node::fatal::causes;
 use crate::node::handle::{Identity, Limits, Unavailable};
 use crate::node::start::{NodeConfig, Running, StartError, start};
@@ -297,6 +298,7 @@ fn node_config(config: &Config) -> NodeConfig {
             txn_operations_max: config.limits.txn_ops_max,
             quota_bytes: config.limits.quota_bytes,
             lease_ttl_min: config.raft.lease_ttl_min(),
+            snapshot_unread: SNAPSHOT_UNREAD_MAX,
         },
         progress_notify_interval: config.watch_progress_notify_interval,
         pre_vote: config.raft.pre_vote,

@@ -17,7 +17,7 @@ use super::chunks::Chunks;
 use super::service::{Reply, Service};
 use super::status::{Code, Status};
 use crate::apply::alarms::AlarmKind;
-use crate::node::content::{SNAPSHOT_UNREAD_MAX, SnapshotChunk};
+use crate::node::content::SnapshotChunk;
 use crate::node::handle::Unavailable;
 
 /// The version of etcd that we speak like (DESIGN D6).
@@ -106,7 +106,7 @@ impl Service {
             message.number(2, remaining);
             message.shared(3, &bytes);
             message.shared(4, &Bytes::from_static(STORAGE_VERSION.as_bytes()));
-            match out.send_timeout(Ok(message), SNAPSHOT_UNREAD_MAX).await {
+            match out.send_timeout(Ok(message), self.node.limits.snapshot_unread).await {
                 Ok(()) => {}
                 Err(SendTimeoutError::Closed(_)) => return Ok(()),
                 // What it pins goes with it, and the next one begins.

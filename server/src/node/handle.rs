@@ -142,6 +142,8 @@ pub struct Limits {
     pub quota_bytes: Option<u64>,
     /// Shortest lease that is granted, seconds (etcd-contract 33).
     pub lease_ttl_min: i64,
+    /// How long a client may leave a piece of its snapshot unread ([`super::content::SNAPSHOT_UNREAD_MAX`]).
+    pub snapshot_unread: Duration,
 }
 
 /// Committed entries that may wait for apply (etcd `maxGapBetweenApplyAndCommitIndex`, etcd-contract 41).

@@ -29,7 +29,13 @@ fn config(directory: &TempDir) -> NodeConfig {
         sweep_keys: 1000,
         slow_apply: Duration::from_secs(60),
         memory: MemoryShares { page_cache: 1 << 20, ..MemoryShares::of(1 << 30) },
-        limits: Limits { request_bytes_max: 2 << 20, txn_operations_max: 128, quota_bytes: None, lease_ttl_min: 2 },
+        limits: Limits {
+            request_bytes_max: 2 << 20,
+            txn_operations_max: 128,
+            quota_bytes: None,
+            lease_ttl_min: 2,
+            snapshot_unread: Duration::MAX,
+        },
         progress_notify_interval: Duration::from_secs(600),
         pre_vote: true,
     }

@@ -219,3 +219,36 @@ pub(super) fn look_before_transactions(events: &mut [Event]) {
         event.previous = earlier.and_then(|earlier| earlier.previous);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use basalt_proto::etcdserverpb::WatchCreateRequest;
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    fn create(key_bytes: usize) -> Input {
+        let request = WatchCreateRequest { key: vec![b'k'; key_bytes].into(), ..WatchCreateRequest::default() };
+        Input::Create { stream: StreamId(1), request }
+    }
+
+    /// How many of these requests get through while the thread takes none: the next would wait for room.
+    fn admitted(sinks: &StreamSinks, input: &Input) -> usize {
+        std::iter::from_fn(|| sinks.admit(input).now_or_never()).count()
+    }
+
+    #[test]
+    fn requests_wait_when_the_thread_does_not_take_them() {
+        for (input, bytes) in [(create(1 << 20), (1 << 20) + REQUEST_FIXED_BYTES), (create(0), REQUEST_FIXED_BYTES)] {
+            let sinks = StreamSinks::default();
+            assert_eq!(admitted(&sinks, &input), REQUEST_BYTES_WAITING_MAX / bytes);
+            // Each that is taken lets another one in; what no client sends takes no room and gives none.
+            sinks.taken(&input);
+            sinks.taken(&Input::Close(StreamId(1)));
+            assert_eq!(admitted(&sinks, &input), 1);
+        }
+        // One request alone is never too large for the bound.
+        let sinks = StreamSinks::default();
+        assert_eq!(admitted(&sinks, &create(2 * REQUEST_BYTES_WAITING_MAX)), 1);
+    }
+}

@@ -76,7 +76,7 @@ enum Stage {
     SystemMerge(Box<WriteRun<MergedRuns>>),
     SyncDirectories,
     Manifest(Box<Manifest>, WriteManifest),
-    RemoveOldRuns,
+    RemoveSurplus,
     /// Closes and removes what a refused attempt left, then fails.
     Refuse(Box<CheckpointError>),
 }
@@ -251,15 +251,17 @@ impl CheckpointJob {
 
     /// The manifest is durable: it is the state from now on.
     fn manifest_written(&mut self, manifest: Manifest) -> Step<Checkpoint> {
-        let superseded = self.superseded_runs(&manifest);
+        let mut surplus: Vec<Io> = self.superseded_runs(&manifest).into_iter().map(remove_run).collect();
         for (writer, outcome) in self.writers.iter_mut().zip(&self.outcomes) {
             if outcome.is_some() {
-                writer.as_mut().expect("all commits ended").committed();
+                let writer = writer.as_mut().expect("all commits ended");
+                writer.committed();
+                surplus.extend(writer.cut());
             }
         }
         self.checkpointer().manifest = manifest;
-        self.stage = Stage::RemoveOldRuns;
-        Step::Submit(superseded.into_iter().map(remove_run).collect())
+        self.stage = Stage::RemoveSurplus;
+        Step::Submit(surplus)
     }
 
     fn finish(&mut self) -> Checkpoint {
@@ -372,7 +374,7 @@ impl Job for CheckpointJob {
                     return Ok(self.manifest_written(manifest));
                 }
             },
-            Stage::RemoveOldRuns => {
+            Stage::RemoveSurplus => {
                 log_leftovers(&completions);
                 return Ok(Step::Done(self.finish()));
             }
@@ -394,10 +396,10 @@ impl CheckpointJob {
     }
 }
 
-/// A run that could not be removed costs space only; the next start removes it.
+/// A run that could not be removed, or a file that could not be cut, costs space only; the next start does it.
 fn log_leftovers(completions: &[io::Result<IoOutput>]) {
     for error in completions.iter().filter_map(|completion| completion.as_ref().err()) {
-        tracing::warn!(%error, "an old run file stays until the next start");
+        tracing::warn!(%error, "what an old checkpoint needed stays until the next start");
     }
 }
 

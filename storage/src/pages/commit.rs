@@ -11,7 +11,7 @@ use super::allocator::{AllocatorError, MapRoot, PAGE_SIZE, TransactionId};
 use super::branch::HEIGHT_MAX;
 use super::last_leaf::{LastLeaf, append};
 use super::leaf::ENTRY_BYTES_MAX;
-use super::leaf_rewrite::{RewriteLimits, rewrite_sparse, sparse_leaves};
+use super::leaf_rewrite::{rewrite_sparse, sparse_pages};
 use super::page_cache::Node;
 use super::page_file::NodeRef;
 use super::page_writer::{Outcome, PageWriter};
@@ -83,7 +83,7 @@ pub struct Commit {
 type Run<T> = Result<T, CommitFailure>;
 
 impl Commit {
-    pub(super) fn new(writer: PageWriter, transaction: TransactionId, mut changes: TreeChanges) -> Self {
+    pub(super) fn new(mut writer: PageWriter, transaction: TransactionId, mut changes: TreeChanges) -> Self {
         changes.dead.sort_unstable();
         changes.dead.dedup();
         // What was never written needs no mark, and no look at the last leaf.
@@ -94,6 +94,13 @@ impl Commit {
         }
         let mut tidying = writer.tidying.clone();
         tidying.measure(changes.rewrite.live_percent);
+        if changes.rewrite.shrinks {
+            writer.allocator.pack();
+            if writer.may_shrink() {
+                changes.rewrite.end_page = writer.allocator.packed_pages();
+                tidying.look_again();
+            }
+        }
         wanted.extend(tidying.waiting(changes.rewrite.leaves_max));
         wanted.sort_unstable();
         Self {
@@ -165,19 +172,19 @@ impl Commit {
 
     /// The beginning of this commit's share of the sweep, after all marks were made.
     fn begin_sweep(&mut self) -> Sweeping {
-        let RewriteLimits { live_percent, sweep_branches_max, .. } = self.changes.rewrite;
+        let limits = self.changes.rewrite;
         let mut found = 0;
-        self.edit.for_each_leaf_branch(&mut |_, branch| found += sparse_leaves(branch, live_percent));
-        Sweeping { found, branches_left: sweep_branches_max, opening: None }
+        self.edit.for_each_leaf_branch(&mut |_, branch| found += sparse_pages(branch, &limits));
+        Sweeping { found, branches_left: limits.sweep_branches_max, opening: None }
     }
 
     /// Looks at up to `budget` branches for sparse leaves; false once enough are found or enough was looked at. What
     /// has none is closed again, so that memory holds what will be rewritten and not the whole tree.
     fn sweep_some(&mut self, sweeping: &mut Sweeping, budget: usize) -> bool {
-        let RewriteLimits { live_percent, leaves_max, .. } = self.changes.rewrite;
+        let limits = self.changes.rewrite;
         for _ in 0..budget.max(1) {
             let Some(at) = self.tidying.sweep_at() else { return false };
-            if sweeping.found >= leaves_max || sweeping.branches_left == 0 {
+            if sweeping.found >= limits.leaves_max || sweeping.branches_left == 0 {
                 return false;
             }
             if self.edit.leaf_branch(at).is_none() {
@@ -190,7 +197,7 @@ impl Commit {
             if sweeping.opening == Some(at)
                 && let Some((path, branch)) = self.edit.leaf_branch(at)
             {
-                match sparse_leaves(branch, live_percent) {
+                match sparse_pages(branch, &limits) {
                     0 => self.edit.close(&path),
                     found => sweeping.found += found,
                 }
@@ -244,7 +251,10 @@ impl Commit {
     fn place(&mut self, plan: TreePlan, mut placement: Placement) -> Run<Option<Step<Committed>>> {
         let (transaction, writer) = (self.transaction, self.writer());
         let file = writer.pages.file();
-        match placement.advance(&plan, &mut writer.allocator) {
+        let placed = placement.advance(&plan, &mut writer.allocator);
+        let shrinks = self.changes.rewrite.shrinks;
+        let writer = self.writer();
+        match placed.and_then(|()| if shrinks { writer.allocator.shrink() } else { Ok(()) }) {
             Ok(()) => {}
             Err(AllocatorError::Load(page)) => {
                 let read = Io::Read { file, offset: page * PAGE_SIZE as u64, length: PAGE_SIZE };
@@ -277,8 +287,8 @@ impl Commit {
         }
         let mut writer = self.writer.take().expect("the job ends once");
         let pin = writer.allocator.readers().pin(self.transaction);
-        writer.outcome =
-            Some(Outcome { root: root.clone(), tidying: std::mem::replace(&mut self.tidying, Tidying::done()) });
+        let tidying = std::mem::replace(&mut self.tidying, Tidying::done());
+        writer.outcome = Some(Outcome { root: root.clone(), tidying, shrinks: self.changes.rewrite.shrinks });
         Committed { writer, root: Arc::new(PinnedRoot { root, pin }), map_root }
     }
 

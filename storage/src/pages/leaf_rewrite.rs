@@ -35,17 +35,24 @@ pub struct RewriteLimits {
     pub leaves_max: usize,
     /// Branches of leaves that one commit visits only to look for sparse leaves; a sweep begins when a file is opened.
     pub sweep_branches_max: usize,
+    /// Whether the file is to become as short as it can: what stands at its end is rewritten too, at its beginning.
+    pub shrinks: bool,
+    /// A leaf or branch that begins at or behind this page stands at the end; a commit that shrinks the file sets it.
+    pub end_page: u64,
 }
 
 impl Default for RewriteLimits {
     fn default() -> Self {
-        Self { live_percent: PERCENT, leaves_max: LEAVES_MIN as usize, sweep_branches_max: 4 }
+        let (shrinks, end_page) = (false, u64::MAX);
+        Self { live_percent: PERCENT, leaves_max: LEAVES_MIN as usize, sweep_branches_max: 4, shrinks, end_page }
     }
 }
 
 impl RewriteLimits {
-    /// Every partly dead leaf, in pieces of 256 MiB, so that what they leave is reused by the next piece.
-    pub const ALL: Self = Self { live_percent: 100, leaves_max: 8192, sweep_branches_max: usize::MAX };
+    /// Every partly dead leaf, and the end of the file, in pieces of 256 MiB, so that what they leave is reused by the next
+    /// piece.
+    pub const ALL: Self =
+        Self { live_percent: 100, leaves_max: 8192, sweep_branches_max: usize::MAX, shrinks: true, end_page: u64::MAX };
 
     /// As much as keeps the garbage in the tree of `root` bounded while `appended_bytes` are added to it
     /// (`docs/decisions/0008-rewriting-keeps-pace.md`).
@@ -61,15 +68,14 @@ impl RewriteLimits {
             0..60 => PERCENT_PRESSED,
             _ => PERCENT,
         };
-        Self { live_percent, leaves_max: leaves_max as usize, sweep_branches_max: 64 }
+        Self { live_percent, leaves_max: leaves_max as usize, sweep_branches_max: 64, ..Self::default() }
     }
 }
 
 /// Drops the leaves in which nothing lives, and puts a new leaf in the place of each run of sparse ones among the opened
 /// branches. `tidying` learns what was looked at, and what has to wait.
 ///
-/// `last` is the leaf that the append rewrites itself. Here is also the place for evacuating the last region of a file
-/// that shrinks: a leaf that stands there would count as sparse, and a branch as changed.
+/// `last` is the leaf that the append rewrites itself. What stands at the end of a file that is to shrink counts as sparse.
 pub(super) fn rewrite_sparse(
     edit: &mut TreeEdit,
     limits: &RewriteLimits,
@@ -87,11 +93,12 @@ pub(super) fn rewrite_sparse(
             freed.push(item.entry.child);
             branch.changed = true;
         }
+        branch.changed |= stands_at_end(branch, limits);
         let end = match last {
             Some(last) if last.branch == path => last.item,
             _ => branch.items.len(),
         };
-        for items in sparse_runs(&branch.items[..end], limits.live_percent) {
+        for items in sparse_runs(&branch.items[..end], limits) {
             let items = widened(branch, items, end);
             let now = items.start..items.end.min(items.start + left);
             left -= now.len();
@@ -111,25 +118,32 @@ pub(super) fn rewrite_sparse(
     }
 }
 
-/// How many leaves of an opened branch [`rewrite_sparse`] would drop or rewrite.
-pub(super) fn sparse_leaves(branch: &EditBranch, live_percent: u8) -> usize {
-    let sparse = |item: &&EditItem| item.entry.live_entries == 0 || is_sparse(item, live_percent);
-    branch.items.iter().filter(sparse).count()
+/// How many leaves of an opened branch [`rewrite_sparse`] would drop or rewrite, and the branch itself.
+pub(super) fn sparse_pages(branch: &EditBranch, limits: &RewriteLimits) -> usize {
+    let sparse = |item: &&EditItem| item.entry.live_entries == 0 || is_sparse(item, limits);
+    branch.items.iter().filter(sparse).count() + usize::from(stands_at_end(branch, limits))
 }
 
-/// A partly dead leaf has several entries, so that what lives in it fits a leaf, whatever a damaged parent says.
-fn is_sparse(item: &EditItem, live_percent: u8) -> bool {
+fn stands_at_end(branch: &EditBranch, limits: &RewriteLimits) -> bool {
+    branch.origin.is_some_and(|origin| origin.extent.page >= limits.end_page)
+}
+
+/// What lives in such a leaf fits a leaf, whatever a damaged parent says.
+fn is_sparse(item: &EditItem, limits: &RewriteLimits) -> bool {
     let entry = &item.entry;
-    entry.live_entries > 0
-        && u128::from(entry.live_bytes) * 100 < u128::from(entry.stored_bytes) * u128::from(live_percent)
-        && fits_one_leaf(std::slice::from_ref(item))
+    let mostly_dead =
+        u128::from(entry.live_bytes) * 100 < u128::from(entry.stored_bytes) * u128::from(limits.live_percent);
+    // One large entry has a leaf of its own, and is never partly dead.
+    let fits = fits_one_leaf(std::slice::from_ref(item));
+    let large = entry.entries == 1 && entry.live_bytes == entry.stored_bytes;
+    entry.live_entries > 0 && (mostly_dead && fits || entry.child.extent.page >= limits.end_page && (fits || large))
 }
 
 /// Runs of sparse leaves, each filling about one new leaf.
-fn sparse_runs(items: &[EditItem], live_percent: u8) -> Vec<Range<usize>> {
+fn sparse_runs(items: &[EditItem], limits: &RewriteLimits) -> Vec<Range<usize>> {
     let mut runs: Vec<Range<usize>> = Vec::new();
     for (index, item) in items.iter().enumerate() {
-        if !matches!(item.below, Below::Page) || !is_sparse(item, live_percent) {
+        if !matches!(item.below, Below::Page) || !is_sparse(item, limits) {
             continue;
         }
         match runs.last_mut() {

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use super::allocator::{Allocator, AllocatorError, MapRoot, Readers, TransactionId};
+use super::allocator::{Allocator, AllocatorError, MapRoot, PAGE_SIZE, Readers, TransactionId};
 use super::commit::Commit;
 use super::leaf_rewrite::RewriteLimits;
 use super::page_file::Pages;
 use super::tidying::Tidying;
 use super::tree_changes::TreeChanges;
 use super::tree_root::{PinnedRoot, SharedRoot, TreeRoot};
+use crate::disk::Io;
 
 /// Owns the free pages and the newest root of one file.
 ///
@@ -27,6 +28,10 @@ pub struct PageWriter {
     /// Pages of the file whose space is reserved.
     pub(super) reserved_pages: u64,
     pub(super) tidying: Tidying,
+    /// Commits in a row that were to shrink the file and did not.
+    vain_shrinks: u8,
+    /// Pages of the file after the last commit.
+    committed_pages: u64,
     /// What becomes current when the manifest is durable.
     pub(super) outcome: Option<Outcome>,
 }
@@ -42,14 +47,21 @@ impl std::fmt::Debug for PageWriter {
 pub(super) struct Outcome {
     pub root: TreeRoot,
     pub tidying: Tidying,
+    /// Whether it was to shrink the file.
+    pub shrinks: bool,
 }
+
+/// So many commits in a row may be in vain before a file counts as short as it gets: what one frees another can use, and
+/// a third can give up what that has left.
+const VAIN_SHRINKS_MAX: u8 = 3;
 
 impl PageWriter {
     /// The writer of an empty file. Nothing is written before the first commit.
     pub fn create(pages: Pages) -> Self {
         let allocator = Allocator::create();
-        let tidying = Tidying::done();
-        Self { pages, allocator, root: TreeRoot::EMPTY, reserved_pages: 0, tidying, outcome: None }
+        let (tidying, committed_pages) = (Tidying::done(), allocator.file_pages());
+        let (root, reserved_pages, vain_shrinks) = (TreeRoot::EMPTY, 0, 0);
+        Self { pages, allocator, root, reserved_pages, tidying, vain_shrinks, committed_pages, outcome: None }
     }
 
     /// The writer of a file at the roots that the manifest names. Nothing is read.
@@ -64,7 +76,8 @@ impl PageWriter {
         let reserved_pages = allocator.file_pages();
         let all_live = root.live_bytes == root.stored_bytes;
         let tidying = if all_live { Tidying::done() } else { Tidying::unknown() };
-        Ok(Self { pages, allocator, root, reserved_pages, tidying, outcome: None })
+        let (vain_shrinks, committed_pages) = (0, reserved_pages);
+        Ok(Self { pages, allocator, root, reserved_pages, tidying, vain_shrinks, committed_pages, outcome: None })
     }
 
     /// Writes `changes` and makes them durable, but for the manifest.
@@ -92,6 +105,18 @@ impl PageWriter {
         self.allocator.committed();
         self.root = outcome.root;
         self.tidying = outcome.tidying;
+        let before = std::mem::replace(&mut self.committed_pages, self.allocator.file_pages());
+        let in_vain = outcome.shrinks && self.committed_pages >= before;
+        self.vain_shrinks = if in_vain { self.vain_shrinks.saturating_add(1) } else { 0 };
+    }
+
+    /// The request that cuts off what the file has behind the pages that the last commit left it, if it has. To be performed
+    /// when [`Self::committed`] was called; if it fails, the file stays longer than it need be, up to the next start.
+    pub fn cut(&mut self) -> Option<Io> {
+        let pages = self.allocator.file_pages();
+        let surplus = self.reserved_pages > pages;
+        self.reserved_pages = self.reserved_pages.min(pages);
+        surplus.then(|| Io::Truncate { file: self.pages.file(), length: pages * PAGE_SIZE as u64 })
     }
 
     /// The last commit's roots will never be in a manifest: it is as if it had not been.
@@ -143,8 +168,13 @@ impl PageWriter {
         self.tidying.is_done()
     }
 
-    /// Whether a commit of `limits` finds nothing to rewrite. If not, commits without changes go on with it.
+    /// Whether a commit of `limits` finds nothing to rewrite or to give up. If not, commits without changes go on with it.
     pub fn is_tidy_by(&self, limits: &RewriteLimits) -> bool {
-        self.tidying.is_done_by(limits.live_percent)
+        self.tidying.is_done_by(limits.live_percent) && !(limits.shrinks && self.may_shrink())
+    }
+
+    /// Whether the file is longer than it need be, as far as anybody knows.
+    pub(super) fn may_shrink(&self) -> bool {
+        self.vain_shrinks < VAIN_SHRINKS_MAX && self.allocator.packed_pages() < self.allocator.file_pages()
     }
 }

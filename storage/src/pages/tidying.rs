@@ -61,7 +61,7 @@ impl Tidying {
     }
 
     /// Lets the sweep go full circle from where it is.
-    fn look_again(&mut self) {
+    pub fn look_again(&mut self) {
         let next = self.sweep.map_or(BEGIN, |sweep| sweep.next);
         self.sweep = Some(Sweep { next, end: next, wrapped: false });
     }

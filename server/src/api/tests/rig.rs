@@ -17,12 +17,18 @@ use super::super::status::Status;
 use crate::config::MetricsDetail;
 use crate::memory::MemoryShares;
 use crate::metrics::Metrics;
+use crate::node::content::SNAPSHOT_UNREAD_MAX;
 use crate::node::handle::{Identity, Limits};
 use crate::node::start::{NodeConfig, Running, start};
 
 /// etcd's, without a quota.
-pub const LIMITS: Limits =
-    Limits { request_bytes_max: 1_572_864, txn_operations_max: 128, quota_bytes: None, lease_ttl_min: 2 };
+pub const LIMITS: Limits = Limits {
+    request_bytes_max: 1_572_864,
+    txn_operations_max: 128,
+    quota_bytes: None,
+    lease_ttl_min: 2,
+    snapshot_unread: SNAPSHOT_UNREAD_MAX,
+};
 
 /// A node and its handlers.
 pub struct Rig {

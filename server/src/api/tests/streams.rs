@@ -1,5 +1,7 @@
 //! Lists, streams and walks over the whole store: what they hold in memory, and whom they hold up.
 
+use std::time::Duration;
+
 use basalt_proto::etcdserverpb::{
     HashKvRequest, HashKvResponse, RangeRequest, RangeResponse, RangeStreamResponse, SnapshotResponse,
 };
@@ -10,9 +12,9 @@ use tokio::sync::mpsc;
 use super::super::chunks::Chunks;
 use super::super::method::Method;
 use super::super::status::{self, Status};
-use super::rig::Rig;
+use super::rig::{LIMITS, Rig};
 use crate::node::gather::{Gather, Limit, Shown};
-use crate::node::handle::Unavailable;
+use crate::node::handle::{Limits, Unavailable};
 
 /// Small keys, then large ones: the worst for whoever foresees a message by the last.
 async fn small_then_large(rig: &Rig) -> (Vec<String>, Vec<String>) {
@@ -120,4 +122,22 @@ async fn walks_over_the_store_hold_up_no_read() {
     }
     let last = last.expect("a last piece");
     assert_eq!((last.blob.len(), last.remaining_bytes, bytes % 512), (32, 0, 32));
+}
+
+/// Snapshots that nobody reads end, and what they pinned and the place that they took is free for others.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unread_snapshot_ends() {
+    let rig = Rig::start_with(Limits { snapshot_unread: Duration::from_millis(20), ..LIMITS });
+    small_then_large(&rig).await;
+    let mut unread = Vec::new();
+    // More than may be under way.
+    for _ in 0..6 {
+        let (out, messages) = mpsc::channel::<Result<Chunks, Status>>(1);
+        let service = rig.service.clone();
+        unread.push((tokio::spawn(async move { service.snapshot(&out).await }), messages));
+    }
+    for (snapshot, _messages) in unread {
+        let ended = snapshot.await.expect("no panic");
+        assert_eq!(ended, Err(Unavailable::NotRead.into()));
+    }
 }

@@ -5,3 +5,4 @@ mod opening;
 mod reads;
 mod refusal;
 mod rig;
+mod shrinking;

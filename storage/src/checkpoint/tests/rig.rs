@@ -65,7 +65,13 @@ impl Rig {
 
     /// One checkpoint; `false` when the disk was full.
     pub fn checkpoint(&mut self, disk: &dyn Disk) -> Result<bool, CheckpointError> {
-        let frozen = self.store.freeze();
+        self.checkpoint_as(disk, false)
+    }
+
+    /// One checkpoint that rewrites all that is partly dead, if asked.
+    pub fn checkpoint_as(&mut self, disk: &dyn Disk, rewrite_all: bool) -> Result<bool, CheckpointError> {
+        let mut frozen = self.store.freeze();
+        frozen.rewrite_all = rewrite_all;
         let mut job = self.checkpointer.take().expect("no checkpoint failed for good").begin(frozen, vec![]);
         match run(&mut job, disk, STEP_BUDGET) {
             Ok(Checkpoint { checkpointer, checkpointed, .. }) => {

@@ -7,11 +7,11 @@ use bytes::Bytes;
 use super::deadlists::{Dead, Deadlists};
 use super::error::AllocatorError;
 use super::extent::{Extent, Stream, TransactionId};
-use super::layout::{EXTENT_PAGES_MAX, REGION_HEAD_PAGES, REGION_PAGES};
+use super::layout::{EXTENT_PAGES_MAX, GROWTH_PAGES, REGION_HEAD_PAGES, REGION_PAGES};
 use super::map_root::MapRoot;
 use super::readers::Readers;
 use super::run_tree::REGION_BLOCKS;
-use super::space_map::{SpaceMap, Staged};
+use super::space_map::{Shrunk, SpaceMap, Staged};
 
 /// Pages of all but leaves of a single large value.
 const SHORT_PAGES_MAX: u32 = 8;
@@ -45,12 +45,17 @@ struct Transaction {
     /// What happened since `begin`, in order.
     changes: Vec<Change>,
     file_pages_before: u64,
+    /// Whether all extents are taken from the beginning of the file.
+    packs: bool,
+    /// The end of the file was given up: nothing is handed out any more.
+    shrunk: bool,
     staged: Option<Staged>,
 }
 
 enum Change {
     Allocated(Extent),
     Freed(Dead),
+    Shrunk(Shrunk),
 }
 
 impl Allocator {
@@ -84,7 +89,45 @@ impl Allocator {
             self.map.release(extent);
         }
         let file_pages_before = self.map.file_pages();
-        self.transaction = Some(Transaction { id: transaction, changes: Vec::new(), file_pages_before, staged: None });
+        let (changes, packs, shrunk, staged) = (Vec::new(), false, false, None);
+        self.transaction = Some(Transaction { id: transaction, changes, file_pages_before, packs, shrunk, staged });
+    }
+
+    /// Lets this transaction take long extents from the beginning of the file too, so that its end can be given up.
+    ///
+    /// # Panics
+    /// Without [`Self::begin`].
+    pub fn pack(&mut self) {
+        self.transaction.as_mut().expect("pack without begin").packs = true;
+    }
+
+    /// Gives up the end of the file, in whole growth steps, as far as nobody needs a page there: no tree, no durable map, no
+    /// reader. The file may be cut when the manifest is durable. Nothing may be allocated after it.
+    ///
+    /// # Errors
+    /// [`AllocatorError::Load`], after which it is called again, and what loading met.
+    ///
+    /// # Panics
+    /// Without [`Self::begin`], or after [`Self::prepare`].
+    pub fn shrink(&mut self) -> Result<(), AllocatorError> {
+        self.transaction.as_mut().expect("shrink without begin").shrunk = true;
+        while let Some(shrunk) = self.map.shrink_step()? {
+            self.record(Change::Shrunk(shrunk));
+        }
+        self.forget_lost_regions();
+        Ok(())
+    }
+
+    /// About how many pages a file needs that holds what this one holds: an eighth more, in whole growth steps.
+    pub fn packed_pages(&self) -> u64 {
+        let used = self.used_pages();
+        (used + used / 8).next_multiple_of(GROWTH_PAGES)
+    }
+
+    fn forget_lost_regions(&mut self) {
+        for current in &mut self.current {
+            *current = current.filter(|region| *region < self.map.regions());
+        }
     }
 
     /// Takes `pages` consecutive pages: the lowest that fit in the stream's current region, else the lowest of a
@@ -99,7 +142,8 @@ impl Allocator {
     /// [`AllocatorError::Load`] and [`AllocatorError::Damaged`] of the map; [`AllocatorError::ExtentSize`];
     /// [`AllocatorError::Full`]. Nothing is taken then.
     pub fn allocate(&mut self, stream: Stream, pages: u32) -> Result<Extent, AllocatorError> {
-        assert!(self.transaction.is_some(), "allocate without begin");
+        let transaction = self.transaction.as_ref().expect("allocate without begin");
+        assert!(!transaction.shrunk, "allocate after shrink");
         if pages == 0 || pages > EXTENT_PAGES_MAX {
             return Err(AllocatorError::ExtentSize(pages));
         }
@@ -119,7 +163,8 @@ impl Allocator {
     }
 
     fn find(&mut self, stream: Stream, pages: u32) -> Result<Option<Extent>, AllocatorError> {
-        if pages > SHORT_PAGES_MAX {
+        let packs = self.transaction.as_ref().is_some_and(|transaction| transaction.packs);
+        if pages > SHORT_PAGES_MAX && !packs {
             return self.map.last_fit(pages);
         }
         let current = self.current;
@@ -229,12 +274,11 @@ impl Allocator {
                     self.map.set_free(extent);
                     self.map.release(extent);
                 }
+                Change::Shrunk(shrunk) => self.map.unshrink(shrunk),
             }
         }
         self.map.restore(transaction.file_pages_before);
-        for current in &mut self.current {
-            *current = current.filter(|region| *region < self.map.regions());
-        }
+        self.forget_lost_regions();
     }
 
     /// Where readers of this file pin their transaction.

@@ -30,11 +30,10 @@
 //! * A hint may say too much, never too little.
 //!
 //! # Shrinking
-//! The place for it: an index entry has a flags byte (refused when not 0 by this version's readers), whose first
-//! flag will be "evacuating", which takes a region out of the search of [`Allocator::allocate`]; the tree then moves
-//! its pages by ordinary copy on write, and a commit whose last region is empty lowers `file_pages`, after which the
-//! caller truncates the file. Punching holes needs no format: any run free in the durable map and available in
-//! memory may be punched.
+//! A commit that is to shrink the file takes all extents from its beginning ([`Allocator::pack`]), moves what stands at
+//! its end by ordinary copy on write, and gives up the steps at the end in which every page is available
+//! ([`Allocator::shrink`]): no durable map and no reader needs them, so that the caller may cut the file as soon as the
+//! manifest is durable.
 //!
 //! It does not split a request over several extents (`docs/decisions/0009-an-extent-is-one-run.md`), does not evict loaded
 //! bitmaps, and knows nothing of trees.

@@ -24,6 +24,8 @@ enum Action {
     Unpin {
         pick: usize,
     },
+    /// The end of the file is given up.
+    Shrink,
     Commit,
     /// The map's writes happen, up to a mask; the manifest does not.
     Abandon {
@@ -44,6 +46,7 @@ fn action() -> impl Strategy<Value = Action> {
         1 => any::<usize>().prop_map(|pick| Action::DoubleFree { pick }),
         2 => Just(Action::Pin),
         2 => any::<usize>().prop_map(|pick| Action::Unpin { pick }),
+        2 => Just(Action::Shrink),
         3 => Just(Action::Commit),
         1 => any::<u64>().prop_map(|written| Action::Abandon { written }),
         1 => any::<u64>().prop_map(|written| Action::Crash { written }),
@@ -65,6 +68,10 @@ struct Model {
     readers: Vec<(ReaderPin, Extents)>,
     /// What was read when the transaction began; readers that have gone since count until it ends.
     held: Vec<Extents>,
+    /// Of the file when the transaction began.
+    file_pages: u64,
+    /// Nothing is allocated any more in this transaction.
+    shrunk: bool,
 }
 
 impl Model {
@@ -81,11 +88,14 @@ impl Model {
             durable: Extents::default(),
             readers: Vec::new(),
             held: Vec::new(),
+            file_pages: 0,
+            shrunk: false,
         }
     }
 
     fn begin(&mut self, transaction: TransactionId) {
         self.transaction = transaction;
+        (self.file_pages, self.shrunk) = (self.allocator.file_pages(), false);
         self.allocator.begin(transaction);
         self.live = self.durable.to_vec();
         self.freed.clear();
@@ -154,6 +164,26 @@ impl Model {
         assert!(matches!(again, Err(AllocatorError::DoubleFree { page, .. }) if page == extent.page));
     }
 
+    fn shrink(&mut self) {
+        self.shrunk = true;
+        let before = self.allocator.file_pages();
+        self.file
+            .serve(&mut self.allocator, |allocator| {
+                allocator.pack();
+                allocator.shrink()
+            })
+            .expect("the map is whole");
+        let after = self.allocator.file_pages();
+        let needed = self.untouchable().map(|extent| extent.page + u64::from(extent.pages)).max().unwrap_or(0);
+        let needed = needed.next_multiple_of(GROWTH_PAGES).max(GROWTH_PAGES);
+        // Readers that have gone since the transaction began may still hold some of it.
+        assert!(needed <= after && after <= before, "{needed} pages needed, {after} of {before} left");
+        assert!(
+            after == needed || !self.held.is_empty() || !self.freed.is_empty(),
+            "{after} left of {before}, not {needed}"
+        );
+    }
+
     fn commit(&mut self) {
         self.root = Some(self.file.commit(&mut self.allocator));
         self.durable = Rc::new(self.live.clone());
@@ -164,6 +194,9 @@ impl Model {
     fn abandon(&mut self, written: u64) {
         self.write_some(written);
         self.allocator.abandoned();
+        if self.file_pages > 0 {
+            assert_eq!(self.allocator.file_pages(), self.file_pages);
+        }
         self.live = self.durable.to_vec();
         self.check_counts();
         self.begin(self.transaction);
@@ -198,7 +231,8 @@ impl Model {
 
     fn step(&mut self, action: Action) {
         match action {
-            Action::Allocate { stream, pages } => self.allocate(stream, pages),
+            Action::Allocate { stream, pages } if !self.shrunk => self.allocate(stream, pages),
+            Action::Allocate { .. } => {}
             Action::Free { pick, part } => self.free(pick, part),
             Action::DoubleFree { pick } => self.double_free(pick),
             Action::Pin => {
@@ -210,6 +244,7 @@ impl Model {
                 self.readers.swap_remove(pick % self.readers.len());
             }
             Action::Unpin { .. } => {}
+            Action::Shrink => self.shrink(),
             Action::Commit => self.commit(),
             Action::Abandon { written } => self.abandon(written),
             Action::Crash { written } => self.crash(written),

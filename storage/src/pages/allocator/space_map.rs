@@ -27,6 +27,15 @@ struct Index {
     loaded: bool,
 }
 
+/// The end of a file that was given up.
+pub(super) struct Shrunk {
+    /// Its pages within the last region, but for the head of one.
+    span: Range<usize>,
+    /// The last region and index page, if they went with it.
+    region: Option<Region>,
+    index: Option<Index>,
+}
+
 /// Which pages are free.
 pub(super) struct SpaceMap {
     durable: Option<MapRoot>,
@@ -195,6 +204,54 @@ impl SpaceMap {
         self.set_free(grown);
         self.release(grown);
         Ok(())
+    }
+
+    /// Gives up the last [`GROWTH_PAGES`] of the file, if every page there may be handed out and it is not all there is.
+    ///
+    /// # Errors
+    /// [`AllocatorError::Load`] before anything changed, and what loading met.
+    pub(super) fn shrink_step(&mut self) -> Result<Option<Shrunk>, AllocatorError> {
+        let kept = self.file_pages - GROWTH_PAGES;
+        let (region, start) = ((kept / REGION_PAGES) as usize, (kept % REGION_PAGES) as usize);
+        if kept == 0 {
+            return Ok(None);
+        }
+        let span = start.max(if start == 0 { REGION_HEAD_PAGES as usize } else { 0 })..start + GROWTH_PAGES as usize;
+        if start == 0 {
+            // The commit writes the index page anew, and so a bitmap that stays.
+            self.bitmaps(region - 1)?;
+        }
+        let bitmaps = self.bitmaps(region)?;
+        if !bitmaps.available.all_set(span.clone()) {
+            return Ok(None);
+        }
+        bitmaps.available.clear(span.clone());
+        bitmaps.free.clear(span.clone());
+        self.free_pages -= span.len() as u64;
+        self.file_pages = kept;
+        let mut shrunk = Shrunk { span, region: None, index: None };
+        if start == 0 {
+            self.bound_runs(region..region + 1, 0);
+            shrunk.region = self.regions.pop();
+            if region.is_multiple_of(MAP_FANOUT) {
+                shrunk.index = self.indexes.pop();
+            }
+        }
+        self.regions.last_mut().expect("a part of the file stays").touched = true;
+        Ok(Some(shrunk))
+    }
+
+    /// Undoes [`Self::shrink_step`]; the last step first.
+    pub(super) fn unshrink(&mut self, shrunk: Shrunk) {
+        self.indexes.extend(shrunk.index);
+        self.regions.extend(shrunk.region);
+        self.file_pages += GROWTH_PAGES;
+        self.free_pages += shrunk.span.len() as u64;
+        let last = self.regions.len() - 1;
+        let bitmaps = self.regions[last].bitmaps.as_mut().expect("it was loaded to be shrunk");
+        bitmaps.free.set(shrunk.span.clone());
+        bitmaps.available.set(shrunk.span);
+        self.bound_runs(last..last + 1, EXTENT_PAGES_MAX as u16);
     }
 
     /// Undoes growth beyond `file_pages`, all of whose pages are available again, and forgets which regions were

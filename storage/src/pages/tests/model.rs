@@ -74,7 +74,13 @@ impl History {
     fn apply(&mut self, op: Op) {
         match op {
             Op::Commit { sizes, dead, dead_run, live_percent, abandon } => {
-                let rewrite = RewriteLimits { live_percent, leaves_max: 3, sweep_branches_max: 1 };
+                let rewrite = RewriteLimits {
+                    live_percent,
+                    leaves_max: 3,
+                    sweep_branches_max: 1,
+                    shrinks: live_percent.is_multiple_of(2),
+                    ..RewriteLimits::default()
+                };
                 let appended = self.new_entries(&sizes);
                 let dead = self.pick_dead(&dead, dead_run);
                 self.commit(TreeChanges { appended, dead, rewrite }, abandon);

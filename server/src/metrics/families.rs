@@ -257,8 +257,6 @@ families! {
         "How often apply had to wait for a read from disk; it never should.";
     checkpoint_seconds: Histogram = "basalt_checkpoint_duration_seconds" Doubling(0.001, 16),
         "How long checkpoints take from freeze to durable manifest.";
-    checkpoint_written_bytes: IntCounter = "basalt_checkpoint_written_bytes_total" (),
-        "Bytes that checkpoints have written to page files, runs and manifest.";
     checkpoint_failures_total: IntCounter = "basalt_checkpoint_failures_total" (),
         "Checkpoints abandoned, for lack of space for one.";
     admission_waiting_requests: IntGaugeVec = "basalt_admission_waiting_requests" &["class"],
@@ -277,9 +275,7 @@ families! {
     shard_db_in_use_bytes: IntGaugeVec = "basalt_shard_db_in_use_bytes" &["shard"],
         "Bytes by shard of revisions that are not dead.";
     watch_ring_bytes: IntGaugeVec = "basalt_watch_ring_bytes" &["shard"],
-        "Bytes of recent history that the watch hub of a shard keeps in memory.";
-    watch_bookmarks_total: IntCounter = "basalt_watch_bookmarks_total" (),
-        "Progress notifications sent to watchers.";
+        "Bytes of recent history that the watch hub of a shard, or the one of watches that span several, keeps in memory.";
     watch_history_scans_total: IntCounter = "basalt_watch_history_scans_total" (),
         "Reads of history from disk for watchers that the ring could not serve.";
 }

@@ -68,9 +68,7 @@ pub struct ShardFigures {
     pub name: String,
     pub keys: u64,
     pub delta_bytes: u64,
-    pub db_size_bytes: u64,
     pub db_in_use_bytes: u64,
-    pub watch_ring_bytes: u64,
 }
 
 /// Gates of the second stage in etcd 3.7; all others are of the first.
@@ -172,9 +170,7 @@ impl Metrics {
         let counts = [
             (&self.shard_keys, shard.keys),
             (&self.shard_delta_bytes, shard.delta_bytes),
-            (&self.shard_db_size_bytes, shard.db_size_bytes),
             (&self.shard_db_in_use_bytes, shard.db_in_use_bytes),
-            (&self.watch_ring_bytes, shard.watch_ring_bytes),
         ];
         for (family, count) in counts {
             family.with_label_values(&[&shard.name]).set(signed(count));

@@ -30,6 +30,7 @@ pub fn serve(
 ) {
     let mut reserve = Reserve::new(RESERVE_BYTES);
     hold(&mut reserve, &**disk);
+    show(&checkpointer, metrics);
     while let Ok(frozen) = inbox.recv() {
         let started = Instant::now();
         let applied = frozen.applied;
@@ -44,6 +45,7 @@ pub fn serve(
                 let elapsed_ms = elapsed.as_millis() as u64;
                 debug!(applied_index = applied.index, entries, elapsed_ms, "checkpoint written");
                 hold(&mut reserve, &**disk);
+                show(&checkpointer, metrics);
                 generation.store(checkpointer.manifest().generation, Ordering::Release);
                 ApplyInput::Checkpointed(CheckpointEnd {
                     checkpointed,
@@ -72,6 +74,13 @@ pub fn serve(
 fn hold(reserve: &mut Reserve, disk: &dyn Disk) {
     if let Err(error) = reserve.hold(disk) {
         warn!(%error, "cannot set space aside for a full disk");
+    }
+}
+
+/// Shows how large the page files are.
+fn show(checkpointer: &Checkpointer, metrics: &Metrics) {
+    for (shard, bytes) in checkpointer.shard_file_bytes() {
+        metrics.shard_db_size_bytes.with_label_values(&[shard]).set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 }
 

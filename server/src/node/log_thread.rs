@@ -39,6 +39,7 @@ pub fn serve(
                 let records = records(append, log.last_index());
                 let started = Instant::now();
                 log.append(records, manifest_generation.load(Ordering::Acquire)).unwrap_or_else(|cause| fail(cause));
+                metrics.wal_write_bytes.add(i64::try_from(log.gathered_bytes()).unwrap_or(i64::MAX));
                 while let Some(mut batch) = log.start_batch() {
                     let durable = run(&mut batch, &**disk, BUDGET_UNLIMITED).unwrap_or_else(|cause| fail(cause));
                     log.finish_batch(&durable);

@@ -390,6 +390,7 @@ fn spawn(
         view: view.clone(),
         readers: readers.watch.clone(),
         gauges: gauges.clone(),
+        metrics: metrics.clone(),
         sinks: sinks.clone(),
         started,
     };

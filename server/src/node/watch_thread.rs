@@ -16,6 +16,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::handle::Gauges;
 use super::readers::Readers;
 use super::watch_history::{Scanned, previous, scan};
+use crate::metrics::Metrics;
 use crate::watch::{Event, Input, Output, StreamId, Watches};
 
 /// How often the room looks at its clock: for progress and for streams that drained.
@@ -117,6 +118,8 @@ pub struct WatchLinks {
     pub readers: Readers,
     /// Figures.
     pub gauges: Arc<Gauges>,
+    /// Figures that only a scrape shows.
+    pub metrics: Arc<Metrics>,
     /// Streams.
     pub sinks: StreamSinks,
     /// The beginning of the node's clock.
@@ -150,19 +153,22 @@ pub fn serve(
                 watches.handle(drained, links.started.elapsed(), &mut outputs);
             }
             watches.handle(Input::Tick, links.started.elapsed(), &mut outputs);
-            show(&watches, &links.gauges);
+            show(&watches, links);
         }
         carry(&mut outputs, links);
     }
 }
 
-fn show(watches: &Watches, gauges: &Gauges) {
-    let figures = watches.figures();
+fn show(watches: &Watches, links: &WatchLinks) {
+    let (figures, gauges) = (watches.figures(), &links.gauges);
     gauges.watch_streams.store(figures.streams as u64, Ordering::Relaxed);
     gauges.watchers.store(figures.watchers as u64, Ordering::Relaxed);
     gauges.slow_watchers.store(figures.slow_watchers as u64, Ordering::Relaxed);
     gauges.pending_events.store(figures.pending_events as u64, Ordering::Relaxed);
     gauges.events_sent.store(figures.events_sent, Ordering::Relaxed);
+    for (hub, bytes) in watches.ring_bytes() {
+        links.metrics.watch_ring_bytes.with_label_values(&[hub]).set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
 }
 
 fn carry(outputs: &mut Vec<Output>, links: &WatchLinks) {
@@ -182,6 +188,7 @@ fn carry(outputs: &mut Vec<Output>, links: &WatchLinks) {
             }
             Output::Scan { ticket, shards, from, to, revisions_max } => {
                 let (inbox, view) = (links.inbox.clone(), links.view.load_full());
+                links.metrics.watch_history_scans_total.inc();
                 links.readers.spawn(move |disk| {
                     let scanned = scan(&view, &shards, from, to, revisions_max, disk);
                     // What this View has lost to a compaction, the room must know of before it takes the rest as whole.

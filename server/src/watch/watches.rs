@@ -142,6 +142,12 @@ impl Watches {
         }
     }
 
+    /// Recent events in memory by hub: its shard's name, or `spanning`.
+    pub fn ring_bytes(&self) -> impl Iterator<Item = (&str, usize)> {
+        let names = self.shard_map.shards().iter().map(|shard| shard.name.as_str()).chain(["spanning"]);
+        names.zip(self.hubs.iter().map(Hub::ring_bytes))
+    }
+
     fn open(&mut self, id: StreamId, now: Duration) {
         let interval = self.draw_progress_interval();
         let stream = Stream::new(id, self.hubs.len(), interval, now);

@@ -76,8 +76,13 @@ impl Checkpointer {
 
     /// Bytes of all page files.
     pub fn file_bytes(&self) -> u64 {
-        let pages: u64 = self.shards.iter().map(|shard| shard.writer.file_pages()).sum();
-        pages * crate::pages::allocator::PAGE_SIZE as u64
+        self.shard_file_bytes().map(|(_, bytes)| bytes).sum()
+    }
+
+    /// Bytes of each shard's page file, by the shard's name.
+    pub fn shard_file_bytes(&self) -> impl Iterator<Item = (&str, u64)> {
+        let bytes = |shard: &ShardFiles| shard.writer.file_pages() * crate::pages::allocator::PAGE_SIZE as u64;
+        self.manifest.shards.iter().map(|shard| shard.name.as_str()).zip(self.shards.iter().map(bytes))
     }
 
     /// Stored bytes of revisions that are not marked dead.

@@ -140,3 +140,26 @@ func observeInitialShards(t *testing.T) {
 	}
 	expectRefusedFlag(t, 1, `the prefix "/own" is not`, "--basalt-initial-shards=main;own=/own")
 }
+
+// observeMemoryLimit: of 64 MiB watchers have a sixteenth; those that do not fit are cancelled with a reason.
+func observeMemoryLimit(t *testing.T) {
+	const watchers, keyBytes = 200, 50_000
+	s := servicesOf(harness.StartUnderTest(t, "--basalt-memory-limit=67108864").Conn(t))
+	stream := must(s.watch.Watch(harness.Context(t, time.Minute)))(t)
+	for n := range watchers {
+		create := &pb.WatchCreateRequest{Key: []byte(strings.Repeat(fmt.Sprint(n%10), keyBytes))}
+		if err := stream.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: create}}); err != nil {
+			t.Fatal(err)
+		}
+		ack := must(stream.Recv())(t)
+		if !ack.Canceled {
+			continue
+		}
+		if ack.CancelReason == "" || n == 0 {
+			t.Errorf("watcher %d is cancelled: %v", n, ack)
+		}
+		expectRefusedFlag(t, 1, "basalt-memory-limit", "--basalt-memory-limit=1000")
+		return
+	}
+	t.Errorf("%d bytes of keys fit", watchers*keyBytes)
+}

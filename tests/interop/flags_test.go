@@ -144,6 +144,7 @@ var flagCases = map[string]flagCase{
 	"unsafe-no-fsync":   {notYet: "true"},
 
 	"basalt-initial-shards": {effect: observeInitialShards},
+	"basalt-memory-limit":   {effect: observeMemoryLimit},
 	"v2-deprecation":        {ignored: "write-only"},
 	"enable-v2":             {notYet: "true"},
 	"proxy":                 {notYet: "on"},
@@ -155,7 +156,7 @@ func TestEveryFlag(t *testing.T) {
 		flag := flagCases[name]
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			own := flag.notYet != "" || flag.ignored != "" || name == "basalt-initial-shards"
+			own := flag.notYet != "" || flag.ignored != "" || strings.HasPrefix(name, "basalt-")
 			if own && harness.UnderTest(t) != harness.Basalt {
 				t.Skip("a named difference of basalt's")
 			}

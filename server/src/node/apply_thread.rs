@@ -24,6 +24,7 @@ use tracing::{error, info, warn};
 use super::apply_counts::ApplyCounts;
 use super::checkpoint_schedule::{CHECKPOINT_INTERVAL, CheckpointSchedule, Next};
 use super::core::Committed;
+use super::fatal;
 use super::handle::{ApplyRequest, Completed, Gauges, Unavailable, Waiters, unix_time_ns};
 use super::node_thread::{ID_NOBODY, NodeInput};
 use super::read_ahead::{ReadAhead, StoredValues};
@@ -325,7 +326,7 @@ impl ApplyThread {
             match run(&mut job, disk, BUDGET_UNLIMITED) {
                 Ok(hash) => cache.lock().expect("no one panics while holding the cache").store(hash),
                 // Nothing is decided by it: whoever asks for this hash meets the damage himself.
-                Err(cause) => error!(error = %cause, "stored data is damaged"),
+                Err(cause) => error!(error = %fatal::causes(&cause), "stored data is damaged"),
             }
         });
     }

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tracing::error;
 
+use super::fatal::causes;
 use super::gather::{Gather, GatherError, Limit, Shown};
 use super::handle::{Fetched, Unavailable};
 
@@ -220,8 +221,9 @@ impl From<SnapshotError> for Unavailable {
     }
 }
 
-fn damaged(cause: &dyn std::fmt::Display) -> Unavailable {
-    error!(error = %cause, "stored data is damaged");
+/// The line names the page, which may stand far down in the causes.
+fn damaged(cause: &(dyn std::error::Error + 'static)) -> Unavailable {
+    error!(error = %causes(cause), "stored data is damaged");
     Unavailable::Damaged
 }
 

@@ -19,6 +19,7 @@ use basalt_storage::revision::Revision;
 use bytes::Bytes;
 use tracing::error;
 
+use super::fatal::causes;
 use super::watch_thread::look_before_transactions;
 use crate::watch::{Event, EventKind, PreviousValue};
 
@@ -166,9 +167,9 @@ pub fn previous(view: &Arc<View>, hits: &[(ShardId, Revision)], disk: &dyn Disk)
 }
 
 /// Once: whoever watches there comes back, and finds the same.
-fn tell_of_damage(cause: &dyn std::fmt::Display) {
+fn tell_of_damage(cause: &(dyn std::error::Error + 'static)) {
     static TOLD: AtomicBool = AtomicBool::new(false);
     if !TOLD.swap(true, Ordering::Relaxed) {
-        error!(error = %cause, "stored data is damaged: watches that need it are cancelled");
+        error!(error = %causes(cause), "stored data is damaged: watches that need it are cancelled");
     }
 }

@@ -38,7 +38,7 @@ pub struct Sizes {
     #[arg(long, value_parser = between(1, 100))]
     list_callers: Option<u64>,
     /// Keys of 4 KiB in a list [default: 2,000; full: 10,000]
-    #[arg(long, value_parser = between(1, 100_000))]
+    #[arg(long, value_parser = between(1, 10_000_000))]
     list_keys: Option<u64>,
     /// Keys that are counted [default: 20,000; full: 100,000]
     #[arg(long, value_parser = between(1, 1_000_000))]

@@ -10,8 +10,8 @@ const CRATES: Order = &[
     ("proto", &[]),
     ("storage", &[]),
     ("server", &["proto", "storage"]),
-    ("bench", &["proto", "storage"]),
     ("tests", &["proto", "storage", "server"]),
+    ("bench", &["proto", "storage", "server", "tests"]),
 ];
 
 /// A room, and the rooms that it may use; these stand above it, so that there is no way round in a circle.

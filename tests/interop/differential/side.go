@@ -45,6 +45,9 @@ func (a answer) String() string {
 	return printText(a.message)
 }
 
+// storageVersion is that of etcd 3.7.
+const storageVersion = "3.7.0"
+
 // ownMember stands for the id of the member that is asked, and foreignMember for one that is not there.
 const (
 	ownMember     = 1
@@ -70,15 +73,28 @@ func newSide(t testing.TB, name string, server *harness.Server) *side {
 		name: name, conn: conn, kv: pb.NewKVClient(conn), lease: pb.NewLeaseClient(conn),
 		cluster: pb.NewClusterClient(conn), maintenance: pb.NewMaintenanceClient(conn),
 	}
-	status, err := s.maintenance.Status(context.Background(), &pb.StatusRequest{}, grpc.WaitForReady(true))
-	if err != nil {
-		t.Fatalf("%s: %v", name, err)
-	}
-	s.member = status.Header.MemberId
+	s.member = s.settled(t)
 	for range streamCount {
 		s.streams = append(s.streams, openWatchStream(t, name, conn))
 	}
 	return s
+}
+
+// settled waits until the server shows its storage version, which etcd does a moment after it is ready only, and returns
+// the id of its member.
+func (s *side) settled(t testing.TB) uint64 {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+	defer cancel()
+	for {
+		status, err := s.maintenance.Status(ctx, &pb.StatusRequest{}, grpc.WaitForReady(true))
+		if err != nil {
+			t.Fatalf("%s: %v", s.name, err)
+		}
+		if status.StorageVersion == storageVersion {
+			return status.Header.MemberId
+		}
+	}
 }
 
 func (s *side) close() {

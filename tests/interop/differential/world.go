@@ -74,8 +74,9 @@ func (w *world) cancelled(stream int, id int64) {
 
 func (w *world) drained() { w.wrote, w.watched = false, false }
 
-// restarted forgets what a process knows. After a kill the newest compactions may run again.
+// restarted forgets what a process knows. A start may run the last compaction again, after a kill also those before.
 func (w *world) restarted(how string) {
+	w.compacting = len(w.compactions) > 0
 	w.live = [streamCount][]int64{}
 	w.drained()
 	if how == restartKill {

@@ -134,7 +134,6 @@ impl Probe for Pages {
             keys: shard.index.len(),
             delta_bytes: shard.delta_bytes() as u64,
             db_in_use_bytes: shard.checkpointed.root.root.live_bytes + shard.delta_bytes() as u64,
-            ..ShardFigures::default()
         });
         let shards: Vec<_> = shards.collect();
         let names = std::iter::once("control").chain(shards.iter().map(|shard| shard.name.as_str()));

@@ -55,6 +55,8 @@ pub enum ApplyInput {
     Request(ApplyRequest),
     /// What the entry that is held looks at.
     ValuesRead(Prefetched),
+    /// The hash that a compaction leaves is there, or cannot be computed.
+    CompactionHashed,
     /// A checkpoint ended.
     Checkpointed(CheckpointEnd),
     /// A checkpoint found the disk full.
@@ -132,6 +134,10 @@ pub struct ApplyThread {
     counts: ApplyCounts,
     checkpoints: CheckpointSchedule<CheckpointWaiter>,
     compaction_waiters: Vec<oneshot::Sender<()>>,
+    /// When a step of a compaction was done last.
+    swept: Instant,
+    /// Hashes of compactions that are being computed.
+    compaction_hashes: usize,
     /// Committed and not applied: the first waits for what it looks at, the others behind it.
     held: VecDeque<Committed>,
     /// For the first that is held.
@@ -154,6 +160,8 @@ impl ApplyThread {
             checkpoints,
             links,
             compaction_waiters: Vec::new(),
+            swept: Instant::now(),
+            compaction_hashes: 0,
             held: VecDeque::new(),
             read_ahead: ReadAhead::None,
             file_bytes,
@@ -176,6 +184,10 @@ impl ApplyThread {
                     self.apply_held();
                 }
                 ApplyInput::Request(request) => self.serve(request),
+                ApplyInput::CompactionHashed => {
+                    self.compaction_hashes -= 1;
+                    self.tell_compacted();
+                }
                 ApplyInput::Checkpointed(checkpoint) => self.checkpointed(checkpoint),
                 ApplyInput::CheckpointRefused(frozen) => self.checkpoint_refused(*frozen),
                 ApplyInput::Stop => break,
@@ -188,19 +200,14 @@ impl ApplyThread {
     /// The next input. Meanwhile compaction goes on, a step at a time, and checkpoints start.
     fn next(&mut self, inbox: &Receiver<ApplyInput>, backlog: &mut VecDeque<ApplyInput>) -> Option<ApplyInput> {
         loop {
+            // Also where inputs never pause: a busy store needs its compactions most.
+            let until_sweep = self.sweep_if_due();
             if let Some(input) = backlog.pop_front() {
                 return Some(input);
             }
-            let sweeping = self.machine.store().is_sweeping();
-            let pause = if sweeping { self.links.sweep_pause } else { CHECKPOINT_INTERVAL / 10 };
-            match inbox.recv_timeout(pause) {
+            match inbox.recv_timeout(until_sweep.unwrap_or(CHECKPOINT_INTERVAL / 10)) {
                 Ok(input) => backlog.push_back(input),
-                Err(RecvTimeoutError::Timeout) => {
-                    if sweeping {
-                        self.sweep();
-                    }
-                    self.checkpoint_if_due();
-                }
+                Err(RecvTimeoutError::Timeout) => self.checkpoint_if_due(),
                 Err(RecvTimeoutError::Disconnected) => return None,
             }
             self.gather(inbox, backlog);
@@ -297,7 +304,7 @@ impl ApplyThread {
     }
 
     /// Hands effects to those who drink from them.
-    fn follow(&self, effects: &[Effect], view: &Arc<View>, mut compacted: Compacted) {
+    fn follow(&mut self, effects: &[Effect], view: &Arc<View>, mut compacted: Compacted) {
         let mut events = Vec::new();
         for effect in effects {
             match effect {
@@ -316,18 +323,21 @@ impl ApplyThread {
 
     /// A compaction leaves its own hash, by the revision compacted before; not while that one is unfinished
     /// (etcd-contract 52). Nothing of it is swept yet: the View has all that the hash covers.
-    fn hash_compaction(&self, view: &Arc<View>, revision: i64, before: Compacted) {
+    fn hash_compaction(&mut self, view: &Arc<View>, revision: i64, before: Compacted) {
         if !before.finished {
             return;
         }
         let mut job = HashKvJob::new(view.clone(), revision, before.revision, HashPurpose::Compaction);
-        let cache = self.links.hash_cache.clone();
+        let (cache, inbox) = (self.links.hash_cache.clone(), self.links.inbox.clone());
+        self.compaction_hashes += 1;
         self.links.walks.spawn(move |disk| {
             match run(&mut job, disk, BUDGET_UNLIMITED) {
                 Ok(hash) => cache.lock().expect("no one panics while holding the cache").store(hash),
                 // Nothing is decided by it: whoever asks for this hash meets the damage himself.
                 Err(cause) => error!(error = %fatal::causes(&cause), "stored data is damaged"),
             }
+            // Apply is gone only when the process is about to be.
+            drop(inbox.send(ApplyInput::CompactionHashed));
         });
     }
 
@@ -376,13 +386,27 @@ impl ApplyThread {
                 self.checkpoints.ask(CheckpointWaiter { tidy, done }, self.links.started.elapsed());
             }
             ApplyRequest::Compacted(done) => {
-                if self.machine.store().is_sweeping() {
-                    self.compaction_waiters.push(done);
-                } else {
-                    _ = done.send(());
-                }
+                self.compaction_waiters.push(done);
+                self.tell_compacted();
             }
         }
+    }
+
+    /// A compaction has ended when it has dropped what it drops, and its hash can be asked for.
+    fn tell_compacted(&mut self) {
+        if !self.machine.store().is_sweeping() && self.compaction_hashes == 0 {
+            self.compaction_waiters.drain(..).for_each(|waiter| _ = waiter.send(()));
+        }
+    }
+
+    /// Does a step of a compaction whose pause is over; says how long the pause before the next one lasts yet.
+    fn sweep_if_due(&mut self) -> Option<Duration> {
+        if self.machine.store().is_sweeping() && self.swept.elapsed() >= self.links.sweep_pause {
+            self.sweep();
+            self.swept = Instant::now();
+        }
+        let left = || self.links.sweep_pause.saturating_sub(self.swept.elapsed());
+        self.machine.store().is_sweeping().then(left)
     }
 
     fn sweep(&mut self) {
@@ -391,7 +415,7 @@ impl ApplyThread {
             self.checkpoints.touch();
             self.links.metrics.compaction_last.set(unix_time_ns() / 1_000_000_000);
             info!(revision = self.machine.store().compact_revision(), "finished scheduled compaction");
-            self.compaction_waiters.drain(..).for_each(|waiter| _ = waiter.send(()));
+            self.tell_compacted();
         }
     }
 

@@ -239,3 +239,36 @@ fn damage_under_the_hash_of_a_compaction_stops_nothing() {
         rig.stop();
     }
 }
+
+/// Else a HashKV right behind it would find no hash of this compaction, and compute another.
+#[test]
+fn a_compaction_has_ended_when_its_hash_is_there() {
+    let disk = SimulatedDisk::new(9);
+    let store = cold_store(&disk);
+    let disk: Arc<dyn Disk> = Arc::new(disk);
+    let rig = Rig::start(store, &disk);
+    let revision = rig.revision();
+    // Nothing that walks gets on until both of these threads are let go.
+    let gate = Arc::new(std::sync::Barrier::new(3));
+    for _ in 0..2 {
+        let gate = gate.clone();
+        rig.walks.spawn(move |_| _ = gate.wait());
+    }
+    let compaction = Kind::Compaction(CompactionRequest { revision, physical: true });
+    assert!(rig.commit(2, compaction).blocking_recv().expect("answered").is_ok());
+    let (done, mut ended) = oneshot::channel();
+    rig.send(ApplyInput::Request(ApplyRequest::Compacted(done)));
+    let swept = || {
+        let (sender, receiver) = channel();
+        let question = move |machine: &mut Machine| _ = sender.send(!machine.store().is_sweeping());
+        rig.send(ApplyInput::Request(ApplyRequest::Ask(Box::new(question))));
+        receiver.recv_timeout(NEVER).expect("apply answers")
+    };
+    // Without a pause between questions: the sweep goes on beside them.
+    while !swept() {}
+    assert!(ended.try_recv().is_err(), "told before the hash is there");
+    gate.wait();
+    ended.blocking_recv().expect("told");
+    assert!(rig.has_hash(revision));
+    rig.stop();
+}

@@ -79,8 +79,6 @@ pub enum Input {
     Tick,
     /// Apply has come this far.
     Applied(u64),
-    /// Entries up to here are in a durable checkpoint and no longer needed.
-    Release(u64),
 }
 
 /// What the node wants done.
@@ -206,7 +204,6 @@ impl Core {
                 // The only member: nobody will ask for what was applied.
                 self.raft.mut_store().release(index);
             }
-            Input::Release(index) => self.raft.mut_store().release(index),
         }
         self.settle(outputs)
     }

@@ -110,7 +110,7 @@ pub fn serve(mut core: Core, links: &NodeLinks, inbox: &Receiver<NodeInput>) {
                 NodeInput::Release(index) => {
                     // The log thread is gone only when the process is about to be; so with all sends here.
                     drop(links.log.send(LogInput::Release(index)));
-                    Input::Release(index)
+                    continue;
                 }
                 NodeInput::Stop => return drop(links.log.send(LogInput::Stop)),
             };

@@ -248,9 +248,6 @@ impl SimulatedNode {
 
     fn take_input(&mut self) {
         let input = self.inbox.pop_front().expect("runnable");
-        if let Input::Release(index) = input {
-            self.log.release(index);
-        }
         self.step_core(input);
     }
 
@@ -323,7 +320,7 @@ impl SimulatedNode {
         let ended = self.checkpoints.advance(&self.disk, &mut self.random, self.now, store, &mut self.overlaps)?;
         if let Some(Ended { applied_index, generation }) = ended {
             self.log.generation = generation;
-            self.inbox.push_back(Input::Release(applied_index));
+            self.log.release(applied_index);
         }
         Ok(())
     }

@@ -31,8 +31,8 @@ const HEADER_BYTES_MAX: u32 = 16 << 10;
 const WINDOW_BYTES: u32 = 1 << 20;
 /// What unread small DATA frames may cost by the count of `h2`: 256 bytes each, less their length. The window bounds what a
 /// client may have on its way, and 5 bytes is the smallest message of gRPC: a client that sends without waiting, as
-/// keepalives of many leases on one stream, may fill the window with such frames. They cost it about 20 MiB here. What `h2`
-/// allows by itself ends a connection after 2,200 of them.
+/// keepalives of many leases on one stream, may fill the window with such frames, each of which costs a place in the buffer
+/// of `h2`. What `h2` allows by itself ends a connection after 2,200 of them.
 const SMALL_FRAMES_BUDGET: usize = WINDOW_BYTES as usize / 5 * 256;
 /// What one call may have waiting to be sent.
 const SEND_BUFFER_BYTES: usize = 400 << 10;

@@ -23,6 +23,7 @@ use tracing::{error, info, warn};
 
 use super::apply_counts::ApplyCounts;
 use super::checkpoint_schedule::{CHECKPOINT_INTERVAL, CheckpointSchedule, Next};
+use super::compaction_schedule::CompactionSchedule;
 use super::core::Committed;
 use super::fatal;
 use super::handle::{ApplyRequest, Completed, Gauges, Unavailable, Waiters, unix_time_ns};
@@ -109,7 +110,7 @@ pub struct ApplyLinks {
     pub gauges: Arc<Gauges>,
     /// Page reads that apply waits for.
     pub readers: Readers,
-    /// Walks over the store that nobody waits for.
+    /// Walks over the whole store.
     pub walks: Readers,
     /// Counters.
     pub metrics: Arc<Metrics>,
@@ -133,11 +134,7 @@ pub struct ApplyThread {
     links: ApplyLinks,
     counts: ApplyCounts,
     checkpoints: CheckpointSchedule<CheckpointWaiter>,
-    compaction_waiters: Vec<oneshot::Sender<()>>,
-    /// When a step of a compaction was done last.
-    swept: Instant,
-    /// Hashes of compactions that are being computed.
-    compaction_hashes: usize,
+    compactions: CompactionSchedule,
     /// Committed and not applied: the first waits for what it looks at, the others behind it.
     held: VecDeque<Committed>,
     /// For the first that is held.
@@ -158,10 +155,8 @@ impl ApplyThread {
             machine,
             counts: ApplyCounts::new(links.metrics.clone(), links.slow_apply),
             checkpoints,
+            compactions: CompactionSchedule::new(links.sweep_pause),
             links,
-            compaction_waiters: Vec::new(),
-            swept: Instant::now(),
-            compaction_hashes: 0,
             held: VecDeque::new(),
             read_ahead: ReadAhead::None,
             file_bytes,
@@ -185,7 +180,7 @@ impl ApplyThread {
                 }
                 ApplyInput::Request(request) => self.serve(request),
                 ApplyInput::CompactionHashed => {
-                    self.compaction_hashes -= 1;
+                    self.compactions.hash_ended();
                     self.tell_compacted();
                 }
                 ApplyInput::Checkpointed(checkpoint) => self.checkpointed(checkpoint),
@@ -201,11 +196,11 @@ impl ApplyThread {
     fn next(&mut self, inbox: &Receiver<ApplyInput>, backlog: &mut VecDeque<ApplyInput>) -> Option<ApplyInput> {
         loop {
             // Also where inputs never pause: a busy store needs its compactions most.
-            let until_sweep = self.sweep_if_due();
+            let wait = self.sweep_if_due();
             if let Some(input) = backlog.pop_front() {
                 return Some(input);
             }
-            match inbox.recv_timeout(until_sweep.unwrap_or(CHECKPOINT_INTERVAL / 10)) {
+            match inbox.recv_timeout(wait) {
                 Ok(input) => backlog.push_back(input),
                 Err(RecvTimeoutError::Timeout) => self.checkpoint_if_due(),
                 Err(RecvTimeoutError::Disconnected) => return None,
@@ -329,7 +324,7 @@ impl ApplyThread {
         }
         let mut job = HashKvJob::new(view.clone(), revision, before.revision, HashPurpose::Compaction);
         let (cache, inbox) = (self.links.hash_cache.clone(), self.links.inbox.clone());
-        self.compaction_hashes += 1;
+        self.compactions.hash_begun();
         self.links.walks.spawn(move |disk| {
             match run(&mut job, disk, BUDGET_UNLIMITED) {
                 Ok(hash) => cache.lock().expect("no one panics while holding the cache").store(hash),
@@ -386,27 +381,30 @@ impl ApplyThread {
                 self.checkpoints.ask(CheckpointWaiter { tidy, done }, self.links.started.elapsed());
             }
             ApplyRequest::Compacted(done) => {
-                self.compaction_waiters.push(done);
+                self.compactions.ask(done);
                 self.tell_compacted();
             }
         }
     }
 
-    /// A compaction has ended when it has dropped what it drops, and its hash can be asked for.
     fn tell_compacted(&mut self) {
-        if !self.machine.store().is_sweeping() && self.compaction_hashes == 0 {
-            self.compaction_waiters.drain(..).for_each(|waiter| _ = waiter.send(()));
-        }
+        let sweeping = self.machine.store().is_sweeping();
+        // Whoever gave up needs no telling.
+        self.compactions.ended(sweeping).for_each(|waiter| _ = waiter.send(()));
     }
 
-    /// Does a step of a compaction whose pause is over; says how long the pause before the next one lasts yet.
-    fn sweep_if_due(&mut self) -> Option<Duration> {
-        if self.machine.store().is_sweeping() && self.swept.elapsed() >= self.links.sweep_pause {
-            self.sweep();
-            self.swept = Instant::now();
+    /// Does a step of a compaction whose pause is over; says how long to wait for an input then.
+    fn sweep_if_due(&mut self) -> Duration {
+        const WAIT_MAX: Duration = CHECKPOINT_INTERVAL.checked_div(10).expect("a tenth");
+        if !self.machine.store().is_sweeping() {
+            return WAIT_MAX;
         }
-        let left = || self.links.sweep_pause.saturating_sub(self.swept.elapsed());
-        self.machine.store().is_sweeping().then(left)
+        let now = self.links.started.elapsed();
+        if self.compactions.take_step(now) {
+            self.sweep();
+        }
+        // A long pause keeps no checkpoint waiting.
+        self.compactions.pause_left(now).min(WAIT_MAX)
     }
 
     fn sweep(&mut self) {

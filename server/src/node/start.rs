@@ -1,6 +1,5 @@
 //! Starting a node: the data directory, the log, the machine, then the threads.
 
-use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
@@ -10,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use basalt_storage::checkpoint::Salt;
-use basalt_storage::checkpoint::recovery::{self, Birth, Opened, RecoveryError};
-use basalt_storage::disk::{DirectoryLock, Disk, LockError};
+use basalt_storage::checkpoint::recovery::{self, Birth, Opened};
+use basalt_storage::disk::{DirectoryLock, Disk};
 use basalt_storage::hashes::HashKvCache;
 use basalt_storage::job::{BUDGET_UNLIMITED, run};
 use basalt_storage::mvcc::shard_map::ShardMap;
@@ -20,24 +19,23 @@ use basalt_storage::wal::{Identity as LogIdentity, Log, LogOptions, Recovered, R
 use prost::Message;
 use raft::prelude::{ConfState, Entry, EntryType, HardState};
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use thiserror::Error;
 use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
 use super::answer_budget::AnswerBudget;
 use super::apply_thread::{ApplyInput, ApplyLinks, ApplyThread};
 use super::conf_state::{ConfStateRecord, single_voter};
-use super::core::{Core, CoreConfig, CoreError};
+use super::core::{Core, CoreConfig};
 use super::data_dir::{open_data_dir, open_directory, refuse_etcd_log};
 use super::handle::{Gauges, Identity, Limits, NodeHandle, Waiters};
 use super::log_store::LogStore;
 use super::node_thread::{NodeInput, NodeLinks};
 use super::readers::ReadPools;
+pub use super::start_error::StartError;
 use super::watch_thread::{StreamSinks, WatchLinks};
 use super::{checkpoint_thread, log_thread, node_thread, watch_thread};
 use crate::admission::Gate;
 use crate::apply::machine::Machine;
-use crate::import::ImportFailure;
 use crate::lease::{LeaseClock, LeaseClockConfig};
 use crate::memory::MemoryShares;
 use crate::metrics::Metrics;
@@ -84,116 +82,6 @@ pub struct NodeConfig {
     pub progress_notify_interval: Duration,
     /// Whether votes are asked for before an election.
     pub pre_vote: bool,
-}
-
-/// Why a node did not start.
-#[derive(Debug, Error)]
-pub enum StartError {
-    /// A directory cannot be used.
-    #[error("cannot {doing} {directory:?}: check that it exists, belongs to this user and has space")]
-    Directory {
-        /// What was tried.
-        doing: &'static str,
-        /// Where.
-        directory: PathBuf,
-        /// What the system said.
-        #[source]
-        cause: io::Error,
-    },
-    /// etcd's data lies there, and is not taken over.
-    #[error(
-        "{directory:?} holds data of etcd (a directory `member`), which cannot be taken over as it is, and basalt does not start \
-         empty beside it; do what follows, or choose another --data-dir"
-    )]
-    EtcdData {
-        /// Where.
-        directory: PathBuf,
-        /// Why not.
-        #[source]
-        cause: Box<ImportFailure>,
-    },
-    /// etcd's data lies where the log should.
-    #[error(
-        "{directory:?} holds data of etcd, and the data directory does not: basalt does not start empty beside it; give the \
-         --data-dir that belongs to it, or choose another --wal-dir"
-    )]
-    EtcdDataInWalDir {
-        /// Where.
-        directory: PathBuf,
-    },
-    /// `basaltctl snapshot restore` did not come to its end.
-    #[error(
-        "{directory:?} holds a restore that was interrupted (a file `importing`, no file `member`); run `basaltctl snapshot \
-         restore` again with the same --data-dir"
-    )]
-    UnfinishedRestore {
-        /// Where.
-        directory: PathBuf,
-    },
-    /// Another process works there.
-    #[error("cannot use {directory:?}; stop the other process, or choose another --data-dir")]
-    Locked {
-        /// Where.
-        directory: PathBuf,
-        /// What the lock said.
-        #[source]
-        cause: LockError,
-    },
-    /// A new directory was asked for with flags that make no member.
-    #[error("{0}")]
-    Bootstrap(String),
-    /// Checkpoints cannot be opened.
-    #[error("opening the data directory")]
-    Recovery(#[from] RecoveryError),
-    /// The log cannot be opened.
-    #[error("opening the log")]
-    Log(#[source] WalError),
-    /// The disk under the log does not do what it should.
-    #[error("opening the log failed; check the disk and its free space, then start again")]
-    LogDisk(#[source] WalError),
-    /// The log knows a manifest that is not there.
-    #[error(
-        "the log knows checkpoint {known}, the newest manifest found is {found}: the manifest was lost; put it back, or restore \
-         a snapshot"
-    )]
-    ManifestLost {
-        /// What the log knows.
-        known: u64,
-        /// What was found.
-        found: u64,
-    },
-    /// The log begins after the last checkpoint ends.
-    #[error(
-        "the log begins after entry {log}, the last checkpoint ends at {checkpoint}: a part of the log is missing; put its \
-         files back, or restore a snapshot"
-    )]
-    LogGap {
-        /// The entry before the log's first.
-        log: u64,
-        /// The checkpoint's last.
-        checkpoint: u64,
-    },
-    /// Consensus refuses its state.
-    #[error("starting consensus")]
-    Consensus(#[from] CoreError),
-    /// It does not come to lead, or the log is longer than this.
-    #[error("not ready after {} s: see what the disk is busy with, and start again", waited.as_secs())]
-    NotReady {
-        /// How long it had.
-        waited: Duration,
-    },
-    /// No thread to be had.
-    #[error("starting a thread")]
-    Thread(#[source] io::Error),
-}
-
-impl From<WalError> for StartError {
-    fn from(cause: WalError) -> Self {
-        match cause {
-            WalError::Io { .. } => Self::LogDisk(cause),
-            _ => Self::Log(cause),
-        }
-    }
 }
 
 /// A running node.

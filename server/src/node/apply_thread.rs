@@ -1,17 +1,16 @@
 //! The apply thread: entries into the machine; Views, answers and events out; checkpoints and compaction in between.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError};
-use std::sync::{Arc, Mutex};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
 use basalt_proto::etcdserverpb::AlarmRequest;
 use basalt_proto::etcdserverpb::alarm_request::AlarmAction;
 use basalt_proto::log::request::Kind;
 use basalt_proto::log::{LogEntry, Request};
-use basalt_storage::hashes::{HashKvCache, HashKvJob, HashPurpose};
+use basalt_storage::hashes::{HashKvJob, HashPurpose};
 use basalt_storage::job::{BUDGET_UNLIMITED, run};
 use basalt_storage::mvcc::key_value::KeyValue;
 use basalt_storage::mvcc::shard_map::ShardId;
@@ -22,23 +21,21 @@ use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use super::apply_counts::ApplyCounts;
+pub use super::apply_links::ApplyLinks;
 use super::checkpoint_schedule::{CHECKPOINT_INTERVAL, CheckpointSchedule, Next};
 use super::compaction_schedule::CompactionSchedule;
 use super::core::Committed;
 use super::fatal;
-use super::handle::{ApplyRequest, Completed, Gauges, Unavailable, Waiters, unix_time_ns};
+use super::handle::{ApplyRequest, Completed, Unavailable, unix_time_ns};
 use super::node_thread::{ID_NOBODY, NodeInput};
 use super::read_ahead::{ReadAhead, StoredValues};
-use super::readers::Readers;
 use super::watch_thread::look_before_transactions;
-use crate::admission::{Gate, Proposal};
+use crate::admission::Proposal;
 use crate::apply::alarms::AlarmKind;
 use crate::apply::answer::{Answer, Refusal};
 use crate::apply::effects::Effect;
 use crate::apply::machine::Machine;
 use crate::apply::values::Prefetched;
-use crate::lease::LeaseClock;
-use crate::metrics::Metrics;
 use crate::watch;
 
 /// A checkpoint starts when the deltas hold so many revisions, or their share of memory is used up so far, or after so
@@ -84,48 +81,6 @@ pub struct CheckpointEnd {
 struct CheckpointWaiter {
     tidy: bool,
     done: oneshot::Sender<Result<bool, Unavailable>>,
-}
-
-/// Where apply's results go.
-pub struct ApplyLinks {
-    /// This member, for alarms.
-    pub member_id: u64,
-    /// The node thread.
-    pub node: Sender<NodeInput>,
-    /// Back here, for what is read ahead.
-    pub inbox: Sender<ApplyInput>,
-    /// Bounds of what may be proposed, in which the deltas count.
-    pub gate: Arc<Gate>,
-    /// The checkpoint thread.
-    pub checkpoint: Sender<Frozen>,
-    /// The watch thread.
-    pub watches: Sender<watch::Input>,
-    /// The newest View.
-    pub view: Arc<ArcSwap<View>>,
-    /// Callers.
-    pub waiters: Arc<Waiters>,
-    /// Lease ends.
-    pub leases: Arc<Mutex<LeaseClock>>,
-    /// Figures.
-    pub gauges: Arc<Gauges>,
-    /// Page reads that apply waits for.
-    pub readers: Readers,
-    /// Walks over the whole store.
-    pub walks: Readers,
-    /// Counters.
-    pub metrics: Arc<Metrics>,
-    /// Hashes that compactions leave.
-    pub hash_cache: Arc<Mutex<HashKvCache>>,
-    /// The beginning of the node's clock.
-    pub started: Instant,
-    /// Bytes in the deltas at which a checkpoint starts.
-    pub checkpoint_bytes: usize,
-    /// Pause between two steps of a compaction (`--compaction-sleep-interval`).
-    pub sweep_pause: Duration,
-    /// Keys visited in one step, about (`--compaction-batch-limit`).
-    pub sweep_keys: usize,
-    /// An entry that takes longer is logged (`--warning-apply-duration`).
-    pub slow_apply: Duration,
 }
 
 /// The thread's state.

@@ -1,12 +1,15 @@
 use std::io;
-use std::sync::mpsc::channel;
+use std::sync::Mutex;
+use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 
+use arc_swap::ArcSwap;
 use basalt_proto::etcdserverpb::compare::{CompareTarget, TargetUnion};
 use basalt_proto::etcdserverpb::{CompactionRequest, Compare, PutRequest, TxnRequest};
 use basalt_storage::checkpoint::recovery::{self, Birth, Opened};
 use basalt_storage::checkpoint::{Checkpoint, Salt};
 use basalt_storage::disk::{Disk, Io, IoOutput, SimulatedDisk};
+use basalt_storage::hashes::HashKvCache;
 use basalt_storage::mvcc::shard_map::ShardMap;
 use basalt_storage::mvcc::store::Store;
 use basalt_storage::mvcc::view::LogPosition;
@@ -14,10 +17,12 @@ use basalt_storage::pages::PageCache;
 use basalt_storage::pages::allocator::PAGE_SIZE;
 
 use super::*;
+use crate::admission::Gate;
 use crate::apply::values::Values;
-use crate::lease::LeaseClockConfig;
-use crate::node::handle::Completion;
-use crate::node::readers::ReadPools;
+use crate::lease::{LeaseClock, LeaseClockConfig};
+use crate::metrics::Metrics;
+use crate::node::handle::{Completion, Gauges, Waiters};
+use crate::node::readers::{ReadPools, Readers};
 
 const COLD: &str = "/registry/pods/cold";
 const CACHE_BYTES: usize = 1 << 20;

@@ -1,0 +1,61 @@
+//! Whom the apply thread tells, and by what figures it works.
+
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use basalt_storage::hashes::HashKvCache;
+use basalt_storage::mvcc::store::Frozen;
+use basalt_storage::mvcc::view::View;
+
+use super::apply_thread::ApplyInput;
+use super::handle::{Gauges, Waiters};
+use super::node_thread::NodeInput;
+use super::readers::Readers;
+use crate::admission::Gate;
+use crate::lease::LeaseClock;
+use crate::metrics::Metrics;
+use crate::watch;
+
+/// Where apply's results go.
+pub struct ApplyLinks {
+    /// This member, for alarms.
+    pub member_id: u64,
+    /// The node thread.
+    pub node: Sender<NodeInput>,
+    /// Back here, for what is read ahead.
+    pub inbox: Sender<ApplyInput>,
+    /// Bounds of what may be proposed, in which the deltas count.
+    pub gate: Arc<Gate>,
+    /// The checkpoint thread.
+    pub checkpoint: Sender<Frozen>,
+    /// The watch thread.
+    pub watches: Sender<watch::Input>,
+    /// The newest View.
+    pub view: Arc<ArcSwap<View>>,
+    /// Callers.
+    pub waiters: Arc<Waiters>,
+    /// Lease ends.
+    pub leases: Arc<Mutex<LeaseClock>>,
+    /// Figures.
+    pub gauges: Arc<Gauges>,
+    /// Page reads that apply waits for.
+    pub readers: Readers,
+    /// Walks over the whole store.
+    pub walks: Readers,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Hashes that compactions leave.
+    pub hash_cache: Arc<Mutex<HashKvCache>>,
+    /// The beginning of the node's clock.
+    pub started: Instant,
+    /// Bytes in the deltas at which a checkpoint starts.
+    pub checkpoint_bytes: usize,
+    /// Pause between two steps of a compaction (`--compaction-sleep-interval`).
+    pub sweep_pause: Duration,
+    /// Keys visited in one step, about (`--compaction-batch-limit`).
+    pub sweep_keys: usize,
+    /// An entry that takes longer is logged (`--warning-apply-duration`).
+    pub slow_apply: Duration,
+}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"hash/crc32"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -110,6 +111,7 @@ func segmentsOf(t *testing.T, logDir string) []string {
 	return begun
 }
 
+// readStart is what a file begins with: fewer bytes where the file is shorter, as a segment that is being laid out.
 func readStart(t *testing.T, path string, bytes int) []byte {
 	t.Helper()
 	file, err := os.Open(path)
@@ -118,8 +120,8 @@ func readStart(t *testing.T, path string, bytes int) []byte {
 	}
 	defer file.Close()
 	start := make([]byte, bytes)
-	n, err := file.Read(start)
-	if err != nil {
+	n, err := io.ReadFull(file, start)
+	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
 		t.Fatal(err)
 	}
 	return start[:n]

@@ -36,7 +36,9 @@ func observeMetricsURLs(t *testing.T) {
 
 func observeLogOutputs(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
-	harness.StartUnderTest(t, "--log-outputs=stderr,"+path)
+	server := harness.StartUnderTest(t, "--log-outputs=stderr,"+path)
+	// A line goes to one output after the other: all of them have it when the server has stopped.
+	server.Stop()
 	if log, err := os.ReadFile(path); err != nil || !strings.Contains(string(log), "ready to serve client requests") {
 		t.Errorf("the file holds %d bytes, %v", len(log), err)
 	}

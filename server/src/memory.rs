@@ -12,7 +12,7 @@ const LIMIT_DEFAULT: usize = 2 << 30;
 /// Largest share of revisions that are in no checkpoint: more would make starts slow, not reads fast.
 const DELTA_BYTES_MAX: usize = 1 << 30;
 /// Largest share of recent events (DESIGN 9).
-const WATCH_RING_BYTES_MAX: usize = 64 << 20;
+const WATCH_RING_BYTES_MAX: usize = 32 << 20;
 /// Largest share of what waits for all watch streams, each counted by itself.
 const WATCH_QUEUE_BYTES_MAX: usize = 512 << 20;
 /// Largest share of watchers: about a million with short keys.
@@ -49,7 +49,7 @@ impl MemoryShares {
             page_cache: limit / 4,
             answers: limit / 4,
             delta: least(limit / 4, DELTA_BYTES_MAX),
-            watch_ring: least(limit / 16, WATCH_RING_BYTES_MAX),
+            watch_ring: least(limit / 32, WATCH_RING_BYTES_MAX),
             watch_queues: least(limit / 16, WATCH_QUEUE_BYTES_MAX),
             watchers: least(limit / 16, WATCHER_BYTES_MAX),
         }
@@ -131,6 +131,6 @@ mod tests {
     #[test]
     fn with_memory_to_spare_the_shares_are_at_their_largest() {
         let shares = MemoryShares::of(64 << 30);
-        assert_eq!((shares.checkpoint_bytes(), shares.watch_ring), (256 << 20, 64 << 20));
+        assert_eq!((shares.checkpoint_bytes(), shares.watch_ring), (256 << 20, 32 << 20));
     }
 }

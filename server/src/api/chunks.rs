@@ -7,6 +7,10 @@ use prost::Message;
 
 /// Slices below this are copied into the gathering buffer: a piece of its own costs more than the copy.
 const SHARED_BYTES_MIN: usize = 1024;
+/// Tag and length before a field's bytes, at most.
+const PREFIX_BYTES_MAX: usize = 15;
+/// Room for the prefixes between many shared slices: one buffer for hundreds of them.
+const PREFIXES_BYTES: usize = 2 << 10;
 
 /// Pieces of one message, in order.
 #[derive(Debug, Default)]
@@ -58,6 +62,9 @@ impl Chunks {
 
     /// Appends a length-delimited field that holds stored bytes.
     pub fn shared(&mut self, field: u32, bytes: &Bytes) {
+        if !self.pieces.is_empty() && self.tail.capacity() - self.tail.len() < PREFIX_BYTES_MAX {
+            self.tail.reserve(PREFIXES_BYTES);
+        }
         self.prefix(field, bytes.len());
         self.length += bytes.len();
         if bytes.len() < SHARED_BYTES_MIN {

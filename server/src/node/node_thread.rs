@@ -4,6 +4,7 @@
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use basalt_proto::etcdserverpb::{LeaseCheckpoint, LeaseCheckpointRequest, LeaseRevokeRequest};
@@ -16,6 +17,7 @@ use super::apply_thread::ApplyInput;
 use super::core::{Append, Core, Input, Output};
 use super::fatal;
 use super::handle::{Gauges, Waiters, unix_time_ns};
+use super::round_pace::RoundPace;
 use crate::admission::{Gate, Proposal};
 use crate::lease::LeaseClock;
 use crate::metrics::Metrics;
@@ -87,48 +89,49 @@ pub enum LogInput {
 
 /// Works until told to stop or until the handle is gone.
 pub fn serve(mut core: Core, links: &NodeLinks, inbox: &Receiver<NodeInput>) {
-    let mut outputs = Vec::new();
+    let (mut outputs, mut pace) = (Vec::new(), RoundPace::new());
     let mut next_tick = Instant::now() + links.tick;
     core.start(&mut outputs).unwrap_or_else(|cause| fatal::stop("starting consensus", &cause));
     carry(&mut outputs, links);
     loop {
+        // What comes meanwhile wakes nobody.
+        thread::sleep(pace.wait(Instant::now()));
         let wait = next_tick.saturating_duration_since(Instant::now());
         let first = match inbox.recv_timeout(wait) {
             Ok(NodeInput::Stop) | Err(RecvTimeoutError::Disconnected) => return drop(links.log.send(LogInput::Stop)),
             Ok(input) => Some(input),
             Err(RecvTimeoutError::Timeout) => None,
         };
-        let mut proposals = Vec::new();
+        let (mut proposals, mut inputs) = (Vec::new(), Vec::new());
         for input in first.into_iter().chain(inbox.try_iter()) {
-            let input = match input {
-                NodeInput::Propose(proposal) => {
-                    proposals.push(proposal);
-                    continue;
-                }
-                NodeInput::Persisted(number) => Input::Persisted(number),
-                NodeInput::Applied(index) => Input::Applied(index),
-                NodeInput::Release(index) => {
-                    // The log thread is gone only when the process is about to be; so with all sends here.
-                    drop(links.log.send(LogInput::Release(index)));
-                    continue;
-                }
+            match input {
+                NodeInput::Propose(proposal) => proposals.push(proposal),
+                NodeInput::Persisted(number) => inputs.push(Input::Persisted(number)),
+                NodeInput::Applied(index) => inputs.push(Input::Applied(index)),
+                // The log thread is gone only when the process is about to be; so with all sends here.
+                NodeInput::Release(index) => drop(links.log.send(LogInput::Release(index))),
                 NodeInput::Stop => return drop(links.log.send(LogInput::Stop)),
-            };
-            step(&mut core, input, &mut outputs);
+            }
         }
         if Instant::now() >= next_tick {
             next_tick = Instant::now() + links.tick;
-            step(&mut core, Input::Tick, &mut outputs);
+            inputs.push(Input::Tick);
             // Nobody would hear of the answer, and the client may have tried again.
             core.retain_queued(|request| !links.waiters.forget_gone(request.id));
             if core.leads() {
                 proposals.extend(lease_proposals(links));
             }
         }
+        let waiting = core.queued() + proposals.len();
+        // First of all, so that they are in the round that a finished append lets begin.
         if !proposals.is_empty() {
             step(&mut core, Input::Propose { proposals, time_unix_ns: unix_time_ns() }, &mut outputs);
         }
+        inputs.into_iter().for_each(|input| step(&mut core, input, &mut outputs));
         links.gate.set_left(core.left_queue());
+        if outputs.iter().any(|output| matches!(output, Output::Append(_))) {
+            pace.began(waiting - core.queued(), Instant::now());
+        }
         carry(&mut outputs, links);
     }
 }

@@ -12,15 +12,17 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::closed_loop::Pace;
 use crate::comparison::Comparison;
 use crate::connections::Connections;
+use crate::floor::FloorArgs;
+use crate::metrics_page::MetricsPage;
 use crate::process_usage::ProcessId;
 use crate::report::{comparison_table, is_clean, rounds_table};
-use crate::round::measure;
-use crate::server_process::ServerProgram;
+use crate::round::{Ending, MeasuredServer, measure};
+use crate::server_process::{ServerKind, ServerProgram};
 use crate::workload::{Sizes, Workload};
 
 /// Measures servers that speak etcd's API: CPU time per operation, throughput, latency, memory.
 #[derive(Parser, Debug)]
-#[command(name = "basalt-bench")]
+#[command(name = "basalt-bench", args_override_self = true)]
 pub struct CommandLine {
     #[command(subcommand)]
     command: Command,
@@ -32,14 +34,16 @@ enum Command {
     Compare(CompareArgs),
     /// Run one load against a server that is running
     Run(RunArgs),
+    /// Be a server without a store: what the loads on keepalives, lists and watched prefixes cost at least
+    Floor(FloorArgs),
 }
 
 #[derive(Args, Debug)]
 struct CompareArgs {
-    /// The server to compare with, etcd
+    /// The server to compare with: a program with etcd's flags, or `floor` for one without a store
     #[arg(long, value_name = "BIN")]
     left: PathBuf,
-    /// The server to judge
+    /// The server to judge, named in the same way
     #[arg(long, value_name = "BIN")]
     right: PathBuf,
     /// Flag for the left server, repeatable
@@ -78,7 +82,7 @@ struct RunArgs {
 
 #[derive(Args, Debug)]
 struct Effort {
-    /// Seconds of a round
+    /// Seconds of a round; of 30 and more, a round ends when all that was answered is in a checkpoint
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=3_600))]
     seconds: u64,
     /// Rounds on each server
@@ -103,6 +107,7 @@ impl CommandLine {
         let threads = match &self.command {
             Command::Compare(compare) => compare.effort.threads,
             Command::Run(run) => run.effort.threads,
+            Command::Floor(floor) => floor.threads,
         };
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(threads as usize).enable_all().build()?;
@@ -124,6 +129,7 @@ impl Command {
         match self {
             Self::Compare(compare) => compare.run().await,
             Self::Run(run) => run.run().await,
+            Self::Floor(floor) => floor.run().await,
         }
     }
 }
@@ -131,7 +137,12 @@ impl Command {
 impl CompareArgs {
     async fn run(self) -> Result<bool> {
         let data_root = self.data_root.unwrap_or_else(std::env::temp_dir);
-        let program = |binary, flags| ServerProgram { binary, flags, data_root: data_root.clone() };
+        let list_keys = self.effort.sizes.list_keys();
+        let program = |binary, flags| ServerProgram {
+            kind: ServerKind::named(binary, list_keys),
+            flags,
+            data_root: data_root.clone(),
+        };
         let names = side_names(&self.left, &self.right);
         let (left, right) = (program(self.left, self.left_flag), program(self.right, self.right_flag));
         let comparison = Comparison {
@@ -154,9 +165,11 @@ impl RunArgs {
     async fn run(self) -> Result<bool> {
         let connections = Connections::open(&self.endpoint, self.effort.sizes.connections()).await?;
         let mut load = self.workload.prepare(&connections, &self.effort.sizes).await?;
-        let mut rounds = Vec::new();
+        let metrics = MetricsPage::of(&self.endpoint)?;
+        let server = self.pid.map(|pid| MeasuredServer { process: ProcessId(pid), metrics });
+        let (pace, mut rounds) = (self.effort.pace(), Vec::new());
         for _ in 0..self.effort.rounds {
-            rounds.push(measure(load.as_mut(), self.effort.pace(), self.pid.map(ProcessId)).await?);
+            rounds.push(measure(load.as_mut(), pace, Ending::of(pace.duration), server.as_ref()).await?);
         }
         print!("{}", rounds_table(&self.workload.name(), &self.endpoint, &rounds));
         Ok(rounds.iter().all(|round| round.errors == 0))

@@ -4,10 +4,10 @@
 //!   compare ─► comparison ─► server_process   two servers, started and killed here
 //!                  │              │
 //!     run ────────►└─► round ◄────┴─ process_usage   CPU time and memory from /proc
-//!                        │
+//!                        │  └─► checkpoints ─► metrics_page
 //!                        └─► workload ─► closed_loop ─► connections
 //!                                             └─► histogram
-//!   report ─► table
+//!   report ─► table                               floor    a server without a store, to compare with
 //! ```
 //!
 //! * Everything is bounded: by a deadline, a timeout for each call, and a bound on failures.
@@ -15,11 +15,14 @@
 //!
 //! `README.md` beside this crate says how the figures are to be read.
 
+mod checkpoints;
 mod closed_loop;
 mod command_line;
 mod comparison;
 mod connections;
+mod floor;
 mod histogram;
+mod metrics_page;
 mod process_usage;
 mod report;
 mod round;
@@ -32,6 +35,9 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use command_line::CommandLine;
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     CommandLine::parse().run().unwrap_or_else(|error| {

@@ -1,7 +1,7 @@
 //! The commands and their flags.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -14,10 +14,11 @@ use crate::comparison::Comparison;
 use crate::connections::Connections;
 use crate::floor::FloorArgs;
 use crate::metrics_page::MetricsPage;
+use crate::pauses::PausesArgs;
 use crate::process_usage::ProcessId;
 use crate::report::{comparison_table, is_clean, rounds_table};
 use crate::round::{Ending, MeasuredServer, measure};
-use crate::server_process::{ServerKind, ServerProgram};
+use crate::server_process::{ServerKind, ServerProgram, side_names};
 use crate::workload::{Sizes, Workload};
 
 /// Measures servers that speak etcd's API: CPU time per operation, throughput, latency, memory.
@@ -34,6 +35,8 @@ enum Command {
     Compare(CompareArgs),
     /// Run one load against a server that is running
     Run(RunArgs),
+    /// Compare latencies of puts during compactions and checkpoints with those of calm, on both servers in turn
+    Pauses(PausesArgs),
     /// Be a server without a store: what the loads on keepalives, lists and watched prefixes cost at least
     Floor(FloorArgs),
 }
@@ -107,6 +110,7 @@ impl CommandLine {
         let threads = match &self.command {
             Command::Compare(compare) => compare.effort.threads,
             Command::Run(run) => run.effort.threads,
+            Command::Pauses(pauses) => pauses.threads,
             Command::Floor(floor) => floor.threads,
         };
         let runtime =
@@ -129,6 +133,7 @@ impl Command {
         match self {
             Self::Compare(compare) => compare.run().await,
             Self::Run(run) => run.run().await,
+            Self::Pauses(pauses) => pauses.run().await,
             Self::Floor(floor) => floor.run().await,
         }
     }
@@ -152,7 +157,7 @@ impl CompareArgs {
             sizes: self.effort.sizes,
         };
         let results = comparison.run(&left, &right).await;
-        print!("{}", comparison_table(&results, &names.0, &names.1));
+        print!("{}", comparison_table(&results, &names[0], &names[1]));
         if let Some(path) = self.json {
             fs::write(&path, serde_json::to_vec_pretty(&results)?)
                 .with_context(|| format!("write {}", path.display()))?;
@@ -195,15 +200,6 @@ fn selected(names: &[String]) -> Result<Vec<Workload>> {
     Ok(Workload::value_variants().iter().copied().filter(|workload| chosen.contains(workload)).collect())
 }
 
-/// The names of the programs, or of the sides where the programs have the same.
-fn side_names(left: &Path, right: &Path) -> (String, String) {
-    let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
-    match (name(left), name(right)) {
-        (Some(left), Some(right)) if left != right => (left, right),
-        _ => ("left".to_owned(), "right".to_owned()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -221,12 +217,5 @@ mod tests {
         let expected = [Workload::Put, Workload::GetLinearizable, Workload::GetSerializable];
         assert_eq!(selected(&names).expect("all known"), expected);
         selected(&["puts".to_owned()]).expect_err("unknown");
-    }
-
-    #[test]
-    fn sides_are_named_after_programs_that_differ() {
-        let name = |left: &str, right: &str| side_names(Path::new(left), Path::new(right));
-        assert_eq!(name("/bin/etcd", "target/basalt"), ("etcd".to_owned(), "basalt".to_owned()));
-        assert_eq!(name("a/etcd", "b/etcd"), ("left".to_owned(), "right".to_owned()));
     }
 }

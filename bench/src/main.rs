@@ -8,6 +8,7 @@
 //!                        └─► workload ─► closed_loop ─► connections
 //!                                             └─► histogram
 //!   report ─► table                               floor    a server without a store, to compare with
+//!   pauses        latency of puts while either server does deferred work
 //! ```
 //!
 //! * Everything is bounded: by a deadline, a timeout for each call, and a bound on failures.
@@ -23,10 +24,12 @@ mod connections;
 mod floor;
 mod histogram;
 mod metrics_page;
+mod pauses;
 mod process_usage;
 mod report;
 mod round;
 mod server_process;
+mod spread;
 mod table;
 mod workload;
 

@@ -2,6 +2,7 @@
 
 use crate::comparison::{SideResult, WorkloadResult};
 use crate::round::{Round, ServerUse};
+use crate::spread::Spread;
 use crate::table::{Table, figure};
 
 const HEADER: [&str; 10] =
@@ -50,29 +51,6 @@ pub fn is_clean(results: &[WorkloadResult]) -> bool {
         SideResult::Rounds(rounds) => rounds.iter().all(|round| round.errors == 0),
         SideResult::Failed(_) => false,
     })
-}
-
-/// Median, least and most of one figure over the rounds.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Spread {
-    median: f64,
-    least: f64,
-    most: f64,
-}
-
-impl Spread {
-    /// `None` without values. Of an even number the median is the mean of the middle two.
-    fn of(values: impl Iterator<Item = f64>) -> Option<Self> {
-        let mut values: Vec<f64> = values.collect();
-        values.sort_by(f64::total_cmp);
-        let (least, most) = (*values.first()?, *values.last()?);
-        let median = (values[(values.len() - 1) / 2] + values[values.len() / 2]) / 2.0;
-        Some(Self { median, least, most })
-    }
-
-    fn range(self) -> String {
-        format!("{}–{}", figure(self.least), figure(self.most))
-    }
 }
 
 /// The medians of a side, by column; `None` where nothing was measured.
@@ -173,14 +151,6 @@ mod tests {
             client_cpu_us: 1.0,
             server,
         }
-    }
-
-    #[test]
-    fn a_spread_is_ordered_by_value() {
-        let spread = Spread { median: 3.0, least: 1.0, most: 20.0 };
-        assert_eq!(Spread::of([20.0, 1.0, 3.0].into_iter()), Some(spread));
-        assert_eq!(Spread::of([4.0, 1.0].into_iter()).map(|spread| spread.median), Some(2.5));
-        assert_eq!(Spread::of(std::iter::empty()), None);
     }
 
     #[test]

@@ -158,3 +158,24 @@ fn free_urls() -> Result<(String, String)> {
     let (client, peer) = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
     Ok((format!("http://{}", client.local_addr()?), format!("http://{}", peer.local_addr()?)))
 }
+
+/// The names of the programs, or of the sides where the programs have the same.
+pub fn side_names(left: &Path, right: &Path) -> [String; 2] {
+    let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    match (name(left), name(right)) {
+        (Some(left), Some(right)) if left != right => [left, right],
+        _ => ["left".to_owned(), "right".to_owned()],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sides_are_named_after_programs_that_differ() {
+        let name = |left: &str, right: &str| side_names(Path::new(left), Path::new(right));
+        assert_eq!(name("/bin/etcd", "target/basalt"), ["etcd", "basalt"]);
+        assert_eq!(name("a/etcd", "b/etcd"), ["left", "right"]);
+    }
+}

@@ -26,3 +26,4 @@ pub use key_space::{KeySpace, random_value};
 pub use load::Load;
 pub use sizes::{LIST_VALUE_BYTES, PAGE_KEYS, Sizes};
 pub use workload_kind::Workload;
+pub use writes::Put;

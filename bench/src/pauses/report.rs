@@ -21,10 +21,11 @@ const HEADER: [&str; 11] = [
 /// The sample of one state.
 type Pick = fn(&Samples) -> Option<&Sample>;
 
-const STATES: [(&str, Pick); 3] = [
+const STATES: [(&str, Pick); 4] = [
     ("calm", |samples| Some(&samples.calm)),
     ("compaction", |samples| Some(&samples.compaction)),
     ("checkpoint", |samples| samples.checkpoint.as_ref()),
+    ("all", |samples| Some(&samples.all)),
 ];
 
 /// The rounds of one server.
@@ -100,6 +101,7 @@ mod tests {
             calm: sample(0, &[2]),
             compaction: sample(1, &[4]),
             checkpoint: Some(sample(1, &[])),
+            all: sample(0, &[2, 2]),
             errors: 1,
             first_error: Some("Unavailable: gone".to_owned()),
         };
@@ -112,9 +114,11 @@ mod tests {
 server  meanwhile   times  seconds  puts  p50 ms  p99 ms  p99.9 ms  max ms  p99 / calm    min–max
 etcd    calm            -     2.00  1.00    2.03    2.03      2.03    2.03        1.00  1.00–1.00
         compaction      1     2.00  1.00    4.06    4.06      4.06    4.06        2.00  2.00–2.00
+        all             -     2.00  2.00    2.03    2.03      2.03    2.03        1.00  1.00–1.00
 basalt  calm            -     4.00  2.00    2.03    2.03      2.03    2.03        1.00  1.00–1.00
         compaction      2     4.00  2.00    4.06    4.06      4.06    4.06        2.00  2.00–2.00
         checkpoint      2     4.00     0       -       -         -       -           -          -
+        all             -     4.00  4.00    2.03    2.03      2.03    2.03        1.00  1.00–1.00
 basalt: 2 failed puts, first: Unavailable: gone
 ";
         assert_eq!(pauses_table(&servers), expected);

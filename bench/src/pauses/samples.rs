@@ -13,7 +13,7 @@ pub struct Sample {
     pub latencies: Histogram,
     /// How long the state lasted.
     pub length: Duration,
-    /// How often it came; 0 for calm.
+    /// How often it came; 0 for calm and all.
     pub times: usize,
 }
 
@@ -26,6 +26,8 @@ pub struct Samples {
     pub compaction: Sample,
     /// A checkpoint was under way; `None` if the server knows none.
     pub checkpoint: Option<Sample>,
+    /// Whatever the server was at.
+    pub all: Sample,
     /// Puts that failed.
     pub errors: u64,
     /// Why the first of them failed.
@@ -42,8 +44,10 @@ impl Samples {
         };
         let (mut calm, mut compaction) = (Sample::default(), sample(compactions));
         let mut checkpoint = checkpoints.map(sample);
+        let mut all = Sample { length: round, ..Default::default() };
         for put in &outcome.answered {
             let latency = put.done - put.due;
+            all.latencies.record(latency);
             let compacting = compactions.meet(put.due, put.done);
             let checkpointing = checkpoints.is_some_and(|windows| windows.meet(put.due, put.done));
             if compacting {
@@ -59,7 +63,8 @@ impl Samples {
         let busy = compaction.length + checkpoint.as_ref().map_or(Duration::ZERO, |sample| sample.length);
         // Too short where both lasted at once: it is shown, not reckoned with.
         calm.length = round.saturating_sub(busy);
-        Self { calm, compaction, checkpoint, errors: outcome.errors, first_error: outcome.first_error }
+        let Outcome { errors, first_error, .. } = outcome;
+        Self { calm, compaction, checkpoint, all, errors, first_error }
     }
 
     /// Adds those of another round.
@@ -70,6 +75,7 @@ impl Samples {
             (Some(mine), Some(theirs)) => mine.merge(&theirs),
             (mine, theirs) => *mine = mine.take().or(theirs),
         }
+        self.all.merge(&other.all);
         self.errors += other.errors;
         self.first_error = self.first_error.take().or(other.first_error);
     }
@@ -106,11 +112,19 @@ mod tests {
         let mut samples = Samples::of(outcome, round, &windows(10, 20), Some(&windows(14, 30)));
         let totals = |samples: &Samples| {
             let checkpoint = samples.checkpoint.as_ref().map(|sample| sample.latencies.total());
-            (samples.calm.latencies.total(), samples.compaction.latencies.total(), checkpoint, samples.errors)
+            (
+                samples.calm.latencies.total(),
+                samples.compaction.latencies.total(),
+                checkpoint,
+                samples.all.latencies.total(),
+            )
         };
-        assert_eq!(totals(&samples), (2, 2, Some(2), 2));
+        assert_eq!(totals(&samples), (2, 2, Some(2), 5));
         samples.merge(samples.clone());
-        assert_eq!(totals(&samples), (4, 4, Some(4), 4));
-        assert_eq!((samples.compaction.times, samples.compaction.length), (2, Duration::from_millis(20)));
+        assert_eq!(totals(&samples), (4, 4, Some(4), 10));
+        assert_eq!(
+            (samples.compaction.times, samples.compaction.length, samples.errors),
+            (2, Duration::from_millis(20), 4)
+        );
     }
 }

@@ -1,7 +1,7 @@
 //! The commands and their flags.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -12,15 +12,18 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::closed_loop::Pace;
 use crate::comparison::Comparison;
 use crate::connections::Connections;
+use crate::floor::FloorArgs;
+use crate::metrics_page::MetricsPage;
+use crate::pauses::PausesArgs;
 use crate::process_usage::ProcessId;
 use crate::report::{comparison_table, is_clean, rounds_table};
-use crate::round::measure;
-use crate::server_process::ServerProgram;
+use crate::round::{Ending, MeasuredServer, measure};
+use crate::server_process::{ServerKind, ServerProgram, side_names};
 use crate::workload::{Sizes, Workload};
 
 /// Measures servers that speak etcd's API: CPU time per operation, throughput, latency, memory.
 #[derive(Parser, Debug)]
-#[command(name = "basalt-bench")]
+#[command(name = "basalt-bench", args_override_self = true)]
 pub struct CommandLine {
     #[command(subcommand)]
     command: Command,
@@ -32,14 +35,18 @@ enum Command {
     Compare(CompareArgs),
     /// Run one load against a server that is running
     Run(RunArgs),
+    /// Compare latencies of puts during compactions and checkpoints with those of calm, on both servers in turn
+    Pauses(PausesArgs),
+    /// Be a server without a store: what the loads on keepalives, lists and watched prefixes cost at least
+    Floor(FloorArgs),
 }
 
 #[derive(Args, Debug)]
 struct CompareArgs {
-    /// The server to compare with, etcd
+    /// The server to compare with: a program with etcd's flags, or `floor` for one without a store
     #[arg(long, value_name = "BIN")]
     left: PathBuf,
-    /// The server to judge
+    /// The server to judge, named in the same way
     #[arg(long, value_name = "BIN")]
     right: PathBuf,
     /// Flag for the left server, repeatable
@@ -78,7 +85,7 @@ struct RunArgs {
 
 #[derive(Args, Debug)]
 struct Effort {
-    /// Seconds of a round
+    /// Seconds of a round; of 30 and more, a round ends when all that was answered is in a checkpoint
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=3_600))]
     seconds: u64,
     /// Rounds on each server
@@ -103,6 +110,8 @@ impl CommandLine {
         let threads = match &self.command {
             Command::Compare(compare) => compare.effort.threads,
             Command::Run(run) => run.effort.threads,
+            Command::Pauses(pauses) => pauses.threads,
+            Command::Floor(floor) => floor.threads,
         };
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(threads as usize).enable_all().build()?;
@@ -124,6 +133,8 @@ impl Command {
         match self {
             Self::Compare(compare) => compare.run().await,
             Self::Run(run) => run.run().await,
+            Self::Pauses(pauses) => pauses.run().await,
+            Self::Floor(floor) => floor.run().await,
         }
     }
 }
@@ -131,7 +142,12 @@ impl Command {
 impl CompareArgs {
     async fn run(self) -> Result<bool> {
         let data_root = self.data_root.unwrap_or_else(std::env::temp_dir);
-        let program = |binary, flags| ServerProgram { binary, flags, data_root: data_root.clone() };
+        let list_keys = self.effort.sizes.list_keys();
+        let program = |binary, flags| ServerProgram {
+            kind: ServerKind::named(binary, list_keys),
+            flags,
+            data_root: data_root.clone(),
+        };
         let names = side_names(&self.left, &self.right);
         let (left, right) = (program(self.left, self.left_flag), program(self.right, self.right_flag));
         let comparison = Comparison {
@@ -141,7 +157,7 @@ impl CompareArgs {
             sizes: self.effort.sizes,
         };
         let results = comparison.run(&left, &right).await;
-        print!("{}", comparison_table(&results, &names.0, &names.1));
+        print!("{}", comparison_table(&results, &names[0], &names[1]));
         if let Some(path) = self.json {
             fs::write(&path, serde_json::to_vec_pretty(&results)?)
                 .with_context(|| format!("write {}", path.display()))?;
@@ -154,9 +170,11 @@ impl RunArgs {
     async fn run(self) -> Result<bool> {
         let connections = Connections::open(&self.endpoint, self.effort.sizes.connections()).await?;
         let mut load = self.workload.prepare(&connections, &self.effort.sizes).await?;
-        let mut rounds = Vec::new();
+        let metrics = MetricsPage::of(&self.endpoint)?;
+        let server = self.pid.map(|pid| MeasuredServer { process: ProcessId(pid), metrics });
+        let (pace, mut rounds) = (self.effort.pace(), Vec::new());
         for _ in 0..self.effort.rounds {
-            rounds.push(measure(load.as_mut(), self.effort.pace(), self.pid.map(ProcessId)).await?);
+            rounds.push(measure(load.as_mut(), pace, Ending::of(pace.duration), server.as_ref()).await?);
         }
         print!("{}", rounds_table(&self.workload.name(), &self.endpoint, &rounds));
         Ok(rounds.iter().all(|round| round.errors == 0))
@@ -182,15 +200,6 @@ fn selected(names: &[String]) -> Result<Vec<Workload>> {
     Ok(Workload::value_variants().iter().copied().filter(|workload| chosen.contains(workload)).collect())
 }
 
-/// The names of the programs, or of the sides where the programs have the same.
-fn side_names(left: &Path, right: &Path) -> (String, String) {
-    let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
-    match (name(left), name(right)) {
-        (Some(left), Some(right)) if left != right => (left, right),
-        _ => ("left".to_owned(), "right".to_owned()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -208,12 +217,5 @@ mod tests {
         let expected = [Workload::Put, Workload::GetLinearizable, Workload::GetSerializable];
         assert_eq!(selected(&names).expect("all known"), expected);
         selected(&["puts".to_owned()]).expect_err("unknown");
-    }
-
-    #[test]
-    fn sides_are_named_after_programs_that_differ() {
-        let name = |left: &str, right: &str| side_names(Path::new(left), Path::new(right));
-        assert_eq!(name("/bin/etcd", "target/basalt"), ("etcd".to_owned(), "basalt".to_owned()));
-        assert_eq!(name("a/etcd", "b/etcd"), ("left".to_owned(), "right".to_owned()));
     }
 }

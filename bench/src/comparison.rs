@@ -5,7 +5,8 @@ use serde::Serialize;
 
 use crate::closed_loop::Pace;
 use crate::connections::Connections;
-use crate::round::{Round, measure};
+use crate::metrics_page::MetricsPage;
+use crate::round::{Ending, MeasuredServer, Round, measure};
 use crate::server_process::{ServerProcess, ServerProgram};
 use crate::workload::{Load, Sizes, Workload};
 
@@ -80,7 +81,8 @@ struct Side {
 struct Prepared {
     // Dropped in this order: first the callers, then the server.
     load: Box<dyn Load>,
-    server: ServerProcess,
+    _server: ServerProcess,
+    measured: MeasuredServer,
 }
 
 impl Side {
@@ -90,14 +92,20 @@ impl Side {
 
     /// A round that is not shown.
     async fn warm_up(&mut self, pace: Pace) {
-        self.round(Pace { duration: pace.duration.mul_f64(WARM_UP_SHARE), ..pace }).await;
+        // It ends as rounds do: what it deferred must not be charged to the first of them.
+        let ending = Ending::of(pace.duration);
+        self.run(Pace { duration: pace.duration.mul_f64(WARM_UP_SHARE), ..pace }, ending).await;
         self.rounds.clear();
     }
 
-    /// Does nothing after a failure.
     async fn round(&mut self, pace: Pace) {
+        self.run(pace, Ending::of(pace.duration)).await;
+    }
+
+    /// Does nothing after a failure.
+    async fn run(&mut self, pace: Pace, ending: Ending) {
         let Ok(prepared) = &mut self.state else { return };
-        match measure(prepared.load.as_mut(), pace, Some(prepared.server.process())).await {
+        match measure(prepared.load.as_mut(), pace, ending, Some(&prepared.measured)).await {
             Ok(round) => self.rounds.push(round),
             Err(error) => self.state = Err(error),
         }
@@ -116,6 +124,7 @@ impl Prepared {
         let server = ServerProcess::start(program).await?;
         let connections = Connections::open(server.endpoint(), comparison.sizes.connections()).await?;
         let load = workload.prepare(&connections, &comparison.sizes).await.context("prepare")?;
-        Ok(Self { load, server })
+        let measured = MeasuredServer { process: server.process(), metrics: MetricsPage::of(server.endpoint())? };
+        Ok(Self { load, _server: server, measured })
     }
 }

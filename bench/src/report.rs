@@ -2,15 +2,18 @@
 
 use crate::comparison::{SideResult, WorkloadResult};
 use crate::round::{Round, ServerUse};
+use crate::spread::Spread;
 use crate::table::{Table, figure};
 
-const HEADER: [&str; 9] =
-    ["load", "server", "CPU µs/op", "min–max", "ops/s", "min–max", "p50 ms", "p99 ms", "RSS / peak MiB"];
+const HEADER: [&str; 10] =
+    ["load", "server", "CPU µs/op", "min–max", "ops/s", "min–max", "p50 ms", "p99 ms", "RSS / peak MiB", "checkpoints"];
+/// What a round for claims holds at least.
+const CHECKPOINTS_LEAST: u64 = 3;
 
 /// The table of a comparison, its figures the medians of the rounds; a ratio is right by left.
 pub fn comparison_table(results: &[WorkloadResult], left_name: &str, right_name: &str) -> String {
     let mut table = Table::new(&HEADER);
-    let mut notes = String::new();
+    let mut below = String::new();
     for result in results {
         let sides = [(left_name, &result.left), (right_name, &result.right)];
         let mut medians = Vec::new();
@@ -19,12 +22,12 @@ pub fn comparison_table(results: &[WorkloadResult], left_name: &str, right_name:
             match side {
                 SideResult::Rounds(rounds) => {
                     table.push(row(title, name, rounds));
-                    notes += &errors_note(&result.workload, name, rounds);
+                    below += &notes(&result.workload, name, rounds);
                     medians.push(Medians::of(rounds));
                 }
                 SideResult::Failed(cause) => {
                     table.push(vec![title.to_owned(), name.to_owned(), "failed".to_owned()]);
-                    notes += &format!("{} on {name} failed: {cause}\n", result.workload);
+                    below += &format!("{} on {name} failed: {cause}\n", result.workload);
                 }
             }
         }
@@ -32,14 +35,14 @@ pub fn comparison_table(results: &[WorkloadResult], left_name: &str, right_name:
             table.push(ratio_row(left, right));
         }
     }
-    format!("{table}{notes}")
+    format!("{table}{below}")
 }
 
 /// The table of one server.
 pub fn rounds_table(workload: &str, name: &str, rounds: &[Round]) -> String {
     let mut table = Table::new(&HEADER);
     table.push(row(workload, name, rounds));
-    format!("{table}{}", errors_note(workload, name, rounds))
+    format!("{table}{}", notes(workload, name, rounds))
 }
 
 /// Whether every load was run to the end without a failed operation.
@@ -48,29 +51,6 @@ pub fn is_clean(results: &[WorkloadResult]) -> bool {
         SideResult::Rounds(rounds) => rounds.iter().all(|round| round.errors == 0),
         SideResult::Failed(_) => false,
     })
-}
-
-/// Median, least and most of one figure over the rounds.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Spread {
-    median: f64,
-    least: f64,
-    most: f64,
-}
-
-impl Spread {
-    /// `None` without values. Of an even number the median is the mean of the middle two.
-    fn of(values: impl Iterator<Item = f64>) -> Option<Self> {
-        let mut values: Vec<f64> = values.collect();
-        values.sort_by(f64::total_cmp);
-        let (least, most) = (*values.first()?, *values.last()?);
-        let median = (values[(values.len() - 1) / 2] + values[values.len() / 2]) / 2.0;
-        Some(Self { median, least, most })
-    }
-
-    fn range(self) -> String {
-        format!("{}–{}", figure(self.least), figure(self.most))
-    }
 }
 
 /// The medians of a side, by column; `None` where nothing was measured.
@@ -113,7 +93,13 @@ fn row(title: &str, name: &str, rounds: &[Round]) -> Vec<String> {
         median(medians.p50_ms),
         median(medians.p99_ms),
         format!("{} / {}", median(medians.resident_mib), median(medians.peak_mib)),
+        fewest_checkpoints(rounds).map_or("-".to_owned(), |fewest| fewest.to_string()),
     ]
+}
+
+/// In the round that held the fewest.
+fn fewest_checkpoints(rounds: &[Round]) -> Option<u64> {
+    rounds.iter().filter_map(|round| round.server.as_ref()?.checkpoints).min()
 }
 
 fn ratio_row(left: &Medians, right: &Medians) -> Vec<String> {
@@ -134,14 +120,19 @@ fn ratio_row(left: &Medians, right: &Medians) -> Vec<String> {
     ]
 }
 
-fn errors_note(workload: &str, name: &str, rounds: &[Round]) -> String {
+/// What is wrong with the rounds, a line each.
+fn notes(workload: &str, name: &str, rounds: &[Round]) -> String {
     let errors: u64 = rounds.iter().map(|round| round.errors).sum();
     let first = rounds.iter().find_map(|round| round.first_error.as_deref()).unwrap_or("unknown");
-    if errors == 0 {
-        String::new()
-    } else {
-        format!("{workload} on {name}: {errors} failed operations, first: {first}\n")
+    let mut notes = String::new();
+    if errors > 0 {
+        notes += &format!("{workload} on {name}: {errors} failed operations, first: {first}\n");
     }
+    // A load that writes nothing has none, and needs none.
+    if let Some(few @ 1..CHECKPOINTS_LEAST) = fewest_checkpoints(rounds) {
+        notes += &format!("{workload} on {name}: a round of {few} checkpoints; a claim needs {CHECKPOINTS_LEAST}\n");
+    }
+    notes
 }
 
 #[cfg(test)]
@@ -149,7 +140,7 @@ mod tests {
     use super::*;
 
     fn round(cpu_us: f64, throughput: f64) -> Round {
-        let server = Some(ServerUse { cpu_us, resident_mib: 64.0, peak_mib: 128.0 });
+        let server = Some(ServerUse { cpu_us, resident_mib: 64.0, peak_mib: 128.0, checkpoints: None });
         Round {
             operations: 1,
             errors: 0,
@@ -163,23 +154,18 @@ mod tests {
     }
 
     #[test]
-    fn a_spread_is_ordered_by_value() {
-        let spread = Spread { median: 3.0, least: 1.0, most: 20.0 };
-        assert_eq!(Spread::of([20.0, 1.0, 3.0].into_iter()), Some(spread));
-        assert_eq!(Spread::of([4.0, 1.0].into_iter()).map(|spread| spread.median), Some(2.5));
-        assert_eq!(Spread::of(std::iter::empty()), None);
-    }
-
-    #[test]
     fn a_table_shows_both_sides_and_their_ratio() {
         let left = SideResult::Rounds(vec![round(60.0, 20_000.0), round(58.0, 21_000.0), round(70.0, 19_000.0)]);
-        let right = SideResult::Rounds(vec![round(15.0, 40_000.0)]);
+        let mut checkpointed = round(15.0, 40_000.0);
+        checkpointed.server.as_mut().expect("measured").checkpoints = Some(2);
+        let right = SideResult::Rounds(vec![checkpointed]);
         let results = [WorkloadResult { workload: "put".into(), left, right }];
         let expected = "\
-load  server  CPU µs/op    min–max   ops/s        min–max  p50 ms  p99 ms  RSS / peak MiB
-put   etcd         60.0  58.0–70.0  20,000  19,000–21,000    1.00    4.00      64.0 / 128
-      basalt       15.0  15.0–15.0  40,000  40,000–40,000    1.00    4.00      64.0 / 128
+load  server  CPU µs/op    min–max   ops/s        min–max  p50 ms  p99 ms  RSS / peak MiB  checkpoints
+put   etcd         60.0  58.0–70.0  20,000  19,000–21,000    1.00    4.00      64.0 / 128            -
+      basalt       15.0  15.0–15.0  40,000  40,000–40,000    1.00    4.00      64.0 / 128            2
       ratio        0.25               2.00                   1.00    1.00     1.00 / 1.00
+put on basalt: a round of 2 checkpoints; a claim needs 3
 ";
         assert_eq!(comparison_table(&results, "etcd", "basalt"), expected);
         assert!(is_clean(&results));

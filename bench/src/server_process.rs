@@ -1,5 +1,6 @@
 //! A server that this program starts, with its own ports and folder, and ends again.
 
+use std::env;
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -24,12 +25,56 @@ const LOG_SHOWN_BYTES: usize = 2048;
 /// How to start a server.
 #[derive(Clone, Debug)]
 pub struct ServerProgram {
-    /// The program; it understands etcd's flags.
-    pub binary: PathBuf,
+    /// What is started.
+    pub kind: ServerKind,
     /// Flags beside ours.
     pub flags: Vec<String>,
     /// Where its temporary folder is made. The disk below it is part of what is measured.
     pub data_root: PathBuf,
+}
+
+/// What is started.
+#[derive(Clone, Debug)]
+pub enum ServerKind {
+    /// A program that understands etcd's flags.
+    Etcd(PathBuf),
+    /// This program as a server without a store.
+    Floor {
+        /// How long its list is.
+        list_keys: usize,
+    },
+}
+
+impl ServerKind {
+    /// A program, or the floor if the name is just `floor`.
+    pub fn named(name: PathBuf, list_keys: usize) -> Self {
+        if name.as_os_str() == "floor" { Self::Floor { list_keys } } else { Self::Etcd(name) }
+    }
+
+    /// The command with the flags that each start needs.
+    fn command(&self, data: &Path, client: &str, peer: &str) -> Result<Command> {
+        let mut command;
+        match self {
+            Self::Etcd(binary) => {
+                command = Command::new(binary);
+                command
+                    .arg("--name=bench")
+                    .arg(format!("--data-dir={}", data.display()))
+                    .arg(format!("--listen-client-urls={client}"))
+                    .arg(format!("--advertise-client-urls={client}"))
+                    .arg(format!("--listen-peer-urls={peer}"))
+                    .arg(format!("--initial-advertise-peer-urls={peer}"))
+                    .arg(format!("--initial-cluster=bench={peer}"))
+                    .arg(format!("--quota-backend-bytes={QUOTA_BYTES}"))
+                    .arg("--log-level=error");
+            }
+            Self::Floor { list_keys } => {
+                command = Command::new(env::current_exe().context("find this program")?);
+                command.arg("floor").arg(format!("--listen={client}")).arg(format!("--list-keys={list_keys}"));
+            }
+        }
+        Ok(command)
+    }
 }
 
 /// A running cluster of one member; dropping it kills the process and deletes its data.
@@ -48,26 +93,13 @@ impl ServerProcess {
         let folder = tempfile::Builder::new().prefix("basalt-bench-").tempdir_in(&program.data_root)?;
         let (client, peer) = free_urls()?;
         let log = File::create(log_path(folder.path()))?;
-        let child = Command::new(&program.binary)
-            .arg("--name=bench")
-            .arg(format!("--data-dir={}", folder.path().join("data").display()))
-            .arg(format!("--listen-client-urls={client}"))
-            .arg(format!("--advertise-client-urls={client}"))
-            .arg(format!("--listen-peer-urls={peer}"))
-            .arg(format!("--initial-advertise-peer-urls={peer}"))
-            .arg(format!("--initial-cluster=bench={peer}"))
-            .arg(format!("--quota-backend-bytes={QUOTA_BYTES}"))
-            .arg("--log-level=error")
-            .args(&program.flags)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .with_context(|| format!("start {}", program.binary.display()))?;
+        let mut command = program.kind.command(&folder.path().join("data"), &client, &peer)?;
+        command.args(&program.flags).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let name = command.get_program().to_string_lossy().into_owned();
+        let child = command.spawn().with_context(|| format!("start {name}"))?;
         let mut server = Self { child, folder, endpoint: client };
-        server.wait_until_ready().await.with_context(|| {
-            format!("{} is not ready; the end of its log:\n{}", program.binary.display(), server.log_end())
-        })?;
+        let ready = server.wait_until_ready().await;
+        ready.with_context(|| format!("{name} is not ready; the end of its log:\n{}", server.log_end()))?;
         Ok(server)
     }
 
@@ -125,4 +157,25 @@ fn log_path(folder: &Path) -> PathBuf {
 fn free_urls() -> Result<(String, String)> {
     let (client, peer) = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
     Ok((format!("http://{}", client.local_addr()?), format!("http://{}", peer.local_addr()?)))
+}
+
+/// The names of the programs, or of the sides where the programs have the same.
+pub fn side_names(left: &Path, right: &Path) -> [String; 2] {
+    let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    match (name(left), name(right)) {
+        (Some(left), Some(right)) if left != right => [left, right],
+        _ => ["left".to_owned(), "right".to_owned()],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sides_are_named_after_programs_that_differ() {
+        let name = |left: &str, right: &str| side_names(Path::new(left), Path::new(right));
+        assert_eq!(name("/bin/etcd", "target/basalt"), ["etcd", "basalt"]);
+        assert_eq!(name("a/etcd", "b/etcd"), ["left", "right"]);
+    }
 }

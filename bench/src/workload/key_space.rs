@@ -17,7 +17,7 @@ const FILLERS: usize = 8;
 
 /// The keys `/registry/<name>/00000000` and on.
 #[derive(Clone, Debug)]
-pub(super) struct KeySpace {
+pub struct KeySpace {
     prefix: String,
     /// How many keys there are.
     pub(super) keys: usize,
@@ -28,7 +28,13 @@ impl KeySpace {
         Self { prefix: format!("/registry/{name}/"), keys }
     }
 
-    pub(super) fn key(&self, number: usize) -> Bytes {
+    /// The keys of the loads on lists.
+    pub fn listed(keys: usize) -> Self {
+        Self::new("listed", keys)
+    }
+
+    /// The key of a number.
+    pub fn key(&self, number: usize) -> Bytes {
         format!("{}{number:08}", self.prefix).into()
     }
 
@@ -38,7 +44,7 @@ impl KeySpace {
     }
 
     /// Key and range end that together name all keys.
-    pub(super) fn range(&self) -> (Bytes, Bytes) {
+    pub fn range(&self) -> (Bytes, Bytes) {
         // The prefix ends in '/', and '0' is the next byte.
         let end = format!("{}0", self.prefix.trim_end_matches('/'));
         (self.prefix.clone().into(), end.into())
@@ -75,7 +81,7 @@ pub(super) fn put_op(key: Bytes, value: Bytes) -> RequestOp {
 }
 
 /// Bytes that no server can compress.
-pub(super) fn random_value(random: &mut StdRng, bytes: usize) -> Bytes {
+pub fn random_value(random: &mut StdRng, bytes: usize) -> Bytes {
     let mut value = vec![0; bytes];
     random.fill_bytes(&mut value);
     value.into()

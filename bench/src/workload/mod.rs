@@ -22,6 +22,8 @@ mod watches;
 mod workload_kind;
 mod writes;
 
+pub use key_space::{KeySpace, random_value};
 pub use load::Load;
-pub use sizes::Sizes;
+pub use sizes::{LIST_VALUE_BYTES, PAGE_KEYS, Sizes};
 pub use workload_kind::Workload;
+pub use writes::Put;

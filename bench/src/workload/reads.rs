@@ -127,7 +127,7 @@ impl Caller for Count {
 }
 
 async fn filled_list(connections: &Connections, sizes: &Sizes) -> Result<KeySpace> {
-    let keys = KeySpace::new("listed", sizes.list_keys());
+    let keys = KeySpace::listed(sizes.list_keys());
     keys.fill(connections, LIST_VALUE_BYTES).await?;
     Ok(keys)
 }

@@ -16,9 +16,9 @@ pub(super) const PUT_VALUE_BYTES: usize = 256;
 /// Bytes of a value that is read singly or updated.
 pub(super) const OBJECT_VALUE_BYTES: usize = 1024;
 /// Bytes of a value in lists.
-pub(super) const LIST_VALUE_BYTES: usize = 4096;
+pub const LIST_VALUE_BYTES: usize = 4096;
 /// Keys in a page of a list: what an API server asks for.
-pub(super) const PAGE_KEYS: usize = 500;
+pub const PAGE_KEYS: usize = 500;
 /// Keys that are written and read singly.
 pub(super) const OBJECT_KEYS: usize = 10_000;
 
@@ -71,7 +71,8 @@ impl Sizes {
         self.pick(self.list_callers, 4, 4)
     }
 
-    pub(super) fn list_keys(&self) -> usize {
+    /// Keys of a list.
+    pub fn list_keys(&self) -> usize {
         self.pick(self.list_keys, 2_000, 10_000)
     }
 

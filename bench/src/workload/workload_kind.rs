@@ -78,7 +78,7 @@ impl Workload {
 
     async fn prepare_unbounded(self, connections: &Connections, sizes: &Sizes) -> Result<Box<dyn Load>> {
         Ok(match self {
-            Self::Put => boxed(Put::callers(connections, sizes)),
+            Self::Put => boxed(Callers(Put::callers(connections, sizes.callers()))),
             Self::Update => boxed(Update::callers(connections, sizes).await?),
             Self::GetLinearizable => boxed(Get::callers(connections, sizes, false).await?),
             Self::GetSerializable => boxed(Get::callers(connections, sizes, true).await?),

@@ -19,7 +19,7 @@ use crate::closed_loop::Caller;
 use crate::connections::Connections;
 
 /// Puts one value again and again, to any of the keys.
-pub(super) struct Put {
+pub struct Put {
     client: KvClient<Channel>,
     keys: KeySpace,
     value: Bytes,
@@ -27,14 +27,15 @@ pub(super) struct Put {
 }
 
 impl Put {
-    pub(super) fn callers(connections: &Connections, sizes: &Sizes) -> Callers<Self> {
+    /// So many callers, each with a value of its own.
+    pub fn callers(connections: &Connections, count: usize) -> Vec<Self> {
         let keys = KeySpace::new("puts", OBJECT_KEYS);
-        let callers = (0..sizes.callers()).map(|number| {
+        let callers = (0..count).map(|number| {
             let mut random = StdRng::seed_from_u64(number as u64);
             let value = random_value(&mut random, PUT_VALUE_BYTES);
             Self { client: connections.kv(number), keys: keys.clone(), value, random }
         });
-        Callers(callers.collect())
+        callers.collect()
     }
 }
 

@@ -5,6 +5,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"basalt/tests/interop/harness"
 )
@@ -63,7 +69,7 @@ func TestCheck(t *testing.T) {
 				// Also where a page is free by now: the value of one that counts is among them.
 				copy(content, strings.ReplaceAll(string(content), "5858585858", "5858585859"))
 			})
-		}, []string{"damage: pages/shard-0000000000000001: entry Revision", "is corrupt"}},
+		}, []string{"damage: pages/shard-0000000000000001 of shard \"main\": entry Revision", "is corrupt"}},
 		{"log", func(t *testing.T) func() {
 			segments := segmentsOf(t, dir)
 			return patchFile(t, segments[len(segments)-1], func(content []byte) {
@@ -71,7 +77,7 @@ func TestCheck(t *testing.T) {
 			})
 		}, []string{"damage: wal: log segment", "is corrupt at offset 8192"}},
 		{"no page file", func(t *testing.T) func() { return moveAway(t, page) },
-			[]string{"damage: pages/shard-0000000000000001: ", "No such file"}},
+			[]string{"damage: pages/shard-0000000000000001 of shard \"main\": ", "No such file"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			undo := c.spoil(t)
@@ -97,5 +103,28 @@ func TestCheck(t *testing.T) {
 	}
 	if entries, err := os.ReadDir(empty); err != nil || len(entries) != 0 {
 		t.Errorf("a check has made %v, %v", entries, err)
+	}
+}
+
+// TestDamageIsToldWithItsShard reads a value that went bad: the client hears of damage, the log says where.
+func TestDamageIsToldWithItsShard(t *testing.T) {
+	if harness.UnderTest(t) != harness.Basalt {
+		t.Skip("these are basalt's files")
+	}
+	server := harness.StartUnderTest(t)
+	const key, value = "/registry/events/a", "a value that goes bad"
+	server.Etcdctl("put", key, value)
+	server.Stop()
+	patchFile(t, filepath.Join(server.DataDir, "pages", "shard-0000000000000002"), func(content []byte) {
+		copy(content, strings.ReplaceAll(string(content), value, "a value that went bad"))
+	})
+	server.Restart()
+	err := get(&pb.RangeRequest{Key: []byte(key)})(harness.Context(t, time.Minute), servicesOf(server.Conn(t)))
+	if status.Code(err) != codes.DataLoss {
+		t.Errorf("a damaged value: %v", err)
+	}
+	const says = `"stored data is damaged","error":"reading shard \"events\": entry Revision`
+	if !server.LogContains(says) {
+		t.Errorf("the log lacks %s", says)
 	}
 }

@@ -324,4 +324,10 @@ func observeAutoCompaction(t *testing.T) {
 		compacted = status.Code(err) == codes.OutOfRange
 	}
 	expectRefusedFlag(t, 1, "auto-compaction-mode", "--auto-compaction-mode=weekly")
+	expectRefusedFlag(t, 1, "in mode revision", "--auto-compaction-mode=revision", "--auto-compaction-retention=-5")
+	// To etcd a duration is a number of revisions.
+	args := []string{"--auto-compaction-mode=revision", "--auto-compaction-retention=1h"}
+	for _, kind := range []harness.Kind{harness.Etcd, harness.Basalt} {
+		harness.Start(t, harness.Options{Kind: kind, Args: args}).Stop()
+	}
 }

@@ -14,8 +14,8 @@ pub(super) struct ByRevision {
 }
 
 impl ByRevision {
-    pub(super) fn new(kept: u64, now: Duration) -> Self {
-        Self { kept: i64::try_from(kept).unwrap_or(i64::MAX), next: now + INTERVAL, last_success: 0 }
+    pub(super) fn new(kept: i64, now: Duration) -> Self {
+        Self { kept, next: now + INTERVAL, last_success: 0 }
     }
 
     pub(super) fn next(&self) -> Duration {
@@ -77,7 +77,16 @@ mod tests {
         let mut compactor = AutoCompactor::new(AutoCompaction::Revisions(1), minutes(0), 1);
         assert_eq!(compactor.tick(minutes(5), 99, false), None);
         assert_eq!(compactor.tick(minutes(10), 99, true), Some(98));
-        let mut keeps_all = AutoCompactor::new(AutoCompaction::Revisions(u64::MAX), minutes(0), 1);
+        let mut keeps_all = AutoCompactor::new(AutoCompaction::Revisions(i64::MAX), minutes(0), 1);
         assert_eq!(keeps_all.tick(minutes(5), i64::MAX, true), None);
+    }
+
+    /// As `Revision.Run` in etcd, which takes a negative retention as it is.
+    #[test]
+    fn less_than_none_asks_for_the_future() {
+        let mut compactor = AutoCompactor::new(AutoCompaction::Revisions(-10), minutes(0), 1);
+        assert_eq!(compactor.tick(minutes(5), 99, true), Some(109));
+        compactor.finished(minutes(5), Outcome::Failed);
+        assert_eq!(compactor.tick(minutes(10), i64::MAX, true), Some(i64::MAX));
     }
 }

@@ -289,8 +289,12 @@ fn auto_compaction(settings: &Settings) -> Result<AutoCompaction, ConfigError> {
     let number: Option<i64> = retention.parse().ok().filter(|number| *number >= 0);
     match (mode.as_str(), number) {
         ("periodic" | "revision", Some(0)) => Ok(AutoCompaction::Off),
-        ("revision", Some(revisions)) => Ok(AutoCompaction::Revisions(revisions.unsigned_abs())),
-        ("revision", None) => Err(bad("in mode revision, use a number of revisions")),
+        // A duration counts as its nanoseconds, as in etcd (`parseCompactionRetention`).
+        ("revision", number) => match number.or_else(|| parse_nanoseconds(&retention)) {
+            None => Err(bad("in mode revision, use a number of revisions")),
+            Some(0) => Ok(AutoCompaction::Off),
+            Some(revisions) => Ok(AutoCompaction::Revisions(revisions)),
+        },
         ("periodic", number) => {
             let nanoseconds = number
                 .map_or_else(|| parse_nanoseconds(&retention), |hours| hours.checked_mul(NANOSECONDS_PER_HOUR))

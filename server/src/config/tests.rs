@@ -157,6 +157,14 @@ fn auto_compaction_modes() {
         ("--auto-compaction-retention 30m", AutoCompaction::Periodic(Duration::from_secs(1800))),
         ("--auto-compaction-retention 0s", AutoCompaction::Off),
         ("--auto-compaction-mode revision --auto-compaction-retention 1000", AutoCompaction::Revisions(1000)),
+        ("--auto-compaction-mode revision --auto-compaction-retention 0", AutoCompaction::Off),
+        // Nanoseconds, as in etcd 3.7.3.
+        (
+            "--auto-compaction-mode revision --auto-compaction-retention 1h",
+            AutoCompaction::Revisions(3_600_000_000_000),
+        ),
+        ("--auto-compaction-mode revision --auto-compaction-retention -2us", AutoCompaction::Revisions(-2000)),
+        ("--auto-compaction-mode revision --auto-compaction-retention 0s", AutoCompaction::Off),
     ] {
         assert_eq!(run(line).0.compaction.auto, expected, "{line}");
     }
@@ -212,7 +220,8 @@ fn what_cannot_start_says_why_and_what_to_do() {
         ("--initial-cluster default", "--initial-cluster: URL scheme must be"),
         ("--auto-compaction-mode weekly", "unknown mode \"weekly\""),
         ("--auto-compaction-retention x", "use a duration such as 30m"),
-        ("--auto-compaction-mode revision --auto-compaction-retention 1h", "use a number of revisions"),
+        ("--auto-compaction-mode revision --auto-compaction-retention -5", "use a number of revisions"),
+        ("--auto-compaction-mode revision --auto-compaction-retention x", "use a number of revisions"),
         ("--listen-peer-urls http://example.org:1", "expected IP in URL for binding"),
         ("--listen-metrics-urls https://localhost:1", "must be provided for client url https://localhost:1"),
         ("--listen-peer-urls https://127.0.0.1:1", "must be provided for peer url https://127.0.0.1:1"),

@@ -234,8 +234,8 @@ pub enum AutoCompaction {
     Off,
     /// The revisions of this time.
     Periodic(Duration),
-    /// This many revisions.
-    Revisions(u64),
+    /// This many revisions. With less than none every compaction is in the future, and refused.
+    Revisions(i64),
 }
 
 /// When a slow request is logged.

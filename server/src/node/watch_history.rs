@@ -156,7 +156,7 @@ pub fn previous(view: &Arc<View>, hits: &[(ShardId, Revision)], disk: &dyn Disk)
         match run(&mut fetch, disk, BUDGET_UNLIMITED).map(|mut values| values.pop()) {
             // A value just read is a slice of the block around it: keep only this value alive.
             Ok(Some(value)) => PreviousValue::Value(Bytes::copy_from_slice(&value)),
-            Ok(None) | Err(FetchError::NotStored(_)) => PreviousValue::Gone,
+            Ok(None) | Err(FetchError::NotStored { .. }) => PreviousValue::Gone,
             Err(cause @ FetchError::Pages(_)) => {
                 tell_of_damage(&cause);
                 PreviousValue::Damaged

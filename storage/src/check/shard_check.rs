@@ -44,7 +44,7 @@ impl ShardCheck<'_> {
     pub fn run(&self, observer: &mut dyn Observer) -> ShardChecked {
         let mut index = self.check_index(observer);
         let mut checked = ShardChecked { keys: index.as_ref().map_or(0, IndexCheck::keys), ..ShardChecked::default() };
-        let name = page_file_name(self.shard.page_file);
+        let name = format!("{} of shard {:?}", page_file_name(self.shard.page_file), self.shard.name);
         let cache = Arc::new(PageCache::new(PAGE_CACHE_BYTES));
         let writer = match open_pages(self.disk, &cache, self.shard) {
             Ok(writer) => writer,

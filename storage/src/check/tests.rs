@@ -202,13 +202,14 @@ fn figures_are_those_of_the_store() {
 fn a_flipped_bit_in_pages_is_found_where_it_is() {
     let rig = Rig::filled();
     let mut found = 0;
-    for number in 1..=3 {
+    for (number, shard) in (1..).zip(["main", "events", "leases"]) {
         let name = page_file_name(number);
+        let place = format!("{name} of shard {shard:?}: ");
         for page in 0..rig.length(&name) / PAGE_SIZE as u64 {
             let at = page * PAGE_SIZE as u64 + page * 97 % PAGE_SIZE as u64;
             rig.flip(&name, at);
             let findings = rig.findings();
-            assert!(findings.iter().all(|finding| finding.contains(&name)), "{findings:#?}");
+            assert!(findings.iter().all(|finding| finding.contains(&place)), "{findings:#?}");
             found += u64::from(!findings.is_empty());
             rig.flip(&name, at);
         }
@@ -297,13 +298,13 @@ fn files_that_are_cut_or_too_long_or_nobodys() {
     rig.file(&name, |file| Io::Write { file, offset: length, bytes: Bytes::from_static(b"more") });
     let (checked, findings) = rig.check();
     assert_eq!((checked.damage, findings.len()), (0, 1), "{findings:?}");
-    expect(&rig.findings(), &["note: pages/shard-0000000000000001: 4 bytes behind those that count"]);
+    expect(&rig.findings(), &["note: pages/shard-0000000000000001 of shard \"main\": 4 bytes behind those that count"]);
     rig.file(&name, |file| Io::Truncate { file, length: length / 2 });
-    expect(&rig.findings(), &["damage: pages/shard-0000000000000001: it has "]);
+    expect(&rig.findings(), &["damage: pages/shard-0000000000000001 of shard \"main\": it has "]);
     rig.disk.perform(Io::Open { name: run_name("runs", 99), create: true }).unwrap();
     expect(&rig.findings(), &["note: runs/run-0000000000000063: nothing names it"]);
     rig.disk.perform(Io::Remove { name: page_file_name(2) }).unwrap();
-    expect(&rig.findings(), &["damage: pages/shard-0000000000000002: "]);
+    expect(&rig.findings(), &["damage: pages/shard-0000000000000002 of shard \"events\": "]);
 }
 
 /// What checksums cannot see: pages and index each whole, but of two different states.
@@ -321,14 +322,21 @@ fn an_index_that_is_not_that_of_the_pages_is_named() {
     older.shards[0].index_runs.pop();
     written(&older);
     let findings = rig.findings();
-    expect(&findings, &["shard-0000000000000001: Revision { main: 202, sub: 0 }: the index does not name it"]);
+    expect(
+        &findings,
+        &["shard-0000000000000001 of shard \"main\": Revision { main: 202, sub: 0 }: the index does not name it"],
+    );
     // The index of one shard in the place of another.
     let mut exchanged = manifest.clone();
     exchanged.shards[1].index_runs = manifest.shards[2].index_runs.clone();
     written(&exchanged);
     expect(
         &rig.findings(),
-        &["shard-0000000000000002: ", "the index does not name it", "the index names it, no page has it"],
+        &[
+            "shard-0000000000000002 of shard \"events\": ",
+            "the index does not name it",
+            "the index names it, no page has it",
+        ],
     );
     written(&manifest);
     assert_eq!(rig.findings().iter().filter(|finding| finding.starts_with("damage")).count(), 0);
@@ -353,7 +361,7 @@ fn pages_that_belong_to_nothing_or_to_two_are_named() {
         run(&mut crate::checkpoint::manifest::rewrite_job(&mixed).unwrap(), &rig.disk, BUDGET_UNLIMITED).unwrap();
     };
     write(&manifest, &before);
-    expect(&rig.findings(), &["shard-0000000000000001: page", "is already free"]);
+    expect(&rig.findings(), &["shard-0000000000000001 of shard \"main\": page", "is already free"]);
     write(&before, &manifest);
     expect(&rig.findings(), &["its map is of a later commit than its tree"]);
     let mut empty = manifest.clone();

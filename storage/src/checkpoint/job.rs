@@ -50,8 +50,14 @@ pub enum CheckpointError {
         cause: io::Error,
     },
     /// Writing pages failed in a way that does not pass.
-    #[error("writing pages of a checkpoint")]
-    Pages(#[source] CommitFailure),
+    #[error("writing pages of shard {shard:?}")]
+    Pages {
+        /// Its name.
+        shard: String,
+        /// Why.
+        #[source]
+        cause: CommitFailure,
+    },
     /// Writing or merging a run failed.
     #[error(transparent)]
     Run(#[from] RunError),
@@ -314,7 +320,11 @@ impl CheckpointJob {
     fn commit_failed(&mut self, error: CommitError) -> Result<Step<Checkpoint>, CheckpointError> {
         match (error.writer, error.cause) {
             (Some(writer), CommitFailure::NoSpace(cause)) => Ok(self.refuse(Vec::new(), Some(*writer), cause)),
-            (_, cause) => Err(CheckpointError::Pages(cause)),
+            (_, cause) => {
+                let shard = self.shard;
+                let shard = self.checkpointer().manifest.shards[shard].name.clone();
+                Err(CheckpointError::Pages { shard, cause })
+            }
         }
     }
 

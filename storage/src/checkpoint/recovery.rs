@@ -61,19 +61,31 @@ pub enum RecoveryError {
         found: String,
     },
     /// A root in the manifest is none.
-    #[error("the manifest names a damaged page tree; restore a snapshot")]
-    Tree(#[from] PagesError),
+    #[error("the manifest names a damaged page tree of shard {shard:?}; restore a snapshot")]
+    Tree {
+        /// Whose tree.
+        shard: String,
+        /// What is wrong.
+        #[source]
+        cause: PagesError,
+    },
     /// A root in the manifest is none.
-    #[error("the manifest names a damaged page map; restore a snapshot")]
-    Map(#[from] AllocatorError),
+    #[error("the manifest names a damaged page map of shard {shard:?}; restore a snapshot")]
+    Map {
+        /// Whose map.
+        shard: String,
+        /// What is wrong.
+        #[source]
+        cause: AllocatorError,
+    },
     /// A run is damaged, or newer than this release.
     #[error(transparent)]
     Run(RunError),
     /// A record of an index run is damaged.
-    #[error("the index of shard {shard} is damaged; restore a snapshot")]
+    #[error("the index of shard {shard:?} is damaged; restore a snapshot")]
     Index {
         /// Whose index.
-        shard: u32,
+        shard: String,
         /// What is wrong.
         #[source]
         cause: KeyIndexError,
@@ -287,15 +299,18 @@ pub(crate) fn open_pages(
     if shard.tree_root.is_empty() {
         return Ok(PageWriter::create(pages));
     }
-    let map_root = MapRoot::decode(&shard.map_root)?;
-    Ok(PageWriter::open(pages, TreeRoot::decode(&shard.tree_root)?, map_root)?)
+    let bad_tree = |cause| RecoveryError::Tree { shard: shard.name.clone(), cause };
+    let bad_map = |cause| RecoveryError::Map { shard: shard.name.clone(), cause };
+    let map_root = MapRoot::decode(&shard.map_root).map_err(bad_map)?;
+    let root = TreeRoot::decode(&shard.tree_root).map_err(bad_tree)?;
+    PageWriter::open(pages, root, map_root).map_err(bad_map)
 }
 
 /// Loads an index bottom-up from its runs, reading no values.
 pub(crate) fn load_index(disk: &dyn Disk, shard: &ShardManifest) -> Result<KeyIndex, RecoveryError> {
     let mut builder = IndexBuilder::new();
     for_each_record(disk, &shard.index_runs, |key, value| {
-        builder.push(key, &value).map_err(|cause| RecoveryError::Index { shard: shard.shard, cause })
+        builder.push(key, &value).map_err(|cause| RecoveryError::Index { shard: shard.name.clone(), cause })
     })?;
     Ok(builder.finish())
 }

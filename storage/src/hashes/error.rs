@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::pages::PagesError;
+use crate::mvcc::shard_read_error::ShardReadError;
 use crate::revision::Revision;
 
 /// Why a hash cannot be given.
@@ -27,7 +27,7 @@ pub enum HashError {
 pub enum HashJobError {
     /// A page could not be read or is damaged.
     #[error("read slots to hash")]
-    Pages(#[from] PagesError),
+    Pages(#[from] ShardReadError),
     /// The slots of the View are not as a store keeps them.
     #[error(transparent)]
     Hash(#[from] HashError),

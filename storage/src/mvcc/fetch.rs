@@ -7,19 +7,26 @@ use thiserror::Error;
 
 use super::range::Hit;
 use super::shard_map::ShardId;
+use super::shard_read_error::ShardReadError;
 use super::view::View;
 use crate::job::{Completions, Job, Step};
-use crate::pages::{self, PagesError};
+use crate::pages;
+use crate::revision::Revision;
 
 /// Why a value cannot be had. Both mean damage, not load.
 #[derive(Debug, Error)]
 pub enum FetchError {
     /// A page could not be read or is not what was written.
     #[error(transparent)]
-    Pages(#[from] PagesError),
+    Pages(#[from] ShardReadError),
     /// The index names a revision that is stored nowhere.
-    #[error("revision {}.{} of shard {} is in the index but not stored", .0.revision.main, .0.revision.sub, .0.shard.0)]
-    NotStored(Hit),
+    #[error("revision {}.{} of shard {shard:?} is in the index but not stored", revision.main, revision.sub)]
+    NotStored {
+        /// Name of the shard.
+        shard: String,
+        /// What is missing.
+        revision: Revision,
+    },
 }
 
 /// Fetches the KeyValues of hits, in their order. When nothing needs a disk the first step is
@@ -34,6 +41,7 @@ pub struct Fetch {
 }
 
 struct Pending {
+    shard: ShardId,
     positions: Vec<usize>,
     fetch: pages::Fetch,
 }
@@ -60,10 +68,15 @@ impl Fetch {
                 let checkpointed = &self.view.shard(shard).checkpointed;
                 let revisions = positions.iter().map(|position| self.hits[*position].revision).collect();
                 let fetch = checkpointed.pages.fetch(checkpointed.root.clone(), revisions);
-                self.pending.push(Pending { positions, fetch });
+                self.pending.push(Pending { shard, positions, fetch });
             }
         }
     }
+}
+
+fn not_stored(view: &View, hit: Hit) -> FetchError {
+    let shard = view.shard_map.shards()[hit.shard.position()].name.clone();
+    FetchError::NotStored { shard, revision: hit.revision }
 }
 
 impl Job for Fetch {
@@ -75,12 +88,13 @@ impl Job for Fetch {
             self.start();
         }
         while let Some(pending) = self.pending.last_mut() {
-            match pending.fetch.step(std::mem::take(&mut completions), budget)? {
+            let step = pending.fetch.step(std::mem::take(&mut completions), budget);
+            match step.map_err(|cause| ShardReadError::new(&self.view, pending.shard, cause))? {
                 Step::Again => return Ok(Step::Again),
                 Step::Submit(requests) => return Ok(Step::Submit(requests)),
                 Step::Done(values) => {
                     for (position, value) in pending.positions.iter().zip(values) {
-                        self.values[*position] = value.ok_or(FetchError::NotStored(self.hits[*position]))?;
+                        self.values[*position] = value.ok_or_else(|| not_stored(&self.view, self.hits[*position]))?;
                     }
                     self.pending.pop();
                 }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::delta::DeltaEntry;
 use super::shard_map::ShardId;
+use super::shard_read_error::ShardReadError;
 use super::view::View;
 use crate::job::{Completions, Job, Step};
-use crate::pages::{self, PagesError};
+use crate::pages;
 use crate::revision::Revision;
 
 /// A piece of history.
@@ -55,12 +56,13 @@ impl History {
 
 impl Job for History {
     type Output = HistoryChunk;
-    type Error = PagesError;
+    type Error = ShardReadError;
 
-    fn step(&mut self, completions: Completions, budget: usize) -> Result<Step<HistoryChunk>, PagesError> {
+    fn step(&mut self, completions: Completions, budget: usize) -> Result<Step<HistoryChunk>, ShardReadError> {
         let mut chunk = HistoryChunk::default();
         if let Some(scan) = &mut self.scan {
-            let scanned = match scan.step(completions, budget)? {
+            let step = scan.step(completions, budget);
+            let scanned = match step.map_err(|cause| ShardReadError::new(&self.view, self.shard, cause))? {
                 Step::Again => return Ok(Step::Again),
                 Step::Submit(requests) => return Ok(Step::Submit(requests)),
                 Step::Done(scanned) => scanned,

@@ -24,6 +24,7 @@ pub mod key_value;
 pub mod range;
 pub mod shard_map;
 pub mod shard_map_text;
+pub mod shard_read_error;
 pub mod store;
 pub mod system;
 pub mod transaction;

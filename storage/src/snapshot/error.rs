@@ -4,7 +4,7 @@ use std::io;
 
 use thiserror::Error;
 
-use crate::pages::PagesError;
+use crate::mvcc::shard_read_error::ShardReadError;
 
 /// Why a snapshot cannot be written or read.
 #[derive(Debug, Error)]
@@ -50,7 +50,7 @@ pub enum SnapshotError {
     Digest,
     /// A page of the store could not be read or is damaged.
     #[error("read stored revisions")]
-    Pages(#[from] PagesError),
+    Pages(#[from] ShardReadError),
     /// The source could not be read.
     #[error("read snapshot")]
     Read(#[from] io::Error),

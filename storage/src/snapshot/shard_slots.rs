@@ -6,8 +6,10 @@ use std::sync::Arc;
 use crate::disk::Io;
 use crate::job::{Completions, Job, Step};
 use crate::mvcc::delta::DeltaEntry;
+use crate::mvcc::shard_map::ShardId;
+use crate::mvcc::shard_read_error::ShardReadError;
 use crate::mvcc::view::{ShardView, View};
-use crate::pages::{PagesError, Scan, ScanChunk, ScannedSlot, entry_crc32c};
+use crate::pages::{Scan, ScanChunk, ScannedSlot, entry_crc32c};
 use crate::revision::Revision;
 
 /// Slots that are read at a time.
@@ -36,7 +38,7 @@ pub(super) enum Advance {
 /// A cursor over one shard of a View.
 pub(super) struct ShardSlots {
     view: Arc<View>,
-    shard: usize,
+    shard: ShardId,
     from: Revision,
     to: Revision,
     values: Values,
@@ -64,9 +66,9 @@ enum Source {
 }
 
 impl ShardSlots {
-    /// The slots of shard number `shard` from `from` up to `to`, but for dead ones.
-    pub fn new(view: Arc<View>, shard: usize, from: Revision, to: Revision, values: Values) -> Self {
-        let source = Source::Tables(scan(&view.shards[shard], from, to, Values::Leave));
+    /// The slots of `shard` from `from` up to `to`, but for dead ones.
+    pub fn new(view: Arc<View>, shard: ShardId, from: Revision, to: Revision, values: Values) -> Self {
+        let source = Source::Tables(scan(view.shard(shard), from, to, Values::Leave));
         Self { view, shard, from, to, values, source, ahead: VecDeque::new(), requested: 0 }
     }
 
@@ -86,9 +88,9 @@ impl ShardSlots {
     }
 
     /// Goes on towards the next slots; for a starved cursor. The budget's unit is a slot.
-    pub fn advance(&mut self, completions: Completions, budget: usize) -> Result<Advance, PagesError> {
+    pub fn advance(&mut self, completions: Completions, budget: usize) -> Result<Advance, ShardReadError> {
         let step = match &mut self.source {
-            Source::Tables(scan) | Source::Values { scan, .. } => scan.step(completions, budget)?,
+            Source::Tables(scan) | Source::Values { scan, .. } => scan.step(completions, budget),
             Source::Resident(from) => {
                 let from = *from;
                 self.read_resident(from);
@@ -96,7 +98,7 @@ impl ShardSlots {
             }
             Source::End => return Ok(Advance::Moved),
         };
-        match step {
+        match step.map_err(|cause| ShardReadError::new(&self.view, self.shard, cause))? {
             Step::Submit(requests) => return Ok(Advance::Submit(requests)),
             Step::Again => {}
             Step::Done(chunk) => self.read(chunk),
@@ -122,7 +124,7 @@ impl ShardSlots {
     fn read_values(&self, mut windows: VecDeque<(Revision, Revision)>, next: Option<Revision>) -> Source {
         match windows.pop_front() {
             Some((first, last)) => {
-                let scan = scan(&self.view.shards[self.shard], first, last, Values::Read);
+                let scan = scan(self.view.shard(self.shard), first, last, Values::Read);
                 Source::Values { scan, windows, next }
             }
             None => self.read_tables(next),
@@ -131,14 +133,14 @@ impl ShardSlots {
 
     fn read_tables(&self, next: Option<Revision>) -> Source {
         match next {
-            Some(from) => Source::Tables(scan(&self.view.shards[self.shard], from, self.to, Values::Leave)),
+            Some(from) => Source::Tables(scan(self.view.shard(self.shard), from, self.to, Values::Leave)),
             None => Source::Resident(self.from),
         }
     }
 
     fn read_resident(&mut self, from: Revision) {
         self.source = Source::End;
-        let shard = &self.view.shards[self.shard];
+        let shard = self.view.shard(self.shard);
         for entry in shard.frozen.from(from).chain(shard.delta.from(from)) {
             if entry.revision > self.to {
                 return;

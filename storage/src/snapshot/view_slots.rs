@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use super::shard_slots::{Advance, ShardSlots, Values};
 use crate::job::{Completions, Step};
+use crate::mvcc::shard_map::ShardId;
+use crate::mvcc::shard_read_error::ShardReadError;
 use crate::mvcc::view::View;
-use crate::pages::{PagesError, ScannedSlot};
+use crate::pages::ScannedSlot;
 use crate::revision::Revision;
 
 /// Merges the shards of a View by revision. Slots that are marked dead are left out.
@@ -20,7 +22,7 @@ impl ViewSlots {
     /// A walk over these main revisions.
     pub fn new(view: &Arc<View>, mains: RangeInclusive<i64>, values: Values) -> Self {
         let (from, to) = (Revision::new(*mains.start(), 0), Revision::new(*mains.end(), i64::MAX));
-        let shards = 0..view.shards.len();
+        let shards = (0..).map(ShardId).take(view.shards.len());
         Self { shards: shards.map(|shard| ShardSlots::new(view.clone(), shard, from, to, values)).collect() }
     }
 
@@ -28,12 +30,12 @@ impl ViewSlots {
     /// `budget`, or `None` at the end; then it is stepped anew.
     ///
     /// # Errors
-    /// [`PagesError`]: a page could not be read or is damaged. The walk is over.
+    /// [`ShardReadError`]: a page could not be read or is damaged. The walk is over.
     pub fn step(
         &mut self,
         completions: Completions,
         budget: usize,
-    ) -> Result<Step<Option<Vec<ScannedSlot>>>, PagesError> {
+    ) -> Result<Step<Option<Vec<ScannedSlot>>>, ShardReadError> {
         let mut completions = completions.into_iter();
         let mut requests = Vec::new();
         for shard in self.shards.iter_mut().filter(|shard| shard.is_starved()) {

@@ -1,5 +1,6 @@
 //! Checkpoints and openings under every fault that a disk has for them.
 
+mod damage;
 mod figures;
 mod opening;
 mod reads;

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::job::{Completions, Job, Step};
-use crate::pages::{PagesError, ScannedSlot};
+use crate::mvcc::shard_read_error::ShardReadError;
+use crate::pages::ScannedSlot;
 use crate::snapshot::view_rig::{Event, ViewRig, events};
 use crate::snapshot::{Values, ViewSlots};
 
@@ -191,9 +192,9 @@ struct Walk(ViewSlots, Vec<ScannedSlot>);
 
 impl Job for Walk {
     type Output = Vec<ScannedSlot>;
-    type Error = PagesError;
+    type Error = ShardReadError;
 
-    fn step(&mut self, completions: Completions, budget: usize) -> Result<Step<Self::Output>, PagesError> {
+    fn step(&mut self, completions: Completions, budget: usize) -> Result<Step<Self::Output>, ShardReadError> {
         Ok(match self.0.step(completions, budget)? {
             Step::Again => Step::Again,
             Step::Submit(requests) => Step::Submit(requests),

@@ -155,7 +155,7 @@ func TestAFailedSyncEndsTheServer(t *testing.T) {
 		// Without a path they are counted by thread: no other thread has as many.
 		{"of the log", "writing the log", "fdatasync:error=EIO:when=100", ""},
 		{"of the log, which says that the disk is full", "writing the log", "fdatasync:error=ENOSPC:when=100", ""},
-		{"of a segment in the making", "preparing a log segment", "fdatasync:error=EIO:when=1", "wal/0000000000000002.wal"},
+		{"of a segment in the making", "preparing a log segment", "fdatasync:error=EIO:when=30", "wal/0000000000000002.wal"},
 		{"of a run", "writing a checkpoint", "fdatasync:error=EIO:when=1", "runs/run-0000000000000001"},
 		{"of a run, which says that the disk is full", "writing a checkpoint", "fdatasync:error=ENOSPC:when=1", "runs/run-0000000000000001"},
 	} {

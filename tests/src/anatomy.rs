@@ -115,6 +115,9 @@ impl File<'_> {
     }
 
     fn segment(&mut self) {
+        if !self.is_begun() {
+            return;
+        }
         for head in [0, PAGE] {
             self.skip_to(head);
             if self.bytes[head..].starts_with(b"basltWAL") {
@@ -134,6 +137,13 @@ impl File<'_> {
             self.anatomy.last_batch = Some(Span { name: self.name.to_owned(), from, to: self.done });
             self.skip_to(self.done.next_multiple_of(PAGE));
         }
+    }
+
+    /// Whether its head is that of this segment: a former one that was only renamed to be the next holds nothing.
+    fn is_begun(&self) -> bool {
+        let number = self.name.trim_start_matches("wal/").trim_end_matches(".wal");
+        let sequence = u64::from_le_bytes(self.bytes[56..64].try_into().expect("eight bytes"));
+        u64::from_str_radix(number, 16) == Ok(sequence)
     }
 
     fn run(&mut self) {

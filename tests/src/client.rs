@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use basalt_proto::log::Request;
+use basalt_proto::log::request::Kind;
 use basalt_storage::disk::SimulatedDisk;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -15,6 +17,8 @@ use crate::workload::Workload;
 const TURNS_PER_REQUEST: u32 = 8;
 /// Of the requests, one in so many comes with a snapshot, unless one is under way.
 const REQUESTS_PER_SNAPSHOT: u32 = 8;
+/// As many come with a defragmentation.
+const REQUESTS_PER_DEFRAGMENTATION: u32 = 16;
 
 /// A client, its knowledge, and what it will do next.
 pub struct Client {
@@ -46,19 +50,41 @@ impl Client {
     /// # Panics
     /// When something is missing, or there that should not be.
     pub fn rest_and_check(&mut self, node: &mut SimulatedNode) {
-        node.rest().expect("the disk is healthy");
-        self.hear(node);
+        self.rest(node).expect("the disk is healthy");
         self.ledger.check(node);
+    }
+
+    /// Waits until the node has answered everything, or is over.
+    ///
+    /// # Errors
+    /// [`Over`]; the node is.
+    pub fn rest(&mut self, node: &mut SimulatedNode) -> Result<(), Over> {
+        let rested = node.rest();
+        self.hear(node);
+        rested
     }
 
     /// Sends the next request.
     pub fn send(&mut self, node: &mut SimulatedNode) {
         let request = self.workload.next_request(self.ledger.revision());
-        self.ledger.sent(&request);
-        node.propose(request);
+        self.propose(node, request);
         if self.random.random_ratio(1, REQUESTS_PER_SNAPSHOT) {
             node.begin_snapshot();
         }
+        if self.random.random_ratio(1, REQUESTS_PER_DEFRAGMENTATION) {
+            node.begin_defragmentation();
+        }
+    }
+
+    /// Sends a request of the test's own.
+    pub fn send_kind(&mut self, node: &mut SimulatedNode, kind: Kind) {
+        let request = self.workload.request(kind);
+        self.propose(node, request);
+    }
+
+    fn propose(&mut self, node: &mut SimulatedNode, request: Request) {
+        self.ledger.sent(&request);
+        node.propose(request);
     }
 
     /// The node goes on by a turn, and what it answers is heard, also when that turn is its last.

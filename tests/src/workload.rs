@@ -49,6 +49,11 @@ impl Workload {
             }
             _ => Kind::Alarm(self.alarm()),
         };
+        self.request(kind)
+    }
+
+    /// A request of the caller's own, under the next id.
+    pub fn request(&mut self, kind: Kind) -> Request {
         self.next_id += 1;
         Request { id: self.next_id, principal: None, kind: Some(kind) }
     }

@@ -21,11 +21,24 @@ pub(super) struct CheckpointSide {
     checkpointer: Option<Checkpointer>,
     conf_state: Vec<u8>,
     job: Option<(u64, Background<CheckpointJob>)>,
+    /// Of the page files, when the last one began.
+    file_bytes: u64,
     reserve: Reserve,
     interval: Duration,
     due: Duration,
-    /// Something changed since the last one.
+    /// Something changed since the last one, or leaves wait to be rewritten.
     pub(super) is_dirty: bool,
+    defragmentation: Defragmentation,
+}
+
+/// Where a client that asked for a defragmentation stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Defragmentation {
+    NotAsked,
+    /// He waits for the next checkpoint to begin.
+    Asked,
+    /// He waits for the end of the one that runs.
+    Bound,
 }
 
 /// A checkpoint that ended: its last entry, and its generation of the manifest.
@@ -36,15 +49,16 @@ pub(super) struct Ended {
 
 impl CheckpointSide {
     pub(super) fn new(checkpointer: Checkpointer, disk: &SimulatedDisk, interval: Duration) -> Self {
-        let conf_state = checkpointer.manifest().conf_state.clone();
         let mut side = Self {
+            conf_state: checkpointer.manifest().conf_state.clone(),
+            is_dirty: !checkpointer.is_tidy(false),
             checkpointer: Some(checkpointer),
-            conf_state,
             job: None,
+            file_bytes: 0,
             reserve: Reserve::new(RESERVE_BYTES),
             interval,
             due: interval,
-            is_dirty: false,
+            defragmentation: Defragmentation::NotAsked,
         };
         side.hold(disk);
         side
@@ -59,7 +73,15 @@ impl CheckpointSide {
     }
 
     pub(super) fn may_advance(&self, now: Duration) -> bool {
-        self.is_running() || (self.is_dirty && now >= self.due)
+        let asked = self.defragmentation == Defragmentation::Asked;
+        self.is_running() || asked || (self.is_dirty && now >= self.due)
+    }
+
+    /// A client waits for checkpoints until no leaf is partly dead, unless one does so already.
+    pub(super) fn defragment(&mut self) {
+        if self.defragmentation == Defragmentation::NotAsked {
+            self.defragmentation = Defragmentation::Asked;
+        }
     }
 
     /// Run files that the last manifest names, by name; `None` while a checkpoint runs.
@@ -80,29 +102,24 @@ impl CheckpointSide {
         seen: &mut Overlaps,
     ) -> Result<Option<Ended>, Over> {
         let Some((applied_index, job)) = &mut self.job else {
-            self.is_dirty = false;
-            let frozen = store.freeze();
-            let applied_index = frozen.applied.index;
-            let checkpointer = self.checkpointer.take().expect("one checkpoint at a time");
-            let job = Background::new(checkpointer.begin(frozen, self.conf_state.clone()));
-            self.job = Some((applied_index, job));
+            self.begin(store);
             return Ok(None);
         };
         let applied_index = *applied_index;
         let ended = match job.try_advance(disk, random) {
             Ok(None) => return Ok(None),
-            Ok(Some(Checkpoint { checkpointer, checkpointed, .. })) => {
-                let generation = checkpointer.manifest().generation;
-                self.checkpointer = Some(checkpointer);
-                store.checkpointed(checkpointed);
+            Ok(Some(checkpoint)) => {
+                let generation = self.ended(checkpoint, store, seen);
                 self.hold(disk);
-                seen.checkpoints += 1;
                 Some(Ended { applied_index, generation })
             }
             Err(CheckpointError::NoSpace { checkpointer, frozen, .. }) => {
                 self.checkpointer = Some(*checkpointer);
                 store.checkpoint_failed(*frozen);
                 self.is_dirty = true;
+                if self.defragmentation == Defragmentation::Bound {
+                    self.defragmentation = Defragmentation::NotAsked;
+                }
                 // Nothing depends on the reserve: the server warns, and so may a fault pass here.
                 drop(self.reserve.release(disk));
                 seen.refusals += 1;
@@ -113,6 +130,36 @@ impl CheckpointSide {
         self.job = None;
         self.due = now + self.interval;
         Ok(ended)
+    }
+
+    fn begin(&mut self, store: &mut Store) {
+        self.is_dirty = false;
+        let mut frozen = store.freeze();
+        if self.defragmentation == Defragmentation::Asked {
+            self.defragmentation = Defragmentation::Bound;
+            frozen.rewrite_all = true;
+        }
+        let applied_index = frozen.applied.index;
+        let checkpointer = self.checkpointer.take().expect("one checkpoint at a time");
+        self.file_bytes = checkpointer.file_bytes();
+        let job = Background::new(checkpointer.begin(frozen, self.conf_state.clone()));
+        self.job = Some((applied_index, job));
+    }
+
+    /// One is durable; gives its generation.
+    fn ended(&mut self, checkpoint: Checkpoint, store: &mut Store, seen: &mut Overlaps) -> u64 {
+        let Checkpoint { checkpointer, checkpointed, tidy, .. } = checkpoint;
+        store.checkpointed(checkpointed);
+        self.is_dirty |= !tidy;
+        if self.defragmentation == Defragmentation::Bound {
+            self.defragmentation = if tidy { Defragmentation::NotAsked } else { Defragmentation::Asked };
+            seen.defragmentations += usize::from(tidy);
+        }
+        seen.checkpoints += 1;
+        seen.shrinks += usize::from(checkpointer.file_bytes() < self.file_bytes);
+        let generation = checkpointer.manifest().generation;
+        self.checkpointer = Some(checkpointer);
+        generation
     }
 
     fn hold(&mut self, disk: &SimulatedDisk) {

@@ -129,6 +129,11 @@ impl SimulatedNode {
         self.snapshots.begin(&mut self.apply.machine);
     }
 
+    /// A client asks for a defragmentation, unless one runs.
+    pub fn begin_defragmentation(&mut self) {
+        self.checkpoints.defragment();
+    }
+
     /// The state machine.
     pub fn machine(&self) -> &Machine {
         &self.apply.machine
@@ -142,6 +147,11 @@ impl SimulatedNode {
     /// Run files that the last manifest names, by name; `None` while a checkpoint runs.
     pub fn named_runs(&self) -> Option<Vec<String>> {
         self.checkpoints.named_runs()
+    }
+
+    /// Whether the last checkpoint has all that was applied, and no leaf waits to be rewritten.
+    pub fn is_checkpointed(&self) -> bool {
+        !self.checkpoints.is_running() && !self.checkpoints.is_dirty
     }
 
     /// The newest View.

@@ -19,6 +19,10 @@ pub struct Overlaps {
     pub compactions: usize,
     /// Checkpoints that ended.
     pub checkpoints: usize,
+    /// Defragmentations that ended.
+    pub defragmentations: usize,
+    /// Checkpoints after which the page files were shorter than before.
+    pub shrinks: usize,
     /// Checkpoints that were refused because the disk was full.
     pub refusals: usize,
     /// Log segments that were not prepared because the disk was full.

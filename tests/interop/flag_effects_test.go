@@ -277,7 +277,8 @@ func observePeerURLs(t *testing.T) {
 	if urls := strings.Join(member.PeerURLs, " "); !strings.Contains(urls, line.peer) || !strings.Contains(urls, second) {
 		t.Errorf("the member's peer URLs are %s", urls)
 	}
-	expectRefusedFlag(t, 1, "--initial-cluster", "--initial-cluster=default=http://127.0.0.1:1")
+	refused := newLine(t)
+	expectRefusedFlag(t, 1, "--initial-cluster", refused.args("--initial-cluster=default=http://127.0.0.1:1")...)
 }
 
 // observeInitialClusterState joins a cluster of nobody.

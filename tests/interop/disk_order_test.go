@@ -4,22 +4,25 @@ import (
 	"io/fs"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 )
 
-// diskOrder follows the files of a data directory through a trace, as a disk sees them that keeps only what it must: bytes
+// diskOrder follows the files of a data directory, and of a directory for the log, through a trace, as a disk sees them that keeps only what it must: bytes
 // are durable behind a sync of their file that began after they were written, names behind one of their directory.
 //
 // It judges: an answer leaves only when the write that it acknowledges is durable, with the names that lead to it; a
-// manifest is written only when everything that it may name is.
+// manifest is written only when everything that it may name is; an import counts only when everything is.
 type diskOrder struct {
 	t       *testing.T
 	dataDir string
+	// roots are the data directory, and that of the log if it has one of its own.
+	roots []string
 	// life is the first digit of the writers whose answers are judged: reads show values of others.
 	life string
-	// exists has every file and directory of the data directory, and the directory itself.
+	// exists has every file and directory below the roots, and these themselves.
 	exists map[string]bool
 	// unnamed has those whose name is not durable, with the line that made it.
 	unnamed map[string]int
@@ -27,9 +30,9 @@ type diskOrder struct {
 	unsynced map[string][]fileWrite
 	// durable has the file in which each marker became durable.
 	durable map[string]string
-	// answers, manifests, creations and renames that were judged.
-	answers, manifests, creations, renames int
-	segments                               map[string]bool
+	// answers, manifests, ends of imports, creations and renames that were judged.
+	answers, manifests, imports, creations, renames int
+	segments                                        map[string]bool
 }
 
 // fileWrite is a write that ended, in which line.
@@ -56,20 +59,34 @@ func markerOf(writer string, number int) string {
 	return "w" + writer + "-" + strings.Repeat("0", 6-len(digits)) + digits + ";"
 }
 
-// newDiskOrder takes what is in the directory now as durable.
-func newDiskOrder(t *testing.T, dataDir string) *diskOrder {
+// newDiskOrder takes what is in the directories now as durable.
+func newDiskOrder(t *testing.T, dataDir string, logDirs ...string) *diskOrder {
 	t.Helper()
 	order := &diskOrder{
-		t: t, dataDir: dataDir, exists: map[string]bool{}, unnamed: map[string]int{}, unsynced: map[string][]fileWrite{},
+		t: t, dataDir: dataDir, roots: append([]string{dataDir}, logDirs...), exists: map[string]bool{}, unnamed: map[string]int{}, unsynced: map[string][]fileWrite{},
 		durable: map[string]string{}, segments: map[string]bool{},
 	}
-	_ = filepath.WalkDir(dataDir, func(path string, _ fs.DirEntry, err error) error {
-		if err == nil {
-			order.exists[path] = true
-		}
-		return nil
-	})
+	for _, root := range order.roots {
+		_ = filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
+			if err == nil {
+				order.exists[path] = true
+			}
+			return nil
+		})
+	}
 	return order
+}
+
+// follows says whether a path is a root or below one.
+func (o *diskOrder) follows(path string) bool {
+	return slices.ContainsFunc(o.roots, func(root string) bool {
+		return path == root || strings.HasPrefix(path, root+"/")
+	})
+}
+
+// holdsRoot says whether a directory has the name of a root.
+func (o *diskOrder) holdsRoot(path string) bool {
+	return slices.ContainsFunc(o.roots, func(root string) bool { return path == filepath.Dir(root) })
 }
 
 func (o *diskOrder) judge(events []syscallEvent) {
@@ -78,9 +95,10 @@ func (o *diskOrder) judge(events []syscallEvent) {
 		switch {
 		case strings.HasPrefix(event.path, "socket:") && !event.ended:
 			o.answer(event)
-		case event.path != o.dataDir && !strings.HasPrefix(event.path, o.dataDir+"/") && event.path != filepath.Dir(o.dataDir):
+		case !o.follows(event.path) && !o.holdsRoot(event.path):
 		case !event.ended:
 			o.manifest(event)
+			o.endOfImport(event)
 		case !event.failed:
 			o.done(event)
 		}
@@ -98,11 +116,7 @@ func (o *diskOrder) done(event syscallEvent) {
 	case "mkdir", "mkdirat":
 		o.make(event.path, event.done)
 	case "rename", "renameat", "renameat2":
-		delete(o.exists, event.path)
-		o.make(event.to, event.done)
-		o.unsynced[event.to] = o.unsynced[event.path]
-		delete(o.unsynced, event.path)
-		o.renames++
+		o.rename(event)
 	case "unlink", "unlinkat":
 		delete(o.exists, event.path)
 		delete(o.unnamed, event.path)
@@ -113,6 +127,22 @@ func (o *diskOrder) done(event syscallEvent) {
 		o.sync(event)
 	}
 }
+
+func (o *diskOrder) rename(event syscallEvent) {
+	o.renames++
+	o.make(event.to, event.done)
+	if exchanges(event) {
+		o.make(event.path, event.done)
+		o.unsynced[event.path], o.unsynced[event.to] = o.unsynced[event.to], o.unsynced[event.path]
+		return
+	}
+	o.unsynced[event.to] = o.unsynced[event.path]
+	delete(o.exists, event.path)
+	delete(o.unnamed, event.path)
+	delete(o.unsynced, event.path)
+}
+
+func exchanges(event syscallEvent) bool { return strings.Contains(event.arguments, "RENAME_EXCHANGE") }
 
 func (o *diskOrder) make(path string, line int) {
 	o.exists[path] = true
@@ -150,7 +180,7 @@ func (o *diskOrder) answer(event syscallEvent) {
 		if !found {
 			o.t.Fatalf("line %d acknowledges %s, whose write no sync has followed", event.begun+1, acknowledged)
 		}
-		for path := file; len(path) >= len(o.dataDir); path = filepath.Dir(path) {
+		for path := file; o.follows(path); path = filepath.Dir(path) {
 			if made, unnamed := o.unnamed[path]; unnamed {
 				o.t.Fatalf("line %d acknowledges %s; line %d made the name %s, and no sync of its directory has followed",
 					event.begun+1, acknowledged, made+1, path)
@@ -180,6 +210,33 @@ func (o *diskOrder) manifest(event syscallEvent) {
 				o.t.Fatalf("line %d writes a manifest; no sync has followed the write to %s in line %d",
 					event.begun+1, path, writes[0].line+1)
 			}
+		}
+	}
+}
+
+// endOfImport judges the instants at which an import begins to count: `member` becomes the plain file, and the mark that
+// it does not count goes.
+func (o *diskOrder) endOfImport(event syscallEvent) {
+	removes := event.name == "unlink" || event.name == "unlinkat"
+	if exchanges(event) || removes && event.path == filepath.Join(o.dataDir, "importing") {
+		o.imports++
+		o.expectAllDurable(event.begun)
+	}
+}
+
+// expectAllDurable wants a sync behind everything that was made, renamed and written before a line, but for the reserve: it
+// holds nothing, and a start makes it again.
+func (o *diskOrder) expectAllDurable(line int) {
+	o.t.Helper()
+	for path, made := range o.unnamed {
+		if path == filepath.Join(o.dataDir, "reserve") {
+			continue
+		}
+		o.t.Fatalf("line %d is reached; line %d made the name %s, and no sync of its directory has followed", line+1, made+1, path)
+	}
+	for path, writes := range o.unsynced {
+		if len(writes) > 0 {
+			o.t.Fatalf("line %d is reached; no sync has followed the write to %s in line %d", line+1, path, writes[0].line+1)
 		}
 	}
 }

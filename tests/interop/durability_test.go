@@ -96,26 +96,40 @@ func (p *markedPuts) expect(t *testing.T, server *harness.Server) {
 // TestNothingIsAcknowledgedBeforeItIsDurable looks at the system calls of a server under load: every answer to a put
 // begins after a sync of its bytes has ended, every new name on the way to them was synced before, and so was all that a
 // manifest names. The load goes on for two checkpoints and a full segment of the log; then kill -9, and the same for the
-// start after it.
+// start after it. All of it once more with the log in a directory of its own.
 func TestNothingIsAcknowledgedBeforeItIsDurable(t *testing.T) {
 	if harness.UnderTest(t) != harness.Basalt {
 		t.Skip("it knows the files of basalt")
 	}
+	t.Run("one directory", func(t *testing.T) { expectDurableAnswers(t) })
+	t.Run("wal-dir", func(t *testing.T) { expectDurableAnswers(t, filepath.Join(t.TempDir(), "log")) })
+}
+
+// expectDurableAnswers runs a server with its log in `logDirs`, if that has one, and judges two lives.
+func expectDurableAnswers(t *testing.T, logDirs ...string) {
 	dataDir := filepath.Join(t.TempDir(), "parent", "data")
 	if err := os.Mkdir(filepath.Dir(dataDir), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	trace, order := harness.NewStrace(t, tracedCalls), newDiskOrder(t, dataDir)
-	server := harness.Start(t, harness.Options{DataDir: dataDir, Wrapper: trace.Wrapper})
+	var args []string
+	for _, logDir := range logDirs {
+		args = append(args, "--wal-dir="+logDir)
+	}
+	newest := func() string {
+		segments := segmentsOf(t, append([]string{dataDir}, logDirs...)[len(logDirs)])
+		return segments[len(segments)-1]
+	}
+	trace, order := harness.NewStrace(t, tracedCalls), newDiskOrder(t, dataDir, logDirs...)
+	server := harness.Start(t, harness.Options{DataDir: dataDir, Args: args, Wrapper: trace.Wrapper})
 	ctx := harness.Context(t, 3*time.Minute)
 	for life := range 2 {
 		puts := &markedPuts{life: life}
 		order.life = fmt.Sprint(life)
 		group := puts.write(ctx, t, server)
-		segment := newestSegment(t, server)
+		segment := newest()
 		await(t, ctx, "two checkpoints, a full segment and many writes", func() bool {
 			busy := puts.acks() > 400 && checkpoints(t, server) >= 2
-			return busy && (life > 0 || newestSegment(t, server) != segment)
+			return busy && (life > 0 || newest() != segment)
 		})
 		server.Kill()
 		group.Wait()
@@ -126,10 +140,55 @@ func TestNothingIsAcknowledgedBeforeItIsDurable(t *testing.T) {
 			t.Fatal("too little was judged")
 		}
 		// Whatever was not durable lives in the cache of the system: the next start makes it so, or it does not count.
-		trace, order = harness.NewStrace(t, tracedCalls), newDiskOrder(t, dataDir)
+		trace, order = harness.NewStrace(t, tracedCalls), newDiskOrder(t, dataDir, logDirs...)
 		server.Wrap(trace.Wrapper)
 		server.Restart()
 		puts.expect(t, server)
+	}
+}
+
+// TestImportsAreDurable looks at the system calls of both ways in: `basaltctl snapshot restore`, and a start on what etcdutl
+// restored. When data begins to count, and at the end, every name and every byte has a sync behind it.
+func TestImportsAreDurable(t *testing.T) {
+	if harness.UnderTest(t) != harness.Basalt {
+		t.Skip("it knows the files of basalt")
+	}
+	snapshot, etcd := snapshotOf(t, "30")
+	want := comingOf(t, etcd, 30)
+	etcd.Stop()
+	for _, c := range []struct {
+		name string
+		run  func(t *testing.T, dataDir, logDir string, trace *harness.Strace)
+		// imports is how many instants there are at which data begins to count.
+		imports int
+	}{
+		{"restore", func(t *testing.T, dataDir, logDir string, trace *harness.Strace) {
+			args := []string{"snapshot", "restore", snapshot, "--data-dir", dataDir, "--wal-dir", logDir}
+			if result := trace.Basaltctl(args...); result.Code != 0 {
+				t.Fatalf("exit %d: %s", result.Code, result.Stderr)
+			}
+		}, 1},
+		{"takeover", func(t *testing.T, dataDir, logDir string, trace *harness.Strace) {
+			args := []string{"--wal-dir=" + logDir}
+			harness.Start(t, harness.Options{DataDir: dataDir, Args: args, Wrapper: trace.Wrapper}).Stop()
+		}, 2},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dataDir, logDir := filepath.Join(t.TempDir(), "data"), filepath.Join(t.TempDir(), "log")
+			if c.name == "takeover" {
+				harness.Etcdutl(t, "snapshot", "restore", snapshot, "--data-dir", dataDir, "--wal-dir", logDir)
+			}
+			trace, order := harness.NewStrace(t, tracedCalls), newDiskOrder(t, dataDir, logDir)
+			c.run(t, dataDir, logDir, trace)
+			lines := trace.Lines()
+			order.judge(parseStrace(t, lines))
+			order.expectAllDurable(len(lines))
+			t.Logf("%d ends of imports, %d manifests, %d files made, %d renamed", order.imports, order.manifests, order.creations, order.renames)
+			if order.imports != c.imports || order.manifests == 0 || order.creations < 5 {
+				t.Error("too little was judged")
+			}
+			want.expect(t, harness.Start(t, harness.Options{DataDir: dataDir, Args: []string{"--wal-dir=" + logDir}}))
+		})
 	}
 }
 

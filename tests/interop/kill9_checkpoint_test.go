@@ -16,10 +16,11 @@ import (
 	"basalt/tests/interop/harness"
 )
 
+// busyRounds end with SIGKILL, KILL9_ROUNDS or few of them, each only after checkpointsPerRound checkpoints, compactions
+// behind them, and a segment of the log that was full.
+var busyRounds = numberFromEnvironment("KILL9_ROUNDS", 2)
+
 const (
-	// busyRounds end with SIGKILL, each only after checkpointsPerRound checkpoints, compactions behind them, and a
-	// segment of the log that was full.
-	busyRounds          = 2
 	checkpointsPerRound = 2
 	// compactionLag is how many revisions stay readable; whoever watches is nearer to the head than that.
 	compactionLag = 400

@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -37,7 +38,14 @@ func NewStrace(t testing.TB, calls string, options ...string) *Strace {
 	return &Strace{wrapper, path, t}
 }
 
-// Lines are the calls recorded, once the server has ended.
+// Basaltctl runs basalt's tool under it.
+func (s *Strace) Basaltctl(args ...string) Result {
+	s.t.Helper()
+	tool := basaltctl(s.t)
+	return run(s.t, "", s.Wrapper[0], append(append(slices.Clone(s.Wrapper[1:]), tool), args...)...)
+}
+
+// Lines are the calls recorded, once the program has ended.
 func (s *Strace) Lines() []string {
 	s.t.Helper()
 	for deadline := time.Now().Add(startTimeout); ; time.Sleep(10 * time.Millisecond) {

@@ -28,7 +28,8 @@ pub(super) struct Flusher<T>(Arc<Mutex<Gathering<T>>>);
 
 struct Gathering<T> {
     stream: T,
-    /// What was gathered since it was last empty; never moved, and never longer than [`BUFFER_BYTES`].
+    /// What was gathered since it was last empty, at most [`BUFFER_BYTES`]. What is written stays until all is: nothing is
+    /// moved to the front.
     buffer: Vec<u8>,
     /// How much of it the peer has.
     written: usize,

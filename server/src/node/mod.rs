@@ -32,7 +32,6 @@ pub mod log_thread;
 mod node_thread;
 mod read_ahead;
 pub mod readers;
-mod round_pace;
 pub mod start;
 mod start_error;
 pub mod watch_history;

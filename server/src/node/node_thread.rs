@@ -4,7 +4,6 @@
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use basalt_proto::etcdserverpb::{LeaseCheckpoint, LeaseCheckpointRequest, LeaseRevokeRequest};
@@ -17,7 +16,6 @@ use super::apply_thread::ApplyInput;
 use super::core::{Append, Core, Input, Output};
 use super::fatal;
 use super::handle::{Gauges, Waiters, unix_time_ns};
-use super::round_pace::RoundPace;
 use crate::admission::{Gate, Proposal};
 use crate::lease::LeaseClock;
 use crate::metrics::Metrics;
@@ -89,13 +87,11 @@ pub enum LogInput {
 
 /// Works until told to stop or until the handle is gone.
 pub fn serve(mut core: Core, links: &NodeLinks, inbox: &Receiver<NodeInput>) {
-    let (mut outputs, mut pace) = (Vec::new(), RoundPace::new());
+    let mut outputs = Vec::new();
     let mut next_tick = Instant::now() + links.tick;
     core.start(&mut outputs).unwrap_or_else(|cause| fatal::stop("starting consensus", &cause));
     carry(&mut outputs, links);
     loop {
-        // What comes meanwhile wakes nobody.
-        thread::sleep(pace.wait(Instant::now()));
         let wait = next_tick.saturating_duration_since(Instant::now());
         let first = match inbox.recv_timeout(wait) {
             Ok(NodeInput::Stop) | Err(RecvTimeoutError::Disconnected) => return drop(links.log.send(LogInput::Stop)),
@@ -122,16 +118,12 @@ pub fn serve(mut core: Core, links: &NodeLinks, inbox: &Receiver<NodeInput>) {
                 proposals.extend(lease_proposals(links));
             }
         }
-        let waiting = core.queued() + proposals.len();
         // First of all, so that they are in the round that a finished append lets begin.
         if !proposals.is_empty() {
             step(&mut core, Input::Propose { proposals, time_unix_ns: unix_time_ns() }, &mut outputs);
         }
         inputs.into_iter().for_each(|input| step(&mut core, input, &mut outputs));
         links.gate.set_left(core.left_queue());
-        if outputs.iter().any(|output| matches!(output, Output::Append(_))) {
-            pace.began(waiting - core.queued(), Instant::now());
-        }
         carry(&mut outputs, links);
     }
 }

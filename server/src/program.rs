@@ -290,7 +290,7 @@ fn node_config(config: &Config) -> NodeConfig {
         heartbeat_interval: config.raft.heartbeat_interval,
         election_timeout: config.raft.election_timeout(),
         sweep_pause: config.compaction.sleep_interval,
-        sweep_keys: config.compaction.batch_limit,
+        sweep_batch: config.compaction.batch_limit,
         slow_apply: config.slow_request.apply,
         memory: config.memory_limit.map_or_else(MemoryShares::of_process, MemoryShares::of),
         limits: Limits {

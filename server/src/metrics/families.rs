@@ -256,7 +256,7 @@ families! {
     apply_disk_waits_total: IntCounter = "basalt_apply_disk_waits_total" (),
         "How often apply had to wait for a read from disk; it never should.";
     checkpoint_seconds: Histogram = "basalt_checkpoint_duration_seconds" Doubling(0.001, 16),
-        "How long checkpoints take from freeze to durable manifest.";
+        "How long checkpoints take from freeze to durable manifest, with the sleeps in which calls have their turn.";
     checkpoint_failures_total: IntCounter = "basalt_checkpoint_failures_total" (),
         "Checkpoints abandoned, for lack of space for one.";
     admission_waiting_requests: IntGaugeVec = "basalt_admission_waiting_requests" &["class"],

@@ -12,6 +12,7 @@ use basalt_storage::mvcc::view::View;
 use super::apply_thread::ApplyInput;
 use super::handle::{Gauges, Waiters};
 use super::node_thread::NodeInput;
+use super::pace::Pace;
 use super::readers::Readers;
 use crate::admission::Gate;
 use crate::lease::LeaseClock;
@@ -30,6 +31,8 @@ pub struct ApplyLinks {
     pub gate: Arc<Gate>,
     /// The checkpoint thread.
     pub checkpoint: Sender<Frozen>,
+    /// How fast it goes.
+    pub checkpoint_pace: Arc<Pace>,
     /// The watch thread.
     pub watches: Sender<watch::Input>,
     /// The newest View.
@@ -54,8 +57,8 @@ pub struct ApplyLinks {
     pub checkpoint_bytes: usize,
     /// Pause between two steps of a compaction (`--compaction-sleep-interval`).
     pub sweep_pause: Duration,
-    /// Keys visited in one step, about (`--compaction-batch-limit`).
-    pub sweep_keys: usize,
+    /// Revisions dropped in one step, or keys visited if these are more, about (`--compaction-batch-limit`).
+    pub sweep_batch: usize,
     /// An entry that takes longer is logged (`--warning-apply-duration`).
     pub slow_apply: Duration,
 }

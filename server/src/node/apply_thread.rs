@@ -11,7 +11,6 @@ use basalt_proto::etcdserverpb::alarm_request::AlarmAction;
 use basalt_proto::log::request::Kind;
 use basalt_proto::log::{LogEntry, Request};
 use basalt_storage::hashes::{HashKvJob, HashPurpose};
-use basalt_storage::job::{BUDGET_UNLIMITED, run};
 use basalt_storage::mvcc::key_value::KeyValue;
 use basalt_storage::mvcc::shard_map::ShardId;
 use basalt_storage::mvcc::store::Frozen;
@@ -28,6 +27,7 @@ use super::core::Committed;
 use super::fatal;
 use super::handle::{ApplyRequest, Completed, Unavailable, unix_time_ns};
 use super::node_thread::{ID_NOBODY, NodeInput};
+use super::pace::Pace;
 use super::read_ahead::{ReadAhead, StoredValues};
 use super::watch_thread::look_before_transactions;
 use crate::admission::Proposal;
@@ -42,8 +42,11 @@ use crate::watch;
 /// long (DESIGN 3.5).
 const CHECKPOINT_ENTRIES: usize = 200_000;
 
-/// Keys that an index leaf holds at most, about: what turns a number of keys into one of leaves.
-const LEAF_KEYS: usize = 64;
+/// A checkpoint is hurried when the next one is due by this share of what starts one, lest that one waits for it.
+const HURRY_SHARE: usize = 2;
+
+/// Slots that the hash of a compaction takes between two looks at its pace.
+const HASH_BUDGET: usize = 4096;
 
 /// What reaches the apply thread.
 pub enum ApplyInput {
@@ -90,6 +93,8 @@ pub struct ApplyThread {
     counts: ApplyCounts,
     checkpoints: CheckpointSchedule<CheckpointWaiter>,
     compactions: CompactionSchedule,
+    /// Whether checkpoints were told to hurry.
+    hurried: bool,
     /// Committed and not applied: the first waits for what it looks at, the others behind it.
     held: VecDeque<Committed>,
     /// For the first that is held.
@@ -110,6 +115,7 @@ impl ApplyThread {
             machine,
             counts: ApplyCounts::new(links.metrics.clone(), links.slow_apply),
             checkpoints,
+            hurried: false,
             compactions: CompactionSchedule::new(links.sweep_pause),
             links,
             held: VecDeque::new(),
@@ -209,9 +215,6 @@ impl ApplyThread {
         self.links.gauges.applied_index.store(last.index, Ordering::Relaxed);
         // The node thread is gone only when the process is about to be.
         drop(self.links.node.send(NodeInput::Applied(last.index)));
-        if self.machine.store().is_sweeping() {
-            self.sweep();
-        }
         self.show_sizes();
     }
 
@@ -260,6 +263,7 @@ impl ApplyThread {
             match effect {
                 Effect::Key(change) => events.push(event(change)),
                 Effect::Compaction { revision } => {
+                    self.compactions.begin(self.links.started.elapsed());
                     self.send_events(&mut events, 0);
                     drop(self.links.watches.send(watch::Input::Compacted(*revision)));
                     self.hash_compaction(view, *revision, compacted);
@@ -281,8 +285,8 @@ impl ApplyThread {
         let (cache, inbox) = (self.links.hash_cache.clone(), self.links.inbox.clone());
         self.compactions.hash_begun();
         self.links.walks.spawn(move |disk| {
-            match run(&mut job, disk, BUDGET_UNLIMITED) {
-                Ok(hash) => cache.lock().expect("no one panics while holding the cache").store(hash),
+            match Pace::default().run(&mut job, disk, HASH_BUDGET) {
+                Ok((hash, _)) => cache.lock().expect("no one panics while holding the cache").store(hash),
                 // Nothing is decided by it: whoever asks for this hash meets the damage himself.
                 Err(cause) => error!(error = %fatal::causes(&cause), "stored data is damaged"),
             }
@@ -363,22 +367,41 @@ impl ApplyThread {
     }
 
     fn sweep(&mut self) {
-        self.machine.store_mut().sweep((self.links.sweep_keys / LEAF_KEYS).max(1));
+        let (metrics, began) = (&self.links.metrics, Instant::now());
+        let dropped = self.machine.store_mut().sweep(self.links.sweep_batch);
+        metrics.compaction_keys_total.inc_by(dropped as u64);
+        metrics.compaction_pause_milliseconds.observe(began.elapsed().as_secs_f64() * 1e3);
         if !self.machine.store().is_sweeping() {
             self.checkpoints.touch();
-            self.links.metrics.compaction_last.set(unix_time_ns() / 1_000_000_000);
+            let elapsed = self.compactions.elapsed(self.links.started.elapsed());
+            metrics.compaction_milliseconds.observe(elapsed.as_secs_f64() * 1e3);
+            metrics.compaction_last.set(unix_time_ns() / 1_000_000_000);
             info!(revision = self.machine.store().compact_revision(), "finished scheduled compaction");
             self.tell_compacted();
         }
     }
 
     fn checkpoint_if_due(&mut self) {
-        let store = self.machine.store();
-        let full = store.delta_bytes() >= self.links.checkpoint_bytes || store.delta_entries() >= CHECKPOINT_ENTRIES;
-        match self.checkpoints.next(self.links.started.elapsed(), full) {
+        match self.checkpoints.next(self.links.started.elapsed(), self.deltas_reach(1)) {
             Next::Wait => {}
             Next::Start => self.freeze(),
             Next::Done(waiters) => tell(waiters, Ok(true)),
+        }
+        self.hurry(self.checkpoints.is_awaited() || self.deltas_reach(HURRY_SHARE));
+    }
+
+    /// Whether the deltas hold this share of what starts a checkpoint.
+    fn deltas_reach(&self, share: usize) -> bool {
+        let store = self.machine.store();
+        store.delta_bytes() >= self.links.checkpoint_bytes / share
+            || store.delta_entries() >= CHECKPOINT_ENTRIES / share
+    }
+
+    /// Whether checkpoints go on without sleep.
+    fn hurry(&mut self, hurried: bool) {
+        if self.hurried != hurried {
+            self.hurried = hurried;
+            self.links.checkpoint_pace.set_hurried(hurried);
         }
     }
 
@@ -430,6 +453,7 @@ impl ApplyThread {
 
     /// So that the next start has nothing to replay. Not needed for safety: the log has everything.
     fn last_checkpoint(mut self, inbox: &Receiver<ApplyInput>) {
+        self.hurry(true);
         while self.checkpoints.is_unfinished() {
             if self.checkpoints.start_last() {
                 self.freeze();

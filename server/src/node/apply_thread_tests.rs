@@ -10,6 +10,7 @@ use basalt_storage::checkpoint::recovery::{self, Birth, Opened};
 use basalt_storage::checkpoint::{Checkpoint, Salt};
 use basalt_storage::disk::{Disk, Io, IoOutput, SimulatedDisk};
 use basalt_storage::hashes::HashKvCache;
+use basalt_storage::job::{BUDGET_UNLIMITED, run};
 use basalt_storage::mvcc::shard_map::ShardMap;
 use basalt_storage::mvcc::store::Store;
 use basalt_storage::mvcc::view::LogPosition;
@@ -109,6 +110,7 @@ impl Rig {
             inbox: apply.clone(),
             gate: Arc::new(Gate::new(3, 1 << 30)),
             checkpoint,
+            checkpoint_pace: Arc::default(),
             watches,
             view: Arc::new(ArcSwap::from_pointee(store.head())),
             waiters: waiters.clone(),
@@ -121,7 +123,7 @@ impl Rig {
             started: Instant::now(),
             checkpoint_bytes: 256 << 20,
             sweep_pause: Duration::from_millis(10),
-            sweep_keys: 1000,
+            sweep_batch: 1000,
             slow_apply: NEVER,
         };
         let thread = ApplyThread::new(Machine::new(store), links, 0, 0, true);
@@ -275,5 +277,30 @@ fn a_compaction_has_ended_when_its_hash_is_there() {
     gate.wait();
     ended.blocking_recv().expect("told");
     assert!(rig.has_hash(revision));
+    rig.stop();
+}
+
+#[test]
+fn a_compaction_drops_a_batch_at_a_time_and_is_counted() {
+    let disk = SimulatedDisk::new(9);
+    let store = cold_store(&disk);
+    let disk: Arc<dyn Disk> = Arc::new(disk);
+    let rig = Rig::start(store, &disk);
+    const KEYS: u64 = 300;
+    const VERSIONS: u64 = 20;
+    let puts = (0..KEYS * VERSIONS).map(|put| rig.commit(2 + put, self::put(&format!("/{}", put % KEYS), "value")));
+    let puts: Vec<_> = puts.collect();
+    puts.into_iter().for_each(|put| assert!(put.blocking_recv().expect("answered").is_ok()));
+    let compaction = Kind::Compaction(CompactionRequest { revision: rig.revision(), physical: true });
+    assert!(rig.commit(2 + KEYS * VERSIONS, compaction).blocking_recv().expect("answered").is_ok());
+    let (done, ended) = oneshot::channel();
+    rig.send(ApplyInput::Request(ApplyRequest::Compacted(done)));
+    ended.blocking_recv().expect("told");
+    let metrics = &rig.metrics;
+    assert_eq!(metrics.compaction_keys_total.get(), KEYS * (VERSIONS - 1));
+    assert_eq!(metrics.compaction_milliseconds.get_sample_count(), 1);
+    // A step drops its batch of a thousand and what is left of the leaf in which that is full; the last may find nothing.
+    let steps = metrics.compaction_pause_milliseconds.get_sample_count();
+    assert!((3..=7).contains(&steps), "{steps} steps");
     rig.stop();
 }

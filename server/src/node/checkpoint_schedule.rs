@@ -62,6 +62,11 @@ impl<W> CheckpointSchedule<W> {
         self.untidy = true;
     }
 
+    /// Whether anybody waits, for the one that runs or for the next.
+    pub fn is_awaited(&self) -> bool {
+        !self.asked.is_empty() || !self.bound.is_empty()
+    }
+
     /// Those who are bound to the one that runs.
     pub fn bound(&self) -> &[W] {
         &self.bound

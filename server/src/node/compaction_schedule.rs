@@ -12,6 +12,8 @@ pub struct CompactionSchedule {
     /// Between two steps (`--compaction-sleep-interval`).
     pause: Duration,
     next_step: Duration,
+    /// When the one that sweeps was asked for.
+    began: Duration,
     /// Hashes that are being computed.
     hashes: usize,
     waiters: Vec<oneshot::Sender<()>>,
@@ -20,7 +22,17 @@ pub struct CompactionSchedule {
 impl CompactionSchedule {
     /// A schedule with nothing to do.
     pub fn new(pause: Duration) -> Self {
-        Self { pause, next_step: Duration::ZERO, hashes: 0, waiters: Vec::new() }
+        Self { pause, next_step: Duration::ZERO, began: Duration::ZERO, hashes: 0, waiters: Vec::new() }
+    }
+
+    /// A compaction begins; what one before it left undone is its own from now on.
+    pub fn begin(&mut self, now: Duration) {
+        self.began = now;
+    }
+
+    /// How long the one that sweeps lasts by now.
+    pub fn elapsed(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.began)
     }
 
     /// Whether a step is due at `now`; then the pause before the next one begins.

@@ -30,6 +30,7 @@ pub mod handle;
 pub mod log_store;
 pub mod log_thread;
 mod node_thread;
+mod pace;
 mod read_ahead;
 pub mod readers;
 pub mod start;

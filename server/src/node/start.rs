@@ -30,6 +30,7 @@ use super::data_dir::{open_data_dir, open_directory, refuse_etcd_log};
 use super::handle::{Gauges, Identity, Limits, NodeHandle, Waiters};
 use super::log_store::LogStore;
 use super::node_thread::{NodeInput, NodeLinks};
+use super::pace::Pace;
 use super::readers::ReadPools;
 pub use super::start_error::StartError;
 use super::watch_thread::{StreamSinks, WatchLinks};
@@ -71,7 +72,7 @@ pub struct NodeConfig {
     /// Pause between two steps of a compaction.
     pub sweep_pause: Duration,
     /// Keys visited in one step of a compaction, about.
-    pub sweep_keys: usize,
+    pub sweep_batch: usize,
     /// An entry that takes longer to apply is logged.
     pub slow_apply: Duration,
     /// Who may take how much memory.
@@ -283,6 +284,7 @@ fn spawn(
         started,
     };
     let hash_cache = Arc::new(Mutex::new(HashKvCache::new()));
+    let checkpoint_pace = Arc::new(Pace::default());
     let apply_links = ApplyLinks {
         member_id: identity.member_id,
         hash_cache: hash_cache.clone(),
@@ -290,6 +292,7 @@ fn spawn(
         inbox: apply.clone(),
         gate: gate.clone(),
         checkpoint,
+        checkpoint_pace: checkpoint_pace.clone(),
         watches: watches.clone(),
         view: view.clone(),
         waiters: waiters.clone(),
@@ -301,7 +304,7 @@ fn spawn(
         started,
         checkpoint_bytes: config.memory.checkpoint_bytes(),
         sweep_pause: config.sweep_pause,
-        sweep_keys: config.sweep_keys,
+        sweep_batch: config.sweep_batch,
         slow_apply: config.slow_apply,
     };
     let log_outbox = log.clone();
@@ -338,6 +341,7 @@ fn spawn(
                 &disk,
                 &checkpoint_inbox,
                 &apply,
+                &checkpoint_pace,
                 &generation,
                 &metrics,
             );

@@ -6,8 +6,8 @@ use crate::mvcc::shard_map::{ShardId, ShardMap};
 use crate::pages::SurveyedEntry;
 use crate::revision::Revision;
 
-/// Index leaves of one step of the compaction that is done in memory.
-const COMPACTED_LEAVES: usize = 1024;
+/// What one step of the compaction that is done in memory drops, about.
+const COMPACTED_AT_ONCE: usize = 64 << 10;
 
 /// An index as the last compaction leaves it, and how many of its revisions were found in the pages.
 pub(super) struct IndexCheck<'a> {
@@ -33,7 +33,7 @@ impl<'a> IndexCheck<'a> {
     ) -> Self {
         let mut cursor = None;
         loop {
-            cursor = index.compact_step(compact_revision, cursor, COMPACTED_LEAVES).next;
+            cursor = index.compact_step(compact_revision, cursor, COMPACTED_AT_ONCE).next;
             if cursor.is_none() {
                 break;
             }

@@ -16,6 +16,7 @@ use crate::pages::{
     Commit, CommitError, CommitFailure, Committed, NewEntry, PageWriter, RewriteLimits, SharedRoot, TreeChanges,
     TreeRoot,
 };
+use crate::revision::Revision;
 use crate::runs::{MergedRuns, Record, Records, Removals, RunError, RunMeta, WriteRun, run_name};
 
 use super::changed_keys::ChangedKeys;
@@ -421,7 +422,11 @@ fn remove_run(number: u64) -> Io {
 fn changes(shard: &FrozenShard, root: &TreeRoot, rewrite_all: bool) -> TreeChanges {
     let mut dead = shard.dead.clone();
     dead.sort_unstable();
-    let lives = |revision| dead.binary_search(revision).is_err();
+    let mut died = dead.iter().peekable();
+    let mut lives = |revision: &Revision| {
+        while died.next_if(|dead| *dead < revision).is_some() {}
+        died.peek() != Some(&revision)
+    };
     let appended = shard.frozen.iter().filter(|entry| lives(&entry.revision)).map(|entry| NewEntry {
         revision: entry.revision,
         tombstone: entry.tombstone,

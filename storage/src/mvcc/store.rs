@@ -320,11 +320,11 @@ impl Store {
         self.sweep.is_some()
     }
 
-    /// Drops superseded revisions in about `leaves` index leaves; gives how many were dropped.
-    pub fn sweep(&mut self, leaves: usize) -> usize {
+    /// Drops superseded revisions, about `budget` of them, or in as many keys if few are to be dropped; gives how many were.
+    pub fn sweep(&mut self, budget: usize) -> usize {
         let Some(sweep) = &mut self.sweep else { return 0 };
         let shard = &mut self.shards[sweep.shard];
-        let step = shard.index.compact_step(sweep.at, sweep.cursor.take(), leaves);
+        let step = shard.index.compact_step(sweep.at, sweep.cursor.take(), budget);
         let dropped = step.dropped.len();
         shard.dead.extend(step.dropped);
         shard.removed_keys.extend(step.removed_keys);

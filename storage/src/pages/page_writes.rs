@@ -20,7 +20,7 @@ use super::tree_plan::{PlannedItem, Source, TreePlan};
 /// Bytes encoded and handed out at the same time, unless one leaf is larger; and so many are read for it.
 const WAVE_BYTES: usize = 8 * 1024 * 1024;
 /// Pages that stand in a row are written together up to this.
-const WRITE_BYTES: usize = 1024 * 1024;
+const WRITE_BYTES: usize = 256 * 1024;
 
 /// Encodes a placed plan: leaves, then branches bottom-up, then the map.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use crate::disk::{FileId, Io, IoOutput};
 use crate::job::{Completions, Job, Step};
 
 /// Bytes gathered before a write.
-const WRITE_CHUNK_BYTES: usize = 1 << 20;
+const WRITE_CHUNK_BYTES: usize = 256 << 10;
 
 /// Where the records of a run come from, in ascending key order.
 pub trait RecordSource {

@@ -41,7 +41,7 @@ pub(crate) enum Event {
     Write(BTreeMap<usize, Option<usize>>),
     /// A compaction somewhere between the last one and the newest revision.
     Compact(Index),
-    /// This many index leaves of the compaction.
+    /// A step of the compaction, with this budget.
     Sweep(usize),
     /// A checkpoint begins; while it runs, nothing shows of it.
     Freeze,
@@ -73,7 +73,7 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         8 => write,
         2 => any::<Index>().prop_map(Event::Compact),
-        2 => (1usize..3).prop_map(Event::Sweep),
+        2 => (1usize..128).prop_map(Event::Sweep),
         1 => Just(Event::Freeze),
         2 => Just(Event::Checkpoint),
         1 => (any::<bool>(), 0usize..6).prop_map(|(pages, requests)| Event::DiskFull(pages, requests)),
@@ -130,7 +130,7 @@ impl ViewRig {
                     self.store.compact(revision);
                 }
             }
-            Event::Sweep(leaves) => drop(self.store.sweep(*leaves)),
+            Event::Sweep(budget) => drop(self.store.sweep(*budget)),
             Event::Freeze => self.freeze(),
             Event::Checkpoint => self.checkpoint(),
             Event::DiskFull(pages, requests) => {

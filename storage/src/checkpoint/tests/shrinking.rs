@@ -24,7 +24,7 @@ fn mostly_dead(disk: &SimulatedDisk) -> Rig {
     let head = rig.store.revision();
     rig.store.compact(head);
     while rig.store.is_sweeping() {
-        rig.store.sweep(100);
+        rig.store.sweep(6400);
     }
     rig.checkpoint(disk).expect("the disk is healthy");
     rig

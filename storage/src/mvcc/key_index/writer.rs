@@ -3,7 +3,7 @@
 use crate::revision::Revision;
 
 use super::inner::{Child, Inner};
-use super::leaf::Change;
+use super::leaf::{Change, LEAF_KEYS_MAX};
 use super::node::{Node, Split};
 use super::packed_keys::PackedKeys;
 use super::record::KeyState;
@@ -130,20 +130,25 @@ impl KeyIndex {
         written.before.and_then(|head| head.live()).map(|state| state.mod_revision)
     }
 
-    /// Compacts at main revision `at`, from `cursor` on (`None`: from the first key), up to `leaves_budget` leaves
-    /// (at least one).
+    /// Compacts at main revision `at`, from `cursor` on (`None`: from the first key), at least one leaf and until `budget`
+    /// is used up: a leaf costs what it drops, or what it may hold of keys if that is more.
     ///
     /// Of each key the newest revision at or below `at` stays, unless it is a tombstone below `at`, and all newer
     /// ones; a key with none left goes (etcd-contract 13). A leaf with nothing to drop is neither copied nor read.
-    pub fn compact_step(&mut self, at: i64, cursor: Option<Vec<u8>>, leaves_budget: usize) -> CompactStep {
+    pub fn compact_step(&mut self, at: i64, cursor: Option<Vec<u8>>, budget: usize) -> CompactStep {
         let mut step = CompactStep { next: Some(cursor.unwrap_or_default()), ..CompactStep::default() };
-        for _ in 0..leaves_budget.max(1) {
-            let Some(cursor) = &step.next else { break };
+        let mut spent = 0;
+        while let Some(cursor) = &step.next {
+            let dropped_before = step.dropped.len();
             let droppable = self.root.node.next_droppable(cursor, at);
             step.next = droppable.and_then(|(target, next)| {
                 self.root.node.compact(&target, at, &mut step);
                 next
             });
+            spent += (step.dropped.len() - dropped_before).max(LEAF_KEYS_MAX);
+            if spent >= budget {
+                break;
+            }
         }
         self.shrink();
         step

@@ -121,7 +121,7 @@ pub(super) enum Op {
     Replace(Vec<u8>),
     Compact {
         behind: i64,
-        leaves_budget: usize,
+        budget: usize,
     },
     Publish,
     Reload,
@@ -158,9 +158,9 @@ impl Pair {
     }
 
     /// One step of the compaction that runs, or of a new one at `at`.
-    pub(super) fn compact_step(&mut self, at: i64, leaves_budget: usize) {
+    pub(super) fn compact_step(&mut self, at: i64, budget: usize) {
         let (at, cursor) = self.compacting.take().unwrap_or((at, None));
-        let mut step = self.index.compact_step(at, cursor, leaves_budget);
+        let mut step = self.index.compact_step(at, cursor, budget);
         step.dropped.sort();
         assert_eq!(step.dropped, self.model.compact(at, step.next.as_deref()), "compaction at {at}");
         self.compacted = at;
@@ -171,10 +171,10 @@ impl Pair {
     }
 
     /// A whole compaction.
-    pub(super) fn compact(&mut self, at: i64, leaves_budget: usize) {
-        self.compact_step(at, leaves_budget);
+    pub(super) fn compact(&mut self, at: i64, budget: usize) {
+        self.compact_step(at, budget);
         while self.compacting.is_some() {
-            self.compact_step(at, leaves_budget);
+            self.compact_step(at, budget);
         }
     }
 
@@ -187,9 +187,9 @@ impl Pair {
                 self.delete(&key, Revision::new(self.main, 0));
                 self.put(&key, Revision::new(self.main, 1), 7);
             }
-            Op::Compact { behind, leaves_budget } => {
+            Op::Compact { behind, budget } => {
                 let at = (self.main - 1 - behind).max(self.compacted);
-                self.compact_step(at, leaves_budget);
+                self.compact_step(at, budget);
             }
             Op::Publish => self.published.push((self.index.root(), self.model.clone(), self.compacted, self.main)),
             Op::Reload => self.index = reload(self.index.head()),

@@ -20,7 +20,7 @@ fn op() -> impl Strategy<Value = Op> {
         30 => (key(), prop_oneof![3 => Just(0i64), 1 => any::<i64>()]).prop_map(|(key, lease)| Op::Put(key, lease)),
         12 => key().prop_map(Op::Delete),
         2 => key().prop_map(Op::Replace),
-        3 => (0i64..8, 1usize..3).prop_map(|(behind, leaves_budget)| Op::Compact { behind, leaves_budget }),
+        3 => (0i64..8, 1usize..128).prop_map(|(behind, budget)| Op::Compact { behind, budget }),
         2 => Just(Op::Publish),
         1 => Just(Op::Reload),
     ]
@@ -36,7 +36,7 @@ fn bulk() -> impl Strategy<Value = (Op, u64, u64)> {
     let op = prop_oneof![
         6 => Just(Op::Put(Vec::new(), 0)),
         3 => Just(Op::Delete(Vec::new())),
-        6 => (0i64..2_000, 1usize..40).prop_map(|(behind, leaves_budget)| Op::Compact { behind, leaves_budget }),
+        6 => (0i64..2_000, 1usize..2_560).prop_map(|(behind, budget)| Op::Compact { behind, budget }),
         1 => Just(Op::Publish),
         1 => Just(Op::Reload),
     ];
@@ -72,7 +72,7 @@ proptest! {
         for (key, kind) in ops {
             match kind {
                 0 => pair.apply(Op::Delete(vec![key])),
-                1 => pair.apply(Op::Compact { behind, leaves_budget: 1 }),
+                1 => pair.apply(Op::Compact { behind, budget: 1 }),
                 2 => pair.apply(Op::Reload),
                 _ => pair.apply(Op::Put(vec![key], i64::from(kind))),
             }

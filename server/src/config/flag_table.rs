@@ -155,7 +155,7 @@ pub const FLAGS: &[Flag] = &[
 
     row(Features, "corrupt-check-time", Duration, "0s", NotYet(REPLICATION), "How often data of members is compared."),
     row(Features, "compact-hash-check-time", Duration, "1m", NotYet(REPLICATION), "How often compaction hashes of members are compared."),
-    row(Features, "compaction-batch-limit", Signed, "1000", Works, "Most revisions that one step of a compaction drops."),
+    row(Features, "compaction-batch-limit", Signed, "1000", Works, "Revisions that one step of a compaction drops, about."),
     row(Features, "compaction-sleep-interval", Duration, "10ms", Works, "Pause between two steps of a compaction."),
     row(Features, "watch-progress-notify-interval", Duration, "10m", Works, "How often a quiet watch is told the revision; at least 100ms."),
     row(Features, "warning-apply-duration", Duration, "100ms", Works, "Applying an entry for longer is logged."),

@@ -55,7 +55,9 @@ impl Pace {
                 work_ref.go_on(job_ref, || self.is_hurried())
             });
             // Without a thread the work is done all the same.
-            spawned.ok().map_or(Ok(None), |thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            spawned
+                .ok()
+                .map_or(Ok(None), |thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         });
         let output = match begun? {
             Some(output) => output,
@@ -167,7 +169,11 @@ mod tests {
     #[test]
     fn who_is_hurried_goes_on_at_the_callers_priority() {
         let pace = Pace::default();
-        let hurries = |left| if left == 3 { pace.set_hurried(true) };
+        let hurries = |left| {
+            if left == 3 {
+                pace.set_hurried(true)
+            }
+        };
         let mut steps = Steps { left: 5, on: Vec::new(), hurries };
         let Ok((on, _)) = pace.run(&mut steps, &SimulatedDisk::new(1), 1);
         let own: Vec<bool> = on.iter().map(|on| *on == thread::current().id()).collect();

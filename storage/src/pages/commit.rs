@@ -217,6 +217,8 @@ impl Commit {
             }
             let Some(task) = self.edit.next_mark(&self.changes.dead, next) else { break };
             next = task.dead.end;
+            let dead = &self.changes.dead[task.dead.clone()];
+            self.writer.as_ref().expect("the job has not ended").pages.forget_entries(dead);
             match self.writer().pages.cached_node(&task.at) {
                 Some(Node::Leaf(leaf)) => {
                     let marked = self.edit.mark(&task, &self.changes.dead, &leaf);

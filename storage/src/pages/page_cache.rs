@@ -209,6 +209,18 @@ impl PageCache {
         self.put(Key::Entry(file, revision), Item::Entry(key_value), bytes, ROUNDS_ENTRY);
     }
 
+    /// Lets go of entries that nobody will ask for any more. One that is read once more meanwhile is kept again, and goes
+    /// when there is no room.
+    pub(super) fn forget_entries(&self, file: FileTag, revisions: &[Revision]) {
+        for revision in revisions {
+            let key = Key::Entry(file, *revision);
+            let mut part = lock(self.part(&key));
+            if let Some(place) = part.places.get(&key).copied() {
+                part.remove_at(place);
+            }
+        }
+    }
+
     fn get(&self, key: Key) -> Option<Item> {
         let mut part = lock(self.part(&key));
         let place = *part.places.get(&key)?;
@@ -278,6 +290,20 @@ mod tests {
         cache.keep_entry(FILE, Revision::new(2, 0), Bytes::from(vec![0; 1000]));
         assert!(cache.entry(FILE, Revision::new(2, 0)).is_none());
         assert_eq!(cache.stats(), PageCacheStats { hits: 0, misses: 1, bytes: 0 });
+    }
+
+    #[test]
+    fn what_is_forgotten_is_gone_and_nothing_else_is() {
+        let cache = PageCache::new(1 << 20);
+        let revisions: Vec<_> = (2..102).map(|main| Revision::new(main, 0)).collect();
+        for revision in &revisions {
+            cache.keep_entry(FILE, *revision, Bytes::from_static(b"abc"));
+            cache.keep_entry(FileTag(2), *revision, Bytes::from_static(b"abc"));
+        }
+        cache.forget_entries(FILE, &revisions[..70]);
+        let found = |file| revisions.iter().filter(|revision| cache.entry(file, **revision).is_some()).count();
+        assert_eq!((found(FILE), found(FileTag(2))), (30, 100));
+        assert_eq!(cache.stats().bytes as usize, 130 * (3 + ITEM_OVERHEAD_BYTES));
     }
 
     #[test]

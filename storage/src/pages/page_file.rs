@@ -77,6 +77,11 @@ impl Pages {
         self.cache.entry(self.tag, revision)
     }
 
+    /// Has the cache let go of the entries of revisions that are dead.
+    pub(super) fn forget_entries(&self, dead: &[Revision]) {
+        self.cache.forget_entries(self.tag, dead);
+    }
+
     /// The page `at`, if the cache holds it.
     pub(super) fn cached_node(&self, at: &NodeRef) -> Option<Node> {
         self.cache.node(self.tag, &at.page)

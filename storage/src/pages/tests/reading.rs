@@ -20,6 +20,22 @@ fn a_cached_fetch_is_done_in_its_first_step() {
     }
 }
 
+/// Else a cache fills with what nobody can ask for, up to its bound.
+#[test]
+fn what_dies_leaves_the_cache() {
+    let mut rig = Rig::new(1 << 24);
+    rig.append(entries(2..200, 1000));
+    rig.fetch(&rig.root(), revisions(2..200));
+    let cached = |rig: &Rig| revisions(2..200).into_iter().filter(|at| rig.pages().cached_entry(*at).is_some()).count();
+    assert_eq!(cached(&rig), 198);
+    rig.mark(revisions((2..200).step_by(3)));
+    assert_eq!(cached(&rig), 132);
+    assert!(
+        rig.pages().cached_entry(Revision::new(2, 0)).is_none()
+            && rig.pages().cached_entry(Revision::new(3, 0)).is_some()
+    );
+}
+
 #[test]
 fn a_point_read_reads_the_way_down_and_its_own_blocks() {
     let mut rig = Rig::new(0);

@@ -18,17 +18,27 @@ use crate::metrics::Metrics;
 /// Units of work between two looks at the pace.
 const STEP_BUDGET: usize = 256;
 
+/// Whom the checkpoint thread tells, and by what it works.
+pub struct CheckpointLinks {
+    /// Hears of every end.
+    pub apply: Sender<ApplyInput>,
+    /// How fast it goes.
+    pub pace: Arc<Pace>,
+    /// The generation of the last manifest, for the log.
+    pub generation: Arc<AtomicU64>,
+    /// Figures.
+    pub metrics: Arc<Metrics>,
+}
+
 /// Works until nobody freezes any more. `checkpointer` is at home here, but while a checkpoint waits for apply.
 pub fn serve(
     mut checkpointer: Checkpointer,
     conf_state: &[u8],
     disk: &Arc<dyn Disk>,
     inbox: &Receiver<Frozen>,
-    apply: &Sender<ApplyInput>,
-    pace: &Pace,
-    generation: &AtomicU64,
-    metrics: &Metrics,
+    links: &CheckpointLinks,
 ) {
+    let CheckpointLinks { apply, pace, generation, metrics } = links;
     let mut reserve = Reserve::new(RESERVE_BYTES);
     hold(&mut reserve, &**disk);
     show(&checkpointer, metrics);

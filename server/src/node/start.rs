@@ -24,6 +24,7 @@ use tracing::{info, warn};
 
 use super::answer_budget::AnswerBudget;
 use super::apply_thread::{ApplyInput, ApplyLinks, ApplyThread};
+use super::checkpoint_thread::CheckpointLinks;
 use super::conf_state::{ConfStateRecord, single_voter};
 use super::core::{Core, CoreConfig};
 use super::data_dir::{open_data_dir, open_directory, refuse_etcd_log};
@@ -332,20 +333,10 @@ fn spawn(
     };
     spawn("apply", Box::new(move || apply_thread.run(&apply_inbox)))?;
     spawn("checkpoint", {
-        let (disk, apply, generation, metrics) = (disk.clone(), apply.clone(), generation.clone(), metrics.clone());
-        let conf_state = manifest.conf_state;
-        Box::new(move || {
-            checkpoint_thread::serve(
-                checkpointer,
-                &conf_state,
-                &disk,
-                &checkpoint_inbox,
-                &apply,
-                &checkpoint_pace,
-                &generation,
-                &metrics,
-            );
-        })
+        let (apply, generation, metrics) = (apply.clone(), generation.clone(), metrics.clone());
+        let links = CheckpointLinks { apply, pace: checkpoint_pace, generation, metrics };
+        let (disk, conf_state) = (disk.clone(), manifest.conf_state);
+        Box::new(move || checkpoint_thread::serve(checkpointer, &conf_state, &disk, &checkpoint_inbox, &links))
     })?;
     spawn("log", {
         let (disk, node, metrics) = (log_disk.clone(), node.clone(), metrics.clone());

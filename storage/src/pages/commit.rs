@@ -278,7 +278,7 @@ impl Commit {
     }
 
     /// The end: the new root, not current before the manifest is durable.
-    fn finish(&mut self, writes: &PageWrites, map_root: MapRoot) -> Committed {
+    fn finish(&mut self, writes: PageWrites, map_root: MapRoot) -> Committed {
         let mut root = TreeRoot { transaction: self.transaction, last_revision: self.last_revision, ..TreeRoot::EMPTY };
         if let Some((entry, height)) = writes.root() {
             assert!(height <= HEIGHT_MAX, "a tree of height {height}");
@@ -290,7 +290,12 @@ impl Commit {
         let mut writer = self.writer.take().expect("the job ends once");
         let pin = writer.allocator.readers().pin(self.transaction);
         let tidying = std::mem::replace(&mut self.tidying, Tidying::done());
-        writer.outcome = Some(Outcome { root: root.clone(), tidying, shrinks: self.changes.rewrite.shrinks });
+        writer.outcome = Some(Outcome {
+            root: root.clone(),
+            tidying,
+            freed: writes.into_freed(),
+            shrinks: self.changes.rewrite.shrinks,
+        });
         Committed { writer, root: Arc::new(PinnedRoot { root, pin }), map_root }
     }
 
@@ -301,6 +306,8 @@ impl Commit {
         match self.stage.take().expect("a job that ended is not stepped") {
             Stage::Check => {
                 self.check()?;
+                let writer = self.writer();
+                writer.pages.forget_nodes(&std::mem::take(&mut writer.left_behind));
                 self.stage = Some(Stage::Open);
                 Ok(None)
             }
@@ -386,7 +393,7 @@ impl Commit {
             }
             Stage::Sync(writes, map_root) => {
                 one(completions).map_err(CommitFailure::Sync)?;
-                Ok(Some(Step::Done(self.finish(&writes, map_root))))
+                Ok(Some(Step::Done(self.finish(writes, map_root))))
             }
         }
     }

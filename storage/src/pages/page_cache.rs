@@ -221,6 +221,19 @@ impl PageCache {
         }
     }
 
+    /// Lets go of pages that nobody will ask for any more, but of none that stands in the place of one.
+    pub(super) fn forget_nodes(&self, file: FileTag, pages: &[PageRef]) {
+        for page in pages {
+            let key = Key::Node(file, page.extent.page);
+            let mut part = lock(self.part(&key));
+            if let Some(place) = part.places.get(&key).copied()
+                && matches!(&part.ring[place].item, Item::Node(node) if node.reference() == page)
+            {
+                part.remove_at(place);
+            }
+        }
+    }
+
     fn get(&self, key: Key) -> Option<Item> {
         let mut part = lock(self.part(&key));
         let place = *part.places.get(&key)?;

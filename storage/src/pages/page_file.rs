@@ -82,6 +82,16 @@ impl Pages {
         self.cache.forget_entries(self.tag, dead);
     }
 
+    #[cfg(test)]
+    pub(super) fn cached_bytes(&self) -> u64 {
+        self.cache.stats().bytes
+    }
+
+    /// Has the cache let go of pages that no newer root reaches.
+    pub(super) fn forget_nodes(&self, pages: &[PageRef]) {
+        self.cache.forget_nodes(self.tag, pages);
+    }
+
     /// The page `at`, if the cache holds it.
     pub(super) fn cached_node(&self, at: &NodeRef) -> Option<Node> {
         self.cache.node(self.tag, &at.page)

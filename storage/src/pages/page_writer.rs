@@ -6,6 +6,7 @@ use super::allocator::{Allocator, AllocatorError, MapRoot, PAGE_SIZE, Readers, T
 use super::commit::Commit;
 use super::leaf_rewrite::RewriteLimits;
 use super::page_file::Pages;
+use super::page_header::PageRef;
 use super::tidying::Tidying;
 use super::tree_changes::TreeChanges;
 use super::tree_root::{PinnedRoot, SharedRoot, TreeRoot};
@@ -32,6 +33,8 @@ pub struct PageWriter {
     vain_shrinks: u8,
     /// Pages of the file after the last commit.
     committed_pages: u64,
+    /// Pages that the newest root does without, which only readers of older ones may still ask for.
+    pub(super) left_behind: Vec<PageRef>,
     /// What becomes current when the manifest is durable.
     pub(super) outcome: Option<Outcome>,
 }
@@ -47,6 +50,8 @@ impl std::fmt::Debug for PageWriter {
 pub(super) struct Outcome {
     pub root: TreeRoot,
     pub tidying: Tidying,
+    /// Pages that it does without.
+    pub freed: Vec<PageRef>,
     /// Whether it was to shrink the file.
     pub shrinks: bool,
 }
@@ -61,7 +66,17 @@ impl PageWriter {
         let allocator = Allocator::create();
         let (tidying, committed_pages) = (Tidying::done(), allocator.file_pages());
         let (root, reserved_pages, vain_shrinks) = (TreeRoot::EMPTY, 0, 0);
-        Self { pages, allocator, root, reserved_pages, tidying, vain_shrinks, committed_pages, outcome: None }
+        Self {
+            pages,
+            allocator,
+            root,
+            reserved_pages,
+            tidying,
+            vain_shrinks,
+            committed_pages,
+            left_behind: Vec::new(),
+            outcome: None,
+        }
     }
 
     /// The writer of a file at the roots that the manifest names. Nothing is read.
@@ -77,7 +92,17 @@ impl PageWriter {
         let all_live = root.live_bytes == root.stored_bytes;
         let tidying = if all_live { Tidying::done() } else { Tidying::unknown() };
         let (vain_shrinks, committed_pages) = (0, reserved_pages);
-        Ok(Self { pages, allocator, root, reserved_pages, tidying, vain_shrinks, committed_pages, outcome: None })
+        Ok(Self {
+            pages,
+            allocator,
+            root,
+            reserved_pages,
+            tidying,
+            vain_shrinks,
+            committed_pages,
+            left_behind: Vec::new(),
+            outcome: None,
+        })
     }
 
     /// Writes `changes` and makes them durable, but for the manifest.
@@ -105,6 +130,7 @@ impl PageWriter {
         self.allocator.committed();
         self.root = outcome.root;
         self.tidying = outcome.tidying;
+        self.left_behind = outcome.freed;
         let before = std::mem::replace(&mut self.committed_pages, self.allocator.file_pages());
         let in_vain = outcome.shrinks && self.committed_pages >= before;
         self.vain_shrinks = if in_vain { self.vain_shrinks.saturating_add(1) } else { 0 };

@@ -113,6 +113,11 @@ impl PageWrites {
         Ok(true)
     }
 
+    /// Pages that the new tree does without.
+    pub fn into_freed(self) -> Vec<PageRef> {
+        self.plan.freed
+    }
+
     /// A planned entry with its page, which was encoded before, and the first revision that is really there.
     fn entry(&self, item: &PlannedItem) -> BranchEntry {
         let Encoded { page, first } = match item.source {

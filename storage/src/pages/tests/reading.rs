@@ -36,6 +36,24 @@ fn what_dies_leaves_the_cache() {
     );
 }
 
+/// The same for pages: those of old trees stand where no page begins any more, so that no newer one takes their place.
+#[test]
+fn the_cache_does_not_grow_with_what_was_rewritten() {
+    let mut rig = Rig::new(1 << 26);
+    let mut after = Vec::new();
+    for round in 0..60 {
+        let (from, to) = (2 + round * 300, 2 + (round + 1) * 300);
+        // Leaves of other sizes in each round, and all that was there before dies.
+        rig.append(entries(from..to, 300 + (round as usize * 977) % 4000));
+        rig.mark(revisions((from - 300).max(2)..from));
+        rig.fetch(&rig.root(), revisions(from..to));
+        after.push(rig.pages().cached_bytes());
+    }
+    let most = |rounds: &[u64]| rounds.iter().copied().max().unwrap_or_default();
+    let (first, last) = (most(&after[..15]), most(&after[45..]));
+    assert!(last * 10 <= first * 11, "{first} bytes at most in the first rounds, {last} in the last");
+}
+
 #[test]
 fn a_point_read_reads_the_way_down_and_its_own_blocks() {
     let mut rig = Rig::new(0);

@@ -382,12 +382,15 @@ impl ApplyThread {
     }
 
     fn checkpoint_if_due(&mut self) {
-        match self.checkpoints.next(self.links.started.elapsed(), self.deltas_reach(1)) {
+        let next = self.checkpoints.next(self.links.started.elapsed(), self.deltas_reach(1));
+        // Once hurried it is so to its end. What one is about to freeze counts: so much in one interval is a flood.
+        let goes_on = self.hurried && !matches!(next, Next::Start);
+        self.hurry(goes_on || self.checkpoints.is_awaited() || self.deltas_reach(HURRY_SHARE));
+        match next {
             Next::Wait => {}
             Next::Start => self.freeze(),
             Next::Done(waiters) => tell(waiters, Ok(true)),
         }
-        self.hurry(self.checkpoints.is_awaited() || self.deltas_reach(HURRY_SHARE));
     }
 
     /// Whether the deltas hold this share of what starts a checkpoint.

@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use basalt_storage::hashes::HashKvCache;
 use basalt_storage::mvcc::store::Frozen;
 use basalt_storage::mvcc::view::View;
 
 use super::apply_thread::ApplyInput;
+use super::compaction_hashes::CompactionHashes;
 use super::handle::{Gauges, Waiters};
 use super::node_thread::NodeInput;
 use super::pace::Pace;
@@ -45,12 +45,10 @@ pub struct ApplyLinks {
     pub gauges: Arc<Gauges>,
     /// Page reads that apply waits for.
     pub readers: Readers,
-    /// Walks over the whole store.
-    pub walks: Readers,
+    /// Hashes that compactions leave.
+    pub hashes: CompactionHashes,
     /// Counters.
     pub metrics: Arc<Metrics>,
-    /// Hashes that compactions leave.
-    pub hash_cache: Arc<Mutex<HashKvCache>>,
     /// The beginning of the node's clock.
     pub started: Instant,
     /// Bytes in the deltas at which a checkpoint starts.

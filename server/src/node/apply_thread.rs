@@ -10,24 +10,21 @@ use basalt_proto::etcdserverpb::AlarmRequest;
 use basalt_proto::etcdserverpb::alarm_request::AlarmAction;
 use basalt_proto::log::request::Kind;
 use basalt_proto::log::{LogEntry, Request};
-use basalt_storage::hashes::{HashKvJob, HashPurpose};
 use basalt_storage::mvcc::key_value::KeyValue;
 use basalt_storage::mvcc::shard_map::ShardId;
 use basalt_storage::mvcc::store::Frozen;
 use basalt_storage::mvcc::transaction::{Change, ChangeKind};
 use basalt_storage::mvcc::view::{Checkpointed, View};
 use tokio::sync::oneshot;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use super::apply_counts::ApplyCounts;
 pub use super::apply_links::ApplyLinks;
 use super::checkpoint_schedule::{CHECKPOINT_INTERVAL, CheckpointSchedule, Next};
 use super::compaction_schedule::CompactionSchedule;
 use super::core::Committed;
-use super::fatal;
 use super::handle::{ApplyRequest, Completed, Unavailable, unix_time_ns};
 use super::node_thread::{ID_NOBODY, NodeInput};
-use super::pace::Pace;
 use super::read_ahead::{ReadAhead, StoredValues};
 use super::watch_thread::look_before_transactions;
 use crate::admission::Proposal;
@@ -44,9 +41,6 @@ const CHECKPOINT_ENTRIES: usize = 200_000;
 
 /// A checkpoint is hurried when the next one is due by this share of what starts one, lest that one waits for it.
 const HURRY_SHARE: usize = 2;
-
-/// Slots that the hash of a compaction takes between two looks at its pace.
-const HASH_BUDGET: usize = 4096;
 
 /// What reaches the apply thread.
 pub enum ApplyInput {
@@ -142,6 +136,7 @@ impl ApplyThread {
                 ApplyInput::Request(request) => self.serve(request),
                 ApplyInput::CompactionHashed => {
                     self.compactions.hash_ended();
+                    self.links.hashes.set_pending(self.compactions.hashes());
                     self.tell_compacted();
                 }
                 ApplyInput::Checkpointed(checkpoint) => self.checkpointed(checkpoint),
@@ -276,23 +271,13 @@ impl ApplyThread {
     }
 
     /// A compaction leaves its own hash, by the revision compacted before; not while that one is unfinished
-    /// (etcd-contract 52). Nothing of it is swept yet: the View has all that the hash covers.
+    /// (etcd-contract 52).
     fn hash_compaction(&mut self, view: &Arc<View>, revision: i64, before: Compacted) {
-        if !before.finished {
-            return;
+        if before.finished {
+            self.compactions.hash_begun();
+            self.links.hashes.begin(view.clone(), revision, before.revision, self.links.inbox.clone());
+            self.links.hashes.set_pending(self.compactions.hashes());
         }
-        let mut job = HashKvJob::new(view.clone(), revision, before.revision, HashPurpose::Compaction);
-        let (cache, inbox) = (self.links.hash_cache.clone(), self.links.inbox.clone());
-        self.compactions.hash_begun();
-        self.links.walks.spawn(move |disk| {
-            match Pace::default().run(&mut job, disk, HASH_BUDGET) {
-                Ok((hash, _)) => cache.lock().expect("no one panics while holding the cache").store(hash),
-                // Nothing is decided by it: whoever asks for this hash meets the damage himself.
-                Err(cause) => error!(error = %fatal::causes(&cause), "stored data is damaged"),
-            }
-            // Apply is gone only when the process is about to be.
-            drop(inbox.send(ApplyInput::CompactionHashed));
-        });
     }
 
     /// `revision` is the store's after these events, if nothing of the batch comes behind them.

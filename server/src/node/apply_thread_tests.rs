@@ -22,6 +22,7 @@ use crate::admission::Gate;
 use crate::apply::values::Values;
 use crate::lease::{LeaseClock, LeaseClockConfig};
 use crate::metrics::Metrics;
+use crate::node::compaction_hashes::CompactionHashes;
 use crate::node::handle::{Completion, Gauges, Waiters};
 use crate::node::readers::{ReadPools, Readers};
 
@@ -117,9 +118,8 @@ impl Rig {
             leases: Arc::new(Mutex::new(LeaseClock::new(LeaseClockConfig::default()))),
             gauges: Arc::new(Gauges::default()),
             readers: pools.apply,
-            walks: pools.walk,
+            hashes: CompactionHashes::new(pools.walk, hash_cache.clone()),
             metrics: metrics.clone(),
-            hash_cache: hash_cache.clone(),
             started: Instant::now(),
             checkpoint_bytes: 256 << 20,
             sweep_pause: Duration::from_millis(10),

@@ -62,6 +62,11 @@ impl CompactionSchedule {
         self.hashes = self.hashes.checked_sub(1).expect("a hash that ends was begun");
     }
 
+    /// Hashes that are being computed.
+    pub fn hashes(&self) -> usize {
+        self.hashes
+    }
+
     /// Somebody waits until compactions up to now have ended.
     pub fn ask(&mut self, done: oneshot::Sender<()>) {
         self.waiters.push(done);

@@ -19,6 +19,7 @@ mod apply_links;
 pub mod apply_thread;
 mod checkpoint_schedule;
 mod checkpoint_thread;
+mod compaction_hashes;
 mod compaction_schedule;
 pub mod conf_state;
 pub mod content;

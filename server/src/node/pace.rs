@@ -1,5 +1,5 @@
-//! Deferred work gives way to calls: it is done at a low priority, and after each piece the thread sleeps a multiple of what
-//! the piece took.
+//! Deferred work gives way to calls: it is done at a low priority, and between two pieces the thread sleeps a multiple of
+//! what the first took.
 //!
 //! A checkpoint of some seconds of puts is a tenth of a second of work for a core and a disk. Done at once, it makes all
 //! calls of that time wait for one another; spread out, it costs as much and is hardly noticed (decision 0018).
@@ -18,8 +18,10 @@ const SLEEP_FACTOR: u32 = 8;
 const PIECE_MIN: Duration = Duration::from_micros(500);
 /// Longest sleep, after a piece that is not cut.
 const SLEEP_MAX: Duration = Duration::from_millis(100);
-/// What is taken from the priority of a thread: against one other that wants the same core it has a tenth of it.
-const NICE: i32 = 10;
+/// What a thread is nicer than its caller: against one such other that wants the same core it has a tenth of it.
+const NICER: i32 = 10;
+/// The nicest that there is.
+const NICE_MAX: i32 = 19;
 
 /// How fast deferred work goes: it is told by those who look at what waits for it.
 #[derive(Debug, Default)]
@@ -80,8 +82,9 @@ const ZERO: Duration = Duration::ZERO;
 
 /// The calling thread's. That it cannot be lowered harms nobody.
 fn lower_priority() {
-    // On Linux, 0 is the calling thread and not its process.
-    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+    // On Linux, no process means the calling thread.
+    let nice = rustix::process::getpriority_process(None).map(|nice| (nice + NICER).min(NICE_MAX));
+    if let Err(error) = nice.and_then(|nice| rustix::process::setpriority_process(None, nice)) {
         debug!(%error, "deferred work has the priority of all else");
     }
 }
@@ -115,14 +118,15 @@ impl Work<'_> {
     }
 
     fn piece<T>(&mut self, work: impl FnOnce() -> T) -> T {
+        // Before the next piece, so that whoever waits for the last does not wait for a sleep.
+        if self.piece >= PIECE_MIN {
+            self.pace.sleep((std::mem::take(&mut self.piece) * SLEEP_FACTOR).min(SLEEP_MAX));
+        }
         let started = Instant::now();
         let output = work();
         let took = started.elapsed();
         self.piece += took;
         self.total += took;
-        if self.piece >= PIECE_MIN {
-            self.pace.sleep((std::mem::take(&mut self.piece) * SLEEP_FACTOR).min(SLEEP_MAX));
-        }
         output
     }
 }
@@ -159,11 +163,22 @@ mod tests {
     #[test]
     fn work_sleeps_between_its_pieces_and_its_time_is_told_without_that() {
         let started = Instant::now();
-        let mut steps = Steps { left: 10, on: Vec::new(), hurries: |_| () };
+        // Between eleven steps there are ten sleeps.
+        let mut steps = Steps { left: 11, on: Vec::new(), hurries: |_| () };
         let Ok((on, work)) = Pace::default().run(&mut steps, &SimulatedDisk::new(1), 1);
         assert!(work >= PIECE_MIN * 10);
         assert!(started.elapsed() - work >= PIECE_MIN * 10 * SLEEP_FACTOR);
         assert!(on.iter().all(|on| *on != thread::current().id()));
+    }
+
+    #[test]
+    fn work_has_a_lower_priority_than_its_caller() {
+        let own = || rustix::process::getpriority_process(None).expect("a thread may ask for its own");
+        let (caller, mut deferred) = (own(), None);
+        let mut steps = Steps { left: 1, on: Vec::new(), hurries: |_| deferred = Some(own()) };
+        let Ok((_, _)) = Pace::default().run(&mut steps, &SimulatedDisk::new(1), 1);
+        assert_eq!(deferred, Some((caller + NICER).min(NICE_MAX)));
+        assert_eq!(own(), caller);
     }
 
     #[test]

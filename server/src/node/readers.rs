@@ -27,6 +27,8 @@ const CLIENT_THREADS: usize = 4;
 const WATCH_THREADS: usize = 2;
 /// Threads for walks over the whole store.
 const WALK_THREADS: usize = 2;
+/// The hashes of compactions go slowly, and in order.
+const COMPACTION_THREADS: usize = 1;
 /// Apply waits for one read at a time.
 const APPLY_THREADS: usize = 1;
 
@@ -40,8 +42,10 @@ pub struct ReadPools {
     pub client: Readers,
     /// What watches read.
     pub watch: Readers,
-    /// Snapshots and hashes.
+    /// Snapshots, and hashes that are asked for.
     pub walk: Readers,
+    /// Hashes that compactions leave.
+    pub compaction: Readers,
     /// Values that apply decides by.
     pub apply: Readers,
 }
@@ -64,6 +68,7 @@ impl ReadPools {
             client: pool("client", CLIENT_THREADS)?,
             watch: pool("watch", WATCH_THREADS)?,
             walk: pool("walk", WALK_THREADS)?,
+            compaction: pool("compaction", COMPACTION_THREADS)?,
             apply: pool("apply", APPLY_THREADS)?,
         };
         Ok((pools, threads))

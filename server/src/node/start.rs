@@ -25,6 +25,7 @@ use tracing::{info, warn};
 use super::answer_budget::AnswerBudget;
 use super::apply_thread::{ApplyInput, ApplyLinks, ApplyThread};
 use super::checkpoint_thread::CheckpointLinks;
+use super::compaction_hashes::CompactionHashes;
 use super::conf_state::{ConfStateRecord, single_voter};
 use super::core::{Core, CoreConfig};
 use super::data_dir::{open_data_dir, open_directory, refuse_etcd_log};
@@ -72,7 +73,7 @@ pub struct NodeConfig {
     pub election_timeout: Duration,
     /// Pause between two steps of a compaction.
     pub sweep_pause: Duration,
-    /// Keys visited in one step of a compaction, about.
+    /// Revisions dropped in one step of a compaction, or keys visited if these are more, about.
     pub sweep_batch: usize,
     /// An entry that takes longer to apply is logged.
     pub slow_apply: Duration,
@@ -288,7 +289,6 @@ fn spawn(
     let checkpoint_pace = Arc::new(Pace::default());
     let apply_links = ApplyLinks {
         member_id: identity.member_id,
-        hash_cache: hash_cache.clone(),
         node: node.clone(),
         inbox: apply.clone(),
         gate: gate.clone(),
@@ -300,7 +300,7 @@ fn spawn(
         leases: leases.clone(),
         gauges: gauges.clone(),
         readers: readers.apply.clone(),
-        walks: readers.walk.clone(),
+        hashes: CompactionHashes::new(readers.compaction.clone(), hash_cache.clone()),
         metrics: metrics.clone(),
         started,
         checkpoint_bytes: config.memory.checkpoint_bytes(),

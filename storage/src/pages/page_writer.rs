@@ -63,17 +63,19 @@ const VAIN_SHRINKS_MAX: u8 = 3;
 impl PageWriter {
     /// The writer of an empty file. Nothing is written before the first commit.
     pub fn create(pages: Pages) -> Self {
-        let allocator = Allocator::create();
-        let (tidying, committed_pages) = (Tidying::done(), allocator.file_pages());
-        let (root, reserved_pages, vain_shrinks) = (TreeRoot::EMPTY, 0, 0);
+        Self { reserved_pages: 0, ..Self::new(pages, Allocator::create(), TreeRoot::EMPTY, Tidying::done()) }
+    }
+
+    /// A writer whose file has the pages that its allocator knows.
+    fn new(pages: Pages, allocator: Allocator, root: TreeRoot, tidying: Tidying) -> Self {
         Self {
             pages,
-            allocator,
             root,
-            reserved_pages,
+            reserved_pages: allocator.file_pages(),
             tidying,
-            vain_shrinks,
-            committed_pages,
+            vain_shrinks: 0,
+            committed_pages: allocator.file_pages(),
+            allocator,
             left_behind: Vec::new(),
             outcome: None,
         }
@@ -88,21 +90,9 @@ impl PageWriter {
     /// [`AllocatorError::MalformedRoot`].
     pub fn open(pages: Pages, root: TreeRoot, map_root: MapRoot) -> Result<Self, AllocatorError> {
         let allocator = Allocator::open(map_root)?;
-        let reserved_pages = allocator.file_pages();
         let all_live = root.live_bytes == root.stored_bytes;
         let tidying = if all_live { Tidying::done() } else { Tidying::unknown() };
-        let (vain_shrinks, committed_pages) = (0, reserved_pages);
-        Ok(Self {
-            pages,
-            allocator,
-            root,
-            reserved_pages,
-            tidying,
-            vain_shrinks,
-            committed_pages,
-            left_behind: Vec::new(),
-            outcome: None,
-        })
+        Ok(Self::new(pages, allocator, root, tidying))
     }
 
     /// Writes `changes` and makes them durable, but for the manifest.

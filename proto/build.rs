@@ -21,6 +21,8 @@ const FILES: &[&str] = &[
     "grpc/health/v1/health.proto",
     "basalt/effects/v1/effects.proto",
     "basalt/log/v1/log.proto",
+    "basalt/members/v1/members.proto",
+    "basalt/peer/v1/peer.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -12,6 +12,8 @@ pub mod nesting;
 
 pub use basalt::effects::v1 as effects;
 pub use basalt::log::v1 as log;
+pub use basalt::members::v1 as members;
+pub use basalt::peer::v1 as peer;
 pub use grpc::health::v1 as health;
 pub use nesting::TXN_NESTING_MAX;
 
@@ -57,6 +59,18 @@ mod basalt {
         packages! {
             /// What apply changed.
             v1 = "basalt.effects.v1";
+        }
+    }
+    pub mod members {
+        packages! {
+            /// Who belongs to a cluster.
+            v1 = "basalt.members.v1";
+        }
+    }
+    pub mod peer {
+        packages! {
+            /// What members say to each other.
+            v1 = "basalt.peer.v1";
         }
     }
 }

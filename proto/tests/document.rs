@@ -13,5 +13,5 @@ fn the_document_names_every_field_of_an_entry() {
         let line = format!("| {} | `{}` |", field.number(), field.name());
         assert!(document.contains(&line), "the document lacks: {line}");
     }
-    assert_eq!(entry.field.len(), 5);
+    assert_eq!(entry.field.len(), 6);
 }

@@ -16,7 +16,7 @@ fn txn_nested(levels: usize) -> TxnRequest {
 
 fn entry_of(txn: TxnRequest) -> LogEntry {
     let request = Request { id: 1, principal: None, kind: Some(request::Kind::Txn(txn)) };
-    LogEntry { format_version: 1, apply_version: 1, proposer: 7, time_unix_ns: -1, requests: vec![request] }
+    LogEntry { format_version: 1, apply_version: 1, proposer: 7, time_unix_ns: -1, requests: vec![request], round: 9 }
 }
 
 #[test]

@@ -26,5 +26,7 @@ pub mod memory;
 pub mod metrics;
 pub mod node;
 pub mod pages;
+pub mod peer;
+pub mod peer_edge;
 pub mod program;
 pub mod watch;

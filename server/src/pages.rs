@@ -98,7 +98,7 @@ impl Probe for Pages {
     }
 
     fn has_leader(&self) -> bool {
-        self.service.node.gauges.leads.load(Ordering::Relaxed)
+        self.service.node.leader().is_some()
     }
 
     fn is_learner(&self) -> bool {
@@ -152,7 +152,7 @@ impl Probe for Pages {
             db_in_use_bytes: gauges.db_size_in_use.load(Ordering::Relaxed),
             quota_bytes: node.limits.quota_bytes.and_then(|quota| quota.try_into().ok()).unwrap_or(0),
             has_leader: self.has_leader(),
-            is_leader: self.has_leader(),
+            is_leader: gauges.leads.load(Ordering::Relaxed),
             term: gauges.term.load(Ordering::Relaxed),
             committed_index: gauges.committed_index.load(Ordering::Relaxed),
             applied_index: gauges.applied_index.load(Ordering::Relaxed),

@@ -4,36 +4,46 @@ use std::future::Future;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use basalt_proto::etcdserverpb::CompactionRequest;
 use basalt_proto::log::request::Kind;
+use basalt_proto::membershippb::{Attributes, ClusterMemberAttrSetRequest};
 use basalt_storage::mvcc::kept_views::KeptViews;
 use basalt_storage::mvcc::key_index::KEPT_ROOTS_BYTES_DEFAULT;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use crate::api::maintenance::ETCD_VERSION;
-use crate::api::service::{MemberInfo, Service};
+use crate::api::service::Service;
 use crate::apply::answer::Refusal;
+use crate::apply::members::Members;
 use crate::auto_compaction::{AutoCompactor, Outcome};
-use crate::config::{self, AutoCompaction, Config, Parsed, Url};
+use crate::config::{self, AutoCompaction, Config, Parsed, TlsConfig, TlsVersion, Url};
 use crate::edge::Edge;
-use crate::listen::{ConnectionLimit, Deadlines, ListenOptions, Listener, Tls};
+use crate::listen::{ConnectionLimit, Deadlines, ListenOptions, Listener, PeerTlsClient, Tls};
 use crate::logging;
 use crate::memory::MemoryShares;
 use crate::metrics::{self, Metrics};
 use crate::node::content::SNAPSHOT_UNREAD_MAX;
 use crate::node::fatal::causes;
 use crate::node::handle::{Identity, Limits, Unavailable};
-use crate::node::start::{NodeConfig, Running, StartError, start};
+use crate::node::node_thread::Outgoing;
+use crate::node::start::{FirstStart, Inbound, NodeConfig, Running, StartError, start};
 use crate::pages::{Pages, Serves};
+use crate::peer::{PeerConnector, Peers};
+use crate::peer_edge::PeerEdge;
 
 /// How long a start may take to lead and to replay its log before it gives up.
 const READY_TIMEOUT: Duration = Duration::from_secs(600);
+/// How long one of many members looks for a leader before it serves what needs none (etcd: 5 s).
+const LEADER_WAIT: Duration = Duration::from_secs(5);
+/// Pause before a member describes itself again.
+const DESCRIBE_PAUSE: Duration = Duration::from_secs(1);
 /// How long calls may go on after a stop was asked for.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 /// Least pause between two looks of the automatic compaction.
@@ -86,59 +96,127 @@ fn serve(config: &Config) -> Result<(), ProgramError> {
     // Signals before anything that takes long: the first process of a container has no default handler, and would go on.
     let mut signals = runtime.block_on(async { StopSignals::install() });
     // Ports next: a taken one is known before the data is opened, and clients wait instead of being refused.
-    let ports = runtime.block_on(async { open_ports(config) })?;
+    let (ports, member_ports) =
+        runtime.block_on(async { Ok::<_, ProgramError>((open_ports(config)?, open_member_ports(config)?)) })?;
     let metrics = Arc::new(Metrics::new(config.metrics));
+    let connector = PeerConnector::new(config.peer.tls.clone().map(|tls| Arc::new(PeerTlsClient::new(tls))));
     let starting = {
-        let (config, metrics) = (node_config(config), metrics.clone());
-        runtime.spawn_blocking(move || start_ready(&config, &metrics))
+        let (config, metrics, handle) = (node_config(config), metrics.clone(), runtime.handle().clone());
+        runtime.spawn_blocking(move || {
+            let peers = OnceLock::new();
+            let connect = |inbound: Inbound| -> Arc<dyn Outgoing> {
+                peers.get_or_init(|| Arc::new(Peers::new(inbound, connector.clone(), handle.clone()))).clone()
+            };
+            let running = start(&config, &metrics, &connect)?;
+            Ok::<_, StartError>((Arc::new(running), peers.into_inner().expect("a node that runs was connected")))
+        })
     };
     let Some(started) = runtime.block_on(unless_stopped(signals.received(), starting)) else {
-        info!("stopped before the node was ready: its data is as it was, the next start begins anew");
-        // What is under way may be cut anywhere, as by a crash, which is safe.
-        runtime.shutdown_background();
+        stopped_early(runtime);
         return Ok(());
     };
-    let running = started??;
+    let (running, peers) = started??;
     let (stop, stopping) = watch::channel(false);
     let service = Arc::new(Service {
         kept: Mutex::new(KeptViews::new(KEPT_ROOTS_BYTES_DEFAULT)),
         node: running.handle.clone(),
         sinks: running.sinks.clone(),
-        member: MemberInfo {
-            name: config.name.clone(),
-            peer_urls: texts(&config.peer.advertise_urls),
-            client_urls: texts(&config.client.advertise_urls),
-        },
+        peers: Some(peers.clone()),
         metrics: metrics.clone(),
         slow_unary: config.slow_request.unary,
+        election_timeout: config.raft.election_timeout(),
         request_timeout: config.raft.request_timeout(),
         stopping: stopping.clone(),
     });
+    // The other members have to reach this one before it can be ready.
+    let mut listeners = JoinSet::new();
+    runtime.block_on(async { serve_members(member_ports, &peers, &service, &stopping, &mut listeners) });
+    let ready = {
+        let running = running.clone();
+        runtime.spawn_blocking(move || running.wait_ready(READY_TIMEOUT, LEADER_WAIT))
+    };
+    let Some(ready) = runtime.block_on(unless_stopped(signals.received(), ready)) else {
+        stopped_early(runtime);
+        return Ok(());
+    };
+    ready??;
+    runtime.spawn(describe(service.clone(), config.name.clone(), texts(&config.client.advertise_urls)));
     identify(&metrics, config, &running);
     runtime.spawn(compact_by_itself(service.clone(), config.compaction.auto));
     let pages = Arc::new(Pages::new(service.clone(), metrics, config));
     runtime.block_on(async {
-        let listeners = serve_ports(ports, &service, &pages, &stopping);
+        serve_ports(ports, &service, &pages, &stopping, &mut listeners);
         announce(config, &running);
         signals.received().await;
+        hand_over(&service, config.raft.election_timeout()).await;
         info!("stopping: no new connections");
         // Receivers exist as long as listeners do.
         _ = stop.send(true);
         listeners.join_all().await
     });
-    drop((service, pages));
+    drop((service, pages, peers));
     // Connections are closed; what a client's task still holds goes with the runtime.
     runtime.shutdown_timeout(SHUTDOWN_GRACE);
-    running.stop();
+    // A task that was cut may still hold it, and lets go as the runtime takes it down.
+    if let Some(running) = Arc::into_inner(running) {
+        running.stop();
+    }
     info!("stopped");
     Ok(())
 }
 
-/// Opens the data and replays the log. Takes as long as that takes.
-fn start_ready(config: &NodeConfig, metrics: &Arc<Metrics>) -> Result<Running, StartError> {
-    let running = start(config, metrics)?;
-    running.wait_ready(READY_TIMEOUT)?;
-    Ok(running)
+/// A leader that stops lets another lead first, so that writes go on; not longer than an election would take.
+async fn hand_over(service: &Service, election_timeout: Duration) {
+    let node = &service.node;
+    let leads = || node.gauges.leads.load(Ordering::Relaxed);
+    if !leads() || node.gauges.single_voter.load(Ordering::Relaxed) {
+        return;
+    }
+    node.hand_over();
+    let handed_over = async {
+        while leads() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    match tokio::time::timeout(election_timeout, handed_over).await {
+        Ok(()) => info!("another member leads"),
+        Err(_) => warn!("no other member took over the lead in time: the others elect one"),
+    }
+}
+
+/// A stop that came before the node was ready.
+fn stopped_early(runtime: Runtime) {
+    info!("stopped before the node was ready: its data is as it was, the next start begins anew");
+    // What is under way may be cut anywhere, as by a crash, which is safe.
+    runtime.shutdown_background();
+}
+
+/// Tells the cluster this member's name and where clients reach it, unless it knows; again until it does.
+async fn describe(service: Arc<Service>, name: String, client_urls: Vec<String>) {
+    let node = &service.node;
+    let member_id = node.identity.member_id;
+    loop {
+        let members = node.members.load();
+        // A member that left describes nobody.
+        let Some(member) = members.get(member_id) else { return };
+        if member.name == name && member.client_urls == client_urls {
+            return;
+        }
+        let attributes = Attributes { name: name.clone(), client_urls: client_urls.clone() };
+        let request = ClusterMemberAttrSetRequest { member_id, member_attributes: Some(attributes) };
+        drop(members);
+        let described = match node.propose(Kind::MemberAttributesSet(request)) {
+            Ok(proposed) => service.within(proposed).await.map(drop),
+            Err(unavailable) => Err(unavailable.into()),
+        };
+        if let Err(status) = described {
+            warn!(
+                error = status.message,
+                "the cluster does not know this member's name and client URLs yet; trying again"
+            );
+            tokio::time::sleep(DESCRIBE_PAUSE).await;
+        }
+    }
 }
 
 /// What `work` comes to, or nothing if the stop comes first.
@@ -150,16 +228,20 @@ async fn unless_stopped<T>(stop: impl Future<Output = ()>, work: impl Future<Out
     }
 }
 
-fn open_ports(config: &Config) -> Result<Vec<(Listener, Serves)>, ProgramError> {
-    let tls = config.client.tls.clone().map(Tls::load).transpose()?;
-    let options = ListenOptions {
+fn listen_options(config: &Config) -> ListenOptions {
+    ListenOptions {
         socket: config.socket,
         keepalive: config.keepalive,
         concurrent_streams_max: config.limits.concurrent_streams_max,
         connections: ConnectionLimit::from_file_limit(),
         deadlines: Deadlines::default(),
         shutdown_grace: SHUTDOWN_GRACE,
-    };
+    }
+}
+
+fn open_ports(config: &Config) -> Result<Vec<(Listener, Serves)>, ProgramError> {
+    let tls = config.client.tls.clone().map(Tls::load).transpose()?;
+    let options = listen_options(config);
     let client = &config.client;
     let split = !client.listen_http_urls.is_empty();
     let main = if split { Serves::GrpcOnly } else { Serves::Everything };
@@ -171,13 +253,47 @@ fn open_ports(config: &Config) -> Result<Vec<(Listener, Serves)>, ProgramError> 
     wanted.map(open).collect()
 }
 
+/// The ports for other members. A cluster of one has nobody to open them for, but they say whose they are.
+fn open_member_ports(config: &Config) -> Result<Vec<Listener>, ProgramError> {
+    let peer = &config.peer;
+    let tls = peer.tls.clone().map(|tls| {
+        Tls::load(TlsConfig {
+            cert_file: tls.cert_file,
+            key_file: tls.key_file,
+            trusted_ca_file: tls.trusted_ca_file,
+            client_cert_auth: tls.client_cert_auth,
+            client_crl_file: None,
+            version_min: TlsVersion::Tls12,
+            version_max: TlsVersion::Tls13,
+            cipher_suites: Vec::new(),
+        })
+    });
+    let tls = tls.transpose()?;
+    let options = listen_options(config);
+    peer.listen_urls.iter().map(|url| Ok(Listener::bind(url, tls.as_ref(), options.clone())?)).collect()
+}
+
+fn serve_members(
+    ports: Vec<Listener>,
+    peers: &Arc<Peers>,
+    service: &Arc<Service>,
+    stopping: &watch::Receiver<bool>,
+    listeners: &mut JoinSet<()>,
+) {
+    for listener in ports {
+        info!(address = listener.url().as_str(), "serving peer traffic");
+        let edge = PeerEdge { peers: peers.clone(), service: service.clone() };
+        listeners.spawn(listener.serve(edge, stopping.clone()));
+    }
+}
+
 fn serve_ports(
     ports: Vec<(Listener, Serves)>,
     service: &Arc<Service>,
     pages: &Arc<Pages>,
     stopping: &watch::Receiver<bool>,
-) -> JoinSet<()> {
-    let mut listeners = JoinSet::new();
+    listeners: &mut JoinSet<()>,
+) {
     for (listener, serves) in ports {
         let edge = Edge { service: service.clone(), pages: pages.clone(), serves };
         let (url, secure) = (listener.url().as_str().to_owned(), listener.url().is_tls());
@@ -188,7 +304,6 @@ fn serve_ports(
             "serving client traffic"
         );
     }
-    listeners
 }
 
 fn announce(config: &Config, running: &Running) {
@@ -279,13 +394,14 @@ fn notify_systemd() {
 }
 
 fn node_config(config: &Config) -> NodeConfig {
-    let identity = config
-        .bootstrap()
-        .map(|bootstrap| Identity { cluster_id: bootstrap.cluster_id, member_id: bootstrap.member_id });
+    let first = config.bootstrap().map(|bootstrap| FirstStart {
+        identity: Identity { cluster_id: bootstrap.cluster_id, member_id: bootstrap.member_id },
+        members: Members::first(bootstrap.members),
+    });
     NodeConfig {
         data_dir: config.data_dir.clone(),
         wal_dir: config.wal_dir.clone(),
-        identity: identity.map_err(|error| error.to_string()),
+        first: first.map_err(|error| error.to_string()),
         shard_map: config.initial_shards.clone(),
         heartbeat_interval: config.raft.heartbeat_interval,
         election_timeout: config.raft.election_timeout(),
@@ -302,6 +418,8 @@ fn node_config(config: &Config) -> NodeConfig {
         },
         progress_notify_interval: config.watch_progress_notify_interval,
         pre_vote: config.raft.pre_vote,
+        peer_urls: texts(&config.peer.advertise_urls),
+        catchup_entries: config.raft.snapshot_catchup_entries,
     }
 }
 

@@ -23,6 +23,7 @@ pub mod import;
 pub mod job;
 pub mod mvcc;
 pub mod pages;
+pub mod planted;
 pub mod revision;
 pub mod runs;
 pub mod snapshot;

@@ -325,7 +325,7 @@ func TestRestoreOptions(t *testing.T) {
 		{[]string{snapshot, "--data-dir=" + ours}, 1, "is not empty"},
 		{[]string{snapshot, "--wal-dir=" + occupied}, 1, "is not empty"},
 		{[]string{snapshot, "--name=two"}, 1, "couldn't find local name"},
-		{[]string{snapshot, "--initial-cluster=default=http://a:1,b=http://b:1"}, 1, "replication is not available yet"},
+		{[]string{snapshot, "--initial-cluster=default=http://a:1,b=http://a:1"}, 1, "has duplicate url"},
 		{[]string{snapshot, "--bump-revision=5"}, 2, "--mark-compacted required"},
 		{[]string{snapshot, "--mark-compacted"}, 2, "--mark-compacted required"},
 		{[]string{}, 2, "exactly one argument"},

@@ -284,7 +284,7 @@ func observePeerURLs(t *testing.T) {
 // observeInitialClusterState joins a cluster of nobody.
 func observeInitialClusterState(t *testing.T) {
 	end := harness.RunToEnd(t, harness.Launch{Args: newLine(t).args("--initial-cluster-state=existing")})
-	expectRefused(t, end, 1, "replication is not available yet")
+	expectRefused(t, end, 1, "joining a running cluster is not available yet")
 	expectRefusedFlag(t, 2, "-initial-cluster-state", "--initial-cluster-state=none")
 }
 
@@ -313,6 +313,27 @@ func observeAdvertisedURLs(t *testing.T) {
 // observeNoPreVote: one member elects itself either way.
 func observeNoPreVote(t *testing.T) {
 	harness.StartUnderTest(t, "--pre-vote=false").Etcdctl("put", "a", "1")
+}
+
+// observeCatchupEntries looks how much of its log a leader keeps for members that lag behind.
+func observeCatchupEntries(t *testing.T) {
+	if harness.UnderTest(t) == harness.Etcd {
+		harness.StartUnderTest(t, "--snapshot-catchup-entries=10")
+		return
+	}
+	members := harness.StartMembers(t, harness.Basalt, 3, "--snapshot-catchup-entries=10")
+	leader := leaderOf(t, members)
+	for n := range 100 {
+		putUntilTaken(t, leader, fmt.Sprint(n), "x")
+	}
+	kept := -1.0
+	for deadline := time.Now().Add(30 * time.Second); kept != 10 && time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		samples, _ := parseMetrics(t, metricsOf(t, leader))
+		kept = samples["basalt_raft_log_entries"]
+	}
+	if kept != 10 {
+		t.Errorf("%v entries are kept, want 10", kept)
+	}
 }
 
 // observeAutoCompaction writes until the first revision is compacted.

@@ -28,6 +28,7 @@ type flagCase struct {
 var flagCases = map[string]flagCase{
 	"name": {effect: observeName}, "data-dir": {effect: observeDataDir}, "wal-dir": {effect: observeWalDir},
 	"snapshot-count":                {ignored: "5"},
+	"snapshot-catchup-entries":      {effect: observeCatchupEntries},
 	"heartbeat-interval":            {invalid: "300"},
 	"election-timeout":              {effect: observeElectionTimeout},
 	"initial-election-tick-advance": {notYet: "false"},
@@ -138,7 +139,6 @@ var flagCases = map[string]flagCase{
 	"bootstrap-defrag-threshold-megabytes": {ignored: "1"},
 	"max-learners":                         {notYet: "2"},
 	"downgrade-check-time":                 {notYet: "1s"},
-	"snapshot-catchup-entries":             {ignored: "1"},
 
 	"force-new-cluster": {notYet: "true"},
 	"unsafe-no-fsync":   {notYet: "true"},

@@ -196,6 +196,11 @@ func TestErrorTable(t *testing.T) {
 		{"lease twice", codes.FailedPrecondition, "etcdserver: lease already exists", grant(1000, 1000)},
 		{"put with an unknown lease", codes.NotFound, "etcdserver: requested lease not found",
 			put(&pb.PutRequest{Key: k, Lease: 7})},
+		{"move the lead to nobody", codes.FailedPrecondition, "etcdserver: bad leader transferee",
+			func(ctx context.Context, s services) error {
+				_, err := s.maintenance.MoveLeader(ctx, &pb.MoveLeaderRequest{TargetID: 1})
+				return err
+			}},
 		{"revoke an unknown lease", codes.NotFound, "etcdserver: requested lease not found",
 			func(ctx context.Context, s services) error {
 				_, err := s.lease.LeaseRevoke(ctx, &pb.LeaseRevokeRequest{ID: 7})
@@ -203,7 +208,7 @@ func TestErrorTable(t *testing.T) {
 			}},
 	})
 	for feature, refusals := range map[string][]refusal{
-		"replication": replicationRefusals(server), "downgrade": downgradeRefusals(), "authentication": authRefusals(),
+		"changing members": memberRefusals(server), "downgrade": downgradeRefusals(), "authentication": authRefusals(),
 	} {
 		expectRefusals(t, ctx, s, notYet(server, feature, refusals))
 	}
@@ -212,7 +217,7 @@ func TestErrorTable(t *testing.T) {
 	}
 }
 
-func replicationRefusals(server *harness.Server) []refusal {
+func memberRefusals(server *harness.Server) []refusal {
 	remove := func(id uint64) func(context.Context, services) error {
 		return func(ctx context.Context, s services) error {
 			_, err := s.cluster.MemberRemove(ctx, &pb.MemberRemoveRequest{ID: id})
@@ -241,11 +246,6 @@ func replicationRefusals(server *harness.Server) []refusal {
 					return err
 				}
 				_, err = s.cluster.MemberPromote(ctx, &pb.MemberPromoteRequest{ID: list.Members[0].ID})
-				return err
-			}},
-		{"move the lead to nobody", codes.FailedPrecondition, "etcdserver: bad leader transferee",
-			func(ctx context.Context, s services) error {
-				_, err := s.maintenance.MoveLeader(ctx, &pb.MoveLeaderRequest{TargetID: 1})
 				return err
 			}},
 	}

@@ -11,6 +11,7 @@
 //! * [`ledger`] is what a client that forgets nothing knows: what was acknowledged must be there, in every later life,
 //!   and nothing but what was sent.
 //! * [`anatomy`] says what each byte of a data directory is, and [`stored`] reads all of it: for flipped bits.
+//! * [`simulation`] is many nodes, a network between them, and clients: whatever fails, the invariants hold.
 //! * [`model`] says what a log of requests must come to, as simply as it can be said.
 
 pub mod anatomy;
@@ -21,5 +22,6 @@ pub mod model;
 pub mod node_sim;
 pub mod opening;
 pub mod over;
+pub mod simulation;
 pub mod stored;
 pub mod workload;

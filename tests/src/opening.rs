@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use basalt_server::node::conf_state::ConfStateRecord;
+use basalt_proto::members::Member;
+use basalt_server::apply::members::Members;
 use basalt_server::node::log_store::LogStore;
 use basalt_server::node::start::{self, StartError};
 use basalt_storage::checkpoint::recovery::{self, Birth, Opened, RecoveryError};
@@ -13,7 +14,6 @@ use basalt_storage::mvcc::shard_map::ShardMap;
 use basalt_storage::mvcc::store::Store;
 use basalt_storage::pages::PageCache;
 use basalt_storage::wal::{Log, LogOptions};
-use prost::Message;
 use rand::Rng;
 use rand::rngs::StdRng;
 use thiserror::Error;
@@ -29,6 +29,24 @@ const LOG_OPTIONS: LogOptions = LogOptions { segment_bytes: 24 << 10, first_segm
 
 /// A few pages, so that reads reach the disk.
 const CACHE_BYTES: usize = 64 << 10;
+
+/// Who a simulated node is.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Its id.
+    pub member_id: u64,
+    /// Who votes.
+    pub voters: Vec<u64>,
+    /// Whether it asks for votes before an election.
+    pub pre_vote: bool,
+}
+
+impl Default for Place {
+    /// The only member.
+    fn default() -> Self {
+        Self { member_id: MEMBER_ID, voters: vec![MEMBER_ID], pre_vote: true }
+    }
+}
 
 /// The parts of a recovered node.
 pub struct Parts {
@@ -61,7 +79,18 @@ pub enum OpenError {
 /// # Panics
 /// When what is on the disk is refused.
 pub fn open(disk: &SimulatedDisk, seeds: &mut StdRng) -> Result<Parts, Over> {
-    try_open(disk, seeds).map_err(|error| over("opening the data directory", &error))
+    open_as(&Place::default(), disk, seeds)
+}
+
+/// Opens the data directory of one of several members, or makes it.
+///
+/// # Errors
+/// [`Over`] when an injected fault is met on the way.
+///
+/// # Panics
+/// When what is on the disk is refused.
+pub fn open_as(place: &Place, disk: &SimulatedDisk, seeds: &mut StdRng) -> Result<Parts, Over> {
+    try_open_as(place, disk, seeds).map_err(|error| over("opening the data directory", &error))
 }
 
 /// Opens the data directory, or makes it, or says why not.
@@ -69,35 +98,41 @@ pub fn open(disk: &SimulatedDisk, seeds: &mut StdRng) -> Result<Parts, Over> {
 /// # Errors
 /// [`OpenError`].
 pub fn try_open(disk: &SimulatedDisk, seeds: &mut StdRng) -> Result<Parts, OpenError> {
-    let opened = open_store(disk, seeds)?;
+    try_open_as(&Place::default(), disk, seeds)
+}
+
+fn try_open_as(place: &Place, disk: &SimulatedDisk, seeds: &mut StdRng) -> Result<Parts, OpenError> {
+    let opened = open_store(place, disk, seeds)?;
     let recovered = start::open_log(disk, &opened, LOG_OPTIONS, seeds.random())?;
     let Opened { store, mut checkpointer, .. } = opened;
     recovery::settle(disk, &mut checkpointer)?;
-    let log_store = start::log_store(&recovered, &checkpointer.manifest().conf_state, store.applied.index);
+    let members = Members::decode(&store.conf_state).expect("every manifest names its members");
+    let log_store = start::log_store(&recovered, members.conf_state(), store.applied.index);
     Ok(Parts { store, checkpointer, log: recovered.log, log_store })
 }
 
 /// An empty store on a disk of its own.
 pub fn empty_store() -> Store {
     let (disk, cache) = (SimulatedDisk::new(0), Arc::new(PageCache::new(CACHE_BYTES)));
-    recovery::create(&disk, &cache, Salt::new(0), birth(0)).expect("the disk does not fail").store
+    recovery::create(&disk, &cache, Salt::new(0), birth(&Place::default(), 0)).expect("the disk does not fail").store
 }
 
-fn birth(incarnation: u128) -> Birth {
+fn birth(place: &Place, incarnation: u128) -> Birth {
+    let member = |id: &u64| Member { id: *id, ..Member::default() };
     Birth {
         cluster_id: CLUSTER_ID,
-        member_id: MEMBER_ID,
+        member_id: place.member_id,
         incarnation,
-        conf_state: ConfStateRecord { voters: vec![MEMBER_ID], learners: Vec::new() }.encode_to_vec(),
+        conf_state: Members::first(place.voters.iter().map(member).collect()).encode().to_vec(),
         shard_map: ShardMap::default(),
     }
 }
 
-fn open_store(disk: &SimulatedDisk, seeds: &mut StdRng) -> Result<Opened, RecoveryError> {
+fn open_store(place: &Place, disk: &SimulatedDisk, seeds: &mut StdRng) -> Result<Opened, RecoveryError> {
     let cache = Arc::new(PageCache::new(CACHE_BYTES));
     if let Some(opened) = recovery::open(disk, &cache, Salt::new(seeds.random()))? {
         return Ok(opened);
     }
     recovery::check_nothing_remains(disk)?;
-    recovery::create(disk, &cache, Salt::new(seeds.random()), birth(seeds.random()))
+    recovery::create(disk, &cache, Salt::new(seeds.random()), birth(place, seeds.random()))
 }

@@ -150,8 +150,7 @@ fn checkpointed(disk: &SimulatedDisk) -> Result<Stored, Failure> {
     machine.apply(LogPosition { index: index + 1, term }, &entry, &mut NoValues);
     let mut frozen = machine.store_mut().freeze();
     frozen.rewrite_all = true;
-    let conf_state = checkpointer.manifest().conf_state.clone();
-    let checkpoint = run(&mut checkpointer.begin(frozen, conf_state), disk, BUDGET_UNLIMITED)?;
+    let checkpoint = run(&mut checkpointer.begin(frozen), disk, BUDGET_UNLIMITED)?;
     assert_eq!(checkpoint.entries, puts, "all shards were written to");
     machine.store_mut().checkpointed(checkpoint.checkpointed);
     let now = Stored::read(&machine.store().head().into(), disk)?;

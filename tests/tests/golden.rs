@@ -132,6 +132,7 @@ fn show_effect(effect: &Effect) -> String {
         Effect::LeaseRevoked { id } => format!("+ lease {id} revoked"),
         Effect::LeaseCheckpointed { id, remaining_ttl } => format!("+ lease {id} has {remaining_ttl} s left"),
         Effect::AlarmRaised(alarm) => format!("+ {} of {} raised", alarm.kind.name(), alarm.member_id),
+        Effect::MemberDescribed { id, name, .. } => format!("+ member {id} is {name}"),
         Effect::AlarmCleared(alarm) => format!("+ {} of {} cleared", alarm.kind.name(), alarm.member_id),
     }
 }

@@ -38,6 +38,8 @@ const CLIENT_VERSION_HEADER: &str = "client-api-version";
 
 /// How a client says that it compresses its messages.
 const ENCODING_HEADER: &str = "grpc-encoding";
+/// Metadata of a client that wants no answer where there is no leader (etcd-contract 39).
+const LEADER_HEADER: &str = "hasleader";
 
 /// Messages of a stream that wait for the connection.
 pub type Messages = mpsc::Receiver<Result<Chunks, Status>>;
@@ -136,11 +138,15 @@ where
         return refused(&Status::new(Code::Unimplemented, method::unknown(path)), None);
     };
     let mut tally = Tally::start(&service, &request);
+    let needs_leader = request.headers().get(LEADER_HEADER).is_some_and(|value| value.as_bytes() == b"true");
+    if needs_leader && service.node.leader().is_none() {
+        return refused(&status::no_leader(), tally.as_mut());
+    }
     let limit = service.node.limits.request_bytes_max + REQUEST_OVERHEAD_BYTES;
     let mut requests = RequestMessages::new(request.into_body(), limit);
     requests.received = tally.as_ref().map(|tally| (tally.metrics.clone(), tally.method));
     let mut response = match method {
-        Method::Watch => respond(Flow::Watch(stream::watch(&service, requests))),
+        Method::Watch => respond(Flow::Watch(stream::watch(&service, requests, needs_leader))),
         Method::LeaseKeepAlive => streaming(stream::keep_alive(service, requests)),
         _ => match requests.next().await {
             Ok(Some(message)) => match method {
@@ -158,11 +164,7 @@ where
 }
 
 async fn unary(reply: Reply, mut tally: Option<&mut Tally>, slow: Duration) -> Response<GrpcBody> {
-    let answer = match reply {
-        Reply::Ready(answer) => answer,
-        Reply::Pending(answer) => answer.await,
-    };
-    let answer = answer.and_then(sendable);
+    let answer = reply.settled().await.and_then(sendable);
     let code = answer.as_ref().map_or_else(|status| status.code, |_| Code::Ok);
     if let Some(tally) = &mut tally {
         tally.end_unary(code, slow);
@@ -175,6 +177,14 @@ async fn unary(reply: Reply, mut tally: Option<&mut Tally>, slow: Duration) -> R
             respond(Flow::Whole(Some(framed([message])), None, false))
         }
         Err(status) => refused(&status, tally),
+    }
+}
+
+/// A unary answer that nobody counts.
+pub fn answer(answer: Result<Chunks, Status>) -> Response<GrpcBody> {
+    match answer {
+        Ok(message) => respond(Flow::Whole(Some(framed([message])), None, false)),
+        Err(status) => refused(&status, None),
     }
 }
 
@@ -318,7 +328,8 @@ where
     B: Body<Data = Bytes> + Unpin,
     B::Error: std::fmt::Display,
 {
-    fn new(body: B, bytes_max: usize) -> Self {
+    /// The messages of `body`, each of at most `bytes_max` bytes.
+    pub fn new(body: B, bytes_max: usize) -> Self {
         Self { body, buffer: BytesMut::new(), whole: None, bytes_max, received: None }
     }
 

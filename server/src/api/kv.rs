@@ -25,7 +25,7 @@ use crate::apply::read_txn;
 use crate::apply::values::Prefetched;
 use crate::metrics::Operation;
 use crate::node::gather::{Gather, Limit, Shown};
-use crate::node::handle::{Completed, Fetched};
+use crate::node::handle::{Completed, Fetched, LinearizableView};
 
 /// What a put costs beside its bytes when the quota is looked at (etcd `server/storage/quota.go`, etcd-contract 42).
 const PUT_OVERHEAD_BYTES: u64 = 256;
@@ -46,8 +46,19 @@ impl Service {
         if let Err(status) = checks::check_range(request) {
             return Reply::Ready(Err(status));
         }
-        let view = if request.serializable { self.node.view() } else { self.node.linearizable_view() };
-        self.range_of(&view, request)
+        if request.serializable {
+            return self.range_of(&self.node.view(), request);
+        }
+        match self.node.linearizable_view() {
+            LinearizableView::Ready(view) => self.range_of(&view, request),
+            LinearizableView::Later(view) => {
+                let (service, request) = (self.clone(), request.clone());
+                Reply::later(async move {
+                    let view = service.within(view.wait()).await?;
+                    service.range_of(&view, &request).settled().await
+                })
+            }
+        }
     }
 
     fn range_of(self: &Arc<Self>, view: &Arc<View>, request: &RangeRequest) -> Reply {
@@ -136,11 +147,11 @@ impl Service {
     /// Answers a transaction that only reads from a View, as a range. No alarm refuses it (etcd-contract 42, 43).
     fn read_only_txn(self: &Arc<Self>, request: TxnRequest) -> Reply {
         let stale = read_txn::is_serializable(&request);
-        let view = if stale { self.node.view() } else { self.node.linearizable_view() };
         let started = Instant::now();
-        let needed = read_txn::needed_values(&request, &view);
         let service = self.clone();
         Reply::later(async move {
+            let view = if stale { service.node.view() } else { service.linearizable_view().await? };
+            let needed = read_txn::needed_values(&request, &view);
             let answer = service.evaluate_read_only(&request, view, needed).await;
             service.metrics.request_seconds.observe(Operation::Txn, answer.is_ok(), started.elapsed());
             answer
@@ -216,7 +227,7 @@ impl Service {
         out: &tokio::sync::mpsc::Sender<Result<Chunks, Status>>,
     ) -> Result<(), Status> {
         checks::check_range_stream(request)?;
-        let view = if request.serializable { self.node.view() } else { self.node.linearizable_view() };
+        let view = if request.serializable { self.node.view() } else { self.linearizable_view().await? };
         let plan = self.plan(&view, request)?;
         let header = self.header().at(plan.revision);
         let limit = usize::try_from(request.limit).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX);

@@ -12,11 +12,20 @@ use rand::TryRngCore;
 
 use super::chunks::Chunks;
 use super::service::{Reply, Service};
-use super::status::{self, Status};
+use super::status::{self, Code, Status};
 use crate::lease::Renewal;
+use crate::peer::Peers;
 
 /// How often a keepalive of an expired lease looks whether the revoke has come (etcd-contract 35).
 const REVOKE_POLL: Duration = Duration::from_millis(50);
+
+/// What the leader said, or that it said nothing.
+fn of_leader(status: tonic::Status) -> Status {
+    match status.message() {
+        told if told.starts_with("etcdserver: ") => Status::new(Code::Unavailable, told),
+        _ => status::no_leader(),
+    }
+}
 
 impl Service {
     pub(super) fn lease_grant(self: &Arc<Self>, mut request: LeaseGrantRequest) -> Reply {
@@ -42,33 +51,65 @@ impl Service {
 
     /// An unknown lease has TTL -1 and no error (etcd-contract 36).
     pub(super) fn lease_time_to_live(self: &Arc<Self>, request: LeaseTimeToLiveRequest) -> Reply {
-        let clock = self.node.leases.lock().expect("no one panics while holding the lease clock");
-        let remaining = clock.remaining(request.id, self.node.now());
-        drop(clock);
+        let service = self.clone();
+        Reply::later(async move {
+            let response = match service.other_leader() {
+                None => service.time_to_live_here(request).await?,
+                Some((peers, leader)) => {
+                    let asked = tokio::time::timeout(service.request_timeout, peers.time_to_live(leader, request));
+                    let answer = asked.await.map_err(|_| status::timed_out())?.map_err(of_leader)?;
+                    let header = service.header().at(service.node.view().revision);
+                    LeaseTimeToLiveResponse { header: Some(header), ..answer }
+                }
+            };
+            Ok(Chunks::of(&response))
+        })
+    }
+
+    /// The same by this member's clock.
+    ///
+    /// # Errors
+    /// It does not lead, or goes down.
+    pub async fn time_to_live_here(&self, request: LeaseTimeToLiveRequest) -> Result<LeaseTimeToLiveResponse, Status> {
+        let remaining = {
+            let clock = self.node.leases.lock().expect("no one panics while holding the lease clock");
+            if !clock.is_running() {
+                return Err(status::no_leader());
+            }
+            clock.remaining(request.id, self.node.now())
+        };
         let header = self.header().at(self.node.view().revision);
         let mut response =
             LeaseTimeToLiveResponse { header: Some(header), id: request.id, ttl: -1, ..Default::default() };
-        let Some((granted, remaining)) = remaining else { return Reply::Ready(Ok(Chunks::of(&response))) };
+        let Some((granted, remaining)) = remaining else { return Ok(response) };
         response.granted_ttl = granted;
         response.ttl = remaining;
-        if !request.keys {
-            return Reply::Ready(Ok(Chunks::of(&response)));
-        }
-        let service = self.clone();
-        Reply::later(async move {
-            let keys = service.node.ask(move |machine| {
+        if request.keys {
+            let keys = self.node.ask(move |machine| {
                 let record = machine.leases().get(request.id);
                 record.map(|record| record.keys.iter().cloned().collect()).unwrap_or_default()
             });
-            response.keys = service.within(keys).await?;
-            Ok(Chunks::of(&response))
-        })
+            response.keys = self.within(keys).await?;
+        }
+        Ok(response)
+    }
+
+    /// The leader, and the way to it, if it is another member.
+    fn other_leader(&self) -> Option<(&Arc<Peers>, u64)> {
+        let leader = self.node.leader().filter(|leader| *leader != self.node.identity.member_id)?;
+        Some((self.peers.as_ref()?, leader))
     }
 
     /// Answers one keepalive. TTL 0 says that the lease is gone (etcd-contract 35).
     pub(super) async fn keep_alive(self: &Arc<Self>, id: i64) -> Result<Chunks, Status> {
         // The revoke of an expired lease may not come as long as nothing can be written.
-        let renewed = tokio::time::timeout(self.request_timeout, self.renew(id));
+        let renewal = async {
+            match self.other_leader() {
+                None => self.renew_here(id).await,
+                Some((peers, leader)) => peers.renew_lease(leader, id).await.map_err(of_leader),
+            }
+        };
+        let renewed = tokio::time::timeout(self.request_timeout, renewal);
         let ttl = renewed.await.unwrap_or_else(|_| Err(status::timed_out()))?;
         if ttl > 0 {
             self.metrics.lease_renewed_total.inc();
@@ -77,7 +118,11 @@ impl Service {
         Ok(Chunks::of(&LeaseKeepAliveResponse { header: Some(header), id, ttl }))
     }
 
-    async fn renew(&self, id: i64) -> Result<i64, Status> {
+    /// Renews a lease by this member's clock; gives its seconds, 0 when there is none.
+    ///
+    /// # Errors
+    /// It does not lead, or cannot write.
+    pub async fn renew_here(&self, id: i64) -> Result<i64, Status> {
         loop {
             let renewal = {
                 let mut clock = self.node.leases.lock().expect("no one panics while holding the lease clock");

@@ -2,23 +2,25 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use basalt_proto::etcdserverpb::{
     AlarmRequest, AlarmResponse, AlarmType, DefragmentResponse, DowngradeInfo, HashKvRequest, HashKvResponse,
-    HashResponse, StatusResponse, alarm_request,
+    HashResponse, MoveLeaderRequest, MoveLeaderResponse, StatusResponse, alarm_request,
 };
 use basalt_proto::log::request::Kind;
-use basalt_storage::snapshot::MemberRecord;
 use bytes::Bytes;
 use tokio::sync::mpsc::error::SendTimeoutError;
 
 use super::chunks::Chunks;
 use super::service::{Reply, Service};
-use super::status::{Code, Status};
+use super::status::{self, Code, Status};
 use crate::apply::alarms::AlarmKind;
 use crate::node::content::SnapshotChunk;
 use crate::node::handle::Unavailable;
+
+/// How often a call that moves the lead looks whether it did.
+const TRANSFER_POLL: Duration = Duration::from_millis(10);
 
 /// The version of etcd that we speak like (DESIGN D6).
 pub const ETCD_VERSION: &str = "3.7.3";
@@ -57,15 +59,16 @@ impl Service {
 
     fn status_response(&self, alarms: &[crate::apply::alarms::Alarm]) -> StatusResponse {
         let gauges = &self.node.gauges;
-        let leads = gauges.leads.load(Ordering::Relaxed);
-        let mut errors: Vec<String> = (!leads).then(|| "etcdserver: no leader".to_owned()).into_iter().collect();
+        let leader = self.node.leader();
+        let mut errors: Vec<String> =
+            leader.is_none().then(|| "etcdserver: no leader".to_owned()).into_iter().collect();
         // Go prints the message as text; the spaces vary by build of etcd (etcd-contract 54).
         errors.extend(alarms.iter().map(|alarm| format!("memberID:{}  alarm:{}", alarm.member_id, alarm.kind.name())));
         StatusResponse {
             header: Some(self.header().at(self.node.view().revision)),
             version: ETCD_VERSION.to_owned(),
             db_size: gauges.db_size.load(Ordering::Relaxed).try_into().unwrap_or(i64::MAX),
-            leader: if leads { self.node.identity.member_id } else { 0 },
+            leader: leader.unwrap_or(0),
             raft_index: gauges.committed_index.load(Ordering::Relaxed),
             raft_term: gauges.term.load(Ordering::Relaxed),
             raft_applied_index: gauges.applied_index.load(Ordering::Relaxed),
@@ -76,6 +79,32 @@ impl Service {
             db_size_quota: self.node.limits.quota_bytes.and_then(|quota| quota.try_into().ok()).unwrap_or(0),
             downgrade_info: Some(DowngradeInfo::default()),
         }
+    }
+
+    /// Has another voter lead. Without header, as in etcd (etcd-contract 44, 47).
+    pub(super) fn move_leader(self: &Arc<Self>, request: &MoveLeaderRequest) -> Reply {
+        let (node, target) = (&self.node, request.target_id);
+        if !node.gauges.leads.load(Ordering::Relaxed) {
+            return Reply::Ready(Err(status::not_leader()));
+        }
+        if !node.members.load().voters().contains(&target) {
+            return Reply::Ready(Err(status::bad_leader_transferee()));
+        }
+        if target != node.identity.member_id {
+            node.transfer_leadership(target);
+        }
+        let service = self.clone();
+        Reply::later(async move {
+            let moved = async {
+                while service.node.leader() != Some(target) {
+                    tokio::time::sleep(TRANSFER_POLL).await;
+                }
+            };
+            match tokio::time::timeout(service.request_timeout, moved).await {
+                Ok(()) => Ok(Chunks::of(&MoveLeaderResponse { header: None })),
+                Err(_) => Err(status::leader_transfer_timed_out()),
+            }
+        })
     }
 
     /// Rewrites every partly dead leaf, beside all other work. Files keep within bounds by themselves; this only comes
@@ -99,7 +128,7 @@ impl Service {
         out: &tokio::sync::mpsc::Sender<Result<Chunks, Status>>,
     ) -> Result<(), Status> {
         let started = Instant::now();
-        let mut snapshot = self.node.snapshot(self.member_record()).await?;
+        let mut snapshot = self.node.snapshot().await?;
         while let Some(SnapshotChunk { bytes, remaining }) = snapshot.next().await? {
             // SnapshotResponse: remaining_bytes 2, blob 3, version 4.
             let mut message = Chunks::default();
@@ -121,7 +150,7 @@ impl Service {
         let service = self.clone();
         Reply::later(async move {
             let started = Instant::now();
-            let (hash, revision) = service.node.content_hash(service.member_record()).await?;
+            let (hash, revision) = service.node.content_hash().await?;
             service.metrics.hash_seconds.observe(started.elapsed().as_secs_f64());
             Ok(Chunks::of(&HashResponse { header: Some(service.header().at(revision)), hash }))
         })
@@ -141,15 +170,5 @@ impl Service {
                 hash_revision: hash.revision,
             }))
         })
-    }
-
-    fn member_record(&self) -> MemberRecord {
-        MemberRecord {
-            id: self.node.identity.member_id,
-            name: self.member.name.clone(),
-            peer_urls: self.member.peer_urls.clone(),
-            client_urls: self.member.client_urls.clone(),
-            is_learner: false,
-        }
     }
 }

@@ -23,8 +23,9 @@ use super::status::{self, Code, Status};
 use crate::apply::answer::Answer;
 use crate::metrics::{Metrics, Operation};
 use crate::node::gather::Shown;
-use crate::node::handle::{Completed, NodeHandle, Unavailable};
+use crate::node::handle::{Completed, LinearizableView, NodeHandle, Unavailable};
 use crate::node::watch_thread::StreamSinks;
+use crate::peer::Peers;
 
 /// The answer to a unary call.
 pub enum Reply {
@@ -39,6 +40,17 @@ impl Reply {
     pub fn later(answer: impl Future<Output = Result<Chunks, Status>> + Send + 'static) -> Self {
         Reply::Pending(Box::pin(answer))
     }
+
+    /// The answer, waited for.
+    ///
+    /// # Errors
+    /// Its own.
+    pub async fn settled(self) -> Result<Chunks, Status> {
+        match self {
+            Reply::Ready(answer) => answer,
+            Reply::Pending(answer) => answer.await,
+        }
+    }
 }
 
 impl From<Result<Chunks, Status>> for Reply {
@@ -47,31 +59,22 @@ impl From<Result<Chunks, Status>> for Reply {
     }
 }
 
-/// This member as the member list shows it.
-#[derive(Clone, Debug)]
-pub struct MemberInfo {
-    /// `--name`.
-    pub name: String,
-    /// `--initial-advertise-peer-urls`.
-    pub peer_urls: Vec<String>,
-    /// `--advertise-client-urls`.
-    pub client_urls: Vec<String>,
-}
-
 /// All handlers.
 pub struct Service {
     /// The node.
     pub node: Arc<NodeHandle>,
     /// Where watch messages go.
     pub sinks: StreamSinks,
-    /// Who we are.
-    pub member: MemberInfo,
+    /// Other members; `None` for a node without any.
+    pub peers: Option<Arc<Peers>>,
     /// Indexes that first pages were read from.
     pub kept: Mutex<KeptViews>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// A unary call that takes longer is logged (`--warning-unary-request-duration`).
     pub slow_unary: Duration,
+    /// Time without a leader until an election (`--election-timeout`).
+    pub election_timeout: Duration,
     /// How long a call waits for the node (etcd-contract 38).
     pub request_timeout: Duration,
     /// Turns true when the process is to stop: streams that have no end of their own end then.
@@ -115,11 +118,12 @@ impl Service {
             Method::LeaseRevoke => self.lease_revoke(decode(body)?),
             Method::LeaseTimeToLive => self.lease_time_to_live(decode(body)?),
             Method::LeaseLeases => self.lease_leases(),
-            Method::MemberList => self.member_list(),
-            Method::MemberAdd | Method::MemberPromote => Reply::Ready(Err(Status::not_available("replication"))),
+            Method::MemberList => self.member_list(&decode(body)?),
+            Method::MemberAdd | Method::MemberPromote => Reply::Ready(Err(Status::not_available("changing members"))),
             Method::Alarm => self.alarm(decode(body)?),
             Method::Status => self.status(),
             Method::Defragment => self.defragment(),
+            Method::MoveLeader => self.move_leader(&decode(body)?),
             Method::Hash => self.hash(),
             Method::HashKv => self.hash_kv(decode(body)?),
             Method::AuthStatus => self.auth_status(),
@@ -185,6 +189,29 @@ impl Service {
     /// Returns once the process is to stop; also if nobody is left who could say so.
     pub async fn stopped(&self) {
         _ = self.stopping.clone().wait_for(|stop| *stop).await;
+    }
+
+    /// Returns when no leader was known for three election timeouts, if anybody cares.
+    pub async fn leaderless(&self, cares: bool) {
+        if !cares {
+            return std::future::pending().await;
+        }
+        let mut missed = 0;
+        while missed < 3 {
+            tokio::time::sleep(self.election_timeout).await;
+            missed = if self.node.leader().is_some() { 0 } else { missed + 1 };
+        }
+    }
+
+    /// A View that holds all that was acknowledged before now.
+    ///
+    /// # Errors
+    /// The leader changed, or did not answer.
+    pub async fn linearizable_view(&self) -> Result<Arc<View>, Status> {
+        match self.node.linearizable_view() {
+            LinearizableView::Ready(view) => Ok(view),
+            LinearizableView::Later(view) => self.within(view.wait()).await,
+        }
     }
 
     /// Waits as long as a request may.

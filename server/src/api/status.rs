@@ -119,6 +119,14 @@ statuses! {
     stopped = Unavailable, "etcdserver: server stopped";
     /// A call took longer than it may.
     timed_out = Unavailable, "etcdserver: request timed out";
+    /// This member does not lead.
+    not_leader = FailedPrecondition, "etcdserver: not leader";
+    /// No voter has that id.
+    bad_leader_transferee = FailedPrecondition, "etcdserver: bad leader transferee";
+    /// The new leader did not take over in time. etcd's map misses this one too (etcd-contract 41).
+    leader_transfer_timed_out = Unknown, "etcdserver: request timed out, leader transfer took too long";
+    /// Another leads than at the beginning of the call, or nobody does.
+    leader_changed = Unavailable, "etcdserver: leader changed";
     /// Nobody leads.
     no_leader = Unavailable, "etcdserver: no leader";
     /// Of auth calls while it is off.
@@ -157,6 +165,7 @@ impl From<Unavailable> for Status {
     fn from(error: Unavailable) -> Self {
         match error {
             Unavailable::Stopped => stopped(),
+            Unavailable::LeaderChanged => leader_changed(),
             Unavailable::TimedOut => timed_out(),
             Unavailable::TooManyRequests => too_many_requests(),
             Unavailable::TooLarge => request_too_large(),

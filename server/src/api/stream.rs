@@ -35,7 +35,8 @@ static NEXT_STREAM: AtomicU64 = AtomicU64::new(1);
 
 /// Watch: requests go to the watch thread from a task of the stream's own; what the room sends, the body of the answer
 /// takes from its sink.
-pub fn watch<B>(service: &Arc<Service>, mut requests: RequestMessages<B>) -> WatchMessages
+/// `needs_leader`: the stream ends when there has been none for a while (etcd-contract 39).
+pub fn watch<B>(service: &Arc<Service>, mut requests: RequestMessages<B>, needs_leader: bool) -> WatchMessages
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: std::fmt::Display + Send,
@@ -50,11 +51,13 @@ where
         let (service, room) = (service.clone(), room.clone());
         async move {
             let mut stopped = pin!(service.stopped());
+            let mut leaderless = pin!(service.leaderless(needs_leader));
             let status = loop {
                 let request = tokio::select! {
                     biased;
                     // The client goes on elsewhere, or here after a restart; a stop does not wait for it.
                     () = &mut stopped => break Some(status::stopped()),
+                    () = &mut leaderless => break Some(status::no_leader()),
                     request = requests.next() => request,
                 };
                 match request {

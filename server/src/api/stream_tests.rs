@@ -16,7 +16,6 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 
 use super::super::grpc;
-use super::super::service::MemberInfo;
 use super::*;
 use crate::memory::MemoryShares;
 use crate::metrics::Metrics;
@@ -51,9 +50,10 @@ fn service(running: &Running, stopping: watch::Receiver<bool>) -> Arc<Service> {
         kept: Mutex::new(KeptViews::new(0)),
         node: running.handle.clone(),
         sinks: running.sinks.clone(),
-        member: MemberInfo { name: "m".to_owned(), peer_urls: Vec::new(), client_urls: Vec::new() },
+        peers: None,
         metrics: Arc::new(Metrics::default()),
         slow_unary: NEVER,
+        election_timeout: Duration::from_secs(1),
         request_timeout: NEVER,
         stopping,
     })

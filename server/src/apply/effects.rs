@@ -47,6 +47,15 @@ pub enum Effect {
     AlarmRaised(Alarm),
     /// An alarm is disarmed.
     AlarmCleared(Alarm),
+    /// A member said who it is.
+    MemberDescribed {
+        /// Its id.
+        id: u64,
+        /// `--name`.
+        name: String,
+        /// `--advertise-client-urls`.
+        client_urls: Vec<String>,
+    },
 }
 
 /// The effects of one log entry, in order.
@@ -122,6 +131,11 @@ fn effect_to_wire(effect: &Effect, log_index: u64) -> wire::Effect {
         Effect::AlarmCleared(alarm) => {
             WireEffect::AlarmCleared(wire::AlarmCleared { member_id: alarm.member_id, alarm: alarm.kind.number() })
         }
+        Effect::MemberDescribed { id, name, client_urls } => WireEffect::MemberDescribed(wire::MemberDescribed {
+            member_id: *id,
+            name: name.clone(),
+            client_urls: client_urls.clone(),
+        }),
     };
     wire::Effect { kind: Some(effect) }
 }
@@ -185,6 +199,11 @@ fn effect_from_wire(effect: wire::Effect) -> Result<Effect, EffectsError> {
         }
         WireEffect::AlarmRaised(raised) => alarm(raised.member_id, raised.alarm).map(Effect::AlarmRaised),
         WireEffect::AlarmCleared(cleared) => alarm(cleared.member_id, cleared.alarm).map(Effect::AlarmCleared),
+        WireEffect::MemberDescribed(described) => Ok(Effect::MemberDescribed {
+            id: described.member_id,
+            name: described.name,
+            client_urls: described.client_urls,
+        }),
         WireEffect::SystemRecord(_) => Err(EffectsError::Malformed("system records are not available yet")),
     }
 }

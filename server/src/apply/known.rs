@@ -67,6 +67,7 @@ fn is_known(request: &Request) -> bool {
                 | Kind::LeaseRevoke(_)
                 | Kind::LeaseCheckpoint(_)
                 | Kind::Alarm(_)
+                | Kind::MemberAttributesSet(_)
         )
     )
 }

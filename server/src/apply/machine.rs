@@ -7,10 +7,12 @@
 //! * Time never goes back: an entry older than the one before takes that one's time.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use basalt_proto::etcdserverpb::alarm_request::AlarmAction;
 use basalt_proto::etcdserverpb::{AlarmRequest, LeaseCheckpointRequest, LeaseGrantRequest, TxnRequest};
 use basalt_proto::log::{LogEntry, Request, request::Kind};
+use basalt_proto::membershippb::ClusterMemberAttrSetRequest;
 use basalt_storage::mvcc::key_range::{KeyRange, RangeEnd};
 use basalt_storage::mvcc::range::Hit;
 use basalt_storage::mvcc::store::Store;
@@ -22,6 +24,7 @@ use super::alarms::{Alarm, AlarmKind, Alarms};
 use super::answer::{Answer, Refusal};
 use super::effects::{Effect, Effects};
 use super::lease_table::{LeaseRecord, LeaseTable};
+use super::members::Members;
 use super::query::{has_put, is_read_only};
 use super::txn;
 use super::values::{VALUES_AHEAD_MAX, Values, visit_value_ranges};
@@ -48,11 +51,16 @@ pub struct Machine {
     store: Store,
     leases: LeaseTable,
     alarms: Alarms,
+    members: Arc<Members>,
 }
 
 impl Machine {
     /// A machine over a recovered store; leases and alarms come from its system tables, attachments from its index.
+    ///
+    /// # Panics
+    /// When the store's members cannot be read: a start looks at them before ([`Members::decode`]).
     pub fn new(store: Store) -> Self {
+        let members = Arc::new(Members::decode(&store.conf_state).expect("looked at before"));
         let mut leases = LeaseTable::default();
         for (id, record) in store.system.table(Table::Lease).filter_map(|(_, bytes)| LeaseRecord::decode(bytes)) {
             leases.insert(id, record);
@@ -66,7 +74,7 @@ impl Machine {
         for alarm in store.system.table(Table::Alarm).filter_map(|(key, _)| Alarm::from_key(key)) {
             alarms.set(alarm, true);
         }
-        Self { store, leases, alarms }
+        Self { store, leases, alarms, members }
     }
 
     /// The store.
@@ -87,6 +95,11 @@ impl Machine {
     /// All alarms.
     pub fn alarms(&self) -> &Alarms {
         &self.alarms
+    }
+
+    /// Who belongs to the cluster.
+    pub fn members(&self) -> &Arc<Members> {
+        &self.members
     }
 
     /// Stored values that applying `entry` may look at and that are in no memory: [`VALUES_AHEAD_MAX`] of them at most.
@@ -182,6 +195,7 @@ impl Machine {
             Kind::LeaseRevoke(revoke) => self.evaluate_revoke(revoke.id),
             Kind::LeaseCheckpoint(checkpoint) => self.evaluate_checkpoint(checkpoint),
             Kind::Alarm(alarm) => self.evaluate_alarm(alarm),
+            Kind::MemberAttributesSet(request) => Ok(self.evaluate_attributes(request)),
             _ => unreachable!("{KINDS_CHECKED}"),
         }
     }
@@ -191,7 +205,7 @@ impl Machine {
         if self.alarms.any(AlarmKind::Corrupt) {
             let refused = match kind {
                 Kind::Txn(txn) => !is_read_only(txn),
-                Kind::Alarm(_) | Kind::LeaseCheckpoint(_) => false,
+                Kind::Alarm(_) | Kind::LeaseCheckpoint(_) | Kind::MemberAttributesSet(_) => false,
                 _ => true,
             };
             if refused {
@@ -272,6 +286,17 @@ impl Machine {
         Ok((effects, Answer::Alarm { revision: self.store.revision(), alarms }))
     }
 
+    /// A member that left says nothing any more.
+    fn evaluate_attributes(&self, request: &ClusterMemberAttrSetRequest) -> (Vec<Effect>, Answer) {
+        let known = self.members.get(request.member_id).is_some();
+        let effect = request.member_attributes.clone().filter(|_| known).map(|attributes| Effect::MemberDescribed {
+            id: request.member_id,
+            name: attributes.name,
+            client_urls: attributes.client_urls,
+        });
+        (effect.into_iter().collect(), Answer::Done { revision: self.store.revision() })
+    }
+
     /// Key changes of one transaction stand together in a batch; they are installed together.
     fn install_all(&mut self, effects: &[Effect]) {
         let mut changes: Vec<Change> = Vec::new();
@@ -332,6 +357,10 @@ impl Machine {
             Effect::AlarmCleared(alarm) => {
                 self.store.set_record(Table::Alarm, &alarm.to_key(), None);
                 self.alarms.set(*alarm, false);
+            }
+            Effect::MemberDescribed { id, name, client_urls } => {
+                Arc::make_mut(&mut self.members).describe(*id, name, client_urls);
+                self.store.conf_state = self.members.encode();
             }
         }
     }

@@ -19,6 +19,7 @@ pub mod known;
 pub mod latest;
 pub mod lease_table;
 pub mod machine;
+pub mod members;
 pub mod query;
 pub mod read_txn;
 pub mod txn;

@@ -5,18 +5,22 @@
 
 use std::borrow::Cow;
 
+use basalt_proto::members::Member;
+
 use super::error::ConfigError;
 use super::identity::{cluster_id, member_id};
 use super::tree::Config;
 use super::url::Url;
 
 /// Who a new member is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Bootstrap {
     /// Id of this member.
     pub member_id: u64,
     /// Id of its cluster.
     pub cluster_id: u64,
+    /// All first members, this one too.
+    pub members: Vec<Member>,
 }
 
 /// What the identity of a new member follows from.
@@ -45,8 +49,8 @@ impl Config {
         let bootstrap = member.bootstrap()?;
         if peer.join_existing {
             return Err(ConfigError::invalid(
-                "--initial-cluster-state=existing asks to join a cluster, but there is no data yet and replication \
-                 is not available yet",
+                "--initial-cluster-state=existing asks to join a cluster, but there is no data yet and joining a \
+                 running cluster is not available yet",
                 "start a new cluster with --initial-cluster-state=new",
             ));
         }
@@ -74,8 +78,7 @@ impl<'a> FirstMember<'a> {
     /// The identity.
     ///
     /// # Errors
-    /// The initial cluster does not hold this member with its advertised peer URLs, or holds others (replication is not
-    /// available yet).
+    /// The initial cluster does not hold this member with its advertised peer URLs, or holds a URL twice.
     pub fn bootstrap(&self) -> Result<Bootstrap, ConfigError> {
         let own = self.initial_cluster.iter().find(|(name, _)| name == self.name).map(|(_, urls)| urls);
         let own = own.ok_or_else(|| {
@@ -90,18 +93,17 @@ impl<'a> FirstMember<'a> {
                 "give each member URLs of its own in --initial-cluster",
             ));
         }
-        if self.initial_cluster.len() > 1 {
-            return Err(ConfigError::invalid(
-                format!(
-                    "--initial-cluster names {} members: replication is not available yet",
-                    self.initial_cluster.len()
-                ),
-                format!("start one member with --initial-cluster={}", member_text(self.name, own)),
-            ));
-        }
         same_urls(self.name, own, &self.advertise_urls)?;
-        let member_id = member_id(own.iter().map(Url::as_str), self.token, None);
-        Ok(Bootstrap { member_id, cluster_id: cluster_id(&[member_id]) })
+        let id = |urls: &[Url]| member_id(urls.iter().map(Url::as_str), self.token, None);
+        let members = self.initial_cluster.iter().map(|(name, urls)| Member {
+            id: id(urls),
+            name: name.clone(),
+            peer_urls: urls.iter().map(|url| url.as_str().to_owned()).collect(),
+            client_urls: Vec::new(),
+        });
+        let members: Vec<_> = members.collect();
+        let ids: Vec<_> = members.iter().map(|member| member.id).collect();
+        Ok(Bootstrap { member_id: id(own), cluster_id: cluster_id(&ids), members })
     }
 }
 

@@ -9,7 +9,8 @@ use super::flag::Kind::{Bool, Duration, Gates, List, OneOf, Origins, Signed, Tex
 use super::flag::Status::{AliasOf, GateAlias, Ignored, NotYet, Works};
 use super::flag::{Flag, Group, Kind, Status};
 
-const REPLICATION: &str = "replication is not available yet, so there are no other members";
+const MEMBERS: &str = "connections between members do not know it yet";
+const COMPARISON: &str = "the data of members is not compared yet";
 const DISCOVERY: &str = "bootstrap by discovery is not available yet; name the members with --initial-cluster";
 const TRACING: &str = "traces are not exported yet";
 const BBOLT: &str = "it tunes bbolt, which is not used here";
@@ -40,8 +41,8 @@ pub const FLAGS: &[Flag] = &[
     row(Member, "election-timeout", Unsigned, "1000", Works,
         "Milliseconds without a leader after which an election starts; at least 5 heartbeats, at most 50000. \
          A lease lives at least one and a half times as long."),
-    row(Member, "initial-election-tick-advance", Bool, "true", NotYet(REPLICATION), "Shorten the first election timeout after a start."),
-    row(Member, "listen-peer-urls", Urls, "http://localhost:2380", Works, "URLs on which other members reach this one. Checked, not served yet."),
+    row(Member, "initial-election-tick-advance", Bool, "true", NotYet("the first election waits for a whole timeout"), "Shorten the first election timeout after a start."),
+    row(Member, "listen-peer-urls", Urls, "http://localhost:2380", Works, "URLs on which other members reach this one."),
     row(Member, "listen-client-urls", Urls, "http://localhost:2379", Works,
         "URLs on which clients are served: gRPC, and HTTP too unless --listen-client-http-urls is given."),
     row(Member, "listen-client-http-urls", Urls, "", Works, "URLs for HTTP alone; --listen-client-urls then serves gRPC alone."),
@@ -63,15 +64,15 @@ pub const FLAGS: &[Flag] = &[
     row(Member, "socket-reuse-address", Bool, "false", Works, "Set SO_REUSEADDR on listeners."),
     row(Member, "enable-grpc-gateway", Bool, "true", Works,
         "Serve the JSON gateway under /v3/. It is not available yet: 'true' says so there, 'false' finds no such page."),
-    row(Member, "raft-read-timeout", Duration, "5s", NotYet(REPLICATION), "Read timeout of connections between members."),
-    row(Member, "raft-write-timeout", Duration, "5s", NotYet(REPLICATION), "Write timeout of connections between members."),
+    row(Member, "raft-read-timeout", Duration, "5s", NotYet(MEMBERS), "Read timeout of connections between members."),
+    row(Member, "raft-write-timeout", Duration, "5s", NotYet(MEMBERS), "Write timeout of connections between members."),
     row(Member, "feature-gates", Gates, "", Works,
         "Gates to open or close, as Name=true,Name=false. They show in the metrics; what each would change is fixed here:"),
     row(Member, "config-file", Text, "", Works, "YAML file with all settings. Flags and environment are then ignored."),
 
     row(Clustering, "initial-advertise-peer-urls", Urls, "http://localhost:2380", Works, "Peer URLs of this member that the others shall use."),
     row(Clustering, "initial-cluster", Text, "default=http://localhost:2380", Works,
-        "Members of a new cluster, as name=URL,name=URL. One member only: replication is not available yet."),
+        "Members of a new cluster, as name=URL,name=URL."),
     row(Clustering, "initial-cluster-state", OneOf(&["new", "existing"]), "new", Works, "'new' for a new cluster, 'existing' to join one. Ignored once there is data."),
     row(Clustering, "initial-cluster-token", Text, "etcd-cluster", Works, "A name that goes into cluster and member ids, to keep clusters apart."),
     row(Clustering, "advertise-client-urls", Urls, "http://localhost:2379", Works,
@@ -114,15 +115,15 @@ pub const FLAGS: &[Flag] = &[
     row(Security, "peer-cert-file", Text, "", Works, "Certificate chain towards other members, PEM. Checked, not used yet."),
     row(Security, "peer-key-file", Text, "", Works, "Private key of --peer-cert-file."),
     row(Security, "peer-client-cert-auth", Bool, "false", Works, "Require certificates of other members."),
-    row(Security, "peer-client-cert-file", Text, "", NotYet(REPLICATION), "Certificate for calls to other members."),
-    row(Security, "peer-client-key-file", Text, "", NotYet(REPLICATION), "Key of --peer-client-cert-file."),
+    row(Security, "peer-client-cert-file", Text, "", NotYet(MEMBERS), "Certificate for calls to other members."),
+    row(Security, "peer-client-key-file", Text, "", NotYet(MEMBERS), "Key of --peer-client-cert-file."),
     row(Security, "peer-trusted-ca-file", Text, "", Works, "Certificates that sign other members', PEM."),
-    row(Security, "peer-cert-allowed-cn", List, "", NotYet(REPLICATION), "Common names that other members may have."),
-    row(Security, "peer-cert-allowed-hostname", List, "", NotYet(REPLICATION), "Host names that other members may have."),
-    row(Security, "peer-auto-tls", Bool, "false", NotYet(REPLICATION), "Talk to other members with a generated certificate."),
+    row(Security, "peer-cert-allowed-cn", List, "", NotYet(MEMBERS), "Common names that other members may have."),
+    row(Security, "peer-cert-allowed-hostname", List, "", NotYet(MEMBERS), "Host names that other members may have."),
+    row(Security, "peer-auto-tls", Bool, "false", NotYet(MEMBERS), "Talk to other members with a generated certificate."),
     row(Security, "self-signed-cert-validity", Unsigned, "1", NotYet("certificates are not generated yet"), "Years that a generated certificate is valid."),
-    row(Security, "peer-crl-file", Text, "", NotYet(REPLICATION), "Revoked certificates of members."),
-    row(Security, "peer-skip-client-san-verification", Bool, "false", NotYet(REPLICATION), "Do not check the addresses in members' certificates."),
+    row(Security, "peer-crl-file", Text, "", NotYet(MEMBERS), "Revoked certificates of members."),
+    row(Security, "peer-skip-client-san-verification", Bool, "false", NotYet(MEMBERS), "Do not check the addresses in members' certificates."),
     row(Security, "cipher-suites", List, "", Works, "Cipher suites of TLS 1.2, in Go's names; empty means all that are safe."),
     row(Security, "cors", Origins, "*", Works, "Origins whose web pages may call the HTTP API; '*' or empty means all."),
     row(Security, "host-whitelist", List, "*", Works, "Host names that plain HTTP requests may ask for; '*' or empty means all."),
@@ -153,16 +154,16 @@ pub const FLAGS: &[Flag] = &[
     row(Tracing, "distributed-tracing-instance-id", Text, "", NotYet(TRACING), "Instance id in traces."),
     row(Tracing, "distributed-tracing-sampling-rate", Signed, "0", NotYet(TRACING), "Traces to keep of a million."),
 
-    row(Features, "corrupt-check-time", Duration, "0s", NotYet(REPLICATION), "How often data of members is compared."),
-    row(Features, "compact-hash-check-time", Duration, "1m", NotYet(REPLICATION), "How often compaction hashes of members are compared."),
+    row(Features, "corrupt-check-time", Duration, "0s", NotYet(COMPARISON), "How often data of members is compared."),
+    row(Features, "compact-hash-check-time", Duration, "1m", NotYet(COMPARISON), "How often compaction hashes of members are compared."),
     row(Features, "compaction-batch-limit", Signed, "1000", Works, "Revisions that one step of a compaction drops, about."),
     row(Features, "compaction-sleep-interval", Duration, "10ms", Works, "Pause between two steps of a compaction."),
     row(Features, "watch-progress-notify-interval", Duration, "10m", Works, "How often a quiet watch is told the revision; at least 100ms."),
     row(Features, "warning-apply-duration", Duration, "100ms", Works, "Applying an entry for longer is logged."),
     row(Features, "bootstrap-defrag-threshold-megabytes", Unsigned, "0", Ignored(NO_DEFRAG), "Free space above which a start defragments."),
-    row(Features, "max-learners", Signed, "1", NotYet(REPLICATION), "Most learners in the cluster."),
-    row(Features, "downgrade-check-time", Duration, "5s", NotYet(REPLICATION), "How often the state of a downgrade is checked."),
-    row(Features, "snapshot-catchup-entries", Unsigned, "5000", Ignored("there are no slow members to keep entries for yet"), "Entries that stay in the log for slow members when it is shortened."),
+    row(Features, "max-learners", Signed, "1", NotYet("members cannot be added yet"), "Most learners in the cluster."),
+    row(Features, "downgrade-check-time", Duration, "5s", NotYet("downgrade is not available yet"), "How often the state of a downgrade is checked."),
+    row(Features, "snapshot-catchup-entries", Unsigned, "5000", Works, "Entries that stay in memory for members that lag behind, up to 64 MiB."),
 
     row(Unsafe, "force-new-cluster", Bool, "false", NotYet("a member cannot be cut out of its cluster yet"), "Become a cluster of one."),
     row(Unsafe, "unsafe-no-fsync", Bool, "false", NotYet("every acknowledged write is synced"), "Do not sync. Loses data."),

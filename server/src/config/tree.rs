@@ -52,7 +52,7 @@ pub struct Config {
     pub feature_gates: FeatureGates,
 }
 
-/// Who the members are. Peers are not served yet: the URLs give this member its identity.
+/// Who the members are. The URLs give this member its identity.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PeerConfig {
     /// Where other members shall reach this one. Default `http://localhost:2380`.

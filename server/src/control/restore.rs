@@ -12,9 +12,9 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use thiserror::Error;
 
 use super::command_line::RestoreOptions;
-use crate::config::{Bootstrap, ConfigError, FirstMember};
+use crate::apply::members::Members;
+use crate::config::{ConfigError, FirstMember};
 use crate::import::{FileSource, ImportFailure, Imported, MEMBER_FILE, Target, import_database, write_member_file};
-use crate::node::conf_state::single_voter;
 
 /// Where the log of a restored member stands, as after `etcdutl snapshot restore`: behind the one entry that adds it.
 const RESTORED: LogPosition = LogPosition { index: 1, term: 1 };
@@ -80,7 +80,9 @@ pub(super) fn restore(options: &RestoreOptions) -> Result<String, RestoreError> 
         &options.initial_cluster_token,
         &options.initial_advertise_peer_urls,
     )?;
-    let Bootstrap { member_id, cluster_id } = member.bootstrap()?;
+    let bootstrap = member.bootstrap()?;
+    let (cluster_id, member_id) = (bootstrap.cluster_id, bootstrap.member_id);
+    let members = Members::first(bootstrap.members);
     let data_dir = options.data_dir.clone().unwrap_or_else(|| PathBuf::from(format!("{}.etcd", options.name)));
     if let Some(wal_dir) = &options.wal_dir {
         expect_empty("--wal-dir", wal_dir)?;
@@ -94,11 +96,8 @@ pub(super) fn restore(options: &RestoreOptions) -> Result<String, RestoreError> 
     let disk = RealDisk::open(&data_dir).map_err(failed)?;
     let locked = |cause| RestoreError::Locked { directory: data_dir.clone(), cause };
     let _lock = disk.lock().map_err(locked)?;
-    let imported = import(&disk, source, (cluster_id, member_id), options).map_err(|cause| RestoreError::Import {
-        file: options.file.clone(),
-        directory: data_dir.clone(),
-        cause,
-    })?;
+    let imported = import(&disk, source, (cluster_id, member_id), &members, options)
+        .map_err(|cause| RestoreError::Import { file: options.file.clone(), directory: data_dir.clone(), cause })?;
     // The file that says that the directory counts, then the mark that it does not.
     write_member_file(&disk).and_then(|()| Marker::remove(&disk)).map_err(failed)?;
     Ok(summary(options, &data_dir, (cluster_id, member_id), &imported))
@@ -123,6 +122,7 @@ fn import(
     disk: &dyn Disk,
     source: FileSource,
     (cluster_id, member_id): (u64, u64),
+    members: &Members,
     options: &RestoreOptions,
 ) -> Result<Imported, ImportFailure> {
     let mut seeds = StdRng::from_os_rng();
@@ -130,7 +130,7 @@ fn import(
         cluster_id,
         member_id,
         incarnation: seeds.random(),
-        conf_state: single_voter(member_id),
+        conf_state: members.encode().to_vec(),
         shard_map: options.initial_shards.clone(),
     };
     let raise_by = Some(options.bump_revision).filter(|amount| *amount > 0);

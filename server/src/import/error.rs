@@ -79,7 +79,7 @@ pub enum ImportFailure {
     },
     /// It was restored for a cluster.
     #[error(
-        "it was restored for a cluster of {members} members: replication is not available yet; restore the snapshot for one \
+        "it was restored for a cluster of {members} members: only one of one member is taken over; restore the snapshot for one \
          member"
     )]
     ManyMembers {

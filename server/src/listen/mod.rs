@@ -30,6 +30,7 @@ mod http2;
 #[cfg(test)]
 mod http2_tests;
 mod limit;
+mod peer_tls;
 mod request_body;
 #[cfg(test)]
 mod tests;
@@ -40,5 +41,6 @@ pub use accept::{Deadlines, ListenOptions, Listener};
 pub use connection::ClientConnection;
 pub use error::ListenError;
 pub use limit::ConnectionLimit;
+pub use peer_tls::PeerTlsClient;
 pub use request_body::RequestBody;
 pub use tls::Tls;

@@ -115,7 +115,7 @@ fn server_config(config: &TlsConfig) -> Result<Arc<ServerConfig>, ListenError> {
     Ok(Arc::new(server))
 }
 
-fn read<T>(path: &Path, parse: impl Fn(&[u8]) -> Result<T, CertificateError>) -> Result<T, ListenError> {
+pub(super) fn read<T>(path: &Path, parse: impl Fn(&[u8]) -> Result<T, CertificateError>) -> Result<T, ListenError> {
     let content = fs::read(path).map_err(|cause| ListenError::Read { path: path.to_owned(), cause })?;
     parse(&content).map_err(|cause| ListenError::Content { path: path.to_owned(), cause })
 }

@@ -265,6 +265,8 @@ families! {
         "Bytes of requests that wait to be ordered.";
     admission_refused_total: IntGaugeVec = "basalt_admission_refused_total" &["class"],
         "Requests refused because too much of their class waited, or too much of their shard for a checkpoint.";
+    raft_log_entries: IntGauge = "basalt_raft_log_entries" (),
+        "Entries of the log in memory: those that are not applied yet, and the last ones for members that lag behind.";
     raft_term: IntGauge = "basalt_raft_term" (), "The current term.";
     lease_count: IntGauge = "basalt_lease_count" (), "Leases that have neither expired nor been revoked.";
     shard_keys: IntGaugeVec = "basalt_shard_keys" &["shard"], "Keys by shard.";

@@ -93,7 +93,8 @@ impl ApplyCounts {
                 Effect::Compaction { .. }
                 | Effect::LeaseCheckpointed { .. }
                 | Effect::AlarmRaised(_)
-                | Effect::AlarmCleared(_) => {}
+                | Effect::AlarmCleared(_)
+                | Effect::MemberDescribed { .. } => {}
             }
         }
         metrics.put_bytes.add(i64::try_from(put_bytes).unwrap_or(i64::MAX));

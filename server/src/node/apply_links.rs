@@ -15,6 +15,7 @@ use super::node_thread::NodeInput;
 use super::pace::Pace;
 use super::readers::Readers;
 use crate::admission::Gate;
+use crate::apply::members::Members;
 use crate::lease::LeaseClock;
 use crate::metrics::Metrics;
 use crate::watch;
@@ -37,6 +38,8 @@ pub struct ApplyLinks {
     pub watches: Sender<watch::Input>,
     /// The newest View.
     pub view: Arc<ArcSwap<View>>,
+    /// Who belongs to the cluster.
+    pub members: Arc<ArcSwap<Members>>,
     /// Callers.
     pub waiters: Arc<Waiters>,
     /// Lease ends.

@@ -195,7 +195,10 @@ impl ApplyThread {
                     let applied = self.machine.apply(position, &entry, &mut values);
                     let leads = self.links.gauges.leads.load(Ordering::Relaxed);
                     self.counts.entry(&entry, &applied, started.elapsed(), leads);
-                    answers.extend(applied.answers);
+                    // Callers of other members wait there.
+                    if entry.proposer == self.links.member_id {
+                        answers.extend(applied.answers);
+                    }
                     effects.extend(applied.effects.effects);
                 }
             }
@@ -300,6 +303,11 @@ impl ApplyThread {
             Effect::AlarmRaised(alarm) => {
                 warn!(alarm = alarm.kind.name(), member_id = format_args!("{:x}", alarm.member_id), "alarm raised");
                 self.show_alarms();
+            }
+            Effect::MemberDescribed { id, name, client_urls } => {
+                let client_urls = client_urls.join(",");
+                info!(member_id = format_args!("{id:x}"), name, client_urls, "a member said who it is");
+                self.links.members.store(self.machine.members().clone());
             }
             Effect::AlarmCleared(alarm) => {
                 info!(alarm = alarm.kind.name(), member_id = format_args!("{:x}", alarm.member_id), "alarm disarmed");

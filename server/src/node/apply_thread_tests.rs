@@ -55,7 +55,7 @@ impl Values for NoValues {
 }
 
 fn entry(id: u64, kind: Kind) -> LogEntry {
-    LogEntry { requests: vec![Request { id, principal: None, kind: Some(kind) }], ..LogEntry::default() }
+    LogEntry { proposer: 7, requests: vec![Request { id, principal: None, kind: Some(kind) }], ..LogEntry::default() }
 }
 
 fn put(key: &str, value: &str) -> Kind {
@@ -78,7 +78,7 @@ fn cold_store(disk: &SimulatedDisk) -> Store {
         recovery::create(disk, &new_cache(), Salt::new(1), birth).expect("a healthy disk");
     let mut machine = Machine::new(store);
     machine.apply(LogPosition { index: 1, term: 1 }, &entry(1, put(COLD, "value")), &mut NoValues);
-    let mut job = checkpointer.begin(machine.store_mut().freeze(), Vec::new());
+    let mut job = checkpointer.begin(machine.store_mut().freeze());
     let Checkpoint { .. } = run(&mut job, disk, BUDGET_UNLIMITED).expect("a healthy disk");
     let opened = recovery::open(disk, &new_cache(), Salt::new(2)).expect("a healthy disk");
     opened.expect("it was created").store
@@ -114,6 +114,7 @@ impl Rig {
             checkpoint_pace: Arc::default(),
             watches,
             view: Arc::new(ArcSwap::from_pointee(store.head())),
+            members: Arc::default(),
             waiters: waiters.clone(),
             leases: Arc::new(Mutex::new(LeaseClock::new(LeaseClockConfig::default()))),
             gauges: Arc::new(Gauges::default()),

@@ -31,13 +31,7 @@ pub struct CheckpointLinks {
 }
 
 /// Works until nobody freezes any more. `checkpointer` is at home here, but while a checkpoint waits for apply.
-pub fn serve(
-    mut checkpointer: Checkpointer,
-    conf_state: &[u8],
-    disk: &Arc<dyn Disk>,
-    inbox: &Receiver<Frozen>,
-    links: &CheckpointLinks,
-) {
+pub fn serve(mut checkpointer: Checkpointer, disk: &Arc<dyn Disk>, inbox: &Receiver<Frozen>, links: &CheckpointLinks) {
     let CheckpointLinks { apply, pace, generation, metrics } = links;
     let mut reserve = Reserve::new(RESERVE_BYTES);
     hold(&mut reserve, &**disk);
@@ -45,7 +39,7 @@ pub fn serve(
     while let Ok(frozen) = inbox.recv() {
         let started = Instant::now();
         let applied = frozen.applied;
-        let mut job = checkpointer.begin(frozen, conf_state.to_vec());
+        let mut job = checkpointer.begin(frozen);
         let ended = match pace.run(&mut job, &**disk, STEP_BUDGET) {
             Ok((Checkpoint { checkpointer: next, checkpointed, entries, tidy }, work)) => {
                 checkpointer = next;

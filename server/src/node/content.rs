@@ -79,9 +79,9 @@ impl NodeHandle {
     ///
     /// # Errors
     /// Going down, or damage.
-    pub async fn content_hash(&self, member: MemberRecord) -> Result<(u32, i64), Unavailable> {
+    pub async fn content_hash(&self) -> Result<(u32, i64), Unavailable> {
         let _permit = self.hashes.acquire().await.map_err(|_| Unavailable::Stopped)?;
-        let (view, tables) = self.ask(move |machine| state_of(machine, member)).await?;
+        let (view, tables) = self.ask(state_of).await?;
         let revision = view.revision;
         let job = ContentHashJob::new(view, tables, HashedContent::Shared);
         let hash = self.readers.walk.run_sliced(job, STEP_SLOTS).await?;
@@ -94,13 +94,13 @@ impl NodeHandle {
     ///
     /// # Errors
     /// Going down.
-    pub async fn snapshot(&self, member: MemberRecord) -> Result<Snapshot, Unavailable> {
+    pub async fn snapshot(&self) -> Result<Snapshot, Unavailable> {
         let permit = self.snapshots.clone().acquire_owned().await.map_err(|_| Unavailable::Stopped)?;
         match self.checkpoint().await {
             Ok(()) | Err(Unavailable::Refused(Refusal::NoSpace)) => {}
             Err(unavailable) => return Err(unavailable),
         }
-        let (view, tables) = self.ask(move |machine| state_of(machine, member)).await?;
+        let (view, tables) = self.ask(state_of).await?;
         Ok(Snapshot {
             revision: view.revision,
             job: Some(SnapshotJob::new(view, tables)),
@@ -151,15 +151,24 @@ impl Snapshot {
 }
 
 /// A View and the tables of the same log index: what a snapshot is made of.
-pub fn state_of(machine: &mut Machine, member: MemberRecord) -> (Arc<View>, SystemTables) {
+pub fn state_of(machine: &mut Machine) -> (Arc<View>, SystemTables) {
     let view = Arc::new(machine.store().head());
-    let voters = ConfStateRecord { voters: vec![member.id], ..ConfStateRecord::default() };
+    let members = machine.members().clone();
+    let voters = ConfStateRecord { voters: members.voters().to_vec(), ..ConfStateRecord::default() };
     let mut tables = SystemTables::new()
         .with_applied(view.applied.index, view.applied.term)
         .with_conf_state(&voters)
         .with_downgrade("", false)
-        .with_auth(false, auth_revision(machine))
-        .with_member(&member);
+        .with_auth(false, auth_revision(machine));
+    for member in members.iter() {
+        tables = tables.with_member(&MemberRecord {
+            id: member.id,
+            name: member.name.clone(),
+            peer_urls: member.peer_urls.clone(),
+            client_urls: member.client_urls.clone(),
+            is_learner: members.is_learner(member.id),
+        });
+    }
     let system = &machine.store().system;
     for (name, user) in system.table(Table::AuthUser) {
         tables = tables.with_user(name, user.to_vec());

@@ -26,6 +26,7 @@ use super::readers::{Gathering, ReadPools};
 use crate::admission::{Full, Gate, Proposal};
 use crate::apply::answer::{Answer, Refusal};
 use crate::apply::machine::Machine;
+use crate::apply::members::Members;
 use crate::lease::LeaseClock;
 use crate::watch;
 
@@ -35,6 +36,9 @@ pub enum Unavailable {
     /// It is going down.
     #[error("stopped")]
     Stopped,
+    /// The leader changed, or was lost, before it answered.
+    #[error("leader changed")]
+    LeaderChanged,
     /// It took too long; the request may still take effect.
     #[error("timed out")]
     TimedOut,
@@ -107,6 +111,10 @@ pub struct Gauges {
     pub term: AtomicU64,
     /// Whether this node leads.
     pub leads: AtomicBool,
+    /// Who leads; 0 while nobody is known to.
+    pub leader: AtomicU64,
+    /// Whether this node is the only one that votes.
+    pub single_voter: AtomicBool,
     /// Last index handed to apply.
     pub committed_index: AtomicU64,
     /// Last applied index.
@@ -172,6 +180,8 @@ pub struct NodeHandle {
     pub gauges: Arc<Gauges>,
     /// Caps.
     pub limits: Limits,
+    /// Who belongs to the cluster.
+    pub members: Arc<ArcSwap<Members>>,
     /// When leases end; only the leader's runs.
     pub leases: Arc<Mutex<LeaseClock>>,
     /// The watch thread.
@@ -266,10 +276,33 @@ impl NodeHandle {
         self.view.load_full()
     }
 
-    /// A View that holds every write acknowledged before the call. A single voter's newest View does: a write is
-    /// acknowledged after its View is published (DESIGN 4).
-    pub fn linearizable_view(&self) -> Arc<View> {
-        self.view()
+    /// A View that holds every write acknowledged before the call: at once from the only voter, since a write is
+    /// acknowledged after its View is published, else when the leader has said how far that is and apply has come so far
+    /// (DESIGN 4).
+    pub fn linearizable_view(&self) -> LinearizableView {
+        if self.gauges.single_voter.load(Ordering::Relaxed) {
+            return LinearizableView::Ready(self.view());
+        }
+        let (waiter, answer) = oneshot::channel();
+        // A node that is gone drops the waiter, which says so.
+        drop(self.inbox.send(NodeInput::Read(waiter)));
+        LinearizableView::Later(PendingView { answer, view: self.view.clone() })
+    }
+
+    /// Has another member lead, if this one does. Whether it came to that, the leader of later says.
+    pub fn transfer_leadership(&self, member_id: u64) {
+        // A node that is gone leads nobody.
+        drop(self.inbox.send(NodeInput::Transfer(member_id)));
+    }
+
+    /// Has whoever is fit for it lead, if this one does: it is about to stop.
+    pub fn hand_over(&self) {
+        drop(self.inbox.send(NodeInput::HandOver));
+    }
+
+    /// Who leads, if anybody is known to.
+    pub fn leader(&self) -> Option<u64> {
+        Some(self.gauges.leader.load(Ordering::Relaxed)).filter(|leader| *leader != 0)
     }
 
     /// Values of a View, in the order of `hits`: at once when they are in memory, else by a read thread.
@@ -361,6 +394,31 @@ impl NodeHandle {
     fn request(&self, request: ApplyRequest) -> Result<(), Unavailable> {
         let input = super::apply_thread::ApplyInput::Request(request);
         self.apply.send(input).map_err(|_| Unavailable::Stopped)
+    }
+}
+
+/// A View for a linearizable read, now or later.
+pub enum LinearizableView {
+    /// Here it is.
+    Ready(Arc<View>),
+    /// The leader is asked.
+    Later(PendingView),
+}
+
+/// A View that comes when it is new enough.
+pub struct PendingView {
+    answer: oneshot::Receiver<Result<(), Unavailable>>,
+    view: Arc<ArcSwap<View>>,
+}
+
+impl PendingView {
+    /// Waits for it.
+    ///
+    /// # Errors
+    /// [`Unavailable::LeaderChanged`], [`Unavailable::Stopped`].
+    pub async fn wait(self) -> Result<Arc<View>, Unavailable> {
+        self.answer.await.map_err(|_| Unavailable::Stopped)??;
+        Ok(self.view.load_full())
     }
 }
 

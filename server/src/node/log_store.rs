@@ -14,6 +14,8 @@ pub struct LogStore {
     /// Index and term before the first entry.
     before: (u64, u64),
     entries: VecDeque<Entry>,
+    /// Data of all entries.
+    bytes: usize,
     hard_state: HardState,
     conf_state: ConfState,
 }
@@ -26,14 +28,18 @@ impl LogStore {
     pub fn new(before: (u64, u64), entries: Vec<Entry>, hard_state: HardState, conf_state: ConfState) -> Self {
         let ascending = (before.0 + 1..).zip(&entries).all(|(index, entry)| entry.index == index);
         assert!(ascending, "log entries follow one another");
-        Self { before, entries: entries.into(), hard_state, conf_state }
+        let bytes = entries.iter().map(|entry| entry.data.len()).sum();
+        Self { before, entries: entries.into(), bytes, hard_state, conf_state }
     }
 
     /// Appends entries, replacing those from the first's index on.
     pub fn append(&mut self, entries: &[Entry]) {
         let Some(first) = entries.first() else { return };
         assert!(first.index > self.before.0 && first.index <= self.last() + 1, "entries leave no gap");
-        self.entries.truncate((first.index - self.before.0 - 1) as usize);
+        let kept = (first.index - self.before.0 - 1) as usize;
+        self.bytes -= self.entries.range(kept..).map(|entry| entry.data.len()).sum::<usize>();
+        self.entries.truncate(kept);
+        self.bytes += entries.iter().map(|entry| entry.data.len()).sum::<usize>();
         self.entries.extend(entries.iter().cloned());
     }
 
@@ -42,17 +48,27 @@ impl LogStore {
         self.hard_state = hard_state;
     }
 
+    /// How many entries it has.
+    #[allow(clippy::len_without_is_empty)] // nobody asks
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// The HardState.
     pub fn hard_state(&self) -> &HardState {
         &self.hard_state
     }
 
-    /// Drops entries up to `index`, which were applied.
-    pub fn release(&mut self, index: u64) {
+    /// Drops entries up to `index`, which were applied, but for the last `kept_entries` of them or `kept_bytes` of data,
+    /// whichever is less: members that lag behind get these without a snapshot.
+    pub fn release(&mut self, index: u64, kept_entries: u64, kept_bytes: usize) {
+        let keep_from = (index + 1).saturating_sub(kept_entries);
         while let Some(first) = self.entries.front()
             && first.index <= index
+            && (first.index < keep_from || self.bytes > kept_bytes)
         {
             self.before = (first.index, first.term);
+            self.bytes -= first.data.len();
             self.entries.pop_front();
         }
     }

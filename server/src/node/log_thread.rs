@@ -1,4 +1,4 @@
-//! The log thread: makes appends durable, one batch after another, and keeps segments prepared and recycled.
+//! The log thread: makes appends durable, as many as have come with one sync, and keeps segments prepared and recycled.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,13 +32,28 @@ pub fn serve(
     let fail = |cause: WalError| -> ! { fatal::stop("writing the log", &cause) };
     let mut prepare_due = Instant::now();
     let mut preparing = prepare(&mut log, disk, outbox);
-    while let Ok(input) = inbox.recv() {
+    // Came behind appends, and has its turn after them.
+    let mut next = None;
+    while let Some(input) = next.take().or_else(|| inbox.recv().ok()) {
         match input {
             LogInput::Append(append) => {
-                let number = append.number;
-                let records = records(append, log.last_index());
                 let started = Instant::now();
-                log.append(records, manifest_generation.load(Ordering::Acquire)).unwrap_or_else(|cause| fail(cause));
+                let mut number = append.number;
+                let mut gather = |append: Append| {
+                    let records = records(append, log.last_index());
+                    let generation = manifest_generation.load(Ordering::Acquire);
+                    log.append(records, generation).unwrap_or_else(|cause| fail(cause));
+                };
+                gather(append);
+                // A follower is sent many while one is synced: one sync for all of them.
+                while let Ok(more) = inbox.try_recv() {
+                    let LogInput::Append(append) = more else {
+                        next = Some(more);
+                        break;
+                    };
+                    number = append.number;
+                    gather(append);
+                }
                 metrics.wal_write_bytes.add(i64::try_from(log.gathered_bytes()).unwrap_or(i64::MAX));
                 while let Some(mut batch) = log.start_batch() {
                     let durable = run(&mut batch, &**disk, BUDGET_UNLIMITED).unwrap_or_else(|cause| fail(cause));

@@ -1,6 +1,7 @@
 //! The node thread: carries the inputs and outputs of [`Core`], and proposes what time brings: ends of leases and their
 //! checkpoints.
 
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex};
@@ -10,12 +11,14 @@ use basalt_proto::etcdserverpb::{LeaseCheckpoint, LeaseCheckpointRequest, LeaseR
 use basalt_proto::log::Request;
 use basalt_proto::log::request::Kind;
 use basalt_storage::mvcc::shard_map::ShardMap;
-use tracing::info;
+use raft::prelude::Message;
+use tokio::sync::oneshot;
+use tracing::{info, warn};
 
 use super::apply_thread::ApplyInput;
-use super::core::{Append, Core, Input, Output};
+use super::core::{Append, BadMessage, Core, Input, Leadership, Output};
 use super::fatal;
-use super::handle::{Gauges, Waiters, unix_time_ns};
+use super::handle::{Gauges, Unavailable, Waiters, unix_time_ns};
 use crate::admission::{Gate, Proposal};
 use crate::lease::LeaseClock;
 use crate::metrics::Metrics;
@@ -38,8 +41,29 @@ pub enum NodeInput {
     Applied(u64),
     /// A checkpoint holds everything up to here.
     Release(u64),
+    /// Another member says something.
+    Message(Box<Message>),
+    /// A message to this member was lost here.
+    Unreachable(u64),
+    /// A caller wants to read what was acknowledged before now.
+    Read(ReadWaiter),
+    /// Another member shall lead.
+    Transfer(u64),
+    /// Whoever is fit shall lead: this node is about to stop.
+    HandOver,
     /// Stop now.
     Stop,
+}
+
+/// Who waits for a read.
+pub type ReadWaiter = oneshot::Sender<Result<(), Unavailable>>;
+
+/// The way to other members. Nothing in it waits.
+pub trait Outgoing: Send + Sync {
+    /// Brings messages to their receivers, or loses them.
+    fn send(&self, messages: Vec<Message>);
+    /// This member said what cannot be: what came from it ends.
+    fn refuse(&self, from: u64, cause: &BadMessage);
 }
 
 /// Where the node thread's outputs go.
@@ -56,6 +80,10 @@ pub struct NodeLinks {
     pub gate: Arc<Gate>,
     /// How proposals are classed.
     pub shards: Arc<ShardMap>,
+    /// Back to the node thread.
+    pub node: Sender<NodeInput>,
+    /// Other members.
+    pub peers: Arc<dyn Outgoing>,
     /// Figures.
     pub gauges: Arc<Gauges>,
     /// Counters.
@@ -89,8 +117,9 @@ pub enum LogInput {
 pub fn serve(mut core: Core, links: &NodeLinks, inbox: &Receiver<NodeInput>) {
     let mut outputs = Vec::new();
     let mut next_tick = Instant::now() + links.tick;
+    let mut reads = ReadWaiters::default();
     core.start(&mut outputs).unwrap_or_else(|cause| fatal::stop("starting consensus", &cause));
-    carry(&mut outputs, links);
+    carry(&mut outputs, &mut reads, links);
     loop {
         let wait = next_tick.saturating_duration_since(Instant::now());
         let first = match inbox.recv_timeout(wait) {
@@ -106,6 +135,11 @@ pub fn serve(mut core: Core, links: &NodeLinks, inbox: &Receiver<NodeInput>) {
                 NodeInput::Applied(index) => inputs.push(Input::Applied(index)),
                 // The log thread is gone only when the process is about to be; so with all sends here.
                 NodeInput::Release(index) => drop(links.log.send(LogInput::Release(index))),
+                NodeInput::Message(message) => inputs.push(Input::Message(message)),
+                NodeInput::Unreachable(member) => inputs.push(Input::Unreachable(member)),
+                NodeInput::Read(waiter) => inputs.push(Input::Read(reads.add(waiter))),
+                NodeInput::HandOver => inputs.push(Input::HandOver),
+                NodeInput::Transfer(member) => inputs.push(Input::Transfer(member)),
                 NodeInput::Stop => return drop(links.log.send(LogInput::Stop)),
             }
         }
@@ -114,6 +148,7 @@ pub fn serve(mut core: Core, links: &NodeLinks, inbox: &Receiver<NodeInput>) {
             inputs.push(Input::Tick);
             // Nobody would hear of the answer, and the client may have tried again.
             core.retain_queued(|request| !links.waiters.forget_gone(request.id));
+            core.retain_reads(|read| !reads.forget_gone(read));
             if core.leads() {
                 proposals.extend(lease_proposals(links));
             }
@@ -124,7 +159,9 @@ pub fn serve(mut core: Core, links: &NodeLinks, inbox: &Receiver<NodeInput>) {
         }
         inputs.into_iter().for_each(|input| step(&mut core, input, &mut outputs));
         links.gate.set_left(core.left_queue());
-        carry(&mut outputs, links);
+        links.metrics.raft_log_entries.set(i64::try_from(core.entries_in_memory()).unwrap_or(i64::MAX));
+        links.gauges.single_voter.store(core.is_single_voter(), Ordering::Relaxed);
+        carry(&mut outputs, &mut reads, links);
     }
 }
 
@@ -132,7 +169,7 @@ fn step(core: &mut Core, input: Input, outputs: &mut Vec<Output>) {
     core.step(input, outputs).unwrap_or_else(|cause| fatal::stop("consensus", &cause));
 }
 
-fn carry(outputs: &mut Vec<Output>, links: &NodeLinks) {
+fn carry(outputs: &mut Vec<Output>, reads: &mut ReadWaiters, links: &NodeLinks) {
     for output in outputs.drain(..) {
         match output {
             Output::Append(append) => drop(links.log.send(LogInput::Append(append))),
@@ -142,21 +179,73 @@ fn carry(outputs: &mut Vec<Output>, links: &NodeLinks) {
                 }
                 drop(links.apply.send(ApplyInput::Committed(committed)));
             }
-            Output::Role { leads, term } => change_role(leads, term, links),
+            Output::Lost(requests) => requests.into_iter().for_each(|request| ask_again(request, links)),
+            Output::Send(messages) => links.peers.send(messages),
+            Output::Role(leadership) => change_role(leadership, links),
+            Output::ReadsReady(ready) => reads.answer(&ready, Ok(())),
+            Output::ReadsFailed(failed) => reads.answer(&failed, Err(Unavailable::LeaderChanged)),
+            Output::Refused { from, cause } => {
+                warn!(from = format_args!("{from:x}"), %cause, "a member said what cannot be; its stream ends");
+                links.peers.refuse(from, &cause);
+            }
         }
     }
 }
 
-fn change_role(leads: bool, term: u64, links: &NodeLinks) {
+/// A leader is gone with what it should have ordered.
+fn ask_again(request: Request, links: &NodeLinks) {
+    let is_gone = request.id != ID_NOBODY && links.waiters.forget_gone(request.id);
+    if !is_gone {
+        let proposal = Proposal::new(request, &links.shards);
+        links.gate.enter(&proposal);
+        // To itself: it takes it with its next turn.
+        drop(links.node.send(NodeInput::Propose(proposal)));
+    }
+}
+
+/// Callers that wait for a read, by number.
+#[derive(Default)]
+struct ReadWaiters {
+    next: u64,
+    waiting: HashMap<u64, ReadWaiter>,
+}
+
+impl ReadWaiters {
+    fn add(&mut self, waiter: ReadWaiter) -> u64 {
+        self.next += 1;
+        self.waiting.insert(self.next, waiter);
+        self.next
+    }
+
+    fn answer(&mut self, reads: &[u64], answer: Result<(), Unavailable>) {
+        for waiter in reads.iter().filter_map(|read| self.waiting.remove(read)) {
+            // Whoever gave up needs no answer.
+            _ = waiter.send(answer);
+        }
+    }
+
+    /// Forgets who waits for `read` if he gave up; says whether he did.
+    fn forget_gone(&mut self, read: u64) -> bool {
+        let gone = self.waiting.get(&read).is_none_or(oneshot::Sender::is_closed);
+        if gone {
+            self.waiting.remove(&read);
+        }
+        gone
+    }
+}
+
+fn change_role(leadership: Leadership, links: &NodeLinks) {
+    let Leadership { leads, term, leader } = leadership;
     links.gauges.term.store(term, Ordering::Relaxed);
+    let followed = links.gauges.leader.swap(leader, Ordering::Relaxed);
     let led = links.gauges.leads.swap(leads, Ordering::Relaxed);
     drop(links.watches.send(watch::Input::Term(term)));
-    info!(leads, term, "raft role changed");
+    info!(leads, term, leader = format_args!("{leader:x}"), "raft role changed");
+    if followed != leader && leader != 0 {
+        links.metrics.leader_changes_total.inc();
+    }
     if led == leads {
         return;
-    }
-    if leads {
-        links.metrics.leader_changes_total.inc();
     }
     let (clock, started, extension) = (links.leases.clone(), links.started, links.lease_extension);
     // Leases are the apply thread's to know; it promotes the clock when it has come to this point.

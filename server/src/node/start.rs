@@ -15,8 +15,8 @@ use basalt_storage::hashes::HashKvCache;
 use basalt_storage::job::{BUDGET_UNLIMITED, run};
 use basalt_storage::mvcc::shard_map::ShardMap;
 use basalt_storage::pages::PageCache;
+use basalt_storage::planted::{Bug, is_planted};
 use basalt_storage::wal::{Identity as LogIdentity, Log, LogOptions, Recovered, Recovery, WalError};
-use prost::Message;
 use raft::prelude::{ConfState, Entry, EntryType, HardState};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio::sync::Semaphore;
@@ -26,12 +26,11 @@ use super::answer_budget::AnswerBudget;
 use super::apply_thread::{ApplyInput, ApplyLinks, ApplyThread};
 use super::checkpoint_thread::CheckpointLinks;
 use super::compaction_hashes::CompactionHashes;
-use super::conf_state::{ConfStateRecord, single_voter};
 use super::core::{Core, CoreConfig};
 use super::data_dir::{open_data_dir, open_directory, refuse_etcd_log};
 use super::handle::{Gauges, Identity, Limits, NodeHandle, Waiters};
 use super::log_store::LogStore;
-use super::node_thread::{NodeInput, NodeLinks};
+use super::node_thread::{NodeInput, NodeLinks, Outgoing};
 use super::pace::Pace;
 use super::readers::ReadPools;
 pub use super::start_error::StartError;
@@ -39,6 +38,7 @@ use super::watch_thread::{StreamSinks, WatchLinks};
 use super::{checkpoint_thread, log_thread, node_thread, watch_thread};
 use crate::admission::Gate;
 use crate::apply::machine::Machine;
+use crate::apply::members::Members;
 use crate::lease::{LeaseClock, LeaseClockConfig};
 use crate::memory::MemoryShares;
 use crate::metrics::Metrics;
@@ -64,7 +64,7 @@ pub struct NodeConfig {
     /// The log's directory, if it lies elsewhere.
     pub wal_dir: Option<PathBuf>,
     /// Who this node is if the directory is new, or why it cannot be new; an existing one knows.
-    pub identity: Result<Identity, String>,
+    pub first: Result<FirstStart, String>,
     /// How keys are split if the directory is new; an existing one knows. `None` for the default.
     pub shard_map: Option<ShardMap>,
     /// Time between heartbeats.
@@ -85,6 +85,50 @@ pub struct NodeConfig {
     pub progress_notify_interval: Duration,
     /// Whether votes are asked for before an election.
     pub pre_vote: bool,
+    /// Where the others reach this member: for a directory that does not know.
+    pub peer_urls: Vec<String>,
+    /// Entries that stay in memory for members that lag behind.
+    pub catchup_entries: u64,
+}
+
+/// Who a member without data is.
+#[derive(Clone, Debug)]
+pub struct FirstStart {
+    /// Its ids.
+    pub identity: Identity,
+    /// The first members of its cluster.
+    pub members: Members,
+}
+
+/// Makes the way to other members of those that the node tells from; by default there is none.
+pub type Connect<'a> = &'a dyn Fn(Inbound) -> Arc<dyn Outgoing>;
+
+/// What other members need of a node.
+pub struct Inbound {
+    /// Takes what they say.
+    pub node: Sender<NodeInput>,
+    /// Who this is.
+    pub identity: Identity,
+    /// Of this data directory.
+    pub incarnation: u128,
+    /// Who belongs to the cluster.
+    pub members: Arc<ArcSwap<Members>>,
+}
+
+/// For a node without others.
+struct Nobody;
+
+impl Outgoing for Nobody {
+    fn send(&self, messages: Vec<raft::prelude::Message>) {
+        drop(messages);
+    }
+
+    fn refuse(&self, _from: u64, _cause: &super::core::BadMessage) {}
+}
+
+/// A way to nobody: for a cluster of one.
+pub fn alone(_inbound: Inbound) -> Arc<dyn Outgoing> {
+    Arc::new(Nobody)
 }
 
 /// A running node.
@@ -106,7 +150,7 @@ pub struct Running {
 ///
 /// # Errors
 /// [`StartError`]; nothing was lost.
-pub fn start(config: &NodeConfig, metrics: &Arc<Metrics>) -> Result<Running, StartError> {
+pub fn start(config: &NodeConfig, metrics: &Arc<Metrics>, connect: Connect<'_>) -> Result<Running, StartError> {
     let mut seeds = StdRng::from_os_rng();
     let shard_map = config.shard_map.clone().unwrap_or_default();
     let (disk, lock) = open_data_dir(&config.data_dir, config.wal_dir.as_deref(), &shard_map, &mut seeds)?;
@@ -117,7 +161,7 @@ pub fn start(config: &NodeConfig, metrics: &Arc<Metrics>) -> Result<Running, Sta
     let cache = Arc::new(PageCache::new(config.memory.page_cache));
     let opened = open_store((&disk, &log_disk), &cache, config, &mut seeds)?;
     let recovered = open_log(&*log_disk, &opened, LogOptions::default(), seeds.random())?;
-    spawn(config, metrics, &disk, &log_disk, opened, recovered, lock, seeds.random())
+    spawn(config, metrics, connect, (&disk, &log_disk), opened, recovered, lock, &mut seeds)
 }
 
 fn open_store(
@@ -137,12 +181,12 @@ fn open_store(
     if let Some(directory) = &config.wal_dir {
         refuse_etcd_log(&**log_disk, directory)?;
     }
-    let identity = config.identity.clone().map_err(StartError::Bootstrap)?;
+    let FirstStart { identity, members } = config.first.clone().map_err(StartError::Bootstrap)?;
     let birth = Birth {
         cluster_id: identity.cluster_id,
         member_id: identity.member_id,
         incarnation: seeds.random(),
-        conf_state: single_voter(identity.member_id),
+        conf_state: members.encode().to_vec(),
         shard_map: config.shard_map.clone().unwrap_or_default(),
     };
     info!(
@@ -192,7 +236,7 @@ pub fn open_log(
 }
 
 /// The log as Raft wants it. The commit index is durable one append late; what is checkpointed was committed.
-pub fn log_store(recovered: &Recovered, conf_state: &[u8], applied: u64) -> LogStore {
+pub fn log_store(recovered: &Recovered, conf_state: ConfState, applied: u64) -> LogStore {
     let entry = |entry: &basalt_storage::wal::Entry| Entry {
         index: entry.index,
         term: entry.term,
@@ -206,26 +250,30 @@ pub fn log_store(recovered: &Recovered, conf_state: &[u8], applied: u64) -> LogS
     };
     let state = &recovered.hard_state;
     let commit = state.commit.max(applied);
-    let hard_state = HardState { term: state.term, vote: state.vote, commit };
-    let record = ConfStateRecord::decode(conf_state).unwrap_or_default();
-    let conf_state = ConfState { voters: record.voters, learners: record.learners, ..ConfState::default() };
+    let vote = if is_planted(Bug::VoteForgotten) { 0 } else { state.vote };
     let before = (recovered.previous_index, recovered.previous_term);
-    LogStore::new(before, recovered.entries.iter().map(entry).collect(), hard_state, conf_state)
+    let mut entries: Vec<Entry> = recovered.entries.iter().map(entry).collect();
+    if is_planted(Bug::LastEntryForgotten) {
+        entries.pop();
+    }
+    let last = entries.last().map_or(before.0, |entry| entry.index);
+    let commit = if is_planted(Bug::LastEntryForgotten) { commit.min(last) } else { commit };
+    LogStore::new(before, entries, HardState { term: state.term, vote, commit }, conf_state)
 }
 
 #[allow(clippy::too_many_arguments)] // the parts of a node, each used once
 fn spawn(
     config: &NodeConfig,
     metrics: &Arc<Metrics>,
-    disk: &Arc<dyn Disk>,
-    log_disk: &Arc<dyn Disk>,
+    connect: Connect<'_>,
+    (disk, log_disk): (&Arc<dyn Disk>, &Arc<dyn Disk>),
     opened: Opened,
     recovered: Recovered,
     lock: DirectoryLock,
-    seed: u64,
+    seeds: &mut StdRng,
 ) -> Result<Running, StartError> {
     let started = Instant::now();
-    let Opened { store, mut checkpointer, .. } = opened;
+    let Opened { mut store, mut checkpointer, .. } = opened;
     // The manifest found may be in the page cache only: it is written again before anybody hears of us (DESIGN 3.2).
     recovery::settle(&**disk, &mut checkpointer)?;
     let manifest = checkpointer.manifest().clone();
@@ -233,7 +281,10 @@ fn spawn(
     let applied = store.applied.index;
     info!(applied, revision = store.revision(), entries = recovered.entries.len(), "recovered the data directory");
 
-    let raft_store = log_store(&recovered, &manifest.conf_state, applied);
+    let mut members = Members::decode(&store.conf_state)?;
+    members.fill_peer_urls(identity.member_id, &config.peer_urls);
+    store.conf_state = members.encode();
+    let raft_store = log_store(&recovered, members.conf_state(), applied);
     let core_config = CoreConfig {
         member_id: identity.member_id,
         heartbeat_interval: config.heartbeat_interval,
@@ -241,6 +292,8 @@ fn spawn(
         applied,
         pre_vote: config.pre_vote,
         shards: store.shard_map().shards().len(),
+        catchup_entries: config.catchup_entries,
+        seed: seeds.random(),
     };
     let core = Core::new(&core_config, raft_store, &slog::Logger::root(slog::Discard, slog::o!()))?;
     let complete_at = core.complete_at();
@@ -253,6 +306,14 @@ fn spawn(
     let gauges = Arc::new(Gauges::default());
     gauges.term.store(recovered.hard_state.term, Ordering::Relaxed);
     gauges.applied_index.store(applied, Ordering::Relaxed);
+    gauges.single_voter.store(core.is_single_voter(), Ordering::Relaxed);
+    let members = Arc::new(ArcSwap::from_pointee(members));
+    let peers = connect(Inbound {
+        node: node.clone(),
+        identity: identity.clone(),
+        incarnation: manifest.incarnation,
+        members: members.clone(),
+    });
     let leases = Arc::new(Mutex::new(LeaseClock::new(LeaseClockConfig::default())));
     let waiters = Arc::new(Waiters::default());
     let gate = Arc::new(Gate::new(store.shard_map().shards().len(), config.memory.delta as u64));
@@ -273,7 +334,7 @@ fn spawn(
         queue_bytes_max: config.memory.watch_queues,
         watcher_bytes_max: config.memory.watchers,
         scan_revisions_max: WATCH_SCAN_REVISIONS,
-        seed,
+        seed: seeds.random(),
     };
     let watch_room = Watches::new(watch_config, store.shard_map().clone(), store.revision(), store.compact_revision());
     let watch_links = WatchLinks {
@@ -296,6 +357,7 @@ fn spawn(
         checkpoint_pace: checkpoint_pace.clone(),
         watches: watches.clone(),
         view: view.clone(),
+        members: members.clone(),
         waiters: waiters.clone(),
         leases: leases.clone(),
         gauges: gauges.clone(),
@@ -312,6 +374,8 @@ fn spawn(
     let node_links = NodeLinks {
         log,
         apply: apply.clone(),
+        node: node.clone(),
+        peers,
         leases: leases.clone(),
         waiters: waiters.clone(),
         gate: gate.clone(),
@@ -335,8 +399,8 @@ fn spawn(
     spawn("checkpoint", {
         let (apply, generation, metrics) = (apply.clone(), generation.clone(), metrics.clone());
         let links = CheckpointLinks { apply, pace: checkpoint_pace, generation, metrics };
-        let (disk, conf_state) = (disk.clone(), manifest.conf_state);
-        Box::new(move || checkpoint_thread::serve(checkpointer, &conf_state, &disk, &checkpoint_inbox, &links))
+        let disk = disk.clone();
+        Box::new(move || checkpoint_thread::serve(checkpointer, &disk, &checkpoint_inbox, &links))
     })?;
     spawn("log", {
         let (disk, node, metrics) = (log_disk.clone(), node.clone(), metrics.clone());
@@ -367,6 +431,7 @@ fn spawn(
         identity,
         gauges,
         limits: config.limits,
+        members,
         leases,
         watches,
     };
@@ -374,20 +439,29 @@ fn spawn(
 }
 
 impl Running {
-    /// Waits until this node leads and has applied all that its log held, also what it did not know as committed: before,
-    /// nobody is served, for any of it may have been acknowledged.
+    /// Waits until the node may serve. The only voter must lead and have applied all that its log held, also what it did
+    /// not know as committed: any of it may have been acknowledged. One of many must know a leader and have applied what
+    /// its log knew as committed; but if no leader is found within `leader_wait` it serves without, as etcd does: whatever
+    /// needs a leader waits for one.
     ///
     /// # Errors
     /// [`StartError::NotReady`] when that takes longer than `timeout`.
-    pub fn wait_ready(&self, timeout: Duration) -> Result<(), StartError> {
-        let deadline = Instant::now() + timeout;
+    pub fn wait_ready(&self, timeout: Duration, leader_wait: Duration) -> Result<(), StartError> {
+        let started = Instant::now();
         let gauges = &self.handle.gauges;
         loop {
             let applied = gauges.applied_index.load(Ordering::Relaxed);
-            if gauges.leads.load(Ordering::Relaxed) && applied >= self.complete_at {
+            let alone = gauges.single_voter.load(Ordering::Relaxed);
+            let needed = if alone { self.complete_at } else { gauges.committed_index.load(Ordering::Relaxed) };
+            let led = if alone { gauges.leads.load(Ordering::Relaxed) } else { self.handle.leader().is_some() };
+            if led && applied >= needed {
                 return Ok(());
             }
-            if Instant::now() > deadline {
+            if !alone && started.elapsed() > leader_wait {
+                warn!("no leader is known yet: the other members may not run; this one serves what needs none");
+                return Ok(());
+            }
+            if started.elapsed() > timeout {
                 return Err(StartError::NotReady { waited: timeout });
             }
             std::thread::sleep(Duration::from_millis(2));

@@ -10,6 +10,7 @@ use basalt_storage::wal::WalError;
 use thiserror::Error;
 
 use super::core::CoreError;
+use crate::apply::members::MembersError;
 use crate::import::ImportFailure;
 
 /// Why a node did not start.
@@ -99,6 +100,9 @@ pub enum StartError {
         /// The checkpoint's last.
         checkpoint: u64,
     },
+    /// The manifest names members that cannot be read.
+    #[error(transparent)]
+    Members(#[from] MembersError),
     /// Consensus refuses its state.
     #[error("starting consensus")]
     Consensus(#[from] CoreError),

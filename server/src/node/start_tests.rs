@@ -5,7 +5,6 @@ use basalt_proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUn
 use basalt_proto::etcdserverpb::request_op::Request as Op;
 use basalt_proto::etcdserverpb::{Compare, PutRequest, RequestOp, TxnRequest};
 use basalt_proto::log::request::Kind;
-use basalt_storage::snapshot::MemberRecord;
 use tempfile::TempDir;
 
 use super::*;
@@ -21,7 +20,7 @@ fn config(directory: &TempDir) -> NodeConfig {
     NodeConfig {
         data_dir: directory.path().to_owned(),
         wal_dir: None,
-        identity: Ok(Identity { cluster_id: 1, member_id: 7 }),
+        first: Ok(FirstStart { identity: Identity { cluster_id: 1, member_id: 7 }, members: Members::single_voter(7) }),
         shard_map: None,
         heartbeat_interval: Duration::from_millis(100),
         election_timeout: Duration::from_secs(1),
@@ -38,6 +37,8 @@ fn config(directory: &TempDir) -> NodeConfig {
         },
         progress_notify_interval: Duration::from_secs(600),
         pre_vote: true,
+        peer_urls: Vec::new(),
+        catchup_entries: 5000,
     }
 }
 
@@ -47,8 +48,8 @@ pub(crate) fn started(directory: &TempDir) -> Running {
 
 pub(crate) fn started_with(directory: &TempDir, memory: MemoryShares) -> Running {
     let config = NodeConfig { memory, ..config(directory) };
-    let running = start(&config, &Arc::new(Metrics::default())).expect("a healthy directory");
-    running.wait_ready(NEVER).expect("it becomes ready");
+    let running = start(&config, &Arc::new(Metrics::default()), &alone).expect("a healthy directory");
+    running.wait_ready(NEVER, NEVER).expect("it becomes ready");
     running
 }
 
@@ -83,7 +84,7 @@ fn put_if_value(key: &str, expected: &str, value: &str) -> Kind {
 fn data_of_etcd_is_refused_and_untouched() {
     let directory = TempDir::new().expect("a directory");
     std::fs::create_dir(directory.path().join(MEMBER_FILE)).expect("room for it");
-    let refused = start(&config(&directory), &Arc::new(Metrics::default())).err().expect("not ours");
+    let refused = start(&config(&directory), &Arc::new(Metrics::default()), &alone).err().expect("not ours");
     assert!(matches!(&refused, StartError::EtcdData { directory: named, .. } if named == directory.path()));
     let text = refused.to_string();
     assert!(text.contains("holds data of etcd (a directory `member`), which cannot be taken over"), "{text}");
@@ -92,12 +93,12 @@ fn data_of_etcd_is_refused_and_untouched() {
     // A log directory of etcd's is as little ours.
     let elsewhere = TempDir::new().expect("a directory");
     let config = NodeConfig { wal_dir: Some(directory.path().to_owned()), ..config(&elsewhere) };
-    assert!(matches!(start(&config, &Arc::new(Metrics::default())), Err(StartError::EtcdDataInWalDir { .. })));
+    assert!(matches!(start(&config, &Arc::new(Metrics::default()), &alone), Err(StartError::EtcdDataInWalDir { .. })));
     // Nor is one with etcd's segments right in it, as its --wal-dir has them.
     let log = TempDir::new().expect("a directory");
     std::fs::write(log.path().join("0000000000000000-0000000000000000.wal"), "x").expect("room for it");
     let config = NodeConfig { wal_dir: Some(log.path().to_owned()), ..config };
-    assert!(matches!(start(&config, &Arc::new(Metrics::default())), Err(StartError::EtcdDataInWalDir { .. })));
+    assert!(matches!(start(&config, &Arc::new(Metrics::default()), &alone), Err(StartError::EtcdDataInWalDir { .. })));
 }
 
 #[test]
@@ -120,9 +121,7 @@ fn a_checkpoint_is_answered_however_much_is_written_meanwhile() {
     for _ in 0..3 {
         assert_eq!(answer(running.handle.checkpoint()), Ok(()));
     }
-    let member =
-        MemberRecord { id: 7, name: "m".to_owned(), peer_urls: Vec::new(), client_urls: Vec::new(), is_learner: false };
-    let mut snapshot = answer(running.handle.snapshot(member)).expect("a snapshot begins");
+    let mut snapshot = answer(running.handle.snapshot()).expect("a snapshot begins");
     assert!(answer(snapshot.next()).expect("a piece").is_some());
     drop(snapshot);
     stop.store(true, Ordering::Relaxed);
@@ -157,8 +156,8 @@ fn shards_are_chosen_at_birth_and_kept() {
     let map = |text: &str| Some(text.parse::<ShardMap>().expect("a map"));
     let shards_with = |shard_map| {
         let config = NodeConfig { shard_map, ..config(&directory) };
-        let running = start(&config, &Arc::new(Metrics::default())).expect("a healthy directory");
-        running.wait_ready(NEVER).expect("it becomes ready");
+        let running = start(&config, &Arc::new(Metrics::default()), &alone).expect("a healthy directory");
+        running.wait_ready(NEVER, NEVER).expect("it becomes ready");
         for key in ["/a", "/a/1", "/a/b/1", "/c"] {
             propose(&running.handle, put(key, "value"));
         }

@@ -102,7 +102,7 @@ impl Rig {
             Event::Sweep => drop(self.store.sweep(1)),
             Event::Checkpoint => {
                 let job = self.checkpointer.take().unwrap();
-                let checkpoint = run(&mut job.begin(self.store.freeze(), vec![]), &self.disk, 100).unwrap();
+                let checkpoint = run(&mut job.begin(self.store.freeze()), &self.disk, 100).unwrap();
                 self.checkpointer = Some(checkpoint.checkpointer);
                 self.store.checkpointed(checkpoint.checkpointed);
             }

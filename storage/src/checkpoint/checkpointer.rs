@@ -99,9 +99,9 @@ impl Checkpointer {
         self.shards.iter().all(|shard| shard.writer.is_tidy_by(&limits(&shard.writer)))
     }
 
-    /// Writes `frozen`. `conf_state` is Raft's configuration at that entry.
-    pub fn begin(self, frozen: Frozen, conf_state: Vec<u8>) -> CheckpointJob {
-        CheckpointJob::new(self, frozen, conf_state)
+    /// Writes `frozen`.
+    pub fn begin(self, frozen: Frozen) -> CheckpointJob {
+        CheckpointJob::new(self, frozen)
     }
 
     pub(super) fn draw_run(&mut self) -> (u64, u64) {

@@ -285,6 +285,7 @@ fn open_manifest(
         compact_revision: manifest.compact_revision,
         applied: LogPosition { index: manifest.applied_index, term: manifest.applied_term },
         time_unix_ns: i64::try_from(manifest.time_unix_ns).unwrap_or(i64::MAX),
+        conf_state: manifest.conf_state.clone().into(),
     });
     Ok(Opened { store, checkpointer: Checkpointer::new(manifest, files, salt), manifest_damaged })
 }

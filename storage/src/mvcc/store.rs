@@ -58,6 +58,8 @@ pub struct StoreState {
     pub applied: LogPosition,
     /// The largest proposer time applied, ns since 1970.
     pub time_unix_ns: i64,
+    /// Who belongs to the cluster, in whatever form the server gives it.
+    pub conf_state: Bytes,
 }
 
 /// The writer.
@@ -71,6 +73,8 @@ pub struct Store {
     pub applied: LogPosition,
     /// The largest proposer time applied, ns since 1970.
     pub time_unix_ns: i64,
+    /// Who belongs to the cluster after that entry; set by the one who applies.
+    pub conf_state: Bytes,
     revision: i64,
     compact_revision: i64,
     sweep: Option<Sweep>,
@@ -137,6 +141,8 @@ pub struct Frozen {
     pub applied: LogPosition,
     /// The largest proposer time applied, ns since 1970.
     pub time_unix_ns: i64,
+    /// Who belongs to the cluster.
+    pub conf_state: Bytes,
     /// Whether every partly dead leaf is to be rewritten, as `Defragment` asks; else as many as keep files within
     /// bounds.
     pub rewrite_all: bool,
@@ -177,6 +183,7 @@ impl Store {
             system_sum: state.system_sum,
             applied: state.applied,
             time_unix_ns: state.time_unix_ns,
+            conf_state: state.conf_state,
             revision: state.revision,
             compact_revision: state.compact_revision,
             sweep: resumed,
@@ -380,6 +387,7 @@ impl Store {
             compact_revision: self.compact_revision,
             applied: self.applied,
             time_unix_ns: self.time_unix_ns,
+            conf_state: self.conf_state.clone(),
             rewrite_all: false,
         }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::disk::{Io, IoOutput, is_full};
 use crate::job::{Completions, Job, Step};
+use crate::planted::{Bug, is_planted};
 use crate::revision::Revision;
 
 use super::allocator::{AllocatorError, MapRoot, PAGE_SIZE, TransactionId};
@@ -386,6 +387,7 @@ impl Commit {
                 }
                 let (next, requests) = match writes.next_wave(file)? {
                     Some(wave) => (Stage::Write(writes, map_root), wave),
+                    None if is_planted(Bug::PagesUnsynced) => (Stage::Sync(writes, map_root), vec![Io::Stat { file }]),
                     None => (Stage::Sync(writes, map_root), vec![Io::Sync { file }]),
                 };
                 self.stage = Some(next);

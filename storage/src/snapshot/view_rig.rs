@@ -223,7 +223,7 @@ impl ViewRig {
     pub fn checkpoint_and_rewrite(&mut self, all: bool) -> bool {
         self.freeze();
         let frozen = Frozen { rewrite_all: all, ..self.frozen.take().unwrap() };
-        let mut job = self.checkpointer.take().unwrap().begin(frozen, vec![]);
+        let mut job = self.checkpointer.take().unwrap().begin(frozen);
         match run(&mut job, &self.disk, 3) {
             Ok(checkpoint) => {
                 self.checkpointer = Some(checkpoint.checkpointer);
@@ -241,7 +241,7 @@ impl ViewRig {
 
     fn stop(&mut self, rounds: usize) {
         self.freeze();
-        let mut job = self.checkpointer.take().unwrap().begin(self.frozen.take().unwrap(), vec![]);
+        let mut job = self.checkpointer.take().unwrap().begin(self.frozen.take().unwrap());
         let mut completions = Vec::new();
         for _ in 0..rounds {
             completions = match job.step(completions, 3).unwrap() {

@@ -9,6 +9,7 @@ use super::segment_head::{BLOCK_BYTES, SegmentHead};
 use super::segment_name::{DIRECTORY, SegmentName};
 use crate::disk::{FileId, Io, IoOutput, is_full};
 use crate::job::{Completions, Job, Step};
+use crate::planted::{Bug, is_planted};
 
 /// Zeros are written in pieces of this size, each synced before the next, so that pre-writing a segment never
 /// builds up a backlog that the sync of a batch would have to wait for.
@@ -144,6 +145,12 @@ impl IoPlan {
                 self.file = Some(file);
             }
         }
+        let is_left_out = |request: &PlannedIo| match request {
+            PlannedIo::Sync => is_planted(Bug::LogUnsynced),
+            PlannedIo::Plain(Io::SyncDir { .. }) => is_planted(Bug::SegmentNamesUnsynced),
+            _ => false,
+        };
+        while self.requests.pop_front_if(|request| is_left_out(request)).is_some() {}
         let Some(request) = self.requests.pop_front() else { return Ok(None) };
         self.syncing = matches!(request, PlannedIo::Sync | PlannedIo::Plain(Io::SyncDir { .. }));
         let file = || self.file.expect("a plan opens a file before it works on it");

@@ -80,15 +80,18 @@ type Server struct {
 	tls        *Certificates
 	clientPort int
 	peerPort   int
-	extra      []string
-	config     string
-	line       []string
-	endpoint   string
-	workDir    string
-	wrapper    []string
-	process    *exec.Cmd
-	exited     chan error
-	log        *outputLog
+	// name and cluster are those of one of several members; empty for a cluster of one.
+	name     string
+	cluster  string
+	extra    []string
+	config   string
+	line     []string
+	endpoint string
+	workDir  string
+	wrapper  []string
+	process  *exec.Cmd
+	exited   chan error
+	log      *outputLog
 }
 
 // Start runs a server and returns when it has said that it is ready.
@@ -198,6 +201,18 @@ func (s *Server) Restart() {
 	s.run()
 }
 
+// RestartLater begins the next life without waiting for it, as where several members need each other; AwaitReady waits.
+func (s *Server) RestartLater() {
+	s.t.Helper()
+	s.launch()
+}
+
+// AwaitReady waits until a life that RestartLater began serves.
+func (s *Server) AwaitReady() {
+	s.t.Helper()
+	s.awaitReady()
+}
+
 // Stop asks the process to end with SIGTERM and fails the test unless it ends cleanly: with status 0, or, as etcd does
 // after its shutdown, by raising the same signal again.
 func (s *Server) Stop() {
@@ -215,6 +230,13 @@ func (s *Server) Stop() {
 
 func (s *Server) run() {
 	s.t.Helper()
+	s.launch()
+	s.awaitReady()
+}
+
+// launch begins a life; awaitReady waits until it serves.
+func (s *Server) launch() {
+	s.t.Helper()
 	s.log.expectReady()
 	line := slices.Concat(s.wrapper, []string{Binary(s.t, s.Kind)}, s.args())
 	s.process = exec.Command(line[0], line[1:]...)
@@ -226,6 +248,11 @@ func (s *Server) run() {
 	process, exited := s.process, make(chan error, 1)
 	s.exited = exited
 	go func() { exited <- process.Wait() }()
+}
+
+func (s *Server) awaitReady() {
+	s.t.Helper()
+	exited := s.exited
 	select {
 	case <-s.log.ready():
 	case err := <-exited:
@@ -243,14 +270,18 @@ func (s *Server) args() []string {
 	if s.line != nil {
 		return slices.Concat(s.line, s.extra)
 	}
+	name, cluster := "default", "default="+s.PeerURL()
+	if s.cluster != "" {
+		name, cluster = s.name, s.cluster
+	}
 	args := []string{
-		"--name=default",
+		"--name=" + name,
 		"--data-dir=" + s.DataDir,
 		"--listen-client-urls=" + s.Endpoint(),
 		"--advertise-client-urls=" + s.Endpoint(),
 		"--listen-peer-urls=" + s.PeerURL(),
 		"--initial-advertise-peer-urls=" + s.PeerURL(),
-		"--initial-cluster=default=" + s.PeerURL(),
+		"--initial-cluster=" + cluster,
 	}
 	if s.tls != nil {
 		args = append(args, "--cert-file="+s.tls.ServerCert, "--key-file="+s.tls.ServerKey,

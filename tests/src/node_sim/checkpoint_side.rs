@@ -19,7 +19,6 @@ const RESERVE_BYTES: u64 = 16 << 10;
 pub(super) struct CheckpointSide {
     /// Away while a checkpoint runs.
     checkpointer: Option<Checkpointer>,
-    conf_state: Vec<u8>,
     job: Option<(u64, Background<CheckpointJob>)>,
     /// Of the page files, when the last one began.
     file_bytes: u64,
@@ -48,16 +47,15 @@ pub(super) struct Ended {
 }
 
 impl CheckpointSide {
-    pub(super) fn new(checkpointer: Checkpointer, disk: &SimulatedDisk, interval: Duration) -> Self {
+    pub(super) fn new(checkpointer: Checkpointer, disk: &SimulatedDisk, interval: Duration, now: Duration) -> Self {
         let mut side = Self {
-            conf_state: checkpointer.manifest().conf_state.clone(),
             is_dirty: !checkpointer.is_tidy(false),
             checkpointer: Some(checkpointer),
             job: None,
             file_bytes: 0,
             reserve: Reserve::new(RESERVE_BYTES),
             interval,
-            due: interval,
+            due: now + interval,
             defragmentation: Defragmentation::NotAsked,
         };
         side.hold(disk);
@@ -142,7 +140,7 @@ impl CheckpointSide {
         let applied_index = frozen.applied.index;
         let checkpointer = self.checkpointer.take().expect("one checkpoint at a time");
         self.file_bytes = checkpointer.file_bytes();
-        let job = Background::new(checkpointer.begin(frozen, self.conf_state.clone()));
+        let job = Background::new(checkpointer.begin(frozen));
         self.job = Some((applied_index, job));
     }
 

@@ -22,6 +22,6 @@ mod overlaps;
 mod snapshot_side;
 
 pub use apply_side::Outcome;
-pub use node::SimulatedNode;
+pub use node::{Said, SimulatedNode};
 pub use overlaps::Overlaps;
 pub use snapshot_side::TakenSnapshot;

@@ -10,10 +10,11 @@ use basalt_proto::log::Request;
 use basalt_proto::log::request::Kind;
 use basalt_server::admission::Proposal;
 use basalt_server::apply::machine::Machine;
-use basalt_server::node::core::{Core, CoreConfig, Input, Output};
+use basalt_server::node::core::{BadMessage, Core, CoreConfig, Input, Leadership, Output};
 use basalt_storage::disk::{InjectedFault, PowerCut, SimulatedDisk};
 use basalt_storage::job::{Job, run};
 use basalt_storage::mvcc::view::View;
+use raft::prelude::Message;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -22,7 +23,7 @@ use super::checkpoint_side::{CheckpointSide, Ended};
 use super::log_side::LogSide;
 use super::overlaps::Overlaps;
 use super::snapshot_side::{SnapshotSide, TakenSnapshot};
-use crate::opening::{self, MEMBER_ID, Parts};
+use crate::opening::{self, Parts, Place};
 use crate::over::Over;
 
 const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(100);
@@ -49,6 +50,21 @@ enum Turn {
     Snapshot,
 }
 
+/// What a node says to the world.
+#[derive(Default)]
+pub struct Said {
+    /// To other members.
+    pub messages: Vec<Message>,
+    /// Reads that may look at the newest View.
+    pub reads: Vec<u64>,
+    /// Reads whose leader is gone.
+    pub failed_reads: Vec<u64>,
+    /// Changes of role.
+    pub roles: Vec<Leadership>,
+    /// Messages that it refused.
+    pub refused: Vec<BadMessage>,
+}
+
 /// The node. Everything in it but the disk is lost in a crash.
 pub struct SimulatedNode {
     disk: SimulatedDisk,
@@ -62,6 +78,10 @@ pub struct SimulatedNode {
     apply: ApplySide,
     checkpoints: CheckpointSide,
     snapshots: SnapshotSide,
+    /// Whether the log is kept whole: for others, while no snapshot can bring them what they lack.
+    keeps_log: bool,
+    said: Said,
+    leads: bool,
     /// What ran beside what.
     pub overlaps: Overlaps,
 }
@@ -77,29 +97,61 @@ impl SimulatedNode {
         Ok(Self::start(disk, parts, random, checkpoint_interval))
     }
 
+    /// Opens or makes one of several members, whose clock stands at `now`.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_as(
+        place: &Place,
+        disk: SimulatedDisk,
+        seed: u64,
+        checkpoint_interval: Duration,
+        now: Duration,
+    ) -> Result<Self, Over> {
+        let mut random = StdRng::seed_from_u64(seed);
+        let parts = opening::open_as(place, &disk, &mut random)?;
+        Ok(Self::start_as(place, disk, parts, random, checkpoint_interval, now))
+    }
+
     /// The node of parts that were opened on `disk`.
     pub fn start(disk: SimulatedDisk, parts: Parts, random: StdRng, checkpoint_interval: Duration) -> Self {
+        Self::start_as(&Place::default(), disk, parts, random, checkpoint_interval, Duration::ZERO)
+    }
+
+    fn start_as(
+        place: &Place,
+        disk: SimulatedDisk,
+        parts: Parts,
+        mut random: StdRng,
+        checkpoint_interval: Duration,
+        now: Duration,
+    ) -> Self {
         let Parts { store, checkpointer, log, log_store } = parts;
         let config = CoreConfig {
-            member_id: MEMBER_ID,
+            member_id: place.member_id,
             heartbeat_interval: HEARTBEAT_INTERVAL,
             election_timeout: ELECTION_TIMEOUT,
             applied: store.applied.index,
-            pre_vote: true,
+            pre_vote: place.pre_vote,
             shards: store.shard_map().shards().len(),
+            catchup_entries: if place.voters.len() > 1 { u64::MAX } else { 0 },
+            seed: random.random(),
         };
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let mut node = Self {
             random,
-            now: Duration::ZERO,
-            next_tick: HEARTBEAT_INTERVAL,
+            now,
+            next_tick: now + HEARTBEAT_INTERVAL,
             core: Core::new(&config, log_store, &logger).expect("raft accepts a recovered log"),
             proposals: VecDeque::new(),
             inbox: VecDeque::new(),
             log: LogSide::new(log, checkpointer.manifest().generation),
             apply: ApplySide::new(Machine::new(store)),
-            checkpoints: CheckpointSide::new(checkpointer, &disk, checkpoint_interval),
+            checkpoints: CheckpointSide::new(checkpointer, &disk, checkpoint_interval, now),
             snapshots: SnapshotSide::default(),
+            keeps_log: place.voters.len() > 1,
+            said: Said::default(),
+            leads: false,
             overlaps: Overlaps::default(),
             disk,
         };
@@ -211,12 +263,55 @@ impl SimulatedNode {
         panic!("the node does not come to rest");
     }
 
+    /// What it said since the last call.
+    pub fn take_said(&mut self) -> Said {
+        std::mem::take(&mut self.said)
+    }
+
+    /// Another member says something.
+    pub fn hear(&mut self, message: Message) {
+        self.inbox.push_back(Input::Message(Box::new(message)));
+    }
+
+    /// A client wants to read what was acknowledged before.
+    pub fn read_index(&mut self, read: u64) {
+        self.inbox.push_back(Input::Read(read));
+    }
+
+    /// Another member shall lead.
+    pub fn transfer(&mut self, member: u64) {
+        self.inbox.push_back(Input::Transfer(member));
+    }
+
+    /// Whether it leads.
+    pub fn leads(&self) -> bool {
+        self.core.leads()
+    }
+
+    /// The time on its clock goes on to `now`, but never back.
+    pub fn pass_until(&mut self, now: Duration) {
+        self.now = self.now.max(now);
+    }
+
+    /// When it does something again, if nobody says anything before: now, or with its next tick.
+    pub fn next_turn(&self) -> Duration {
+        if self.runnable().is_empty() { self.next_tick } else { self.now }
+    }
+
     /// Something that can advance does so by one step or one request to the disk.
     ///
     /// # Errors
     /// [`Over`]; the node is.
     pub fn turn(&mut self) -> Result<(), Over> {
-        self.now += TURN.mul_f64(self.random.random());
+        self.turn_of(TURN)
+    }
+
+    /// The same, of a node whose turns take other time.
+    ///
+    /// # Errors
+    /// As [`Self::turn`].
+    pub fn turn_of(&mut self, longest: Duration) -> Result<(), Over> {
+        self.now += longest.mul_f64(self.random.random());
         let runnable = self.runnable();
         if runnable.is_empty() {
             // Nothing but time can bring anything.
@@ -274,7 +369,21 @@ impl SimulatedNode {
                 Output::Apply(all) => {
                     all.into_iter().for_each(|committed| self.apply.push(ApplyInput::Committed(committed)));
                 }
-                Output::Role { leads, .. } => self.apply.push(ApplyInput::Role { leads }),
+                Output::Role(leadership) => {
+                    if leadership.leads != self.leads {
+                        self.leads = leadership.leads;
+                        self.apply.push(ApplyInput::Role { leads: leadership.leads });
+                    }
+                    self.said.roles.push(leadership);
+                }
+                Output::Lost(requests) => {
+                    self.overlaps.asked_again += requests.len();
+                    self.proposals.extend(requests);
+                }
+                Output::Send(messages) => self.said.messages.extend(messages),
+                Output::ReadsReady(reads) => self.said.reads.extend(reads),
+                Output::ReadsFailed(reads) => self.said.failed_reads.extend(reads),
+                Output::Refused { cause, .. } => self.said.refused.push(cause),
             }
         }
     }
@@ -330,7 +439,9 @@ impl SimulatedNode {
         let ended = self.checkpoints.advance(&self.disk, &mut self.random, self.now, store, &mut self.overlaps)?;
         if let Some(Ended { applied_index, generation }) = ended {
             self.log.generation = generation;
-            self.log.release(applied_index);
+            if !self.keeps_log {
+                self.log.release(applied_index);
+            }
         }
         Ok(())
     }

@@ -15,6 +15,8 @@ pub struct Overlaps {
     pub swept_in_checkpoint: usize,
     /// Entries applied between two steps of a snapshot.
     pub applied_in_snapshot: usize,
+    /// Requests whose leader was gone before it ordered them, and that went to the next one.
+    pub asked_again: usize,
     /// Compactions whose last step was taken.
     pub compactions: usize,
     /// Checkpoints that ended.

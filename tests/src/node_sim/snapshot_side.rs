@@ -4,12 +4,11 @@ use basalt_server::apply::machine::Machine;
 use basalt_server::node::content::state_of;
 use basalt_storage::disk::SimulatedDisk;
 use basalt_storage::job::{Completions, Job, Step};
-use basalt_storage::snapshot::{MemberRecord, SnapshotError, SnapshotJob};
+use basalt_storage::snapshot::{SnapshotError, SnapshotJob};
 use rand::rngs::StdRng;
 
 use super::overlaps::Overlaps;
 use crate::background::Background;
-use crate::opening::MEMBER_ID;
 use crate::over::Over;
 
 /// A snapshot as its client has it.
@@ -69,14 +68,7 @@ impl SnapshotSide {
         if self.is_running() {
             return;
         }
-        let member = MemberRecord {
-            id: MEMBER_ID,
-            name: "simulated".to_owned(),
-            peer_urls: Vec::new(),
-            client_urls: Vec::new(),
-            is_learner: false,
-        };
-        let (view, tables) = state_of(machine, member);
+        let (view, tables) = state_of(machine);
         let (revision, compact_revision) = (view.revision, view.compact_revision);
         let taken = TakenSnapshot { revision, compact_revision, file: Vec::new(), digest: None };
         let job = WholeSnapshot { job: SnapshotJob::new(view, tables), taken: Some(taken) };

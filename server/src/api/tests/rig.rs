@@ -12,14 +12,15 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 
 use super::super::method::Method;
-use super::super::service::{MemberInfo, Reply, Service};
+use super::super::service::{Reply, Service};
 use super::super::status::Status;
+use crate::apply::members::Members;
 use crate::config::MetricsDetail;
 use crate::memory::MemoryShares;
 use crate::metrics::Metrics;
 use crate::node::content::SNAPSHOT_UNREAD_MAX;
 use crate::node::handle::{Identity, Limits};
-use crate::node::start::{NodeConfig, Running, start};
+use crate::node::start::{FirstStart, NodeConfig, Running, alone, start};
 
 /// etcd's, without a quota.
 pub const LIMITS: Limits = Limits {
@@ -50,16 +51,17 @@ impl Rig {
         let directory = TempDir::new().expect("a directory");
         let metrics = Arc::new(Metrics::new(MetricsDetail::Basic));
         let config = NodeConfig { limits, ..config(&directory) };
-        let running = start(&config, &metrics).expect("the node starts");
-        running.wait_ready(Duration::from_secs(60)).expect("the node leads");
+        let running = start(&config, &metrics, &alone).expect("the node starts");
+        running.wait_ready(Duration::from_secs(60), Duration::ZERO).expect("the node leads");
         let (stop, stopping) = watch::channel(false);
         let service = Arc::new(Service {
             kept: Mutex::new(KeptViews::new(KEPT_ROOTS_BYTES_DEFAULT)),
             node: running.handle.clone(),
             sinks: running.sinks.clone(),
-            member: MemberInfo { name: "m".to_owned(), peer_urls: Vec::new(), client_urls: Vec::new() },
+            peers: None,
             metrics,
             slow_unary: Duration::MAX,
+            election_timeout: Duration::from_secs(1),
             request_timeout: Duration::from_secs(60),
             stopping,
         });
@@ -114,7 +116,7 @@ fn config(directory: &TempDir) -> NodeConfig {
     NodeConfig {
         data_dir: data_dir(directory),
         wal_dir: None,
-        identity: Ok(Identity { cluster_id: 1, member_id: 2 }),
+        first: Ok(FirstStart { identity: Identity { cluster_id: 1, member_id: 2 }, members: Members::single_voter(2) }),
         shard_map: None,
         heartbeat_interval: Duration::from_millis(100),
         election_timeout: Duration::from_secs(1),
@@ -125,5 +127,7 @@ fn config(directory: &TempDir) -> NodeConfig {
         limits: LIMITS,
         progress_notify_interval: Duration::from_secs(600),
         pre_vote: true,
+        peer_urls: Vec::new(),
+        catchup_entries: 5000,
     }
 }

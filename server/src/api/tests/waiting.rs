@@ -16,14 +16,15 @@ use crate::node::handle::UNAPPLIED_MAX;
 
 /// The service of `rig` with little patience.
 fn impatient(rig: &Rig) -> Arc<Service> {
-    let Service { node, sinks, member, metrics, slow_unary, stopping, .. } = &*rig.service;
+    let Service { node, sinks, metrics, slow_unary, stopping, .. } = &*rig.service;
     Arc::new(Service {
         kept: Mutex::new(KeptViews::new(0)),
         node: node.clone(),
         sinks: sinks.clone(),
-        member: member.clone(),
+        peers: None,
         metrics: metrics.clone(),
         slow_unary: *slow_unary,
+        election_timeout: Duration::from_secs(1),
         request_timeout: Duration::from_millis(10),
         stopping: stopping.clone(),
     })

@@ -72,7 +72,7 @@ impl Rig {
     pub fn checkpoint_as(&mut self, disk: &dyn Disk, rewrite_all: bool) -> Result<bool, CheckpointError> {
         let mut frozen = self.store.freeze();
         frozen.rewrite_all = rewrite_all;
-        let mut job = self.checkpointer.take().expect("no checkpoint failed for good").begin(frozen, vec![]);
+        let mut job = self.checkpointer.take().expect("no checkpoint failed for good").begin(frozen);
         match run(&mut job, disk, STEP_BUDGET) {
             Ok(Checkpoint { checkpointer, checkpointed, .. }) => {
                 self.checkpointer = Some(checkpointer);

@@ -6,6 +6,8 @@ use basalt_storage::mvcc::shard_map::ShardMap;
 use basalt_storage::wal::{Identity, Log, LogOptions};
 use raft::prelude::ConfState;
 
+use std::time::Duration;
+
 use super::super::log_thread;
 use super::*;
 
@@ -47,6 +49,8 @@ impl Rig {
             applied: 0,
             pre_vote: true,
             shards: 3,
+            catchup_entries: 0,
+            seed: 5,
         };
         let members = ConfState { voters: vec![MEMBER], ..ConfState::default() };
         let hard_state = HardState { term: 1, vote: MEMBER, commit };
@@ -87,7 +91,7 @@ impl Rig {
             match output {
                 Output::Append(append) => self.appends.push_back(append),
                 Output::Apply(committed) => self.applied.extend(committed.iter().map(|entry| entry.position.index)),
-                Output::Role { .. } => {}
+                other => assert!(matches!(other, Output::Role(_)), "a single voter has nobody to talk to: {other:?}"),
             }
         }
     }

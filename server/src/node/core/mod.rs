@@ -1,0 +1,580 @@
+//! The node as a state machine: input and time in, outputs out. It owns Raft and the queue of proposals; it appends
+//! nothing, applies nothing, sends nothing and waits for nobody.
+//!
+//! ```text
+//!   Propose ─► FairQueue ─► rounds ─┬─ leader: entries ──► Append ─► Persisted ─┬─► Apply ─► Applied
+//!                                   └─ else: forwarded ─► Send                  └─► Send (outbox: what may leave when)
+//!   Read ─► reads: one question for all ─► Send ─► answer, Applied ─► ReadsReady
+//!   Message ─► message_check ─► Raft
+//! ```
+//!
+//! Invariants:
+//! * While an append is on its way a leader orders no further requests: meanwhile they gather, and the next append is as
+//!   large as the disk is slow, up to what one batch of the log takes ([`ROUND_BYTES_MAX`]).
+//! * An entry is handed to apply only after it was persisted here and by a quorum.
+//! * A proposal becomes at most one entry of the log that all will have. One that is known to have become none is given back
+//!   ([`Output::Lost`]).
+//! * What a member says is checked before Raft sees it, and leaves only when what it promises is durable.
+//! * Equal inputs give equal outputs: randomness comes from the seed alone.
+
+mod forwarded;
+mod message_check;
+mod outbox;
+mod reads;
+mod traffic;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use basalt_proto::log::request::Kind as RequestKind;
+use basalt_proto::log::{LogEntry, Request};
+use basalt_proto::nesting::decode_log_entry;
+use basalt_storage::mvcc::view::LogPosition;
+use basalt_storage::planted::{Bug, is_planted};
+use basalt_storage::wal::BATCH_BYTES_MAX;
+use prost::Message as _;
+use raft::prelude::{Entry, EntryType, HardState, Message, MessageType};
+use raft::{Config, RawNode, StateRole};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+pub use self::message_check::BadMessage;
+pub use self::traffic::{Append, Committed, CoreConfig, CoreError, Input, Leadership, Output};
+
+use self::forwarded::{Forwarded, Taken};
+use self::outbox::Outbox;
+use self::reads::Reads;
+use super::log_store::LogStore;
+use super::node_thread::ID_NOBODY;
+use crate::admission::{FairQueue, Proposal, Totals};
+use crate::apply::known::{self, LOG_FORMAT_VERSION};
+use crate::apply::machine::APPLY_VERSION;
+
+/// Requests are packed into entries up to this many bytes, unless one request alone is larger (DESIGN 2).
+const ENTRY_BYTES_MAX: usize = 1 << 20;
+
+/// Requests are ordered up to this many bytes at a time, unless one request alone is larger: they become one append,
+/// which the log takes as one batch. What is left waits for the sync of that.
+pub const ROUND_BYTES_MAX: usize = 16 << 20;
+
+/// Largest request that may be ordered.
+pub const PROPOSAL_BYTES_MAX: usize = BATCH_BYTES_MAX - APPEND_OVERHEAD_BYTES;
+
+/// What an append holds beside requests: the heads of entries, some tens of bytes for each of at most
+/// `2 * ROUND_BYTES_MAX / ENTRY_BYTES_MAX + 1`, a hard state, and the head of the batch.
+const APPEND_OVERHEAD_BYTES: usize = 64 << 10;
+
+const _: () = assert!(ROUND_BYTES_MAX + APPEND_OVERHEAD_BYTES <= BATCH_BYTES_MAX, "a round fits a batch of the log");
+const _: () = assert!(ENTRY_BYTES_MAX <= ROUND_BYTES_MAX, "a round holds an entry");
+const _: () =
+    assert!((2 * ROUND_BYTES_MAX / ENTRY_BYTES_MAX + 1) * 256 <= APPEND_OVERHEAD_BYTES, "heads of entries fit");
+
+/// Ticks of a heartbeat, fixed; an election takes as many as the two intervals say.
+const HEARTBEAT_TICKS: usize = 1;
+
+/// Appends on their way to one member (DESIGN 4).
+const INFLIGHT_MESSAGES_MAX: usize = 256;
+
+/// Entries kept for members that lag behind, bytes.
+const CATCHUP_BYTES_MAX: usize = 64 << 20;
+
+/// The state machine.
+pub struct Core {
+    member_id: u64,
+    raft: RawNode<LogStore>,
+    queue: FairQueue,
+    forwarded: Forwarded,
+    taken: Taken,
+    /// Number of the last round.
+    round: u64,
+    reads: Reads,
+    outbox: Outbox,
+    time_unix_ns: i64,
+    /// Numbers of readies handed out and not persisted, and whether they wait for a disk.
+    unpersisted: VecDeque<(u64, bool)>,
+    /// Entries by index as they were before encoding, with their term, so that whoever ordered them does not decode, and gets
+    /// back what another leader threw away.
+    proposed: BTreeMap<u64, (u64, LogEntry)>,
+    /// A newer one than the log has.
+    unwritten: Option<HardState>,
+    /// The last entry of the log after the start.
+    complete_at: u64,
+    /// Of the last committed entry.
+    committed_term: u64,
+    catchup_entries: u64,
+    leadership: Leadership,
+    /// Of election timeouts.
+    seed: u64,
+}
+
+impl Core {
+    /// A node over its recovered log. A single voter leads at once.
+    ///
+    /// # Errors
+    /// The `raft` crate's, for a configuration that cannot be.
+    pub fn new(config: &CoreConfig, store: LogStore, logger: &slog::Logger) -> Result<Self, CoreError> {
+        let ticks = config.election_timeout.as_micros() / config.heartbeat_interval.as_micros().max(1);
+        let raft_config = Config {
+            id: config.member_id,
+            election_tick: usize::try_from(ticks).unwrap_or(usize::MAX).max(2),
+            heartbeat_tick: HEARTBEAT_TICKS,
+            applied: config.applied.saturating_sub(u64::from(is_planted(Bug::AppliedTwice))),
+            max_size_per_msg: ENTRY_BYTES_MAX as u64,
+            max_inflight_msgs: INFLIGHT_MESSAGES_MAX,
+            check_quorum: true,
+            pre_vote: config.pre_vote,
+            ..Config::default()
+        };
+        let mut raft = RawNode::new(&raft_config, store, logger)?;
+        if raft.raft.prs().is_singleton() && raft.raft.promotable() {
+            raft.campaign()?;
+        }
+        let mut random = StdRng::seed_from_u64(config.seed);
+        let mut core = Self {
+            member_id: config.member_id,
+            complete_at: raft.raft.raft_log.last_index(),
+            raft,
+            queue: FairQueue::new(config.shards),
+            forwarded: Forwarded::default(),
+            taken: Taken::default(),
+            round: u64::from(random.random::<u32>()) << 32,
+            reads: Reads::new(random.random(), config.applied),
+            outbox: Outbox::default(),
+            seed: config.seed,
+            time_unix_ns: 0,
+            unpersisted: VecDeque::new(),
+            proposed: BTreeMap::new(),
+            unwritten: None,
+            committed_term: 0,
+            catchup_entries: config.catchup_entries,
+            leadership: Leadership::default(),
+        };
+        core.draw_election_timeout();
+        Ok(core)
+    }
+
+    /// Takes one input; appends what follows from it to `outputs`.
+    ///
+    /// # Errors
+    /// [`CoreError`]. The node cannot go on.
+    pub fn step(&mut self, input: Input, outputs: &mut Vec<Output>) -> Result<(), CoreError> {
+        match input {
+            Input::Propose { proposals, time_unix_ns } => {
+                let has_own = proposals.iter().any(|proposal| is_leaders_own(&proposal.request));
+                proposals.into_iter().for_each(|proposal| self.queue.push(proposal));
+                if has_own && !self.leads() {
+                    self.drop_leaders_own();
+                }
+                self.time_unix_ns = self.time_unix_ns.max(time_unix_ns);
+            }
+            Input::Persisted(number) => self.persisted(number),
+            Input::Tick => self.tick(),
+            Input::Applied(index) => self.applied(index),
+            Input::Message(message) => self.receive(*message, outputs)?,
+            Input::Read(read) if is_planted(Bug::ReadWithoutQuorum) => outputs.push(Output::ReadsReady(vec![read])),
+            Input::Read(read) => self.reads.add(read),
+            Input::Unreachable(member) => self.raft.report_unreachable(member),
+            Input::HandOver => self.hand_over(),
+            Input::Transfer(member) => {
+                if self.leads() {
+                    self.raft.transfer_leader(member);
+                }
+            }
+        }
+        self.settle(outputs)
+    }
+
+    fn hand_over(&mut self) {
+        let raft = &self.raft.raft;
+        let voters = &raft.prs().conf().to_conf_state().voters;
+        let fit = raft
+            .prs()
+            .iter()
+            .filter(|(id, progress)| **id != self.member_id && progress.recent_active && voters.contains(id));
+        // Of those with equal logs the one with the lowest id: a map has no order of its own.
+        let best = fit.max_by_key(|(id, progress)| (progress.matched, std::cmp::Reverse(**id))).map(|(id, _)| *id);
+        if let Some(member) = best.filter(|_| self.leads()) {
+            self.raft.transfer_leader(member);
+        }
+    }
+
+    /// What follows from creation.
+    ///
+    /// # Errors
+    /// As [`Self::step`].
+    pub fn start(&mut self, outputs: &mut Vec<Output>) -> Result<(), CoreError> {
+        self.settle(outputs)
+    }
+
+    /// Requests that wait for a disk or a leader.
+    pub fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// What left the queue, by class.
+    pub fn left_queue(&self) -> impl Iterator<Item = Totals> {
+        self.queue.left()
+    }
+
+    /// Drops requests that nobody ordered yet and that are not to be kept; returns how many.
+    pub fn retain_queued(&mut self, keep: impl FnMut(&Request) -> bool) -> usize {
+        self.queue.retain(keep)
+    }
+
+    /// Forgets reads that were not asked for yet and that are not to be kept.
+    pub fn retain_reads(&mut self, keep: impl FnMut(u64) -> bool) {
+        self.reads.retain(keep);
+    }
+
+    /// A single voter serves nobody before this entry is applied: every entry that was acknowledged in a former life lies
+    /// below it. What the log knew as committed when it ended lies below that, perhaps far.
+    pub fn complete_at(&self) -> u64 {
+        self.complete_at
+    }
+
+    /// Entries of the log that are in memory.
+    pub fn entries_in_memory(&self) -> usize {
+        self.raft.store().len()
+    }
+
+    /// Whether this node leads.
+    pub fn leads(&self) -> bool {
+        self.raft.raft.state == StateRole::Leader
+    }
+
+    /// Whether this node is the only one that votes.
+    pub fn is_single_voter(&self) -> bool {
+        self.raft.raft.prs().is_singleton() && self.raft.raft.promotable()
+    }
+
+    fn tick(&mut self) {
+        // A single voter would lead at once, which the crate allows only with nothing on its way to the disk.
+        let held_up = self.is_single_voter() && !self.leads() && !self.unpersisted.is_empty();
+        if !held_up {
+            self.raft.tick();
+        }
+        self.forwarded.tick();
+        if let Some(context) = self.reads.tick()
+            && self.leader() != raft::INVALID_ID
+        {
+            self.raft.read_index(context);
+        }
+    }
+
+    fn applied(&mut self, index: u64) {
+        self.raft.advance_apply_to(index);
+        self.reads.applied(index);
+        let kept = if self.raft.raft.prs().iter().count() > 1 { self.catchup_entries } else { 0 };
+        self.raft.mut_store().release(index, kept, CATCHUP_BYTES_MAX);
+    }
+
+    fn receive(&mut self, message: Message, outputs: &mut Vec<Output>) -> Result<(), CoreError> {
+        let proposed = match message_check::check(&self.raft, &message) {
+            Ok(proposed) => proposed,
+            Err(cause) => {
+                outputs.push(Output::Refused { from: message.from, cause });
+                return Ok(());
+            }
+        };
+        // The crate would hand these on to whom it takes for the leader, in the name of the first sender, perhaps back to
+        // him. He asks again, by himself.
+        let is_for_leader =
+            matches!(message.get_msg_type(), MessageType::MsgReadIndex | MessageType::MsgTransferLeader);
+        if is_for_leader && !self.leads() {
+            return Ok(());
+        }
+        if message.get_msg_type() == MessageType::MsgPropose {
+            // Meant for another leader, or heard before.
+            let is_of_term = message.commit_term == self.raft.raft.term || is_planted(Bug::RoundOfAnyTerm);
+            let is_for_now = self.can_order() && is_of_term;
+            if !is_for_now || !proposed.iter().all(|entry| self.taken.take(entry.proposer, entry.round)) {
+                return Ok(());
+            }
+        }
+        let behind = self.raft.raft.raft_log.last_index();
+        match self.raft.step(message) {
+            // A member that is none any more, or not yet.
+            Err(raft::Error::StepPeerNotFound) => return Ok(()),
+            other => other?,
+        }
+        let term = self.raft.raft.term;
+        for (index, entry) in (behind + 1..).zip(proposed) {
+            self.remember(LogPosition { index, term }, entry);
+        }
+        Ok(())
+    }
+
+    /// Whether requests become entries here.
+    fn can_order(&self) -> bool {
+        let raft = &self.raft.raft;
+        self.leads() && raft.lead_transferee.is_none() && raft.prs().get(self.member_id).is_some()
+    }
+
+    fn leader(&self) -> u64 {
+        self.raft.raft.leader_id
+    }
+
+    fn settle(&mut self, outputs: &mut Vec<Output>) -> Result<(), CoreError> {
+        loop {
+            self.draw_election_timeout();
+            self.follow_leader(outputs);
+            if self.leader() != raft::INVALID_ID
+                && let Some(context) = self.reads.ask()
+            {
+                self.raft.read_index(context);
+            }
+            while self.raft.has_ready() {
+                self.take_ready(outputs)?;
+            }
+            if !self.takes_round() {
+                break;
+            }
+            self.propose_round()?;
+        }
+        let messages = self.outbox.leave();
+        if !messages.is_empty() {
+            outputs.push(Output::Send(messages));
+        }
+        let ready = self.reads.ready();
+        if !ready.is_empty() {
+            outputs.push(Output::ReadsReady(ready));
+        }
+        Ok(())
+    }
+
+    /// Whether what waits may be ordered, or go to who orders it.
+    fn takes_round(&self) -> bool {
+        if self.queue.is_empty() {
+            return false;
+        }
+        if self.leads() {
+            return self.can_order() && self.unpersisted.is_empty();
+        }
+        self.leader() != raft::INVALID_ID && self.forwarded.has_room()
+    }
+
+    /// The crate draws election timeouts from a source that no seed repeats (`faults.md`, trap 1), in places that cannot be
+    /// seen from here. So what is drawn here follows from seed, term and role alone, and is set again after every step.
+    fn draw_election_timeout(&mut self) {
+        let raft = &mut self.raft.raft;
+        let ticks = raft.election_timeout();
+        let drawn = mixed(mixed(self.seed ^ raft.term) ^ raft.state as u64) as usize % ticks;
+        raft.set_randomized_election_timeout(ticks + drawn);
+    }
+
+    fn follow_leader(&mut self, outputs: &mut Vec<Output>) {
+        let (leads, leader) = (self.leads(), self.leader());
+        let leadership = Leadership { leads, term: self.raft.raft.term, leader };
+        if leadership == self.leadership {
+            return;
+        }
+        if leader != self.leadership.leader {
+            if is_planted(Bug::RoundGivenBackEarly) {
+                let requests: Vec<_> =
+                    self.forwarded.lost(u64::MAX).into_iter().flat_map(|entry| entry.requests).collect();
+                outputs.push(Output::Lost(requests));
+            }
+            let failed = self.reads.leader_changed();
+            if !failed.is_empty() {
+                outputs.push(Output::ReadsFailed(failed));
+            }
+        }
+        if leadership.term != self.leadership.term {
+            self.taken.forget();
+        }
+        if self.leadership.leads && !leads {
+            self.drop_leaders_own();
+        }
+        self.leadership = leadership;
+        outputs.push(Output::Role(leadership));
+    }
+
+    /// Leases are the leader's to end: one that was leads no more, and ends none (etcd 15247).
+    fn drop_leaders_own(&mut self) {
+        self.queue.retain(|request| !is_leaders_own(request));
+    }
+
+    /// Packs what waits into the entries of one append, or of one message to the leader each.
+    fn propose_round(&mut self) -> Result<(), CoreError> {
+        let mut entry = self.empty_entry();
+        let (mut entry_bytes, mut round_bytes) = (0, 0);
+        // The first one goes whatever its size: nothing else is in its way.
+        let mut room = usize::MAX;
+        while let Some(Proposal { request, bytes, .. }) = self.queue.take(room) {
+            if entry_bytes + bytes > ENTRY_BYTES_MAX && !entry.requests.is_empty() {
+                let full = std::mem::replace(&mut entry, self.empty_entry());
+                self.propose(full)?;
+                entry_bytes = 0;
+            }
+            entry.requests.push(request);
+            entry_bytes += bytes;
+            round_bytes += bytes;
+            room = ROUND_BYTES_MAX.saturating_sub(round_bytes);
+        }
+        self.propose(entry)
+    }
+
+    fn propose(&mut self, entry: LogEntry) -> Result<(), CoreError> {
+        self.raft.propose(Vec::new(), entry.encode_to_vec())?;
+        let raft = &self.raft.raft;
+        if self.leads() {
+            let position = LogPosition { index: raft.raft_log.last_index(), term: raft.term };
+            self.remember(position, entry);
+        } else {
+            self.forwarded.add(raft.term, entry);
+        }
+        Ok(())
+    }
+
+    fn empty_entry(&mut self) -> LogEntry {
+        self.round += 1;
+        LogEntry {
+            format_version: LOG_FORMAT_VERSION,
+            apply_version: APPLY_VERSION,
+            proposer: self.member_id,
+            time_unix_ns: self.time_unix_ns,
+            requests: Vec::new(),
+            round: self.round,
+        }
+    }
+
+    fn take_ready(&mut self, outputs: &mut Vec<Output>) -> Result<(), CoreError> {
+        let mut ready = self.raft.ready();
+        let number = ready.number();
+        let committed = ready.take_committed_entries();
+        let entries = ready.take_entries();
+        let votes = ready.hs().is_some_and(|state| {
+            let before = self.raft.store().hard_state();
+            (state.term, state.vote) != (before.term, before.vote)
+        });
+        if let Some(hard_state) = ready.hs() {
+            self.raft.mut_store().set_hard_state(hard_state.clone());
+            self.unwritten = Some(hard_state.clone());
+        }
+        self.outbox.take(number, ready.take_messages(), false, votes);
+        let mut held = ready.take_persisted_messages();
+        let proposals = held.iter_mut().filter(|message| message.get_msg_type() == MessageType::MsgPropose);
+        // The crate leaves these without a term; whoever leads in another one must not take them.
+        proposals.for_each(|message| message.commit_term = self.raft.raft.term);
+        self.outbox.take(number, held, true, votes);
+        for read in ready.take_read_states() {
+            self.reads.answered(&read.request_ctx, read.index);
+        }
+        self.raft.mut_store().append(&entries);
+        // A commit index alone is not worth a sync: it travels with the next append, and is found again without it.
+        let writes = !entries.is_empty() || ready.must_sync();
+        self.raft.advance_append_async(ready);
+        self.hand_to_apply(committed, outputs)?;
+        if writes {
+            self.unpersisted.push_back((number, true));
+            let hard_state = self.unwritten.take();
+            outputs.push(Output::Append(Append { number, entries, hard_state }));
+        } else {
+            self.unpersisted.push_back((number, false));
+            self.pass_persisted();
+        }
+        Ok(())
+    }
+
+    fn persisted(&mut self, number: u64) {
+        for (waiting, needs_disk) in &mut self.unpersisted {
+            *needs_disk = *needs_disk && *waiting > number;
+        }
+        self.pass_persisted();
+    }
+
+    /// Tells Raft of all readies that wait for no disk, in order.
+    fn pass_persisted(&mut self) {
+        while let Some((number, false)) = self.unpersisted.front() {
+            self.raft.on_persist_ready(*number);
+            self.outbox.persisted(*number);
+            self.unpersisted.pop_front();
+        }
+    }
+
+    /// Keeps an entry as it was before encoding. One of an earlier term in its place may still be in another's log.
+    fn remember(&mut self, position: LogPosition, entry: LogEntry) {
+        let before = self.proposed.insert(position.index, (position.term, entry));
+        if let Some((term, entry)) = before.filter(|(_, entry)| entry.proposer == self.member_id) {
+            self.forwarded.add(term, entry);
+        }
+    }
+
+    /// The entry at `position` as this member ordered it, if it did. What it ordered there in another term is another
+    /// entry: an older one than that may be what is committed.
+    fn take_proposed(&mut self, position: LogPosition) -> Option<LogEntry> {
+        let (term, _) = self.proposed.get(&position.index)?;
+        let is_this = *term == position.term || is_planted(Bug::ProposedOfAnyTerm);
+        if is_this { self.proposed.remove(&position.index).map(|(_, entry)| entry) } else { None }
+    }
+
+    /// An entry at `position` is committed: what this member ordered or sent in an earlier term, and what was not committed
+    /// before it, never will be.
+    fn give_back(&mut self, position: LogPosition, outputs: &mut Vec<Output>) {
+        if position.term == self.committed_term {
+            return;
+        }
+        self.committed_term = position.term;
+        let mut lost = self.forwarded.lost(position.term);
+        let overruled: Vec<u64> =
+            self.proposed.iter().filter(|(_, (term, _))| *term < position.term).map(|(index, _)| *index).collect();
+        lost.extend(overruled.iter().filter_map(|index| self.proposed.remove(index)).map(|(_, entry)| entry));
+        let own = lost.into_iter().filter(|entry| entry.proposer == self.member_id);
+        let requests: Vec<Request> =
+            own.flat_map(|entry| entry.requests).filter(|request| !is_leaders_own(request)).collect();
+        if !requests.is_empty() {
+            outputs.push(Output::Lost(requests));
+        }
+    }
+
+    fn hand_to_apply(&mut self, entries: Vec<Entry>, outputs: &mut Vec<Output>) -> Result<(), CoreError> {
+        let mut committed = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let position = LogPosition { index: entry.index, term: entry.term };
+            self.give_back(position, outputs);
+            let proposed = self.take_proposed(position);
+            let entry = match entry.get_entry_type() {
+                _ if entry.data.is_empty() => None,
+                EntryType::EntryNormal => Some(match proposed {
+                    Some(proposed) => proposed,
+                    None => decode(&entry)?,
+                }),
+                EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => None,
+            };
+            if let Some(entry) = &entry
+                && entry.proposer == self.member_id
+            {
+                self.forwarded.committed(entry.round);
+            }
+            committed.push(Committed { position, entry });
+        }
+        if !committed.is_empty() {
+            outputs.push(Output::Apply(committed));
+        }
+        Ok(())
+    }
+}
+
+/// A number that looks like chance, for each number (the finalizer of SplitMix64, Steele and others 2014).
+fn mixed(number: u64) -> u64 {
+    let number = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ (number >> 31)
+}
+
+/// What only the leader may ask for, while it leads.
+fn is_leaders_own(request: &Request) -> bool {
+    let of_leases = matches!(request.kind, Some(RequestKind::LeaseRevoke(_) | RequestKind::LeaseCheckpoint(_)));
+    request.id == ID_NOBODY && of_leases
+}
+
+/// An entry of another life or member, if this release may apply it.
+fn decode(entry: &Entry) -> Result<LogEntry, CoreError> {
+    let index = entry.index;
+    let decoded = decode_log_entry(entry.data.clone().into()).map_err(|cause| CoreError::Malformed { index, cause })?;
+    known::check(index, &decoded)?;
+    Ok(decoded)
+}
+
+#[cfg(test)]
+mod tests;

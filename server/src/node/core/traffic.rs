@@ -1,0 +1,139 @@
+//! What goes into the core and what comes out of it.
+
+use std::time::Duration;
+
+use basalt_proto::log::{LogEntry, Request};
+use basalt_proto::nesting::NestingError;
+use basalt_storage::mvcc::view::LogPosition;
+use raft::prelude::{Entry, HardState, Message};
+use thiserror::Error;
+
+use super::message_check::BadMessage;
+use crate::admission::Proposal;
+use crate::apply::known::NewerEntry;
+
+/// Who this node is and how it keeps time.
+#[derive(Clone, Debug)]
+pub struct CoreConfig {
+    /// This member.
+    pub member_id: u64,
+    /// Time between heartbeats, which is a tick.
+    pub heartbeat_interval: Duration,
+    /// Time without a leader until an election, at least; at most twice as long.
+    pub election_timeout: Duration,
+    /// The last entry that the recovered store holds.
+    pub applied: u64,
+    /// Whether votes are asked for before an election (`--pre-vote`).
+    pub pre_vote: bool,
+    /// How many shards proposals are classed by.
+    pub shards: usize,
+    /// Entries that stay in memory for members that lag behind (`--snapshot-catchup-entries`).
+    pub catchup_entries: u64,
+    /// Of election timeouts and of contexts of reads. No two lives of a member may have the same.
+    pub seed: u64,
+}
+
+/// What happens to the node.
+#[derive(Debug)]
+pub enum Input {
+    /// Requests to be ordered, with the proposer's clock in ns since 1970.
+    Propose {
+        /// Classed and weighed; nothing is refused here any more.
+        proposals: Vec<Proposal>,
+        /// Clock of the proposer.
+        time_unix_ns: i64,
+    },
+    /// The append of this number is durable, and with it all before.
+    Persisted(u64),
+    /// A heartbeat interval passed.
+    Tick,
+    /// Apply has come this far, and shows it.
+    Applied(u64),
+    /// Another member says something. It is checked here.
+    Message(Box<Message>),
+    /// Somebody wants to read what was acknowledged before now; the number is his.
+    Read(u64),
+    /// A message to this member was lost on this side.
+    Unreachable(u64),
+    /// Another member shall lead, if this one does.
+    Transfer(u64),
+    /// This node is about to stop: whoever has most of the log and was heard lately shall lead, if this one does.
+    HandOver,
+}
+
+/// What the node wants done.
+#[derive(Debug)]
+pub enum Output {
+    /// Make this durable, then say [`Input::Persisted`]. Further ones may come before that; they are written in order.
+    Append(Append),
+    /// Apply these, in order.
+    Apply(Vec<Committed>),
+    /// These became no entry and never will: ask again, unless nobody waits for them.
+    Lost(Vec<Request>),
+    /// Bring these to other members; any of them may be lost.
+    Send(Vec<Message>),
+    /// Role, term or leader changed.
+    Role(Leadership),
+    /// The newest state has what these reads must see.
+    ReadsReady(Vec<u64>),
+    /// The leader changed before these reads could be answered.
+    ReadsFailed(Vec<u64>),
+    /// This member said what cannot be. Nothing of it was used.
+    Refused {
+        /// Who.
+        from: u64,
+        /// What.
+        cause: BadMessage,
+    },
+}
+
+/// Who leads, as this node knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Leadership {
+    /// Whether this node does.
+    pub leads: bool,
+    /// Its term.
+    pub term: u64,
+    /// The leader; 0 while none is known.
+    pub leader: u64,
+}
+
+/// One write to the log.
+#[derive(Debug)]
+pub struct Append {
+    /// For [`Input::Persisted`].
+    pub number: u64,
+    /// New entries; they replace those from the first's index on.
+    pub entries: Vec<Entry>,
+    /// Term, vote and commit, if they changed.
+    pub hard_state: Option<HardState>,
+}
+
+/// An entry that everybody will apply.
+#[derive(Debug)]
+pub struct Committed {
+    /// Where it stands.
+    pub position: LogPosition,
+    /// Its requests; `None` for an entry without any.
+    pub entry: Option<LogEntry>,
+}
+
+/// Why the node cannot go on.
+#[derive(Debug, Error)]
+pub enum CoreError {
+    /// The log holds what this release must not apply.
+    #[error(transparent)]
+    Newer(#[from] NewerEntry),
+    /// The log holds what no release wrote.
+    #[error("log entry {index} cannot be read: restore a snapshot")]
+    Malformed {
+        /// Where it stands.
+        index: u64,
+        /// What is wrong with it.
+        #[source]
+        cause: NestingError,
+    },
+    /// Raft refuses its state.
+    #[error(transparent)]
+    Raft(#[from] raft::Error),
+}

@@ -1,0 +1,69 @@
+//! Questions that only the leader can answer.
+
+use std::time::Duration;
+
+use basalt_proto::etcdserverpb::{LeaseTimeToLiveRequest, LeaseTimeToLiveResponse};
+use basalt_proto::peer::peer_client::PeerClient;
+use basalt_proto::peer::{RenewLeaseRequest, TimeToLiveRequest};
+use tonic::transport::Channel;
+
+use super::peers::Peers;
+
+/// How long the leader may take to be reached; the caller bounds the rest.
+const REACH_TIMEOUT: Duration = Duration::from_secs(2);
+
+impl Peers {
+    /// Has the leader renew a lease; gives its seconds, 0 when there is none.
+    ///
+    /// # Errors
+    /// The leader's status, or why it was not reached.
+    pub async fn renew_lease(&self, leader: u64, id: i64) -> Result<i64, tonic::Status> {
+        let request = RenewLeaseRequest { cluster_id: self.identity.cluster_id, id };
+        let answer = self.client(leader).await?.renew_lease(request).await;
+        Ok(self.checked(leader, answer).await?.ttl)
+    }
+
+    /// Asks the leader how long a lease lives.
+    ///
+    /// # Errors
+    /// As [`Self::renew_lease`].
+    pub async fn time_to_live(
+        &self,
+        leader: u64,
+        request: LeaseTimeToLiveRequest,
+    ) -> Result<LeaseTimeToLiveResponse, tonic::Status> {
+        let request = TimeToLiveRequest { cluster_id: self.identity.cluster_id, request: Some(request) };
+        let answer = self.client(leader).await?.time_to_live(request).await;
+        self.checked(leader, answer).await
+    }
+
+    async fn client(&self, member: u64) -> Result<PeerClient<Channel>, tonic::Status> {
+        if let Some(client) = self.asked.lock().await.get(&member) {
+            return Ok(client.clone());
+        }
+        let mut reason = "its peer URLs are not known".to_owned();
+        for url in self.urls(member) {
+            match tokio::time::timeout(REACH_TIMEOUT, self.connector.connect(&url)).await {
+                Ok(Ok(client)) => {
+                    self.asked.lock().await.insert(member, client.clone());
+                    return Ok(client);
+                }
+                Ok(Err(error)) => reason = error,
+                Err(_) => reason = "no answer in time".to_owned(),
+            }
+        }
+        Err(tonic::Status::unavailable(format!("cannot reach the leader: {reason}")))
+    }
+
+    /// An answer; a connection that failed is forgotten, so that the next question opens one.
+    async fn checked<T>(
+        &self,
+        member: u64,
+        answer: Result<tonic::Response<T>, tonic::Status>,
+    ) -> Result<T, tonic::Status> {
+        if answer.is_err() {
+            self.asked.lock().await.remove(&member);
+        }
+        Ok(answer?.into_inner())
+    }
+}

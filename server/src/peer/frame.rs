@@ -1,0 +1,212 @@
+//! The form of what members say: a hello, then batches with a checksum.
+
+use basalt_proto::peer::deliver_request::Kind;
+use basalt_proto::peer::{Batch, DeliverRequest, Hello};
+use bytes::Bytes;
+use raft::prelude::Message;
+use raft_prost::Message as _;
+use thiserror::Error;
+
+use crate::apply::members::Members;
+
+/// Of what this release says.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// Who speaks to whom, on one stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Introduction {
+    /// The cluster of both.
+    pub cluster_id: u64,
+    /// The sender.
+    pub from: u64,
+    /// The receiver.
+    pub to: u64,
+    /// Of the sender's data directory.
+    pub incarnation: u128,
+}
+
+/// Why a stream is refused or ended.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum Refused {
+    /// It does not begin with a hello, or has another one.
+    #[error("a stream between members begins with one hello, and holds batches")]
+    NoHello,
+    /// The sender is newer.
+    #[error("protocol {found} is newer than {PROTOCOL_VERSION}, which this release speaks: update this member first")]
+    Newer {
+        /// Its protocol.
+        found: u32,
+    },
+    /// Another cluster.
+    #[error("cluster ID mismatch: this member belongs to cluster {own:x}, the other to {found:x}")]
+    Cluster {
+        /// Here.
+        own: u64,
+        /// There.
+        found: u64,
+    },
+    /// The address belongs to somebody else.
+    #[error("this is member {own:x}, not {wanted:x}: check the peer URLs of both")]
+    Receiver {
+        /// Who is here.
+        own: u64,
+        /// Who was wanted.
+        wanted: u64,
+    },
+    /// The sender left.
+    #[error("member {0:x} was removed from the cluster: give it an empty data directory and add it as a new member")]
+    Removed(u64),
+    /// The sender was never there.
+    #[error("{0:x} is no member of this cluster")]
+    Unknown(u64),
+    /// The sender's data directory is another one than before.
+    #[error(
+        "member {0:x} has lost its data: it has no vote any more; remove it, then add it as a new member with an empty data \
+         directory"
+    )]
+    Wiped(u64),
+    /// Bytes changed on the way.
+    #[error("a batch whose checksum does not hold")]
+    Checksum,
+    /// No Raft message.
+    #[error("a batch with what is no message")]
+    Malformed,
+    /// A message from somebody else than the stream.
+    #[error("a message of another member than the one that introduced itself")]
+    Foreign,
+    /// The node found it impossible.
+    #[error("{0}")]
+    Impossible(String),
+}
+
+impl Introduction {
+    /// The first message of a stream.
+    pub fn hello(&self) -> DeliverRequest {
+        let hello = Hello {
+            protocol_version: PROTOCOL_VERSION,
+            cluster_id: self.cluster_id,
+            from: self.from,
+            to: self.to,
+            incarnation: Bytes::copy_from_slice(&self.incarnation.to_le_bytes()),
+            release: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        DeliverRequest { kind: Some(Kind::Hello(hello)) }
+    }
+
+    /// Reads the hello of a stream to member `own` of this cluster.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn read(request: DeliverRequest, cluster_id: u64, own: u64, members: &Members) -> Result<Self, Refused> {
+        let Some(Kind::Hello(hello)) = request.kind else { return Err(Refused::NoHello) };
+        if hello.protocol_version > PROTOCOL_VERSION {
+            return Err(Refused::Newer { found: hello.protocol_version });
+        }
+        if hello.cluster_id != cluster_id {
+            return Err(Refused::Cluster { own: cluster_id, found: hello.cluster_id });
+        }
+        if hello.to != own || hello.from == own {
+            return Err(Refused::Receiver { own, wanted: hello.to });
+        }
+        if members.is_removed(hello.from) {
+            return Err(Refused::Removed(hello.from));
+        }
+        if members.get(hello.from).is_none() {
+            return Err(Refused::Unknown(hello.from));
+        }
+        let incarnation = <[u8; 16]>::try_from(&*hello.incarnation).map_err(|_| Refused::NoHello)?;
+        let incarnation = u128::from_le_bytes(incarnation);
+        Ok(Self { cluster_id, from: hello.from, to: own, incarnation })
+    }
+
+    /// Messages in their form.
+    pub fn batch<'a>(&self, messages: impl IntoIterator<Item = &'a Message>) -> DeliverRequest {
+        let messages = messages.into_iter().map(|message| message.encode_to_vec().into()).collect::<Vec<Bytes>>();
+        let crc = self.checksum(&messages);
+        DeliverRequest { kind: Some(Kind::Batch(Batch { messages, crc })) }
+    }
+
+    /// The messages of a batch of this stream.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn messages(&self, request: DeliverRequest) -> Result<Vec<Message>, Refused> {
+        let Some(Kind::Batch(batch)) = request.kind else { return Err(Refused::NoHello) };
+        if self.checksum(&batch.messages) != batch.crc {
+            return Err(Refused::Checksum);
+        }
+        let message = |bytes: &Bytes| {
+            let message = Message::decode(&**bytes).map_err(|_| Refused::Malformed)?;
+            if message.from == self.from && message.to == self.to { Ok(message) } else { Err(Refused::Foreign) }
+        };
+        batch.messages.iter().map(message).collect()
+    }
+
+    fn checksum(&self, messages: &[Bytes]) -> u32 {
+        let ids = [self.cluster_id, self.from, self.to].map(u64::to_le_bytes).concat();
+        let salted = crc32c::crc32c_append(crc32c::crc32c(&ids), &self.incarnation.to_le_bytes());
+        messages.iter().fold(salted, |crc, message| {
+            let length = u32::try_from(message.len()).unwrap_or(u32::MAX).to_le_bytes();
+            crc32c::crc32c_append(crc32c::crc32c_append(crc, &length), message)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use basalt_proto::members::Member;
+    use raft::prelude::MessageType;
+
+    use super::*;
+
+    const STREAM: Introduction = Introduction { cluster_id: 1, from: 2, to: 3, incarnation: 4 };
+
+    fn members() -> Members {
+        Members::first([2, 3].map(|id| Member { id, ..Member::default() }).into())
+    }
+
+    fn heartbeat() -> Message {
+        let mut message = Message { from: 2, to: 3, term: 9, ..Message::default() };
+        message.set_msg_type(MessageType::MsgHeartbeat);
+        message
+    }
+
+    #[test]
+    fn what_is_said_is_heard() {
+        let heard = Introduction::read(STREAM.hello(), 1, 3, &members());
+        assert_eq!(heard, Ok(STREAM));
+        let said = [heartbeat(), heartbeat()];
+        assert_eq!(STREAM.messages(STREAM.batch(&said)), Ok(said.to_vec()));
+    }
+
+    #[test]
+    fn whoever_does_not_belong_here_is_refused() {
+        let refused = |cluster, own| Introduction::read(STREAM.hello(), cluster, own, &members()).expect_err("refused");
+        assert_eq!(refused(5, 3), Refused::Cluster { own: 5, found: 1 });
+        assert_eq!(refused(1, 7), Refused::Receiver { own: 7, wanted: 3 });
+        let stranger = Introduction { from: 8, ..STREAM }.hello();
+        assert_eq!(Introduction::read(stranger, 1, 3, &members()), Err(Refused::Unknown(8)));
+        assert_eq!(Introduction::read(DeliverRequest::default(), 1, 3, &members()), Err(Refused::NoHello));
+        let Some(Kind::Hello(hello)) = STREAM.hello().kind else { unreachable!("a hello") };
+        let newer = Hello { protocol_version: 2, ..hello };
+        let newer = Introduction::read(DeliverRequest { kind: Some(Kind::Hello(newer)) }, 1, 3, &members());
+        assert_eq!(newer, Err(Refused::Newer { found: 2 }));
+    }
+
+    #[test]
+    fn no_flipped_bit_passes() {
+        let batch = STREAM.batch(&[heartbeat()]);
+        let Some(Kind::Batch(batch)) = batch.kind else { unreachable!("a batch") };
+        for bit in 0..batch.messages[0].len() * 8 {
+            let mut bytes = batch.messages[0].to_vec();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let flipped = Batch { messages: vec![bytes.into()], ..batch.clone() };
+            let heard = STREAM.messages(DeliverRequest { kind: Some(Kind::Batch(flipped)) });
+            assert_eq!(heard, Err(Refused::Checksum));
+        }
+        let elsewhere = Introduction { to: 5, ..STREAM };
+        assert_eq!(elsewhere.messages(STREAM.batch(&[heartbeat()])), Err(Refused::Checksum));
+        let foreign = Message { from: 7, ..heartbeat() };
+        assert_eq!(STREAM.messages(STREAM.batch(&[foreign])), Err(Refused::Foreign));
+    }
+}

@@ -1,0 +1,198 @@
+//! One way to one member: a bounded queue, a connection, a stream, and again when it ends.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use basalt_proto::peer::DeliverRequest;
+use raft::prelude::Message;
+use raft_prost::Message as _;
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use super::connect::PeerConnector;
+use super::frame::Introduction;
+use crate::node::node_thread::NodeInput;
+
+/// Bytes that may wait in one lane (DESIGN 4).
+const QUEUE_BYTES_MAX: usize = 32 << 20;
+/// Messages that may wait in one lane.
+const QUEUE_MESSAGES_MAX: usize = 4096;
+/// Bytes of one batch, unless one message alone is larger.
+const BATCH_BYTES_MAX: usize = 1 << 20;
+/// Batches encoded ahead of what the connection takes.
+const BATCHES_AHEAD: usize = 2;
+/// First pause after a stream failed; then it doubles.
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+/// Longest pause.
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// Which messages a lane carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Heartbeats, votes, reads, all answers: small, and in a hurry.
+    Urgent,
+    /// Entries, on their way from the leader or to it.
+    Entries,
+}
+
+/// Where to.
+#[derive(Clone)]
+pub(super) struct Destination {
+    pub(super) introduction: Introduction,
+    pub(super) urls: Vec<String>,
+    pub(super) connector: PeerConnector,
+    pub(super) node: Sender<NodeInput>,
+}
+
+/// The near end of a lane. The task ends with it.
+pub(super) struct Lane {
+    queue: mpsc::UnboundedSender<(usize, Message)>,
+    waiting: Arc<Waiting>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    bytes: AtomicUsize,
+    messages: AtomicUsize,
+}
+
+impl Lane {
+    /// Starts the lane. To be called inside a runtime.
+    pub(super) fn start(kind: Kind, destination: Destination) -> Self {
+        let (queue, inbox) = mpsc::unbounded_channel();
+        let waiting = Arc::new(Waiting::default());
+        tokio::spawn(work(kind, destination, inbox, waiting.clone()));
+        Self { queue, waiting }
+    }
+
+    /// Brings a message on its way; says whether there was room for it.
+    pub(super) fn send(&self, message: Message) -> bool {
+        let bytes = message.encoded_len();
+        let room = self.waiting.bytes.load(Ordering::Relaxed) + bytes <= QUEUE_BYTES_MAX
+            && self.waiting.messages.load(Ordering::Relaxed) < QUEUE_MESSAGES_MAX;
+        if room {
+            self.waiting.bytes.fetch_add(bytes, Ordering::Relaxed);
+            self.waiting.messages.fetch_add(1, Ordering::Relaxed);
+            // The task goes on as long as this end is there.
+            _ = self.queue.send((bytes, message));
+        }
+        room
+    }
+}
+
+type Inbox = mpsc::UnboundedReceiver<(usize, Message)>;
+
+async fn work(kind: Kind, destination: Destination, mut inbox: Inbox, waiting: Arc<Waiting>) {
+    let (member, urls) = (destination.introduction.to, &destination.urls);
+    let (mut backoff, mut told) = (BACKOFF_MIN, None::<String>);
+    // Which URL is next.
+    let mut turn = 0;
+    loop {
+        let Some(first) = inbox.recv().await else { return };
+        let url = &urls[turn % urls.len()];
+        let mut held = Some(first);
+        let ended = stream(&destination, url, &mut held, &mut inbox, &waiting).await;
+        if let Some((bytes, _)) = held {
+            waiting.left(bytes);
+        }
+        let Err(failure) = ended else { return };
+        // The node goes on from what the member has.
+        drop(destination.node.send(NodeInput::Unreachable(member)));
+        if failure.was_open {
+            backoff = BACKOFF_MIN;
+        }
+        if told.as_ref() != Some(&failure.text) {
+            let (member_id, error) = (format_args!("{member:x}"), &failure.text);
+            if failure.was_open {
+                info!(member_id, url, lane = ?kind, error, "lost the stream to a member");
+            } else {
+                warn!(member_id, url, lane = ?kind, error, "cannot reach a member; trying again");
+            }
+            told = Some(failure.text);
+        }
+        turn += 1;
+        sleep(backoff).await;
+        backoff = (backoff * 2).min(BACKOFF_MAX);
+        // Too old by now: who waits for them asks again.
+        while let Ok((bytes, _)) = inbox.try_recv() {
+            waiting.left(bytes);
+        }
+    }
+}
+
+struct Failure {
+    was_open: bool,
+    text: String,
+}
+
+/// One stream, to its end. `held` is its first message, and none once it is on its way. `Ok` when the near end is gone.
+async fn stream(
+    destination: &Destination,
+    url: &str,
+    held: &mut Option<(usize, Message)>,
+    inbox: &mut Inbox,
+    waiting: &Waiting,
+) -> Result<(), Failure> {
+    let closed = |text: String| Failure { was_open: false, text };
+    let mut client = destination.connector.connect(url).await.map_err(closed)?;
+    let introduction = destination.introduction;
+    let (batches, outgoing) = mpsc::channel::<DeliverRequest>(BATCHES_AHEAD);
+    let requests = tokio_stream::wrappers::ReceiverStream::new(outgoing);
+    let mut answer = std::pin::pin!(client.deliver(requests));
+    let mut is_open = false;
+    let mut next = Some(introduction.hello());
+    loop {
+        let batch = match next.take() {
+            Some(hello) => hello,
+            None => {
+                let first = match held.take() {
+                    Some(first) => Some(first),
+                    None => tokio::select! {
+                        biased;
+                        ended = &mut answer => return Err(Failure { was_open: is_open, text: end_text(ended) }),
+                        first = inbox.recv() => first,
+                    },
+                };
+                let Some(first) = first else { return Ok(()) };
+                let (mut bytes, mut messages) = (first.0, vec![first.1]);
+                while bytes < BATCH_BYTES_MAX
+                    && let Ok((more, message)) = inbox.try_recv()
+                {
+                    bytes += more;
+                    messages.push(message);
+                }
+                let batch = introduction.batch(&messages);
+                waiting.some_left(bytes, messages.len());
+                batch
+            }
+        };
+        tokio::select! {
+            biased;
+            ended = &mut answer => return Err(Failure { was_open: is_open, text: end_text(ended) }),
+            // Fails only when the call is over, which its answer says next.
+            _ = batches.send(batch) => {}
+        }
+        is_open = held.is_none();
+    }
+}
+
+fn end_text<T>(ended: Result<T, tonic::Status>) -> String {
+    match ended {
+        Ok(_) => "the member ended the stream".to_owned(),
+        Err(status) => status.message().to_owned(),
+    }
+}
+
+impl Waiting {
+    fn left(&self, bytes: usize) {
+        self.some_left(bytes, 1);
+    }
+
+    fn some_left(&self, bytes: usize, messages: usize) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.messages.fetch_sub(messages, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,23 @@
+//! Other members: what this one says to them, and what it lets them say.
+//!
+//! ```text
+//!   node thread ─► Peers ─► Lane: queue ─► connection ─► stream of batches ══► peer_edge ─► checks ─► node thread
+//!                              └ full, or cut: lost, and the node is told
+//! ```
+//!
+//! * Two lanes lead to each member, each with a connection of its own: what is urgent (heartbeats, votes, reads and all
+//!   answers) never waits behind entries.
+//! * Nothing here waits for the node, and the node waits for nothing here: queues are bounded by bytes, and what does not fit
+//!   is lost, which Raft expects.
+//! * A stream begins with a hello. Whoever is of another cluster, no member, or speaks a newer protocol is refused with one
+//!   clear line on both sides; so is a batch whose checksum does not hold.
+//! * What a member says is data: it ends its stream at worst.
+
+mod ask;
+mod connect;
+pub mod frame;
+mod lane;
+mod peers;
+
+pub use connect::PeerConnector;
+pub use peers::Peers;

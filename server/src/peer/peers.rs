@@ -1,0 +1,145 @@
+//! All other members, by id.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use arc_swap::ArcSwap;
+use basalt_proto::peer::peer_client::PeerClient;
+use raft::prelude::{Message, MessageType};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tonic::transport::Channel;
+
+use super::connect::PeerConnector;
+use super::frame::Introduction;
+use super::lane::{Destination, Kind, Lane};
+use crate::apply::members::Members;
+use crate::node::core::BadMessage;
+use crate::node::handle::Identity;
+use crate::node::node_thread::{NodeInput, Outgoing};
+use crate::node::start::Inbound;
+
+/// The way to other members, and what is known of those who come.
+pub struct Peers {
+    /// Who this member is.
+    pub identity: Identity,
+    /// Who belongs to the cluster.
+    pub members: Arc<ArcSwap<Members>>,
+    /// Takes what members say.
+    pub node: Sender<NodeInput>,
+    pub(super) connector: PeerConnector,
+    incarnation: u128,
+    runtime: Handle,
+    ways: Mutex<Ways>,
+    /// Connections for questions.
+    pub(super) asked: tokio::sync::Mutex<HashMap<u64, PeerClient<Channel>>>,
+    /// By member, why its streams are to end.
+    refused: Mutex<HashMap<u64, watch::Sender<Option<String>>>>,
+    /// The first incarnation of each member that was heard here.
+    heard: Mutex<HashMap<u64, u128>>,
+}
+
+/// Lanes by member, made when there is something to send.
+#[derive(Default)]
+struct Ways {
+    lanes: HashMap<u64, Lanes>,
+    /// Who belonged to the cluster when they were looked through last.
+    made_for: Arc<Members>,
+}
+
+struct Lanes {
+    urls: Vec<String>,
+    urgent: Lane,
+    entries: Lane,
+}
+
+impl Peers {
+    /// The way to the members that `inbound` names.
+    pub fn new(inbound: Inbound, connector: PeerConnector, runtime: Handle) -> Self {
+        Self {
+            identity: inbound.identity,
+            members: inbound.members,
+            node: inbound.node,
+            connector,
+            incarnation: inbound.incarnation,
+            runtime,
+            ways: Mutex::default(),
+            asked: tokio::sync::Mutex::default(),
+            refused: Mutex::default(),
+            heard: Mutex::default(),
+        }
+    }
+
+    /// Whether `incarnation` of a member is the first that was heard of it.
+    pub fn is_first_incarnation(&self, member: u64, incarnation: u128) -> bool {
+        *lock(&self.heard).entry(member).or_insert(incarnation) == incarnation
+    }
+
+    /// Hears when streams of this member are to end, and why.
+    pub fn refusals(&self, member: u64) -> watch::Receiver<Option<String>> {
+        lock(&self.refused).entry(member).or_insert_with(|| watch::channel(None).0).subscribe()
+    }
+
+    /// Peer URLs of a member.
+    pub(super) fn urls(&self, member: u64) -> Vec<String> {
+        self.members.load().get(member).map(|member| member.peer_urls.clone()).unwrap_or_default()
+    }
+
+    fn lanes_to<'a>(&self, ways: &'a mut Ways, to: u64) -> Option<&'a Lanes> {
+        let vacant = match ways.lanes.entry(to) {
+            Entry::Occupied(lanes) => return Some(lanes.into_mut()),
+            Entry::Vacant(vacant) => vacant,
+        };
+        let urls = self.urls(to);
+        if urls.is_empty() {
+            return None;
+        }
+        let _inside = self.runtime.enter();
+        let introduction = Introduction {
+            cluster_id: self.identity.cluster_id,
+            from: self.identity.member_id,
+            to,
+            incarnation: self.incarnation,
+        };
+        let (connector, node) = (self.connector.clone(), self.node.clone());
+        let destination = Destination { introduction, urls: urls.clone(), connector, node };
+        let urgent = Lane::start(Kind::Urgent, destination.clone());
+        Some(vacant.insert(Lanes { urls, urgent, entries: Lane::start(Kind::Entries, destination) }))
+    }
+}
+
+impl Outgoing for Peers {
+    fn send(&self, messages: Vec<Message>) {
+        let mut ways = lock(&self.ways);
+        let members = self.members.load_full();
+        if !Arc::ptr_eq(&members, &ways.made_for) {
+            // A lane ends with its near end.
+            ways.lanes.retain(|id, lanes| members.get(*id).is_some_and(|member| member.peer_urls == lanes.urls));
+            ways.made_for = members;
+        }
+        for message in messages {
+            let to = message.to;
+            let Some(lanes) = self.lanes_to(&mut ways, to) else { continue };
+            let lane = match message.get_msg_type() {
+                MessageType::MsgAppend | MessageType::MsgPropose => &lanes.entries,
+                _ => &lanes.urgent,
+            };
+            if !lane.send(message) {
+                // The node thread is gone only when the process is about to be.
+                drop(self.node.send(NodeInput::Unreachable(to)));
+            }
+        }
+    }
+
+    fn refuse(&self, from: u64, cause: &BadMessage) {
+        if let Some(refused) = lock(&self.refused).get(&from) {
+            refused.send_replace(Some(cause.to_string()));
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no one panics while holding what is known of members: a panic stops the process")
+}

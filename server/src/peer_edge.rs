@@ -1,0 +1,158 @@
+//! The peer port: streams of other members, and questions to the leader. Everything else is refused with a line that says
+//! what this port is.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use basalt_proto::peer::{DeliverRequest, RenewLeaseRequest, RenewLeaseResponse, TimeToLiveRequest};
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use tower_service::Service as TowerService;
+use tracing::{info, warn};
+
+use crate::api::chunks::Chunks;
+use crate::api::grpc::{self, GrpcBody, RequestMessages};
+use crate::api::service::{Service, decode};
+use crate::api::status::{Code, Status};
+use crate::edge::EdgeBody;
+use crate::listen::{ClientConnection, RequestBody};
+use crate::node::core::PROPOSAL_BYTES_MAX;
+use crate::node::node_thread::NodeInput;
+use crate::peer::Peers;
+use crate::peer::frame::{Introduction, Refused};
+
+/// Longest message of a stream: the largest entry with what is around it.
+const MESSAGE_BYTES_MAX: usize = PROPOSAL_BYTES_MAX + (2 << 20);
+
+const DELIVER: &str = "/basalt.peer.v1.Peer/Deliver";
+const RENEW_LEASE: &str = "/basalt.peer.v1.Peer/RenewLease";
+const TIME_TO_LIVE: &str = "/basalt.peer.v1.Peer/TimeToLive";
+
+/// The service of the peer port.
+#[derive(Clone)]
+pub struct PeerEdge {
+    /// Who may come.
+    pub peers: Arc<Peers>,
+    /// For questions.
+    pub service: Arc<Service>,
+}
+
+impl PeerEdge {
+    async fn answer(self, request: Request<RequestBody>) -> Response<GrpcBody> {
+        let answered = match request.uri().path() {
+            DELIVER => match self.deliver(request).await {
+                // The sender went away.
+                Ok(()) => Ok(Chunks::default()),
+                Err(refused) => {
+                    warn!(%refused, "refused a stream between members");
+                    Err(Status::new(Code::FailedPrecondition, refused.to_string()))
+                }
+            },
+            RENEW_LEASE => self.renew_lease(request).await,
+            TIME_TO_LIVE => self.time_to_live(request).await,
+            path => Err(Status::new(Code::Unimplemented, format!("basalt: {path} is not served to members"))),
+        };
+        grpc::answer(answered)
+    }
+
+    async fn renew_lease(&self, request: Request<RequestBody>) -> Result<Chunks, Status> {
+        let request: RenewLeaseRequest = decode(one_message(request).await?)?;
+        self.expect_cluster(request.cluster_id)?;
+        let ttl = self.service.renew_here(request.id).await?;
+        Ok(Chunks::of(&RenewLeaseResponse { ttl }))
+    }
+
+    async fn time_to_live(&self, request: Request<RequestBody>) -> Result<Chunks, Status> {
+        let request: TimeToLiveRequest = decode(one_message(request).await?)?;
+        self.expect_cluster(request.cluster_id)?;
+        let answer = self.service.time_to_live_here(request.request.unwrap_or_default()).await?;
+        Ok(Chunks::of(&answer))
+    }
+
+    fn expect_cluster(&self, found: u64) -> Result<(), Status> {
+        let own = self.service.node.identity.cluster_id;
+        if found == own {
+            return Ok(());
+        }
+        Err(Status::new(Code::FailedPrecondition, Refused::Cluster { own, found }.to_string()))
+    }
+}
+
+async fn one_message(request: Request<RequestBody>) -> Result<Bytes, Status> {
+    let message = RequestMessages::new(request.into_body(), MESSAGE_BYTES_MAX).next().await?;
+    message.ok_or_else(|| Status::new(Code::Internal, "a call without a request"))
+}
+
+impl PeerEdge {
+    /// Hears one stream, to its end.
+    async fn deliver(&self, request: Request<RequestBody>) -> Result<(), Refused> {
+        let mut requests = RequestMessages::new(request.into_body(), MESSAGE_BYTES_MAX);
+        let Some(hello) = next(&mut requests).await? else { return Ok(()) };
+        let peers = &self.peers;
+        let (cluster_id, own) = (peers.identity.cluster_id, peers.identity.member_id);
+        let introduction = Introduction::read(hello, cluster_id, own, &peers.members.load())?;
+        if !peers.is_first_incarnation(introduction.from, introduction.incarnation) {
+            return Err(Refused::Wiped(introduction.from));
+        }
+        let mut refusals = peers.refusals(introduction.from);
+        info!(member_id = format_args!("{:x}", introduction.from), "a member opened a stream");
+        loop {
+            let request = tokio::select! {
+                biased;
+                _ = refusals.changed() => {
+                    let cause = refusals.borrow().clone();
+                    return Err(Refused::Impossible(cause.unwrap_or_default()));
+                }
+                request = next(&mut requests) => request?,
+            };
+            let Some(request) = request else { return Ok(()) };
+            if peers.members.load().get(introduction.from).is_none() {
+                return Err(Refused::Removed(introduction.from));
+            }
+            for message in introduction.messages(request)? {
+                // The node thread is gone only when the process is about to be.
+                drop(peers.node.send(NodeInput::Message(Box::new(message))));
+            }
+        }
+    }
+}
+
+/// The next message; `None` at the end, also at one that the network made.
+async fn next(requests: &mut RequestMessages<RequestBody>) -> Result<Option<DeliverRequest>, Refused> {
+    match requests.next().await {
+        Ok(Some(message)) => decode(message).map(Some).map_err(|_| Refused::Malformed),
+        Ok(None) => Ok(None),
+        Err(status) if status.code == Code::ResourceExhausted => Err(Refused::Malformed),
+        Err(_) => Ok(None),
+    }
+}
+
+impl TowerService<Request<RequestBody>> for PeerEdge {
+    type Response = Response<EdgeBody>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<RequestBody>) -> Self::Future {
+        if grpc::is_grpc(&request) {
+            let edge = self.clone();
+            return Box::pin(async move { Ok(edge.answer(request).await.map(EdgeBody::Grpc)) });
+        }
+        let remote = request.extensions().get::<ClientConnection>().and_then(|client| client.remote_address);
+        let (path, remote) = (request.uri().path(), remote.map(|remote| remote.to_string()).unwrap_or_default());
+        if path.starts_with("/raft") || path == "/members" {
+            warn!(remote, path, "refused a member of etcd: it cannot be one of a basalt cluster");
+        }
+        let text = "basalt: this port is for members of a basalt cluster; etcd's cannot be among them\n";
+        let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
+        *response.status_mut() = StatusCode::NOT_FOUND;
+        Box::pin(std::future::ready(Ok(response.map(EdgeBody::Page))))
+    }
+}

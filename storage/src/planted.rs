@@ -1,0 +1,91 @@
+//! Bugs that are planted on purpose, one at a time, for the simulator to find: a net that catches none is no net. With the
+//! feature `planted-bugs` alone, which tests set and nothing else does; without it every question here is answered by a
+//! constant.
+
+/// A bug that the simulator must find (`docs/faults.md` says how it does).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Bug {
+    /// Batches of the log are not synced.
+    LogUnsynced = 1,
+    /// Names of new log segments are not synced.
+    SegmentNamesUnsynced,
+    /// Page files are not synced before the manifest that needs them.
+    PagesUnsynced,
+    /// Names of new runs and page files are not synced before the manifest that needs them.
+    RunNamesUnsynced,
+    /// A start forgets the last entry of its log.
+    LastEntryForgotten,
+    /// A start forgets for whom it voted.
+    VoteForgotten,
+    /// A follower answers an append before its entries are durable.
+    AnswerBeforeSync,
+    /// A vote leaves before it is durable.
+    VoteBeforeSync,
+    /// A read is answered without asking a quorum.
+    ReadWithoutQuorum,
+    /// A read joins a question that was asked before it came.
+    ReadJoinsQuestion,
+    /// A read does not wait for apply.
+    ReadBeforeApply,
+    /// A leader takes a round of any term.
+    RoundOfAnyTerm,
+    /// A leader takes a round as often as the network brings it.
+    RoundTakenTwice,
+    /// A round goes to the next leader although the last one may have ordered it.
+    RoundGivenBackEarly,
+    /// Entries of another leader keep what was proposed in their place.
+    ProposedOfAnyTerm,
+    /// A start applies the last entry of its checkpoint again.
+    AppliedTwice,
+}
+
+impl Bug {
+    /// All of them.
+    pub const ALL: [Bug; 16] = [
+        Bug::LogUnsynced,
+        Bug::SegmentNamesUnsynced,
+        Bug::PagesUnsynced,
+        Bug::RunNamesUnsynced,
+        Bug::LastEntryForgotten,
+        Bug::VoteForgotten,
+        Bug::AnswerBeforeSync,
+        Bug::VoteBeforeSync,
+        Bug::ReadWithoutQuorum,
+        Bug::ReadJoinsQuestion,
+        Bug::ReadBeforeApply,
+        Bug::RoundOfAnyTerm,
+        Bug::RoundTakenTwice,
+        Bug::RoundGivenBackEarly,
+        Bug::ProposedOfAnyTerm,
+        Bug::AppliedTwice,
+    ];
+}
+
+#[cfg(feature = "planted-bugs")]
+mod plants {
+    use std::sync::atomic::{AtomicU8, Ordering};
+
+    use super::Bug;
+
+    static PLANTED: AtomicU8 = AtomicU8::new(0);
+
+    /// Plants one, instead of the one before; `None` for none.
+    pub fn plant(bug: Option<Bug>) {
+        PLANTED.store(bug.map_or(0, |bug| bug as u8), Ordering::Relaxed);
+    }
+
+    /// Whether it is there.
+    pub fn is_planted(bug: Bug) -> bool {
+        PLANTED.load(Ordering::Relaxed) == bug as u8
+    }
+}
+
+#[cfg(feature = "planted-bugs")]
+pub use plants::{is_planted, plant};
+
+/// Whether it is there: never.
+#[cfg(not(feature = "planted-bugs"))]
+pub const fn is_planted(_bug: Bug) -> bool {
+    false
+}

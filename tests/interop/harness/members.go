@@ -1,0 +1,63 @@
+package harness
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// Members are the servers of one cluster.
+type Members []*Server
+
+// StartMembers starts a new cluster of so many and returns when all are ready.
+func StartMembers(t testing.TB, kind Kind, count int, args ...string) Members {
+	t.Helper()
+	var members Members
+	var initial []string
+	for n := range count {
+		name := fmt.Sprintf("m%d", n)
+		member := &Server{
+			Kind: kind, DataDir: filepath.Join(t.TempDir(), name), name: name,
+			t: t, clientPort: FreePort(t), peerPort: FreePort(t), extra: args, log: newOutputLog(readyLine),
+		}
+		t.Cleanup(member.cleanup)
+		members = append(members, member)
+		initial = append(initial, name+"="+member.PeerURL())
+	}
+	for _, member := range members {
+		member.cluster = strings.Join(initial, ",")
+		member.launch()
+	}
+	for _, member := range members {
+		member.awaitReady()
+	}
+	return members
+}
+
+// Endpoints of all, as etcdctl takes them.
+func (m Members) Endpoints() string {
+	var endpoints []string
+	for _, member := range m {
+		endpoints = append(endpoints, member.Target())
+	}
+	return strings.Join(endpoints, ",")
+}
+
+// Without is all but one.
+func (m Members) Without(gone *Server) Members {
+	var others Members
+	for _, member := range m {
+		if member != gone {
+			others = append(others, member)
+		}
+	}
+	return others
+}
+
+// Pause stops the process where it stands; Resume lets it go on.
+func (s *Server) Pause() { s.signal(syscall.SIGSTOP) }
+
+// Resume lets a paused process go on.
+func (s *Server) Resume() { s.signal(syscall.SIGCONT) }

@@ -1,0 +1,105 @@
+//! Messages on their way.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use raft::prelude::Message;
+use rand::Rng;
+use rand::rngs::StdRng;
+
+/// How bad the network is.
+#[derive(Clone, Copy, Debug)]
+pub struct Weather {
+    /// Shortest time on the way.
+    pub latency: Duration,
+    /// What chance adds to it, at most; it also changes the order.
+    pub jitter: Duration,
+    /// Messages of a hundred that get lost.
+    pub loss_percent: u32,
+    /// Messages of a hundred that come twice.
+    pub repeat_percent: u32,
+}
+
+impl Weather {
+    /// A network that does what it should.
+    pub const FAIR: Weather = Weather {
+        latency: Duration::from_micros(200),
+        jitter: Duration::from_micros(300),
+        loss_percent: 0,
+        repeat_percent: 0,
+    };
+
+    /// A network in which the votes of one election arrive after those of the next.
+    pub const STORM: Weather = Weather {
+        latency: Duration::from_millis(1),
+        jitter: Duration::from_millis(300),
+        loss_percent: 0,
+        repeat_percent: 20,
+    };
+}
+
+/// Messages by the time of their arrival, and ways that are cut.
+pub struct Network {
+    on_the_way: BTreeMap<(Duration, u64), Message>,
+    sent: u64,
+    /// From, to.
+    cuts: BTreeSet<(u64, u64)>,
+    /// Now.
+    pub weather: Weather,
+    /// Messages that arrived.
+    pub arrived: u64,
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        let (on_the_way, cuts) = (BTreeMap::new(), BTreeSet::new());
+        Self { on_the_way, sent: 0, cuts, weather: Weather::FAIR, arrived: 0 }
+    }
+}
+
+impl Network {
+    /// Takes a message at `now`.
+    pub fn send(&mut self, message: Message, now: Duration, random: &mut StdRng) {
+        if self.cuts.contains(&(message.from, message.to)) || chance(random, self.weather.loss_percent) {
+            return;
+        }
+        let repeats = chance(random, self.weather.repeat_percent);
+        for _ in 0..=u32::from(repeats) {
+            let delay = self.weather.latency + self.weather.jitter.mul_f64(random.random());
+            self.sent += 1;
+            self.on_the_way.insert((now + delay, self.sent), message.clone());
+        }
+    }
+
+    /// When the next message arrives.
+    pub fn next_arrival(&self) -> Option<Duration> {
+        self.on_the_way.first_key_value().map(|((time, _), _)| *time)
+    }
+
+    /// A message that arrived by `now`. One whose way was cut meanwhile is lost.
+    pub fn arrive(&mut self, now: Duration) -> Option<Message> {
+        while self.next_arrival().is_some_and(|time| time <= now) {
+            let (_, message) = self.on_the_way.pop_first()?;
+            if !self.cuts.contains(&(message.from, message.to)) {
+                self.arrived += 1;
+                return Some(message);
+            }
+        }
+        None
+    }
+
+    /// Cuts one direction.
+    pub fn cut(&mut self, from: u64, to: u64) {
+        self.cuts.insert((from, to));
+    }
+
+    /// All ways are open again, and the weather is fair.
+    pub fn heal(&mut self) {
+        self.cuts.clear();
+        self.weather = Weather::FAIR;
+    }
+}
+
+fn chance(random: &mut StdRng, percent: u32) -> bool {
+    percent > 0 && random.random_ratio(percent.min(100), 100)
+}

@@ -15,7 +15,7 @@ use crate::connections::Connections;
 use crate::floor::FloorArgs;
 use crate::metrics_page::MetricsPage;
 use crate::pauses::PausesArgs;
-use crate::process_usage::ProcessId;
+use crate::process_usage::{ProcessId, Processes};
 use crate::report::{comparison_table, is_clean, rounds_table};
 use crate::round::{Ending, MeasuredServer, measure};
 use crate::server_process::{ServerKind, ServerProgram, side_names};
@@ -70,15 +70,15 @@ struct CompareArgs {
 
 #[derive(Args, Debug)]
 struct RunArgs {
-    /// URL of the server, `http://host:port`
-    #[arg(long, value_name = "URL")]
-    endpoint: String,
+    /// URL of the server, `http://host:port`; of several members a comma between, and connections in turn
+    #[arg(long, value_name = "URL", value_delimiter = ',', required = true)]
+    endpoint: Vec<String>,
     /// The load
     #[arg(long, value_enum)]
     workload: Workload,
-    /// Process of the server, on this machine: measures its CPU time and memory
-    #[arg(long)]
-    pid: Option<u32>,
+    /// Process of the server, on this machine: measures its CPU time and memory; of several members all, with a comma between
+    #[arg(long, value_delimiter = ',')]
+    pid: Vec<u32>,
     #[command(flatten)]
     effort: Effort,
 }
@@ -170,13 +170,14 @@ impl RunArgs {
     async fn run(self) -> Result<bool> {
         let connections = Connections::open(&self.endpoint, self.effort.sizes.connections()).await?;
         let mut load = self.workload.prepare(&connections, &self.effort.sizes).await?;
-        let metrics = MetricsPage::of(&self.endpoint)?;
-        let server = self.pid.map(|pid| MeasuredServer { process: ProcessId(pid), metrics });
+        let metrics = MetricsPage::of(&self.endpoint[0])?;
+        let processes = Processes(self.pid.into_iter().map(ProcessId).collect());
+        let server = (!processes.0.is_empty()).then_some(MeasuredServer { processes, metrics });
         let (pace, mut rounds) = (self.effort.pace(), Vec::new());
         for _ in 0..self.effort.rounds {
             rounds.push(measure(load.as_mut(), pace, Ending::of(pace.duration), server.as_ref()).await?);
         }
-        print!("{}", rounds_table(&self.workload.name(), &self.endpoint, &rounds));
+        print!("{}", rounds_table(&self.workload.name(), &self.endpoint.join(","), &rounds));
         Ok(rounds.iter().all(|round| round.errors == 0))
     }
 }

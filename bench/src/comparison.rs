@@ -6,6 +6,7 @@ use serde::Serialize;
 use crate::closed_loop::Pace;
 use crate::connections::Connections;
 use crate::metrics_page::MetricsPage;
+use crate::process_usage::Processes;
 use crate::round::{Ending, MeasuredServer, Round, measure};
 use crate::server_process::{ServerProcess, ServerProgram};
 use crate::workload::{Load, Sizes, Workload};
@@ -122,9 +123,12 @@ impl Side {
 impl Prepared {
     async fn open(program: &ServerProgram, workload: Workload, comparison: &Comparison) -> Result<Self> {
         let server = ServerProcess::start(program).await?;
-        let connections = Connections::open(server.endpoint(), comparison.sizes.connections()).await?;
+        let connections = Connections::open(&[server.endpoint().to_owned()], comparison.sizes.connections()).await?;
         let load = workload.prepare(&connections, &comparison.sizes).await.context("prepare")?;
-        let measured = MeasuredServer { process: server.process(), metrics: MetricsPage::of(server.endpoint())? };
+        let measured = MeasuredServer {
+            processes: Processes(vec![server.process()]),
+            metrics: MetricsPage::of(server.endpoint())?,
+        };
         Ok(Self { load, _server: server, measured })
     }
 }

@@ -1,4 +1,4 @@
-//! A fixed number of HTTP/2 connections to one server, dealt out to callers in turn.
+//! A fixed number of HTTP/2 connections to one server or cluster, dealt out to callers in turn.
 
 use std::time::Duration;
 
@@ -15,24 +15,24 @@ const ANSWER_BYTES_MAX: usize = 256 << 20;
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
-/// Open connections to one server.
+/// Open connections to one server, or to the members of one cluster.
 pub struct Connections {
     channels: Vec<Channel>,
 }
 
 impl Connections {
-    /// Opens `count` connections to `endpoint`, an `http://` URL.
+    /// Opens `count` connections, to `endpoints` in turn, each an `http://` URL.
     ///
     /// # Errors
-    /// The URL is bad or a connection cannot be opened.
-    pub async fn open(endpoint: &str, count: usize) -> Result<Self> {
-        let endpoint = Endpoint::from_shared(endpoint.to_owned())
-            .with_context(|| format!("endpoint {endpoint}"))?
-            .connect_timeout(CONNECT_TIMEOUT)
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+    /// A URL is bad or a connection cannot be opened.
+    pub async fn open(endpoints: &[String], count: usize) -> Result<Self> {
         let mut channels = Vec::with_capacity(count);
-        for number in 0..count {
+        for (number, endpoint) in (0..count).zip(endpoints.iter().cycle()) {
+            let endpoint = Endpoint::from_shared(endpoint.clone())
+                .with_context(|| format!("endpoint {endpoint}"))?
+                .connect_timeout(CONNECT_TIMEOUT)
+                .initial_stream_window_size(STREAM_WINDOW_BYTES)
+                .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
             let channel = endpoint.connect().await.with_context(|| format!("open connection {number}"))?;
             channels.push(channel);
         }

@@ -58,6 +58,42 @@ impl ProcessId {
     }
 }
 
+/// The processes of one server: one, or one for each member of its cluster.
+#[derive(Clone, Debug)]
+pub struct Processes(pub Vec<ProcessId>);
+
+impl Processes {
+    /// CPU time of all of them, as [`ProcessId::cpu`].
+    ///
+    /// # Errors
+    /// That one of them is gone.
+    pub fn cpu(&self) -> Result<Duration> {
+        self.0.iter().map(|process| process.cpu()).sum()
+    }
+
+    /// Memory of all of them; the peak is the sum of their peaks.
+    ///
+    /// # Errors
+    /// As [`Self::cpu`].
+    pub fn memory(&self) -> Result<Memory> {
+        let mut sum = Memory { resident_bytes: 0, peak_bytes: 0 };
+        for process in &self.0 {
+            let Memory { resident_bytes, peak_bytes } = process.memory()?;
+            sum.resident_bytes += resident_bytes;
+            sum.peak_bytes += peak_bytes;
+        }
+        Ok(sum)
+    }
+
+    /// As [`ProcessId::reset_peak`].
+    ///
+    /// # Errors
+    /// The same.
+    pub fn reset_peak(&self) -> io::Result<()> {
+        self.0.iter().try_for_each(|process| process.reset_peak())
+    }
+}
+
 /// `utime` and `stime` are fields 14 and 15. The name, field 2, stands in parentheses and may hold anything, also `)`.
 fn parse_cpu(stat: &str) -> Option<Duration> {
     let (_, after_name) = stat.rsplit_once(')')?;

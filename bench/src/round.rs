@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use crate::checkpoints::{Checkpoints, all_checkpointed};
 use crate::closed_loop::Pace;
 use crate::metrics_page::MetricsPage;
-use crate::process_usage::{Memory, ProcessId, TICK};
+use crate::process_usage::{Memory, ProcessId, Processes, TICK};
 use crate::workload::Load;
 
 /// After the load the server's CPU time is counted on until it is quiet, so that deferred work is not lost.
@@ -24,8 +24,8 @@ pub const HONEST_ROUND: Duration = Duration::from_secs(30);
 /// A server whose process is on this machine.
 #[derive(Clone, Debug)]
 pub struct MeasuredServer {
-    /// Its process.
-    pub process: ProcessId,
+    /// Its process, or those of its members.
+    pub processes: Processes,
     /// Where it tells of its checkpoints.
     pub metrics: MetricsPage,
 }
@@ -130,13 +130,13 @@ struct ServerBefore<'a> {
 impl<'a> ServerBefore<'a> {
     async fn look(server: &'a MeasuredServer, ending: Ending) -> Result<Self> {
         // Refused for a process of another user; the peak then counts from its start.
-        let _ = server.process.reset_peak();
+        let _ = server.processes.reset_peak();
         let checkpoints = match ending {
             Ending::Quiet => None,
             // A server without such a page knows no checkpoints either.
             Ending::Checkpointed => server.metrics.read().await.ok().as_ref().and_then(Checkpoints::of),
         };
-        Ok(Self { server, cpu: server.process.cpu()?, checkpoints })
+        Ok(Self { server, cpu: server.processes.cpu()?, checkpoints })
     }
 
     /// What it used until its deferred work was done.
@@ -145,7 +145,7 @@ impl<'a> ServerBefore<'a> {
             Some(before) => Some(all_checkpointed(&self.server.metrics, before).await?.ended - before.ended),
             None => None,
         };
-        let process = self.server.process;
+        let process = &self.server.processes;
         let cpu = settled_cpu(process).await? - self.cpu;
         let Memory { resident_bytes, peak_bytes } = process.memory()?;
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
@@ -155,7 +155,7 @@ impl<'a> ServerBefore<'a> {
 }
 
 /// CPU time of the process once it is quiet, or after [`SETTLE_MAX`].
-async fn settled_cpu(process: ProcessId) -> Result<Duration> {
+async fn settled_cpu(process: &Processes) -> Result<Duration> {
     let deadline = Instant::now() + SETTLE_MAX;
     let mut before = process.cpu()?;
     loop {

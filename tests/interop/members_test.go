@@ -134,6 +134,38 @@ func TestLeasesThroughAnyMember(t *testing.T) {
 	}
 }
 
+// TestLeaseIsKnownEverywhereAtOnce renews and asks for new leases through another member than granted them: the leader has
+// them in its log, and may not have applied them yet.
+func TestLeaseIsKnownEverywhereAtOnce(t *testing.T) {
+	members := harness.StartMembers(t, harness.UnderTest(t), 3)
+	ctx := harness.Context(t, time.Minute)
+	var streams []pb.Lease_LeaseKeepAliveClient
+	for _, member := range members {
+		stream, err := pb.NewLeaseClient(member.Conn(t)).LeaseKeepAlive(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		streams = append(streams, stream)
+	}
+	for n := range 300 {
+		through, other := n%len(members), (n+1)%len(members)
+		granted, err := pb.NewLeaseClient(members[through].Conn(t)).LeaseGrant(ctx, &pb.LeaseGrantRequest{TTL: 60})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := streams[other].Send(&pb.LeaseKeepAliveRequest{ID: granted.ID}); err != nil {
+			t.Fatal(err)
+		}
+		if renewed, err := streams[other].Recv(); err != nil || renewed.TTL != 60 {
+			t.Fatalf("keepalive of a new lease: %v %v", renewed, err)
+		}
+		left, err := pb.NewLeaseClient(members[other].Conn(t)).LeaseTimeToLive(ctx, &pb.LeaseTimeToLiveRequest{ID: granted.ID})
+		if err != nil || left.GrantedTTL != 60 {
+			t.Fatalf("time to live of a new lease: %v %v", left, err)
+		}
+	}
+}
+
 // TestLeaderKilled kills the leader three times amid writes through the others: nothing acknowledged is lost, a watch on
 // a member that stays misses nothing, and who comes back has everything.
 func TestLeaderKilled(t *testing.T) {

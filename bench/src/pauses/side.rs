@@ -49,7 +49,7 @@ impl Side {
     /// It cannot be started, or refuses.
     pub async fn open(program: &ServerProgram, connections: usize, callers: usize) -> Result<Self> {
         let server = ServerProcess::start(program).await?;
-        let connections = Connections::open(server.endpoint(), connections).await?;
+        let connections = Connections::open(&[server.endpoint().to_owned()], connections).await?;
         let peak = peak(&connections).await.context("look for the peak")?;
         let compactor = Compactor::new(connections.kv(0)).await.context("first compaction")?;
         let metrics = MetricsPage::of(server.endpoint())?;

@@ -71,13 +71,15 @@ impl Service {
     /// # Errors
     /// It does not lead, or goes down.
     pub async fn time_to_live_here(&self, request: LeaseTimeToLiveRequest) -> Result<LeaseTimeToLiveResponse, Status> {
-        let remaining = {
+        let look = || {
             let clock = self.node.leases.lock().expect("no one panics while holding the lease clock");
-            if !clock.is_running() {
-                return Err(status::no_leader());
-            }
-            clock.remaining(request.id, self.node.now())
+            clock.is_running().then(|| clock.remaining(request.id, self.node.now())).ok_or_else(status::no_leader)
         };
+        let mut remaining = look()?;
+        if remaining.is_none() {
+            self.node.applied_what_is_committed().await;
+            remaining = look()?;
+        }
         let header = self.header().at(self.node.view().revision);
         let mut response =
             LeaseTimeToLiveResponse { header: Some(header), id: request.id, ttl: -1, ..Default::default() };
@@ -123,6 +125,7 @@ impl Service {
     /// # Errors
     /// It does not lead, or cannot write.
     pub async fn renew_here(&self, id: i64) -> Result<i64, Status> {
+        let mut is_caught_up = false;
         loop {
             let renewal = {
                 let mut clock = self.node.leases.lock().expect("no one panics while holding the lease clock");
@@ -132,7 +135,12 @@ impl Service {
                 clock.renew(id, self.node.now())
             };
             match renewal {
-                Renewal::Unknown => return Ok(0),
+                Renewal::Unknown if is_caught_up => return Ok(0),
+                // Another member may have granted it just now.
+                Renewal::Unknown => {
+                    self.node.applied_what_is_committed().await;
+                    is_caught_up = true;
+                }
                 Renewal::Renewed { ttl } => return Ok(ttl),
                 Renewal::CommitFirst { ttl } => {
                     // The remainder is forgotten by all before the client relies on a full life (DESIGN 7).

@@ -115,7 +115,7 @@ pub struct Gauges {
     pub leader: AtomicU64,
     /// Whether this node is the only one that votes.
     pub single_voter: AtomicBool,
-    /// Last index handed to apply.
+    /// Last index known as committed.
     pub committed_index: AtomicU64,
     /// Last applied index.
     pub applied_index: AtomicU64,
@@ -153,6 +153,9 @@ pub struct Limits {
     /// How long a client may leave a piece of its snapshot unread ([`super::content::SNAPSHOT_UNREAD_MAX`]).
     pub snapshot_unread: Duration,
 }
+
+/// How often somebody who waits for apply looks again.
+const APPLIED_POLL: Duration = Duration::from_millis(1);
 
 /// Committed entries that may wait for apply (etcd `maxGapBetweenApplyAndCommitIndex`, etcd-contract 41).
 pub const UNAPPLIED_MAX: u64 = 5000;
@@ -298,6 +301,15 @@ impl NodeHandle {
     /// Has whoever is fit for it lead, if this one does: it is about to stop.
     pub fn hand_over(&self) {
         drop(self.inbox.send(NodeInput::HandOver));
+    }
+
+    /// Waits until everything that this member knows as committed now is applied here: another member may have applied it,
+    /// and told its clients, before this one.
+    pub async fn applied_what_is_committed(&self) {
+        let committed = self.gauges.committed_index.load(Ordering::Relaxed);
+        while self.gauges.applied_index.load(Ordering::Relaxed) < committed {
+            tokio::time::sleep(APPLIED_POLL).await;
+        }
     }
 
     /// Who leads, if anybody is known to.

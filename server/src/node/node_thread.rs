@@ -119,6 +119,7 @@ pub fn serve(mut core: Core, links: &NodeLinks, inbox: &Receiver<NodeInput>) {
     let mut next_tick = Instant::now() + links.tick;
     let mut reads = ReadWaiters::default();
     core.start(&mut outputs).unwrap_or_else(|cause| fatal::stop("starting consensus", &cause));
+    links.gauges.committed_index.store(core.committed(), Ordering::Relaxed);
     carry(&mut outputs, &mut reads, links);
     loop {
         let wait = next_tick.saturating_duration_since(Instant::now());
@@ -160,6 +161,8 @@ pub fn serve(mut core: Core, links: &NodeLinks, inbox: &Receiver<NodeInput>) {
         inputs.into_iter().for_each(|input| step(&mut core, input, &mut outputs));
         links.gate.set_left(core.left_queue());
         links.metrics.raft_log_entries.set(i64::try_from(core.entries_in_memory()).unwrap_or(i64::MAX));
+        // Before others hear of it: what they apply and tell then is not above it.
+        links.gauges.committed_index.store(core.committed(), Ordering::Relaxed);
         links.gauges.single_voter.store(core.is_single_voter(), Ordering::Relaxed);
         carry(&mut outputs, &mut reads, links);
     }
@@ -174,9 +177,6 @@ fn carry(outputs: &mut Vec<Output>, reads: &mut ReadWaiters, links: &NodeLinks) 
         match output {
             Output::Append(append) => drop(links.log.send(LogInput::Append(append))),
             Output::Apply(committed) => {
-                if let Some(last) = committed.last() {
-                    links.gauges.committed_index.store(last.position.index, Ordering::Relaxed);
-                }
                 drop(links.apply.send(ApplyInput::Committed(committed)));
             }
             Output::Lost(requests) => requests.into_iter().for_each(|request| ask_again(request, links)),

@@ -231,6 +231,11 @@ impl Core {
         self.complete_at
     }
 
+    /// The last entry that this node knows as committed. It may not be durable here yet.
+    pub fn committed(&self) -> u64 {
+        self.raft.raft.raft_log.committed
+    }
+
     /// Entries of the log that are in memory.
     pub fn entries_in_memory(&self) -> usize {
         self.raft.store().len()

@@ -127,6 +127,10 @@ func TestLeasesThroughAnyMember(t *testing.T) {
 				t.Fatalf("keepalive of %d through %s: %v %v, want a TTL of %d", id, member.Endpoint(), renewed, err, want)
 			}
 		}
+		listed, err := client.LeaseLeases(ctx, &pb.LeaseLeasesRequest{})
+		if err != nil || len(listed.Leases) != 1 || listed.Leases[0].ID != granted.ID {
+			t.Fatalf("leases of %s: %v %v", member.Endpoint(), listed, err)
+		}
 		left, err := client.LeaseTimeToLive(ctx, &pb.LeaseTimeToLiveRequest{ID: granted.ID, Keys: true})
 		if err != nil || left.GrantedTTL != 60 || left.TTL < 50 {
 			t.Fatalf("time to live through %s: %v %v", member.Endpoint(), left, err)

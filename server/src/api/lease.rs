@@ -43,10 +43,25 @@ impl Service {
     }
 
     pub(super) fn lease_leases(self: &Arc<Self>) -> Reply {
-        let ids = self.node.leases.lock().expect("no one panics while holding the lease clock").list();
-        let leases = ids.into_iter().map(|id| LeaseStatus { id }).collect();
-        let header = self.header().at(self.node.view().revision);
-        Reply::Ready(Ok(Chunks::of(&LeaseLeasesResponse { header: Some(header), leases })))
+        let answer = |service: &Self, ids: Vec<i64>| {
+            let leases = ids.into_iter().map(|id| LeaseStatus { id }).collect();
+            let header = service.header().at(service.node.view().revision);
+            Chunks::of(&LeaseLeasesResponse { header: Some(header), leases })
+        };
+        {
+            let clock = self.node.leases.lock().expect("no one panics while holding the lease clock");
+            if clock.is_running() {
+                return Reply::Ready(Ok(answer(self, clock.list())));
+            }
+        }
+        // Who does not lead knows which leases there are, and not when they end.
+        let service = self.clone();
+        Reply::later(async move {
+            // By id.
+            let ids = service.node.ask(|machine| machine.leases().iter().map(|(id, _)| id).collect());
+            let ids = service.within(ids).await?;
+            Ok(answer(&service, ids))
+        })
     }
 
     /// An unknown lease has TTL -1 and no error (etcd-contract 36).

@@ -1,7 +1,7 @@
 //! The end of a node that cannot go on.
 
 use std::error::Error;
-use std::io;
+use std::io::{self, Write};
 
 use tracing::error;
 
@@ -14,7 +14,10 @@ pub fn stop(doing: &str, cause: &(dyn Error + 'static)) -> ! {
     let causes = causes(cause);
     error!(doing, cause = %causes, "the node stops: restart it when the cause is gone");
     // The last line, in plain words, for whoever looks at a terminal: logs may go to a file.
-    eprintln!("basalt: stopped while {doing}: {causes}; {}", advice(cause));
+    // Held to the end, so that no other thread's line comes after it.
+    let mut stderr = io::stderr().lock();
+    // Nobody is left to hear that this failed.
+    _ = writeln!(stderr, "basalt: stopped while {doing}: {causes}; {}", advice(cause));
     std::process::exit(EXIT_FATAL)
 }
 

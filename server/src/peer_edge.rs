@@ -11,6 +11,7 @@ use basalt_proto::peer::{DeliverRequest, RenewLeaseRequest, RenewLeaseResponse, 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
+use raft_prost::Message as _;
 use tower_service::Service as TowerService;
 use tracing::{info, warn};
 
@@ -115,7 +116,8 @@ impl PeerEdge {
             }
             for message in introduction.messages(request)? {
                 // The node thread is gone only when the process is about to be.
-                drop(peers.node.send(NodeInput::Message(Box::new(message))));
+                let room = peers.room_for(message.encoded_len()).await;
+                drop(peers.node.send(NodeInput::Message(Box::new(message), room)));
             }
         }
     }

@@ -294,6 +294,9 @@ func TestAllKilledAtOnce(t *testing.T) {
 		member.Kill()
 	}
 	count := <-acknowledged
+	if count == 0 {
+		t.Fatal("nothing was acknowledged before the members were killed")
+	}
 	for _, member := range members {
 		member.RestartLater()
 	}

@@ -12,7 +12,7 @@ use basalt_proto::log::Request;
 use basalt_proto::log::request::Kind;
 use basalt_storage::mvcc::shard_map::ShardMap;
 use raft::prelude::Message;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tracing::{info, warn};
 
 use super::apply_thread::ApplyInput;
@@ -41,8 +41,8 @@ pub enum NodeInput {
     Applied(u64),
     /// A checkpoint holds everything up to here.
     Release(u64),
-    /// Another member says something.
-    Message(Box<Message>),
+    /// Another member says something. What it may have waiting here is bounded by bytes; the permit ends with the message.
+    Message(Box<Message>, OwnedSemaphorePermit),
     /// A message to this member was lost here.
     Unreachable(u64),
     /// A caller wants to read what was acknowledged before now.
@@ -136,7 +136,7 @@ pub fn serve(mut core: Core, links: &NodeLinks, inbox: &Receiver<NodeInput>) {
                 NodeInput::Applied(index) => inputs.push(Input::Applied(index)),
                 // The log thread is gone only when the process is about to be; so with all sends here.
                 NodeInput::Release(index) => drop(links.log.send(LogInput::Release(index))),
-                NodeInput::Message(message) => inputs.push(Input::Message(message)),
+                NodeInput::Message(message, _permit) => inputs.push(Input::Message(message)),
                 NodeInput::Unreachable(member) => inputs.push(Input::Unreachable(member)),
                 NodeInput::Read(waiter) => inputs.push(Input::Read(reads.add(waiter))),
                 NodeInput::HandOver => inputs.push(Input::HandOver),

@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use basalt_proto::peer::peer_client::PeerClient;
 use raft::prelude::{Message, MessageType};
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tonic::transport::Channel;
 
 use super::connect::PeerConnector;
@@ -20,6 +20,9 @@ use crate::node::core::BadMessage;
 use crate::node::handle::Identity;
 use crate::node::node_thread::{NodeInput, Outgoing};
 use crate::node::start::Inbound;
+
+/// What all members together may have waiting for the node thread: some of the largest messages.
+const INBOUND_KIBIBYTES_MAX: u32 = 128 << 10;
 
 /// The way to other members, and what is known of those who come.
 pub struct Peers {
@@ -37,6 +40,8 @@ pub struct Peers {
     pub(super) asked: tokio::sync::Mutex<HashMap<u64, PeerClient<Channel>>>,
     /// By member, why its streams are to end.
     refused: Mutex<HashMap<u64, watch::Sender<Option<String>>>>,
+    /// What members said and the node has not taken yet, in KiB.
+    inbound: Arc<Semaphore>,
     /// The first incarnation of each member that was heard here.
     heard: Mutex<HashMap<u64, u128>>,
 }
@@ -68,6 +73,7 @@ impl Peers {
             ways: Mutex::default(),
             asked: tokio::sync::Mutex::default(),
             refused: Mutex::default(),
+            inbound: Arc::new(Semaphore::new(INBOUND_KIBIBYTES_MAX as usize)),
             heard: Mutex::default(),
         }
     }
@@ -75,6 +81,12 @@ impl Peers {
     /// Whether `incarnation` of a member is the first that was heard of it.
     pub fn is_first_incarnation(&self, member: u64, incarnation: u128) -> bool {
         *lock(&self.heard).entry(member).or_insert(incarnation) == incarnation
+    }
+
+    /// Room for a message of so many bytes on its way to the node thread. Who finds none waits, and the sender with him.
+    pub async fn room_for(&self, bytes: usize) -> OwnedSemaphorePermit {
+        let kibibytes = u32::try_from(bytes >> 10).unwrap_or(u32::MAX).saturating_add(1).min(INBOUND_KIBIBYTES_MAX);
+        self.inbound.clone().acquire_many_owned(kibibytes).await.expect("nobody closes it")
     }
 
     /// Hears when streams of this member are to end, and why.

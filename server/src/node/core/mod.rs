@@ -21,17 +21,16 @@ mod forwarded;
 mod message_check;
 mod outbox;
 mod reads;
+mod rounds;
 mod traffic;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use basalt_proto::log::request::Kind as RequestKind;
 use basalt_proto::log::{LogEntry, Request};
 use basalt_proto::nesting::decode_log_entry;
 use basalt_storage::mvcc::view::LogPosition;
 use basalt_storage::planted::{Bug, is_planted};
 use basalt_storage::wal::BATCH_BYTES_MAX;
-use prost::Message as _;
 use raft::prelude::{Entry, EntryType, HardState, Message, MessageType};
 use raft::{Config, RawNode, StateRole};
 use rand::rngs::StdRng;
@@ -43,11 +42,10 @@ pub use self::traffic::{Append, Committed, CoreConfig, CoreError, Input, Leaders
 use self::forwarded::{Forwarded, Taken};
 use self::outbox::Outbox;
 use self::reads::Reads;
+use self::rounds::is_leaders_own;
 use super::log_store::LogStore;
-use super::node_thread::ID_NOBODY;
-use crate::admission::{FairQueue, Proposal, Totals};
-use crate::apply::known::{self, LOG_FORMAT_VERSION};
-use crate::apply::machine::APPLY_VERSION;
+use crate::admission::{FairQueue, Totals};
+use crate::apply::known;
 
 /// Requests are packed into entries up to this many bytes, unless one request alone is larger (DESIGN 2).
 const ENTRY_BYTES_MAX: usize = 1 << 20;
@@ -393,55 +391,6 @@ impl Core {
         outputs.push(Output::Role(leadership));
     }
 
-    /// Leases are the leader's to end: one that was leads no more, and ends none (etcd 15247).
-    fn drop_leaders_own(&mut self) {
-        self.queue.retain(|request| !is_leaders_own(request));
-    }
-
-    /// Packs what waits into the entries of one append, or of one message to the leader each.
-    fn propose_round(&mut self) -> Result<(), CoreError> {
-        let mut entry = self.empty_entry();
-        let (mut entry_bytes, mut round_bytes) = (0, 0);
-        // The first one goes whatever its size: nothing else is in its way.
-        let mut room = usize::MAX;
-        while let Some(Proposal { request, bytes, .. }) = self.queue.take(room) {
-            if entry_bytes + bytes > ENTRY_BYTES_MAX && !entry.requests.is_empty() {
-                let full = std::mem::replace(&mut entry, self.empty_entry());
-                self.propose(full)?;
-                entry_bytes = 0;
-            }
-            entry.requests.push(request);
-            entry_bytes += bytes;
-            round_bytes += bytes;
-            room = ROUND_BYTES_MAX.saturating_sub(round_bytes);
-        }
-        self.propose(entry)
-    }
-
-    fn propose(&mut self, entry: LogEntry) -> Result<(), CoreError> {
-        self.raft.propose(Vec::new(), entry.encode_to_vec())?;
-        let raft = &self.raft.raft;
-        if self.leads() {
-            let position = LogPosition { index: raft.raft_log.last_index(), term: raft.term };
-            self.remember(position, entry);
-        } else {
-            self.forwarded.add(raft.term, entry);
-        }
-        Ok(())
-    }
-
-    fn empty_entry(&mut self) -> LogEntry {
-        self.round += 1;
-        LogEntry {
-            format_version: LOG_FORMAT_VERSION,
-            apply_version: APPLY_VERSION,
-            proposer: self.member_id,
-            time_unix_ns: self.time_unix_ns,
-            requests: Vec::new(),
-            round: self.round,
-        }
-    }
-
     fn take_ready(&mut self, outputs: &mut Vec<Output>) -> Result<(), CoreError> {
         let mut ready = self.raft.ready();
         let number = ready.number();
@@ -496,41 +445,6 @@ impl Core {
         }
     }
 
-    /// Keeps an entry as it was before encoding. One of an earlier term in its place may still be in another's log.
-    fn remember(&mut self, position: LogPosition, entry: LogEntry) {
-        let before = self.proposed.insert(position.index, (position.term, entry));
-        if let Some((term, entry)) = before.filter(|(_, entry)| entry.proposer == self.member_id) {
-            self.forwarded.add(term, entry);
-        }
-    }
-
-    /// The entry at `position` as this member ordered it, if it did. What it ordered there in another term is another
-    /// entry: an older one than that may be what is committed.
-    fn take_proposed(&mut self, position: LogPosition) -> Option<LogEntry> {
-        let (term, _) = self.proposed.get(&position.index)?;
-        let is_this = *term == position.term || is_planted(Bug::ProposedOfAnyTerm);
-        if is_this { self.proposed.remove(&position.index).map(|(_, entry)| entry) } else { None }
-    }
-
-    /// An entry at `position` is committed: what this member ordered or sent in an earlier term, and what was not committed
-    /// before it, never will be.
-    fn give_back(&mut self, position: LogPosition, outputs: &mut Vec<Output>) {
-        if position.term == self.committed_term {
-            return;
-        }
-        self.committed_term = position.term;
-        let mut lost = self.forwarded.lost(position.term);
-        let overruled: Vec<u64> =
-            self.proposed.iter().filter(|(_, (term, _))| *term < position.term).map(|(index, _)| *index).collect();
-        lost.extend(overruled.iter().filter_map(|index| self.proposed.remove(index)).map(|(_, entry)| entry));
-        let own = lost.into_iter().filter(|entry| entry.proposer == self.member_id);
-        let requests: Vec<Request> =
-            own.flat_map(|entry| entry.requests).filter(|request| !is_leaders_own(request)).collect();
-        if !requests.is_empty() {
-            outputs.push(Output::Lost(requests));
-        }
-    }
-
     fn hand_to_apply(&mut self, entries: Vec<Entry>, outputs: &mut Vec<Output>) -> Result<(), CoreError> {
         let mut committed = Vec::with_capacity(entries.len());
         for entry in entries {
@@ -565,12 +479,6 @@ fn mixed(number: u64) -> u64 {
     let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     number ^ (number >> 31)
-}
-
-/// What only the leader may ask for, while it leads.
-fn is_leaders_own(request: &Request) -> bool {
-    let of_leases = matches!(request.kind, Some(RequestKind::LeaseRevoke(_) | RequestKind::LeaseCheckpoint(_)));
-    request.id == ID_NOBODY && of_leases
 }
 
 /// An entry of another life or member, if this release may apply it.

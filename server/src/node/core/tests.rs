@@ -1,15 +1,19 @@
+use std::time::Duration;
+
 use basalt_proto::etcdserverpb::{LeaseRevokeRequest, PutRequest};
 use basalt_proto::log::request::Kind;
 use basalt_storage::disk::SimulatedDisk;
 use basalt_storage::job::{BUDGET_UNLIMITED, run};
 use basalt_storage::mvcc::shard_map::ShardMap;
 use basalt_storage::wal::{Identity, Log, LogOptions};
+use prost::Message as _;
 use raft::prelude::ConfState;
-
-use std::time::Duration;
 
 use super::super::log_thread;
 use super::*;
+use crate::admission::Proposal;
+use crate::apply::known::LOG_FORMAT_VERSION;
+use crate::apply::machine::APPLY_VERSION;
 
 const MEMBER: u64 = 7;
 const POD: &str = "/registry/pods/a";

@@ -23,6 +23,7 @@ const FILES: &[&str] = &[
     "basalt/log/v1/log.proto",
     "basalt/members/v1/members.proto",
     "basalt/peer/v1/peer.proto",
+    "basalt/snapshot/v1/snapshot.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

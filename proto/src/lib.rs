@@ -14,6 +14,7 @@ pub use basalt::effects::v1 as effects;
 pub use basalt::log::v1 as log;
 pub use basalt::members::v1 as members;
 pub use basalt::peer::v1 as peer;
+pub use basalt::snapshot::v1 as snapshot;
 pub use grpc::health::v1 as health;
 pub use nesting::TXN_NESTING_MAX;
 
@@ -71,6 +72,12 @@ mod basalt {
         packages! {
             /// What members say to each other.
             v1 = "basalt.peer.v1";
+        }
+    }
+    pub mod snapshot {
+        packages! {
+            /// The whole state of a member, for another.
+            v1 = "basalt.snapshot.v1";
         }
     }
 }

@@ -29,4 +29,5 @@ pub mod pages;
 pub mod peer;
 pub mod peer_edge;
 pub mod program;
+pub mod transfer;
 pub mod watch;

@@ -91,17 +91,17 @@ fn fill(
     let cache = Arc::new(PageCache::new(PAGE_CACHE_BYTES));
     let mut filling = Filling::begin(target.disk, &cache, Salt::new(seeds.random()), target.birth.clone())?;
     let mut reported = Instant::now();
-    let read = read_revisions(reader, &mut filling, &mut |read| {
+    let read = read_revisions(target.disk, reader, &mut filling, &mut |read| {
         if reported.elapsed() >= REPORT_INTERVAL {
             reported = Instant::now();
             report(read);
         }
     })?;
-    let raised = target.raise_by.map(|amount| bump(&mut filling, amount)).transpose()?;
+    let raised = target.raise_by.map(|amount| bump(target.disk, &mut filling, amount)).transpose()?;
     records.set_in(&mut filling);
     let compact_revision = raised.unwrap_or_else(|| meta.compact_revision());
     // As etcd counts at a start: a compaction may lie above all that it left (etcd issue 17780).
     let revision = filling.last().main.max(compact_revision).max(FIRST_REVISION);
-    filling.finish(Figures { revision, compact_revision, applied: target.applied })?;
+    filling.finish(target.disk, Figures { revision, compact_revision, applied: target.applied })?;
     Ok((revision, compact_revision, read))
 }

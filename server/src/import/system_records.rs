@@ -57,7 +57,7 @@ impl SystemRecords {
         self.records.push((table, Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
     }
 
-    pub fn set_in(self, filling: &mut Filling<'_>) {
+    pub fn set_in(self, filling: &mut Filling) {
         self.records.into_iter().for_each(|(table, key, value)| filling.set_record(table, &key, value));
     }
 }

@@ -1,11 +1,21 @@
 //! Who owns the files between two checkpoints: page writers, runs and the last durable manifest.
 
-use crate::mvcc::store::Frozen;
-use crate::pages::{PageWriter, RewriteLimits};
-use crate::runs::RunMeta;
+use std::io;
+use std::sync::Arc;
 
+use thiserror::Error;
+
+use crate::disk::{Disk, FileId, Io};
+use crate::job::{BUDGET_UNLIMITED, run};
+use crate::mvcc::store::Frozen;
+use crate::pages::allocator::Readers;
+use crate::pages::{PageCache, PageWriter, RewriteLimits};
+use crate::runs::{RunMeta, run_name};
+
+use super::filling::Filled;
 use super::job::CheckpointJob;
-use super::manifest::Manifest;
+use super::manifest::{Manifest, ManifestError, write_job};
+use super::recovery::{Opened, RecoveryError, open_manifest, perform};
 
 /// Where runs lie.
 pub const RUNS_DIRECTORY: &str = "runs";
@@ -35,6 +45,26 @@ pub struct Checkpointer {
     pub(super) next_run: u64,
     /// Source of salts; seeded by whoever opens the store.
     pub(super) salt: Salt,
+    /// Files of stores before this one, which somebody may still read.
+    retired: Vec<RetiredFile>,
+}
+
+/// A page file of a store that another one took the place of.
+struct RetiredFile {
+    number: u64,
+    file: FileId,
+    readers: Arc<Readers>,
+}
+
+/// Why a state of another member could not be installed.
+#[derive(Debug, Error)]
+pub enum InstallError {
+    /// Its files cannot be opened, or the disk failed.
+    #[error(transparent)]
+    Directory(#[from] RecoveryError),
+    /// The manifest cannot be written.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
 }
 
 impl std::fmt::Debug for Checkpointer {
@@ -66,7 +96,53 @@ impl Salt {
 impl Checkpointer {
     pub(super) fn new(manifest: Manifest, shards: Vec<ShardFiles>, salt: Salt) -> Self {
         let next_run = manifest.runs().map(|run| run.number + 1).max().unwrap_or(1);
-        Self { manifest, shards, next_run, salt }
+        Self { manifest, shards, next_run, salt, retired: Vec::new() }
+    }
+
+    /// Makes `filled` the state of this directory, with one manifest: before it is durable the old state stands, after it
+    /// the new one. The store of the old one must not be checkpointed any more; Views of it can be read on.
+    ///
+    /// # Errors
+    /// [`InstallError`]; the node must stop, and its next start finds the old state or the new one.
+    pub fn install(self, disk: &dyn Disk, cache: &Arc<PageCache>, filled: Filled) -> Result<Opened, InstallError> {
+        let Self { manifest: old, shards, mut salt, mut retired, .. } = self;
+        let mut manifest = filled.manifest;
+        manifest.generation = old.generation + 1;
+        (manifest.cluster_id, manifest.member_id, manifest.incarnation) =
+            (old.cluster_id, old.member_id, old.incarnation);
+        manifest.log_restarts = true;
+        for directory in [PAGES_DIRECTORY, RUNS_DIRECTORY] {
+            perform(disk, "syncing", directory, Io::SyncDir { directory: directory.to_owned() })?;
+        }
+        run(&mut write_job(&manifest)?, disk, BUDGET_UNLIMITED)?;
+        let salt = Salt::new(salt.draw());
+        let mut opened = open_manifest(disk, cache, salt, manifest, false)?;
+        for run in old.runs() {
+            let name = run_name(RUNS_DIRECTORY, run.number);
+            perform(disk, "removing", &name, Io::Remove { name: name.clone() })?;
+        }
+        retired.extend(old.shards.iter().zip(&shards).map(|(named, shard)| RetiredFile {
+            number: named.page_file,
+            file: shard.writer.pages().file(),
+            readers: shard.writer.readers(),
+        }));
+        opened.checkpointer.retired = retired;
+        Ok(opened)
+    }
+
+    /// Removes files of stores before this one that nobody reads any more.
+    ///
+    /// # Errors
+    /// The disk's; what is left costs space until the next start.
+    pub fn remove_retired(&mut self, disk: &dyn Disk) -> io::Result<()> {
+        let (read, unread) = std::mem::take(&mut self.retired).into_iter().partition(|file| file.readers.are_there());
+        self.retired = read;
+        let unread: Vec<RetiredFile> = unread;
+        for RetiredFile { number, file, .. } in unread {
+            disk.perform(Io::Close { file })?;
+            disk.perform(Io::Remove { name: page_file_name(number) })?;
+        }
+        Ok(())
     }
 
     /// The last durable manifest.

@@ -217,6 +217,8 @@ impl CheckpointJob {
         let mut manifest = self.checkpointer().manifest.clone();
         let frozen = self.frozen();
         manifest.generation += 1;
+        // Whatever was applied since stands in the log behind that place.
+        manifest.log_restarts &= manifest.applied_index == frozen.applied.index;
         manifest.applied_index = frozen.applied.index;
         manifest.applied_term = frozen.applied.term;
         manifest.conf_state = frozen.conf_state.to_vec();

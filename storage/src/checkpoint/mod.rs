@@ -4,7 +4,8 @@
 //!   Store::freeze ──► CheckpointJob ──► pages of each shard, runs of each index, runs of system
 //!                                  └──► manifest ──► Store::checkpointed
 //!   manifest ──► recovery::open ──► Store, Checkpointer
-//!   revisions of another store ──► Filling ──► the same files, and their first manifest
+//!   revisions of another store ──► Filling ──┬─► the same files, and their first manifest
+//!                                            └─► Filled ──► Checkpointer::install ──► Store, Checkpointer
 //! ```
 //!
 //! * The manifest is the only root: what it does not name is garbage, and is removed at the next start, once the log
@@ -24,7 +25,8 @@ mod reserve;
 #[cfg(test)]
 mod tests;
 
-pub use checkpointer::{Checkpointer, PAGES_DIRECTORY, RUNS_DIRECTORY, Salt, page_file_name};
-pub use filling::{COMMIT_BYTES, Figures, FillError, Filling, clear};
+pub use checkpointer::{Checkpointer, InstallError, PAGES_DIRECTORY, RUNS_DIRECTORY, Salt, page_file_name};
+pub use filling::{COMMIT_BYTES, Figures, FillError, Filled, Filling, clear};
+pub(crate) use filling::{raised, stored};
 pub use job::{Checkpoint, CheckpointError, CheckpointJob};
 pub use reserve::{RESERVE_BYTES, RESERVE_NAME, Reserve};

@@ -9,6 +9,7 @@
 //!   lost, and files that it does not name are the only trace of that one.
 //! * [`settle`] makes what was found durable, and only then removes what nothing names.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 
@@ -194,7 +195,7 @@ pub fn settle(disk: &dyn Disk, checkpointer: &mut Checkpointer) -> Result<(), Re
     for (shard, files) in checkpointer.manifest.shards.iter().zip(&checkpointer.shards) {
         cut_unnamed_pages(disk, &page_file_name(shard.page_file), &files.writer)?;
     }
-    remove_unnamed_runs(disk, &checkpointer.manifest)
+    remove_unnamed(disk, &checkpointer.manifest)
 }
 
 /// Cuts off what a page file has behind the pages that the manifest knows of, left by a checkpoint that did not come
@@ -246,11 +247,7 @@ pub(super) fn lay_out(disk: &dyn Disk, manifest: &Manifest) -> Result<(), Recove
     for name in [PAGES_DIRECTORY, RUNS_DIRECTORY] {
         perform(disk, "creating", name, Io::CreateDir { name: name.to_owned() })?;
     }
-    for shard in &manifest.shards {
-        let file = open_file(disk, &page_file_name(shard.page_file), true)?;
-        perform(disk, "syncing", &page_file_name(shard.page_file), Io::Sync { file })?;
-        perform(disk, "closing", &page_file_name(shard.page_file), Io::Close { file })?;
-    }
+    lay_out_pages(disk, manifest)?;
     reserve_manifest(disk)?;
     for directory in [PAGES_DIRECTORY, RUNS_DIRECTORY, ""] {
         perform(disk, "syncing", directory, Io::SyncDir { directory: directory.to_owned() })?;
@@ -258,7 +255,25 @@ pub(super) fn lay_out(disk: &dyn Disk, manifest: &Manifest) -> Result<(), Recove
     Ok(())
 }
 
-fn open_manifest(
+/// Makes the empty page files that a manifest names; their directory is not synced.
+pub(super) fn lay_out_pages(disk: &dyn Disk, manifest: &Manifest) -> Result<(), RecoveryError> {
+    for shard in &manifest.shards {
+        let name = page_file_name(shard.page_file);
+        let file = open_file(disk, &name, true)?;
+        perform(disk, "syncing", &name, Io::Sync { file })?;
+        perform(disk, "closing", &name, Io::Close { file })?;
+    }
+    Ok(())
+}
+
+/// Removes the page files and runs that a manifest names.
+pub(super) fn remove_files_of(disk: &dyn Disk, manifest: &Manifest) -> Result<(), RecoveryError> {
+    let pages = manifest.shards.iter().map(|shard| page_file_name(shard.page_file));
+    let runs = manifest.runs().map(|run| run_name(RUNS_DIRECTORY, run.number));
+    pages.chain(runs).try_for_each(|name| perform(disk, "removing", &name, Io::Remove { name: name.clone() }).map(drop))
+}
+
+pub(super) fn open_manifest(
     disk: &dyn Disk,
     cache: &Arc<PageCache>,
     salt: Salt,
@@ -359,14 +374,16 @@ fn next_batch(merged: &mut MergedRuns, disk: &dyn Disk) -> Result<Option<Vec<cra
     }
 }
 
-/// Removes what a crash left: runs that no manifest names.
-fn remove_unnamed_runs(disk: &dyn Disk, manifest: &Manifest) -> Result<(), RecoveryError> {
-    let named: Vec<String> = manifest.runs().map(|run| run_name("", run.number)).collect();
-    let listed = perform(disk, "listing", RUNS_DIRECTORY, Io::List { directory: RUNS_DIRECTORY.to_owned() })?;
-    let IoOutput::Names(names) = listed else { return Ok(()) };
-    for name in names.iter().filter(|name| is_ours(RUNS_DIRECTORY, name) && !named.contains(name)) {
-        let name = format!("{RUNS_DIRECTORY}/{name}");
-        perform(disk, "removing", &name, Io::Remove { name: name.clone() })?;
+/// Removes what a crash left: runs and page files that no manifest names.
+fn remove_unnamed(disk: &dyn Disk, manifest: &Manifest) -> Result<(), RecoveryError> {
+    let runs: BTreeSet<u64> = manifest.runs().map(|run| run.number).collect();
+    let pages: BTreeSet<u64> = manifest.shards.iter().map(|shard| shard.page_file).collect();
+    for (directory, named) in [(RUNS_DIRECTORY, runs), (PAGES_DIRECTORY, pages)] {
+        let names = list(disk, directory)?.into_iter();
+        for name in names.filter(|name| number_in(directory, name).is_some_and(|number| !named.contains(&number))) {
+            let name = format!("{directory}/{name}");
+            perform(disk, "removing", &name, Io::Remove { name: name.clone() })?;
+        }
     }
     Ok(())
 }
@@ -387,13 +404,21 @@ fn remains(disk: &dyn Disk) -> Result<Option<String>, RecoveryError> {
 
 /// Whether a file is of the kind that we write there. Others are somebody's, and stay.
 pub(crate) fn is_ours(directory: &str, name: &str) -> bool {
-    let number = |digits: &str| u64::from_str_radix(digits, 16).ok();
-    let numbered = name.rsplit_once('-').and_then(|(_, digits)| number(digits));
     match directory {
-        RUNS_DIRECTORY => numbered.is_some_and(|number| run_name("", number) == name),
-        PAGES_DIRECTORY => numbered.is_some_and(|number| page_file_name(number) == format!("{directory}/{name}")),
+        RUNS_DIRECTORY | PAGES_DIRECTORY => number_in(directory, name).is_some(),
         _ => crate::wal::is_segment(name),
     }
+}
+
+/// The number of a run or page file of ours.
+pub(super) fn number_in(directory: &str, name: &str) -> Option<u64> {
+    let (_, digits) = name.rsplit_once('-')?;
+    let number = u64::from_str_radix(digits, 16).ok()?;
+    let is_ours = match directory {
+        RUNS_DIRECTORY => run_name("", number) == name,
+        _ => page_file_name(number) == format!("{directory}/{name}"),
+    };
+    is_ours.then_some(number)
 }
 
 /// Names in a directory, none if it is not there.

@@ -2,9 +2,8 @@
 
 use bytes::Bytes;
 
-use crate::checkpoint::Filling;
-use crate::mvcc::key_index::KeyState;
-use crate::mvcc::key_value::KeyValue;
+use crate::checkpoint::{Filling, raised, stored};
+use crate::disk::Disk;
 use crate::revision::Revision;
 use crate::snapshot::KEY_BUCKET;
 use crate::snapshot::bbolt::{Item, ReadAt, Reader};
@@ -28,8 +27,9 @@ pub struct Revisions {
 /// # Errors
 /// [`ImportError`].
 pub fn read_revisions(
+    disk: &dyn Disk,
     reader: &Reader<impl ReadAt>,
-    filling: &mut Filling<'_>,
+    filling: &mut Filling,
     progress: &mut dyn FnMut(Revisions),
 ) -> Result<Revisions, ImportError> {
     let mut read = Revisions::default();
@@ -44,7 +44,7 @@ pub fn read_revisions(
             revision,
             flaw,
         })?;
-        filling.push(revision, key, state, &value)?;
+        filling.push(disk, revision, key, state, &value)?;
         read.entries += 1;
         read.bytes += value.len() as u64;
         if read.entries.is_multiple_of(REPORT_ENTRIES) {
@@ -54,37 +54,15 @@ pub fn read_revisions(
     Ok(read)
 }
 
-/// The key of a stored revision, and the state it left the key in.
-fn stored(revision: Revision, tombstone: bool, value: &[u8]) -> Result<(&[u8], Option<KeyState>), &'static str> {
-    let kv = KeyValue::parse(value).map_err(|_| "its KeyValue is malformed")?;
-    if tombstone {
-        return Ok((kv.key, None));
-    }
-    if value.is_empty() {
-        return Ok((kv.key, Some(raised(revision))));
-    }
-    if kv.mod_revision != revision.main {
-        return Err("its KeyValue is of another revision");
-    }
-    let KeyValue { create_revision, version, lease, .. } = kv;
-    Ok((kv.key, Some(KeyState { create_revision, mod_revision: revision, version, lease })))
-}
-
-/// The state that an empty value stands for. etcd's `--bump-revision` leaves one at the revision that it raises the store
-/// to: of the empty key, which no request can name.
-fn raised(revision: Revision) -> KeyState {
-    KeyState { create_revision: revision.main, mod_revision: revision, version: 1, lease: 0 }
-}
-
 /// Raises the latest revision by `amount`, as `etcdutl snapshot restore --bump-revision` does; gives the new one, which is
 /// to be the compact revision.
 ///
 /// # Errors
 /// [`ImportError::BumpTooLarge`] and those of storing.
-pub fn bump(filling: &mut Filling<'_>, amount: u64) -> Result<i64, ImportError> {
+pub fn bump(disk: &dyn Disk, filling: &mut Filling, amount: u64) -> Result<i64, ImportError> {
     let main = i64::try_from(amount).ok().and_then(|amount| filling.last().main.checked_add(amount));
     let main = main.filter(|main| *main < i64::MAX).ok_or(ImportError::BumpTooLarge { by: amount })?;
     let revision = Revision::new(main, 0);
-    filling.push(revision, b"", Some(raised(revision)), &Bytes::new())?;
+    filling.push(disk, revision, b"", Some(raised(revision)), &Bytes::new())?;
     Ok(main)
 }

@@ -36,17 +36,20 @@ fn import(file: &Bytes, disk: &dyn Disk, raise_by: Option<u64>) -> Result<(), Im
     let meta = DatabaseMeta::read(&tables)?;
     Marker::set(disk).map_err(FillError::from)?;
     let mut filling = Filling::begin(disk, &cache(), Salt::new(5), birth())?;
-    read_revisions(&reader, &mut filling, &mut |_| {})?;
-    let raised = raise_by.map(|amount| bump(&mut filling, amount)).transpose()?;
+    read_revisions(disk, &reader, &mut filling, &mut |_| {})?;
+    let raised = raise_by.map(|amount| bump(disk, &mut filling, amount)).transpose()?;
     for (key, value) in tables.entries("lease") {
         filling.set_record(Table::Lease, key, Bytes::copy_from_slice(value));
     }
     let compact_revision = raised.unwrap_or(meta.compact_revision());
-    filling.finish(Figures {
-        revision: filling_revision(&reader, compact_revision),
-        compact_revision,
-        applied: LogPosition { index: meta.consistent_index, term: meta.term },
-    })?;
+    filling.finish(
+        disk,
+        Figures {
+            revision: filling_revision(&reader, compact_revision),
+            compact_revision,
+            applied: LogPosition { index: meta.consistent_index, term: meta.term },
+        },
+    )?;
     Ok(())
 }
 

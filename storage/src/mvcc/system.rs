@@ -69,6 +69,11 @@ impl System {
         records.take_while(move |((of, _), _)| *of == table).map(|((_, key), value)| (key, value))
     }
 
+    /// All records, by table and key, in the form of [`SystemRecord`].
+    pub fn records(&self) -> impl Iterator<Item = (Vec<u8>, Bytes)> {
+        self.records.iter().map(|((table, key), value)| ([&[*table as u8], &key[..]].concat(), value.clone()))
+    }
+
     /// What changed since the last call, in order, for a checkpoint.
     pub fn take_touched(&mut self) -> Vec<SystemRecord> {
         let touched = std::mem::take(&mut self.touched);
@@ -89,6 +94,11 @@ impl System {
         let place = split_key(key);
         place.map(|place| self.records.insert(place, value)).is_some()
     }
+}
+
+/// Whether a record of this key belongs to a table that this release knows.
+pub fn is_system_key(key: &[u8]) -> bool {
+    split_key(key).is_some()
 }
 
 fn split_key(key: &[u8]) -> Option<(Table, Bytes)> {

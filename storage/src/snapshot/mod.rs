@@ -19,7 +19,7 @@
 //!   asked for. Reading a file waits for its source: for tools, and for threads that do nothing else.
 //!
 //! It does not: cut chunks to messages, choose a view, wait for a checkpoint, or interpret values. Snapshots between
-//! members are another format.
+//! members are another format, which the server writes from [`StoredRevisions`].
 
 pub mod bbolt;
 mod digest;
@@ -29,6 +29,7 @@ mod job;
 mod job_tests;
 mod protobuf;
 mod shard_slots;
+mod stored_revisions;
 mod stream;
 mod survivors;
 mod system_tables;
@@ -39,6 +40,7 @@ mod view_slots;
 pub use digest::{DIGEST_BYTES, DigestCheck, check_digest};
 pub use error::SnapshotError;
 pub use job::{NextChunk, SnapshotJob};
+pub use stored_revisions::{NextRevisions, StoredRevision, StoredRevisions};
 pub use stream::{SnapshotEnd, SnapshotLayout, SnapshotPlan, SnapshotWriter};
 pub use system_tables::{ConfStateRecord, KEY_BUCKET, MemberRecord, SCHEMA_VERSION, SystemTables, Table};
 

@@ -10,8 +10,10 @@ use crate::runs::{RUN_META_LEN, RunMeta};
 
 pub(super) const MAGIC: [u8; 8] = *b"basaltMF";
 pub(super) const VERSION: u16 = 1;
-/// Features without which a reader would misread the data directory; none is defined.
-pub(super) const FEATURES: u32 = 0;
+/// Features without which a reader would misread the data directory.
+pub(super) const FEATURES: u32 = FEATURE_LOG_RESTARTS;
+/// See [`Manifest::log_restarts`].
+pub(super) const FEATURE_LOG_RESTARTS: u32 = 1;
 pub(super) const HEADER_LEN: usize = 32;
 pub(super) const CRC_AT: usize = 28;
 
@@ -37,7 +39,8 @@ pub(super) fn encode(manifest: &Manifest) -> Result<Bytes, ManifestError> {
     bytes.extend_from_slice(&MAGIC);
     bytes.extend_from_slice(&VERSION.to_le_bytes());
     bytes.extend_from_slice(&[0; 2]);
-    bytes.extend_from_slice(&FEATURES.to_le_bytes());
+    let features = if manifest.log_restarts { FEATURE_LOG_RESTARTS } else { 0 };
+    bytes.extend_from_slice(&features.to_le_bytes());
     bytes.extend_from_slice(&manifest.generation.to_le_bytes());
     bytes.extend_from_slice(&[0; 8]);
     put_body(&mut bytes, manifest);
@@ -127,7 +130,8 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Manifest, Unreadable> {
     if version != VERSION || features & !FEATURES != 0 {
         return Err(Unreadable::Newer { version, features });
     }
-    let manifest = take_body(generation, &copy[HEADER_LEN..]).map_err(damaged)?;
+    let mut manifest = take_body(generation, &copy[HEADER_LEN..]).map_err(damaged)?;
+    manifest.log_restarts = features & FEATURE_LOG_RESTARTS != 0;
     manifest.check().map_err(damaged)?;
     Ok(manifest)
 }
@@ -148,6 +152,7 @@ fn take_body(generation: u64, body: &[u8]) -> Result<Manifest, &'static str> {
         conf_state: fields.bytes()?,
         system_runs: fields.list(Fields::run)?,
         shards: fields.list(Fields::shard)?,
+        log_restarts: false,
     };
     if fields.rest.is_empty() { Ok(manifest) } else { Err("bytes after the last field") }
 }

@@ -39,6 +39,9 @@ pub struct Manifest {
     pub system_runs: Vec<RunMeta>,
     /// The shards, by ascending number.
     pub shards: Vec<ShardManifest>,
+    /// Whether the state is another member's, and the log goes on behind its last entry: what the log holds before or
+    /// instead of that counts no more.
+    pub log_restarts: bool,
 }
 
 /// The state of one shard.

@@ -46,6 +46,7 @@ fn example(generation: u64) -> Manifest {
             shard(1, "events", &[b"/registry/events/", b"/registry/events"]),
             shard(2, "leases", &[b"/registry/leases/", b"/registry/masterleases/"]),
         ],
+        log_restarts: generation.is_multiple_of(2),
     }
 }
 

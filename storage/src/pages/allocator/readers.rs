@@ -39,6 +39,11 @@ impl Readers {
         ReaderPin { readers: Arc::clone(self), transaction }
     }
 
+    /// Whether anything is pinned.
+    pub fn are_there(&self) -> bool {
+        !self.lock().pins.is_empty()
+    }
+
     /// Pinned transactions, ascending.
     pub(super) fn pinned(&self) -> Vec<TransactionId> {
         self.lock().pins.keys().copied().collect()

@@ -6,11 +6,17 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use basalt_proto::peer::{DeliverRequest, RenewLeaseRequest, RenewLeaseResponse, TimeToLiveRequest};
+use basalt_proto::peer::snapshot_request::Kind as SnapshotKind;
+use basalt_proto::peer::{
+    DeliverRequest, RenewLeaseRequest, RenewLeaseResponse, SnapshotPositionRequest, SnapshotRequest, SnapshotResponse,
+    TimeToLiveRequest,
+};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
+use raft::prelude::Message;
 use raft_prost::Message as _;
 use tower_service::Service as TowerService;
 use tracing::{info, warn};
@@ -23,13 +29,18 @@ use crate::edge::EdgeBody;
 use crate::listen::{ClientConnection, RequestBody};
 use crate::node::core::PROPOSAL_BYTES_MAX;
 use crate::node::node_thread::NodeInput;
-use crate::peer::Peers;
-use crate::peer::frame::{Introduction, Refused};
+use crate::peer::frame::{Introduction, PartChecksum, Refused};
+use crate::peer::{ArrivalError, Peers};
 
 /// Longest message of a stream: the largest entry with what is around it.
 const MESSAGE_BYTES_MAX: usize = PROPOSAL_BYTES_MAX + (2 << 20);
 
+/// A sender that brings nothing for so long has stopped.
+const PART_TIMEOUT: Duration = Duration::from_secs(30);
+
 const DELIVER: &str = "/basalt.peer.v1.Peer/Deliver";
+const SNAPSHOT: &str = "/basalt.peer.v1.Peer/Snapshot";
+const SNAPSHOT_POSITION: &str = "/basalt.peer.v1.Peer/SnapshotPosition";
 const RENEW_LEASE: &str = "/basalt.peer.v1.Peer/RenewLease";
 const TIME_TO_LIVE: &str = "/basalt.peer.v1.Peer/TimeToLive";
 
@@ -53,6 +64,8 @@ impl PeerEdge {
                     Err(Status::new(Code::FailedPrecondition, refused.to_string()))
                 }
             },
+            SNAPSHOT => self.take_snapshot(request).await,
+            SNAPSHOT_POSITION => self.snapshot_position(request).await,
             RENEW_LEASE => self.renew_lease(request).await,
             TIME_TO_LIVE => self.time_to_live(request).await,
             path => Err(Status::new(Code::Unimplemented, format!("basalt: {path} is not served to members"))),
@@ -72,6 +85,12 @@ impl PeerEdge {
         self.expect_cluster(request.cluster_id)?;
         let answer = self.service.time_to_live_here(request.request.unwrap_or_default()).await?;
         Ok(Chunks::of(&answer))
+    }
+
+    async fn snapshot_position(&self, request: Request<RequestBody>) -> Result<Chunks, Status> {
+        let request: SnapshotPositionRequest = decode(one_message(request).await?)?;
+        self.expect_cluster(request.cluster_id)?;
+        Ok(Chunks::of(&self.peers.arrivals.position(request.snapshot_id)))
     }
 
     fn expect_cluster(&self, found: u64) -> Result<(), Status> {
@@ -121,6 +140,73 @@ impl PeerEdge {
             }
         }
     }
+}
+
+/// Why a whole state of another member is not taken.
+#[derive(Debug, thiserror::Error)]
+enum NotTaken {
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    #[error(transparent)]
+    Arrival(#[from] ArrivalError),
+    #[error("nothing came for {} s", PART_TIMEOUT.as_secs())]
+    Stalled,
+    #[error("the stream ended before the state was whole")]
+    CutOff,
+}
+
+impl PeerEdge {
+    /// On a task of its own: what has arrived must not go down with a connection.
+    async fn take_snapshot(self, request: Request<RequestBody>) -> Result<Chunks, Status> {
+        let taken = tokio::spawn(async move { self.snapshot(request).await });
+        match taken.await {
+            Ok(Ok(())) => Ok(Chunks::of(&SnapshotResponse {})),
+            Ok(Err(cause)) => {
+                warn!(%cause, "the state of another member is not taken");
+                Err(Status::new(Code::FailedPrecondition, cause.to_string()))
+            }
+            Err(_) => Err(Status::new(Code::Unavailable, "this member stops")),
+        }
+    }
+
+    /// Hears one stream that brings a state.
+    async fn snapshot(&self, request: Request<RequestBody>) -> Result<(), NotTaken> {
+        let mut requests = RequestMessages::new(request.into_body(), MESSAGE_BYTES_MAX);
+        let Some(SnapshotKind::Opening(opening)) = next_part(&mut requests).await? else {
+            return Err(Refused::NoHello.into());
+        };
+        let peers = &self.peers;
+        let (cluster_id, own) = (peers.identity.cluster_id, peers.identity.member_id);
+        let hello = opening.hello.unwrap_or_default();
+        let introduction = Introduction::read_hello(&hello, cluster_id, own, &peers.members.load())?;
+        if !peers.is_first_incarnation(introduction.from, introduction.incarnation) {
+            return Err(Refused::Wiped(introduction.from).into());
+        }
+        let message = Message::decode(&*opening.message).map_err(|_| Refused::Malformed)?;
+        if message.from != introduction.from || message.to != own {
+            return Err(Refused::Foreign.into());
+        }
+        let mut arrival = peers.arrivals.begin(opening.snapshot_id, message)?;
+        let mut checksum = PartChecksum::new(opening.snapshot_id);
+        loop {
+            let Some(SnapshotKind::Part(part)) = next_part(&mut requests).await? else {
+                return Err(Refused::Malformed.into());
+            };
+            if checksum.add(&part.chunk) != part.crc {
+                return Err(Refused::Checksum.into());
+            }
+            if arrival.take(part.chunk).await? {
+                return Ok(());
+            }
+        }
+    }
+}
+
+async fn next_part(requests: &mut RequestMessages<RequestBody>) -> Result<Option<SnapshotKind>, NotTaken> {
+    let message = tokio::time::timeout(PART_TIMEOUT, requests.next()).await.map_err(|_| NotTaken::Stalled)?;
+    let Ok(Some(message)) = message else { return Err(NotTaken::CutOff) };
+    let request: SnapshotRequest = decode(message).map_err(|_| Refused::Malformed)?;
+    Ok(request.kind)
 }
 
 /// The next message; `None` at the end, also at one that the network made.

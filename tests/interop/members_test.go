@@ -344,3 +344,65 @@ func TestLeadMoves(t *testing.T) {
 	others[0].Restart()
 	sameEverywhere(t, members)
 }
+
+// TestLaggingMemberGetsTheState leaves members behind by more than any log keeps, one that stands still with a watch open and
+// one that is down: both come back with the whole state, and the watch misses nothing.
+func TestLaggingMemberGetsTheState(t *testing.T) {
+	kind := harness.UnderTest(t)
+	members := harness.StartMembers(t, kind, 3, "--snapshot-count", "100", "--snapshot-catchup-entries", "50")
+	leader := leaderOf(t, members)
+	behind := members.Without(leader)[0]
+	kv := pb.NewKVClient(leader.Conn(t))
+	const writes = 2000
+	write := func(round int) {
+		for n := range writes {
+			key := fmt.Sprintf("/registry/pods/%d/%d", round, n%700)
+			if _, err := kv.Put(harness.Context(t, 10*time.Second), &pb.PutRequest{Key: []byte(key), Value: []byte("value")}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	granted, err := pb.NewLeaseClient(leader.Conn(t)).LeaseGrant(harness.Context(t, 10*time.Second), &pb.LeaseGrantRequest{TTL: 600})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sameEverywhere(t, members)
+	watched := watchPrefix(t, behind, "/registry/pods/")
+	behind.Pause()
+	write(0)
+	behind.Resume()
+	for n := range writes {
+		if got, want := <-watched, fmt.Sprintf("/registry/pods/0/%d", n%700); got != want {
+			t.Fatalf("the watch saw %q, want %q", got, want)
+		}
+	}
+	sameEverywhere(t, members)
+
+	behind.Kill()
+	write(1)
+	compacted := everything(t, leader).Header.Revision - 100
+	if _, err := kv.Compact(harness.Context(t, 10*time.Second), &pb.CompactionRequest{Revision: compacted}); err != nil {
+		t.Fatal(err)
+	}
+	behind.Restart()
+	putUntilTaken(t, behind, "/registry/pods/last", "value")
+	sameEverywhere(t, members)
+	left, err := pb.NewLeaseClient(behind.Conn(t)).LeaseTimeToLive(harness.Context(t, 10*time.Second), &pb.LeaseTimeToLiveRequest{ID: granted.ID})
+	if err != nil || left.GrantedTTL != 600 {
+		t.Fatalf("the lease at the member that came back: %v %v", left, err)
+	}
+	_, err = pb.NewKVClient(behind.Conn(t)).Range(harness.Context(t, 10*time.Second), &pb.RangeRequest{Key: []byte("a"), Revision: compacted - 1})
+	if status.Code(err) != codes.OutOfRange {
+		t.Fatalf("a read of a compacted revision at the member that came back: %v", err)
+	}
+	if kind == harness.Basalt {
+		if installed := behind.LinesWith("installed the state of another member"); len(installed) != 2 {
+			t.Errorf("the member came back with the whole state %d times, want 2: %v", len(installed), installed)
+		}
+	}
+	// What came as a whole state is durable like all else.
+	behind.Kill()
+	behind.Restart()
+	putUntilTaken(t, behind, "/registry/pods/last", "again")
+	sameEverywhere(t, members)
+}

@@ -22,7 +22,8 @@ use crate::over::{Over, over};
 
 /// The member of all simulated nodes.
 pub const MEMBER_ID: u64 = 7;
-const CLUSTER_ID: u64 = 11;
+/// The cluster of all simulated nodes.
+pub const CLUSTER_ID: u64 = 11;
 
 /// Small, so that a short run has many segments.
 const LOG_OPTIONS: LogOptions = LogOptions { segment_bytes: 24 << 10, first_segment_bytes: 16 << 10 };
@@ -39,12 +40,14 @@ pub struct Place {
     pub voters: Vec<u64>,
     /// Whether it asks for votes before an election.
     pub pre_vote: bool,
+    /// Entries that it keeps for members that lag behind.
+    pub catchup_entries: u64,
 }
 
 impl Default for Place {
     /// The only member.
     fn default() -> Self {
-        Self { member_id: MEMBER_ID, voters: vec![MEMBER_ID], pre_vote: true }
+        Self { member_id: MEMBER_ID, voters: vec![MEMBER_ID], pre_vote: true, catchup_entries: 0 }
     }
 }
 
@@ -111,9 +114,14 @@ fn try_open_as(place: &Place, disk: &SimulatedDisk, seeds: &mut StdRng) -> Resul
     Ok(Parts { store, checkpointer, log: recovered.log, log_store })
 }
 
+/// Pages of one node's files.
+pub fn page_cache() -> Arc<PageCache> {
+    Arc::new(PageCache::new(CACHE_BYTES))
+}
+
 /// An empty store on a disk of its own.
 pub fn empty_store() -> Store {
-    let (disk, cache) = (SimulatedDisk::new(0), Arc::new(PageCache::new(CACHE_BYTES)));
+    let (disk, cache) = (SimulatedDisk::new(0), page_cache());
     recovery::create(&disk, &cache, Salt::new(0), birth(&Place::default(), 0)).expect("the disk does not fail").store
 }
 
@@ -129,7 +137,7 @@ fn birth(place: &Place, incarnation: u128) -> Birth {
 }
 
 fn open_store(place: &Place, disk: &SimulatedDisk, seeds: &mut StdRng) -> Result<Opened, RecoveryError> {
-    let cache = Arc::new(PageCache::new(CACHE_BYTES));
+    let cache = page_cache();
     if let Some(opened) = recovery::open(disk, &cache, Salt::new(seeds.random()))? {
         return Ok(opened);
     }

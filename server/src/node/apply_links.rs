@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use basalt_storage::mvcc::store::Frozen;
 use basalt_storage::mvcc::view::View;
 
 use super::apply_thread::ApplyInput;
+use super::checkpoint_thread::CheckpointWork;
 use super::compaction_hashes::CompactionHashes;
 use super::handle::{Gauges, Waiters};
 use super::node_thread::NodeInput;
@@ -31,7 +31,7 @@ pub struct ApplyLinks {
     /// Bounds of what may be proposed, in which the deltas count.
     pub gate: Arc<Gate>,
     /// The checkpoint thread.
-    pub checkpoint: Sender<Frozen>,
+    pub checkpoint: Sender<CheckpointWork>,
     /// How fast it goes.
     pub checkpoint_pace: Arc<Pace>,
     /// The watch thread.

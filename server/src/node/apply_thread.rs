@@ -10,6 +10,7 @@ use basalt_proto::etcdserverpb::AlarmRequest;
 use basalt_proto::etcdserverpb::alarm_request::AlarmAction;
 use basalt_proto::log::request::Kind;
 use basalt_proto::log::{LogEntry, Request};
+use basalt_storage::checkpoint::Filled;
 use basalt_storage::mvcc::key_value::KeyValue;
 use basalt_storage::mvcc::shard_map::ShardId;
 use basalt_storage::mvcc::store::Frozen;
@@ -19,8 +20,11 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use super::apply_counts::ApplyCounts;
+pub use super::apply_install::InstalledState;
+use super::apply_install::Replacing;
 pub use super::apply_links::ApplyLinks;
 use super::checkpoint_schedule::{CHECKPOINT_INTERVAL, CheckpointSchedule, Next};
+use super::checkpoint_thread::CheckpointWork;
 use super::compaction_schedule::CompactionSchedule;
 use super::core::Committed;
 use super::handle::{ApplyRequest, Completed, Unavailable, unix_time_ns};
@@ -56,6 +60,10 @@ pub enum ApplyInput {
     Checkpointed(CheckpointEnd),
     /// A checkpoint found the disk full.
     CheckpointRefused(Box<Frozen>),
+    /// The state of another member takes the place of this one.
+    Install(Box<Filled>),
+    /// It has.
+    Installed(Box<InstalledState>),
     /// Stop after what came before.
     Stop,
 }
@@ -75,27 +83,28 @@ pub struct CheckpointEnd {
 }
 
 /// Who asked for a checkpoint.
-struct CheckpointWaiter {
+pub(super) struct CheckpointWaiter {
     tidy: bool,
     done: oneshot::Sender<Result<bool, Unavailable>>,
 }
 
 /// The thread's state.
 pub struct ApplyThread {
-    machine: Machine,
-    links: ApplyLinks,
+    pub(super) machine: Machine,
+    pub(super) links: ApplyLinks,
     counts: ApplyCounts,
-    checkpoints: CheckpointSchedule<CheckpointWaiter>,
-    compactions: CompactionSchedule,
+    pub(super) checkpoints: CheckpointSchedule<CheckpointWaiter>,
+    pub(super) compactions: CompactionSchedule,
     /// Whether checkpoints were told to hurry.
     hurried: bool,
     /// Committed and not applied: the first waits for what it looks at, the others behind it.
-    held: VecDeque<Committed>,
+    pub(super) held: VecDeque<Committed>,
     /// For the first that is held.
-    read_ahead: ReadAhead,
+    pub(super) read_ahead: ReadAhead,
     /// Bytes of page files and of live revisions in them, from the last checkpoint.
-    file_bytes: u64,
-    live_bytes: u64,
+    pub(super) file_bytes: u64,
+    pub(super) live_bytes: u64,
+    pub(super) replacing: Replacing,
 }
 
 impl ApplyThread {
@@ -116,6 +125,7 @@ impl ApplyThread {
             read_ahead: ReadAhead::None,
             file_bytes,
             live_bytes,
+            replacing: Replacing::default(),
         }
     }
 
@@ -129,6 +139,7 @@ impl ApplyThread {
                     self.held.extend(committed);
                     self.apply_held();
                 }
+                ApplyInput::ValuesRead(_) if self.replacing.stale_reads > 0 => self.replacing.stale_reads -= 1,
                 ApplyInput::ValuesRead(values) => {
                     self.read_ahead = ReadAhead::Done(values);
                     self.apply_held();
@@ -141,6 +152,11 @@ impl ApplyThread {
                 }
                 ApplyInput::Checkpointed(checkpoint) => self.checkpointed(checkpoint),
                 ApplyInput::CheckpointRefused(frozen) => self.checkpoint_refused(*frozen),
+                ApplyInput::Install(filled) => self.begin_install(*filled),
+                ApplyInput::Installed(installed) => {
+                    self.installed(*installed);
+                    self.apply_held();
+                }
                 ApplyInput::Stop => break,
             }
             self.checkpoint_if_due();
@@ -178,6 +194,9 @@ impl ApplyThread {
 
     /// Applies what is held, up to an entry that waits for a value.
     fn apply_held(&mut self) {
+        if self.replacing.under_way {
+            return;
+        }
         let mut last = None;
         let mut answers = Vec::new();
         let mut effects = Vec::new();
@@ -238,7 +257,7 @@ impl ApplyThread {
         Some(StoredValues { view: self.links.view.load_full(), prefetched, readers, metrics })
     }
 
-    fn publish(&self) -> Arc<View> {
+    pub(super) fn publish(&self) -> Arc<View> {
         let view = Arc::new(self.machine.store().head());
         self.links.view.store(view.clone());
         view
@@ -339,7 +358,7 @@ impl ApplyThread {
         }
     }
 
-    fn tell_compacted(&mut self) {
+    pub(super) fn tell_compacted(&mut self) {
         let sweeping = self.machine.store().is_sweeping();
         // Whoever gave up needs no telling.
         self.compactions.ended(sweeping).for_each(|waiter| _ = waiter.send(()));
@@ -348,7 +367,7 @@ impl ApplyThread {
     /// Does a step of a compaction whose pause is over; says how long to wait for an input then.
     fn sweep_if_due(&mut self) -> Duration {
         const WAIT_MAX: Duration = CHECKPOINT_INTERVAL.checked_div(10).expect("a tenth");
-        if !self.machine.store().is_sweeping() {
+        if !self.machine.store().is_sweeping() || self.replacing.under_way {
             return WAIT_MAX;
         }
         let now = self.links.started.elapsed();
@@ -375,6 +394,9 @@ impl ApplyThread {
     }
 
     fn checkpoint_if_due(&mut self) {
+        if self.replacing.under_way {
+            return;
+        }
         let next = self.checkpoints.next(self.links.started.elapsed(), self.deltas_reach(1));
         // Once hurried it is so to its end. What one is about to freeze counts: so much in one interval is a flood.
         let goes_on = self.hurried && !matches!(next, Next::Start);
@@ -405,7 +427,7 @@ impl ApplyThread {
         let mut frozen = self.machine.store_mut().freeze();
         frozen.rewrite_all = self.checkpoints.bound().iter().any(|waiter| waiter.tidy);
         self.publish();
-        drop(self.links.checkpoint.send(frozen));
+        drop(self.links.checkpoint.send(CheckpointWork::Write(frozen)));
     }
 
     fn checkpointed(&mut self, end: CheckpointEnd) {
@@ -437,7 +459,7 @@ impl ApplyThread {
         drop(self.links.node.send(NodeInput::Propose(proposal)));
     }
 
-    fn show_sizes(&self) {
+    pub(super) fn show_sizes(&self) {
         let delta = self.machine.store().uncheckpointed_bytes() as u64;
         for (shard, view) in (0u32..).map(ShardId).zip(&self.links.view.load().shards) {
             self.links.gate.set_delta_bytes(shard, (view.delta.bytes() + view.frozen.bytes()) as u64);
@@ -449,6 +471,9 @@ impl ApplyThread {
 
     /// So that the next start has nothing to replay. Not needed for safety: the log has everything.
     fn last_checkpoint(mut self, inbox: &Receiver<ApplyInput>) {
+        if self.replacing.under_way {
+            return;
+        }
         self.hurry(true);
         while self.checkpoints.is_unfinished() {
             if self.checkpoints.start_last() {

@@ -131,7 +131,8 @@ impl Rig {
         let thread = std::thread::spawn(move || thread.run(&inbox));
         let full_disk = apply.clone();
         std::thread::spawn(move || {
-            for frozen in checkpoints {
+            for work in checkpoints {
+                let CheckpointWork::Write(frozen) = work else { unreachable!("nobody sends a state") };
                 if full_disk.send(ApplyInput::CheckpointRefused(Box::new(frozen))).is_err() {
                     return;
                 }

@@ -5,18 +5,30 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Instant;
 
-use basalt_storage::checkpoint::{Checkpoint, CheckpointError, Checkpointer, RESERVE_BYTES, Reserve};
+use arc_swap::ArcSwap;
+use basalt_storage::checkpoint::manifest::Manifest;
+use basalt_storage::checkpoint::recovery::Opened;
+use basalt_storage::checkpoint::{Checkpoint, CheckpointError, Checkpointer, Filled, RESERVE_BYTES, Reserve};
 use basalt_storage::disk::Disk;
 use basalt_storage::mvcc::store::Frozen;
+use basalt_storage::pages::PageCache;
 use tracing::{debug, warn};
 
-use super::apply_thread::{ApplyInput, CheckpointEnd};
+use super::apply_thread::{ApplyInput, CheckpointEnd, InstalledState};
 use super::fatal;
 use super::pace::Pace;
 use crate::metrics::Metrics;
 
 /// Units of work between two looks at the pace.
 const STEP_BUDGET: usize = 256;
+
+/// What the checkpoint thread is to do.
+pub enum CheckpointWork {
+    /// Write a checkpoint.
+    Write(Frozen),
+    /// Make the state of another member this one's.
+    Install(Box<Filled>),
+}
 
 /// Whom the checkpoint thread tells, and by what it works.
 pub struct CheckpointLinks {
@@ -26,17 +38,34 @@ pub struct CheckpointLinks {
     pub pace: Arc<Pace>,
     /// The generation of the last manifest, for the log.
     pub generation: Arc<AtomicU64>,
+    /// The last manifest, for a state that is received beside it.
+    pub manifest: Arc<ArcSwap<Manifest>>,
+    /// Pages of all files.
+    pub cache: Arc<PageCache>,
     /// Figures.
     pub metrics: Arc<Metrics>,
 }
 
 /// Works until nobody freezes any more. `checkpointer` is at home here, but while a checkpoint waits for apply.
-pub fn serve(mut checkpointer: Checkpointer, disk: &Arc<dyn Disk>, inbox: &Receiver<Frozen>, links: &CheckpointLinks) {
-    let CheckpointLinks { apply, pace, generation, metrics } = links;
+pub fn serve(
+    mut checkpointer: Checkpointer,
+    disk: &Arc<dyn Disk>,
+    inbox: &Receiver<CheckpointWork>,
+    links: &CheckpointLinks,
+) {
+    let CheckpointLinks { apply, pace, metrics, .. } = links;
     let mut reserve = Reserve::new(RESERVE_BYTES);
     hold(&mut reserve, &**disk);
     show(&checkpointer, metrics);
-    while let Ok(frozen) = inbox.recv() {
+    while let Ok(work) = inbox.recv() {
+        let frozen = match work {
+            CheckpointWork::Write(frozen) => frozen,
+            CheckpointWork::Install(filled) => {
+                let Some(next) = install(checkpointer, disk, *filled, links) else { return };
+                checkpointer = next;
+                continue;
+            }
+        };
         let started = Instant::now();
         let applied = frozen.applied;
         let mut job = checkpointer.begin(frozen);
@@ -50,8 +79,8 @@ pub fn serve(mut checkpointer: Checkpointer, disk: &Arc<dyn Disk>, inbox: &Recei
                 let (elapsed_ms, work_ms) = (elapsed.as_millis() as u64, work.as_millis() as u64);
                 debug!(applied_index = applied.index, entries, elapsed_ms, work_ms, "checkpoint written");
                 hold(&mut reserve, &**disk);
-                show(&checkpointer, metrics);
-                generation.store(checkpointer.manifest().generation, Ordering::Release);
+                remove_retired(&mut checkpointer, &**disk);
+                publish(&checkpointer, links);
                 ApplyInput::Checkpointed(CheckpointEnd {
                     checkpointed,
                     applied_index: applied.index,
@@ -72,6 +101,39 @@ pub fn serve(mut checkpointer: Checkpointer, disk: &Arc<dyn Disk>, inbox: &Recei
         if apply.send(ended).is_err() {
             return;
         }
+    }
+}
+
+/// Makes a state of another member this one's; `None` if nobody wants to know any more.
+fn install(
+    checkpointer: Checkpointer,
+    disk: &Arc<dyn Disk>,
+    filled: Filled,
+    links: &CheckpointLinks,
+) -> Option<Checkpointer> {
+    let installed = checkpointer.install(&**disk, &links.cache, filled);
+    let Opened { store, checkpointer, .. } =
+        installed.unwrap_or_else(|cause| fatal::stop("installing the state of another member", &cause));
+    publish(&checkpointer, links);
+    let installed = InstalledState {
+        store,
+        file_bytes: checkpointer.file_bytes(),
+        live_bytes: checkpointer.live_bytes(),
+        tidy: checkpointer.is_tidy(false),
+    };
+    links.apply.send(ApplyInput::Installed(Box::new(installed))).ok().map(|()| checkpointer)
+}
+
+/// Tells others of the last manifest.
+fn publish(checkpointer: &Checkpointer, links: &CheckpointLinks) {
+    show(checkpointer, &links.metrics);
+    links.manifest.store(Arc::new(checkpointer.manifest().clone()));
+    links.generation.store(checkpointer.manifest().generation, Ordering::Release);
+}
+
+fn remove_retired(checkpointer: &mut Checkpointer, disk: &dyn Disk) {
+    if let Err(error) = checkpointer.remove_retired(disk) {
+        warn!(%error, "files of the state before this one stay until the next start");
     }
 }
 

@@ -3,7 +3,8 @@
 //! What is durable is the log's business ([`basalt_storage::wal`]); an entry stands here as soon as it is handed out to be
 //! appended.
 
-use std::collections::VecDeque;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use raft::prelude::{ConfState, Entry, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
@@ -18,6 +19,16 @@ pub struct LogStore {
     bytes: usize,
     hard_state: HardState,
     conf_state: ConfState,
+    snapshots: RefCell<Snapshots>,
+}
+
+/// What Raft is told when it asks for a snapshot, which others make.
+#[derive(Default)]
+struct Snapshots {
+    /// Members for which it asked in vain.
+    wanted: BTreeSet<u64>,
+    /// By member.
+    offered: BTreeMap<u64, Snapshot>,
 }
 
 impl LogStore {
@@ -29,7 +40,35 @@ impl LogStore {
         let ascending = (before.0 + 1..).zip(&entries).all(|(index, entry)| entry.index == index);
         assert!(ascending, "log entries follow one another");
         let bytes = entries.iter().map(|entry| entry.data.len()).sum();
-        Self { before, entries: entries.into(), bytes, hard_state, conf_state }
+        let snapshots = RefCell::default();
+        Self { before, entries: entries.into(), bytes, hard_state, conf_state, snapshots }
+    }
+
+    /// Forgets all entries: the log goes on behind a snapshot of the entry `before` (index and term), with these members.
+    pub fn restart(&mut self, before: (u64, u64), conf_state: ConfState) {
+        (self.before, self.conf_state) = (before, conf_state);
+        self.entries.clear();
+        self.bytes = 0;
+    }
+
+    /// Members for which Raft asked for a snapshot since the last call and got none.
+    pub fn take_wanted(&mut self) -> BTreeSet<u64> {
+        std::mem::take(&mut self.snapshots.get_mut().wanted)
+    }
+
+    /// What Raft gets when it asks again for this member.
+    pub fn offer(&mut self, member: u64, snapshot: Snapshot) {
+        self.snapshots.get_mut().offered.insert(member, snapshot);
+    }
+
+    /// Forgets what was not asked for again.
+    pub fn withdraw(&mut self, member: u64) {
+        self.snapshots.get_mut().offered.remove(&member);
+    }
+
+    /// Data of all entries in memory, bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Appends entries, replacing those from the first's index on.
@@ -117,7 +156,16 @@ impl Storage for LogStore {
         Ok(self.last())
     }
 
-    fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
-        Err(StorageError::SnapshotTemporarilyUnavailable.into())
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
+        let mut snapshots = self.snapshots.borrow_mut();
+        // What comes behind it must still be here.
+        let fits = |index| index >= request_index && index >= self.before.0;
+        match snapshots.offered.remove(&to).filter(|offer| fits(offer.get_metadata().index)) {
+            Some(offer) => Ok(offer),
+            None => {
+                snapshots.wanted.insert(to);
+                Err(StorageError::SnapshotTemporarilyUnavailable.into())
+            }
+        }
     }
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use basalt_storage::disk::Disk;
 use basalt_storage::job::{BUDGET_UNLIMITED, run};
+use basalt_storage::mvcc::view::LogPosition;
 use basalt_storage::wal::{Entry, HardState, Log, Record, WalError};
 use bytes::Bytes;
 use tracing::warn;
@@ -111,6 +112,8 @@ fn prepare(log: &mut Log, disk: &Arc<dyn Disk>, outbox: &Sender<LogInput>) -> Op
 
 /// The append in the log's words. Entries that replace others cut these off first.
 pub fn records(append: Append, last_index: u64) -> Vec<Record> {
+    let start = append.start_after.map(|LogPosition { index, term }| Record::StartAfter { index, term });
+    let last_index = append.start_after.map_or(last_index, |position| position.index);
     let first = append.entries.first().map(|entry| entry.index);
     let cut = first.filter(|first| *first <= last_index).map(|index| Record::TruncateFrom { index });
     let hard_state = append
@@ -120,5 +123,5 @@ pub fn records(append: Append, last_index: u64) -> Vec<Record> {
         let kind = u8::try_from(entry.entry_type).expect("raft has three entry types");
         Record::Entry(Entry { index: entry.index, term: entry.term, kind, data: Bytes::from(entry.data) })
     });
-    cut.into_iter().chain(entries).chain(hard_state).collect()
+    start.into_iter().chain(cut).chain(entries).chain(hard_state).collect()
 }

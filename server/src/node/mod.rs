@@ -15,6 +15,7 @@
 
 pub mod answer_budget;
 mod apply_counts;
+mod apply_install;
 mod apply_links;
 pub mod apply_thread;
 mod checkpoint_schedule;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use basalt_proto::etcdserverpb::{LeaseCheckpoint, LeaseCheckpointRequest, LeaseRevokeRequest};
 use basalt_proto::log::Request;
 use basalt_proto::log::request::Kind;
+use basalt_storage::checkpoint::Filled;
 use basalt_storage::mvcc::shard_map::ShardMap;
 use raft::prelude::Message;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -18,10 +19,12 @@ use tracing::{info, warn};
 use super::apply_thread::ApplyInput;
 use super::core::{Append, BadMessage, Core, Input, Leadership, Output};
 use super::fatal;
-use super::handle::{Gauges, Unavailable, Waiters, unix_time_ns};
+use super::handle::{ApplyRequest, Gauges, Unavailable, Waiters, unix_time_ns};
 use crate::admission::{Gate, Proposal};
+use crate::apply::machine::Machine;
 use crate::lease::LeaseClock;
 use crate::metrics::Metrics;
+use crate::transfer::MemberSnapshot;
 use crate::watch;
 
 /// Leases looked at for ending in one tick; the clock paces them further.
@@ -45,6 +48,14 @@ pub enum NodeInput {
     Message(Box<Message>, OwnedSemaphorePermit),
     /// A message to this member was lost here.
     Unreachable(u64),
+    /// A whole state of another member has arrived.
+    Received(Box<Received>),
+    /// It is this member's state.
+    Installed,
+    /// A state for this member, which lacks what the log holds no more.
+    SnapshotMade(u64, Arc<MemberSnapshot>),
+    /// It is on its way no more; whether it arrived.
+    SnapshotSent(u64, bool),
     /// A caller wants to read what was acknowledged before now.
     Read(ReadWaiter),
     /// Another member shall lead.
@@ -55,6 +66,22 @@ pub enum NodeInput {
     Stop,
 }
 
+/// A state of another member that is durable beside this one's.
+pub struct Received {
+    /// What goes to Raft.
+    pub message: Message,
+    /// The files.
+    pub filled: Filled,
+    /// Hears what became of it: nothing if it is installed, or the files if nobody needs them.
+    pub ended: oneshot::Sender<Option<Filled>>,
+}
+
+impl std::fmt::Debug for Received {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Received").field("applied", &self.filled.applied()).finish_non_exhaustive()
+    }
+}
+
 /// Who waits for a read.
 pub type ReadWaiter = oneshot::Sender<Result<(), Unavailable>>;
 
@@ -62,6 +89,8 @@ pub type ReadWaiter = oneshot::Sender<Result<(), Unavailable>>;
 pub trait Outgoing: Send + Sync {
     /// Brings messages to their receivers, or loses them.
     fn send(&self, messages: Vec<Message>);
+    /// Brings a whole state to the receiver of `message`, then the message; [`NodeInput::SnapshotSent`] follows.
+    fn send_snapshot(&self, message: Message, snapshot: Arc<MemberSnapshot>);
     /// This member said what cannot be: what came from it ends.
     fn refuse(&self, from: u64, cause: &BadMessage);
 }
@@ -88,6 +117,8 @@ pub struct NodeLinks {
     pub gauges: Arc<Gauges>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// This cluster's id.
+    pub cluster_id: u64,
     /// The watch thread.
     pub watches: Sender<watch::Input>,
     /// The beginning of the node's clock.
@@ -118,9 +149,10 @@ pub fn serve(mut core: Core, links: &NodeLinks, inbox: &Receiver<NodeInput>) {
     let mut outputs = Vec::new();
     let mut next_tick = Instant::now() + links.tick;
     let mut reads = ReadWaiters::default();
+    let mut snapshots = Snapshots::default();
     core.start(&mut outputs).unwrap_or_else(|cause| fatal::stop("starting consensus", &cause));
     links.gauges.committed_index.store(core.committed(), Ordering::Relaxed);
-    carry(&mut outputs, &mut reads, links);
+    carry(&mut outputs, &mut reads, &mut snapshots, links);
     loop {
         let wait = next_tick.saturating_duration_since(Instant::now());
         let first = match inbox.recv_timeout(wait) {
@@ -138,6 +170,10 @@ pub fn serve(mut core: Core, links: &NodeLinks, inbox: &Receiver<NodeInput>) {
                 NodeInput::Release(index) => drop(links.log.send(LogInput::Release(index))),
                 NodeInput::Message(message, _permit) => inputs.push(Input::Message(message)),
                 NodeInput::Unreachable(member) => inputs.push(Input::Unreachable(member)),
+                NodeInput::Received(received) => inputs.extend(snapshots.received(*received)),
+                NodeInput::Installed => inputs.push(snapshots.installed()),
+                NodeInput::SnapshotMade(to, snapshot) => inputs.push(snapshots.made(to, snapshot)),
+                NodeInput::SnapshotSent(to, arrived) => inputs.push(Input::SnapshotSent { to, arrived }),
                 NodeInput::Read(waiter) => inputs.push(Input::Read(reads.add(waiter))),
                 NodeInput::HandOver => inputs.push(Input::HandOver),
                 NodeInput::Transfer(member) => inputs.push(Input::Transfer(member)),
@@ -164,7 +200,7 @@ pub fn serve(mut core: Core, links: &NodeLinks, inbox: &Receiver<NodeInput>) {
         // Before others hear of it: what they apply and tell then is not above it.
         links.gauges.committed_index.store(core.committed(), Ordering::Relaxed);
         links.gauges.single_voter.store(core.is_single_voter(), Ordering::Relaxed);
-        carry(&mut outputs, &mut reads, links);
+        carry(&mut outputs, &mut reads, &mut snapshots, links);
     }
 }
 
@@ -172,7 +208,7 @@ fn step(core: &mut Core, input: Input, outputs: &mut Vec<Output>) {
     core.step(input, outputs).unwrap_or_else(|cause| fatal::stop("consensus", &cause));
 }
 
-fn carry(outputs: &mut Vec<Output>, reads: &mut ReadWaiters, links: &NodeLinks) {
+fn carry(outputs: &mut Vec<Output>, reads: &mut ReadWaiters, snapshots: &mut Snapshots, links: &NodeLinks) {
     for output in outputs.drain(..) {
         match output {
             Output::Append(append) => drop(links.log.send(LogInput::Append(append))),
@@ -181,6 +217,13 @@ fn carry(outputs: &mut Vec<Output>, reads: &mut ReadWaiters, links: &NodeLinks) 
             }
             Output::Lost(requests) => requests.into_iter().for_each(|request| ask_again(request, links)),
             Output::Send(messages) => links.peers.send(messages),
+            Output::SnapshotWanted(to) => make_snapshot(to, links),
+            Output::SendSnapshot(message) => snapshots.send(*message, links),
+            Output::Install(_) => {
+                let filled = snapshots.take_received();
+                drop(links.apply.send(ApplyInput::Install(Box::new(filled))));
+            }
+            Output::Discard => snapshots.discard(),
             Output::Role(leadership) => change_role(leadership, links),
             Output::ReadsReady(ready) => reads.answer(&ready, Ok(())),
             Output::ReadsFailed(failed) => reads.answer(&failed, Err(Unavailable::LeaderChanged)),
@@ -189,6 +232,77 @@ fn carry(outputs: &mut Vec<Output>, reads: &mut ReadWaiters, links: &NodeLinks) 
                 links.peers.refuse(from, &cause);
             }
         }
+    }
+}
+
+/// Has apply take its state between two batches.
+fn make_snapshot(to: u64, links: &NodeLinks) {
+    let (node, cluster_id) = (links.node.clone(), links.cluster_id);
+    let question = move |machine: &mut Machine| {
+        let snapshot = Arc::new(MemberSnapshot::of(machine, cluster_id));
+        drop(node.send(NodeInput::SnapshotMade(to, snapshot)));
+    };
+    drop(links.apply.send(ApplyInput::Request(ApplyRequest::Ask(Box::new(question)))));
+}
+
+/// Whole states on their way.
+#[derive(Default)]
+struct Snapshots {
+    /// By receiver, until Raft has them sent.
+    outgoing: HashMap<u64, Arc<MemberSnapshot>>,
+    /// Arrived, and not yet wanted or refused by Raft; then only who waits for its end.
+    incoming: Option<Incoming>,
+}
+
+struct Incoming {
+    filled: Option<Filled>,
+    ended: oneshot::Sender<Option<Filled>>,
+}
+
+impl Snapshots {
+    fn made(&mut self, to: u64, snapshot: Arc<MemberSnapshot>) -> Input {
+        let offered = Box::new(snapshot.raft_snapshot());
+        self.outgoing.insert(to, snapshot);
+        Input::SnapshotOffer { to, snapshot: offered }
+    }
+
+    fn send(&mut self, message: Message, links: &NodeLinks) {
+        let announced = message.get_snapshot().get_metadata().index;
+        match self.outgoing.remove(&message.to).filter(|made| made.position().index == announced) {
+            Some(snapshot) => links.peers.send_snapshot(message, snapshot),
+            // Another one was made since: Raft asks again.
+            None => drop(links.node.send(NodeInput::SnapshotSent(message.to, false))),
+        }
+    }
+
+    /// One at a time: another one is not looked at.
+    fn received(&mut self, received: Received) -> Option<Input> {
+        let Received { message, filled, ended } = received;
+        if self.incoming.is_some() {
+            // Who waits for it may be gone.
+            _ = ended.send(Some(filled));
+            return None;
+        }
+        self.incoming = Some(Incoming { filled: Some(filled), ended });
+        Some(Input::Received(Box::new(message)))
+    }
+
+    fn take_received(&mut self) -> Filled {
+        let incoming = self.incoming.as_mut().expect("the core installs what was received");
+        incoming.filled.take().expect("the core installs it once")
+    }
+
+    fn discard(&mut self) {
+        if let Some(Incoming { filled, ended }) = self.incoming.take() {
+            _ = ended.send(filled);
+        }
+    }
+
+    fn installed(&mut self) -> Input {
+        if let Some(Incoming { ended, .. }) = self.incoming.take() {
+            _ = ended.send(None);
+        }
+        Input::Installed
     }
 }
 
@@ -249,12 +363,12 @@ fn change_role(leadership: Leadership, links: &NodeLinks) {
     }
     let (clock, started, extension) = (links.leases.clone(), links.started, links.lease_extension);
     // Leases are the apply thread's to know; it promotes the clock when it has come to this point.
-    let question = move |machine: &mut crate::apply::machine::Machine| {
+    let question = move |machine: &mut Machine| {
         let table = machine.leases().iter().map(|(id, record)| (id, record.ttl, record.remaining_ttl));
         let mut clock = clock.lock().expect("no one panics while holding the lease clock");
         if leads { clock.promote(table, started.elapsed(), extension) } else { clock.demote() }
     };
-    let request = super::handle::ApplyRequest::Ask(Box::new(question));
+    let request = ApplyRequest::Ask(Box::new(question));
     drop(links.apply.send(ApplyInput::Request(request)));
 }
 

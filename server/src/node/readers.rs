@@ -191,6 +191,22 @@ where
     }
 }
 
+/// Steps a job with its reads to its end.
+///
+/// # Errors
+/// The job's.
+pub fn run_through<J>(job: &mut J, disk: &dyn Disk, budget: usize) -> Result<J::Output, Unavailable>
+where
+    J: Job,
+    J::Error: Into<Unavailable>,
+{
+    loop {
+        if let Some(output) = slice(job, disk, budget)? {
+            return Ok(output);
+        }
+    }
+}
+
 fn finish<J>(mut job: J, mut completions: Completions, disk: &dyn Disk) -> Result<J::Output, Unavailable>
 where
     J: Job,

@@ -9,14 +9,16 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use basalt_storage::checkpoint::Salt;
+use basalt_storage::checkpoint::manifest::Manifest;
 use basalt_storage::checkpoint::recovery::{self, Birth, Opened};
 use basalt_storage::disk::{DirectoryLock, Disk};
 use basalt_storage::hashes::HashKvCache;
 use basalt_storage::job::{BUDGET_UNLIMITED, run};
 use basalt_storage::mvcc::shard_map::ShardMap;
+use basalt_storage::mvcc::view::LogPosition;
 use basalt_storage::pages::PageCache;
 use basalt_storage::planted::{Bug, is_planted};
-use basalt_storage::wal::{Identity as LogIdentity, Log, LogOptions, Recovered, Recovery, WalError};
+use basalt_storage::wal::{Identity as LogIdentity, Log, LogOptions, Record, Recovered, Recovery, WalError};
 use raft::prelude::{ConfState, Entry, EntryType, HardState};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio::sync::Semaphore;
@@ -32,7 +34,7 @@ use super::handle::{Gauges, Identity, Limits, NodeHandle, Waiters};
 use super::log_store::LogStore;
 use super::node_thread::{NodeInput, NodeLinks, Outgoing};
 use super::pace::Pace;
-use super::readers::ReadPools;
+use super::readers::{ReadPools, Readers};
 pub use super::start_error::StartError;
 use super::watch_thread::{StreamSinks, WatchLinks};
 use super::{checkpoint_thread, log_thread, node_thread, watch_thread};
@@ -42,6 +44,7 @@ use crate::apply::members::Members;
 use crate::lease::{LeaseClock, LeaseClockConfig};
 use crate::memory::MemoryShares;
 use crate::metrics::Metrics;
+use crate::transfer::MemberSnapshot;
 use crate::watch::{WatchConfig, Watches};
 
 /// Snapshots streamed at the same time (DESIGN 3.6).
@@ -113,6 +116,12 @@ pub struct Inbound {
     pub incarnation: u128,
     /// Who belongs to the cluster.
     pub members: Arc<ArcSwap<Members>>,
+    /// The data directory, and the last manifest in it: a state that arrives is written beside what that names.
+    pub disk: Arc<dyn Disk>,
+    /// See [`Self::disk`].
+    pub manifest: Arc<ArcSwap<Manifest>>,
+    /// Page reads for states that leave.
+    pub readers: Readers,
 }
 
 /// For a node without others.
@@ -121,6 +130,10 @@ struct Nobody;
 impl Outgoing for Nobody {
     fn send(&self, messages: Vec<raft::prelude::Message>) {
         drop(messages);
+    }
+
+    fn send_snapshot(&self, message: raft::prelude::Message, snapshot: Arc<MemberSnapshot>) {
+        drop((message, snapshot));
     }
 
     fn refuse(&self, _from: u64, _cause: &super::core::BadMessage) {}
@@ -161,7 +174,7 @@ pub fn start(config: &NodeConfig, metrics: &Arc<Metrics>, connect: Connect<'_>) 
     let cache = Arc::new(PageCache::new(config.memory.page_cache));
     let opened = open_store((&disk, &log_disk), &cache, config, &mut seeds)?;
     let recovered = open_log(&*log_disk, &opened, LogOptions::default(), seeds.random())?;
-    spawn(config, metrics, connect, (&disk, &log_disk), opened, recovered, lock, &mut seeds)
+    spawn(config, metrics, connect, (&disk, &log_disk), cache, opened, recovered, lock, &mut seeds)
 }
 
 fn open_store(
@@ -212,7 +225,7 @@ pub fn open_log(
     let identity =
         LogIdentity { cluster: manifest.cluster_id, member: manifest.member_id, incarnation: manifest.incarnation };
     let mut recovery = Recovery::new(Some(identity), options, salt_seed);
-    let recovered = match run(&mut recovery, disk, BUDGET_UNLIMITED) {
+    let mut recovered = match run(&mut recovery, disk, BUDGET_UNLIMITED) {
         Err(WalError::NotCreated) if manifest.generation == recovery::GENERATION_WITHOUT_LOG => {
             // An imported state goes on behind the log that it came from.
             let (index, term) = (manifest.applied_index, manifest.applied_term);
@@ -229,10 +242,42 @@ pub fn open_log(
         let (log, checkpoint) = (recovered.previous_index, manifest.applied_index);
         return Err(StartError::LogGap { log, checkpoint });
     }
+    let applied = LogPosition { index: manifest.applied_index, term: manifest.applied_term };
+    if !holds(&recovered, applied) {
+        if !manifest.log_restarts {
+            let last = recovered.entries.last().map_or(recovered.previous_index, |entry| entry.index);
+            return Err(StartError::LogBehind { log: last, checkpoint: applied.index });
+        }
+        restart_log(disk, &mut recovered, applied, manifest.generation)?;
+    }
     if let basalt_storage::wal::EndReason::TornTail { segment, offset } = recovered.end_reason {
         warn!(segment, offset, "the log ended in a batch that was never acknowledged; it was cut off");
     }
     Ok(recovered)
+}
+
+/// Whether an entry stands in a log, or right before it.
+fn holds(recovered: &Recovered, position: LogPosition) -> bool {
+    let before = LogPosition { index: recovered.previous_index, term: recovered.previous_term };
+    let at = |entry: &basalt_storage::wal::Entry| LogPosition { index: entry.index, term: entry.term };
+    before == position || recovered.entries.iter().map(at).any(|entry| entry == position)
+}
+
+/// The state came whole from another member, and the node stopped before the log followed.
+fn restart_log(
+    disk: &dyn Disk,
+    recovered: &mut Recovered,
+    applied: LogPosition,
+    generation: u64,
+) -> Result<(), WalError> {
+    let LogPosition { index, term } = applied;
+    recovered.log.append(vec![Record::StartAfter { index, term }], generation)?;
+    let mut batch = recovered.log.start_batch().expect("something was appended");
+    let durable = run(&mut batch, disk, BUDGET_UNLIMITED)?;
+    recovered.log.finish_batch(&durable);
+    recovered.entries.clear();
+    (recovered.previous_index, recovered.previous_term) = (index, term);
+    Ok(())
 }
 
 /// The log as Raft wants it. The commit index is durable one append late; what is checkpointed was committed.
@@ -267,6 +312,7 @@ fn spawn(
     metrics: &Arc<Metrics>,
     connect: Connect<'_>,
     (disk, log_disk): (&Arc<dyn Disk>, &Arc<dyn Disk>),
+    cache: Arc<PageCache>,
     opened: Opened,
     recovered: Recovered,
     lock: DirectoryLock,
@@ -308,18 +354,22 @@ fn spawn(
     gauges.applied_index.store(applied, Ordering::Relaxed);
     gauges.single_voter.store(core.is_single_voter(), Ordering::Relaxed);
     let members = Arc::new(ArcSwap::from_pointee(members));
+    let (readers, mut threads) = ReadPools::start(disk).map_err(StartError::Thread)?;
+    let named = Arc::new(ArcSwap::from_pointee(manifest.clone()));
     let peers = connect(Inbound {
         node: node.clone(),
         identity: identity.clone(),
         incarnation: manifest.incarnation,
         members: members.clone(),
+        disk: disk.clone(),
+        manifest: named.clone(),
+        readers: readers.walk.clone(),
     });
     let leases = Arc::new(Mutex::new(LeaseClock::new(LeaseClockConfig::default())));
     let waiters = Arc::new(Waiters::default());
     let gate = Arc::new(Gate::new(store.shard_map().shards().len(), config.memory.delta as u64));
     let generation = Arc::new(AtomicU64::new(manifest.generation));
     let view = Arc::new(ArcSwap::from_pointee(store.head()));
-    let (readers, mut threads) = ReadPools::start(disk).map_err(StartError::Thread)?;
     let sinks = StreamSinks::default();
     let watch_stopping = Arc::new(AtomicBool::new(false));
 
@@ -383,6 +433,7 @@ fn spawn(
         gauges: gauges.clone(),
         watches: watches.clone(),
         metrics: metrics.clone(),
+        cluster_id: identity.cluster_id,
         started,
         tick: config.heartbeat_interval,
         lease_extension: config.election_timeout,
@@ -398,7 +449,7 @@ fn spawn(
     spawn("apply", Box::new(move || apply_thread.run(&apply_inbox)))?;
     spawn("checkpoint", {
         let (apply, generation, metrics) = (apply.clone(), generation.clone(), metrics.clone());
-        let links = CheckpointLinks { apply, pace: checkpoint_pace, generation, metrics };
+        let links = CheckpointLinks { apply, pace: checkpoint_pace, generation, manifest: named, cache, metrics };
         let disk = disk.clone();
         Box::new(move || checkpoint_thread::serve(checkpointer, &disk, &checkpoint_inbox, &links))
     })?;

@@ -100,6 +100,17 @@ pub enum StartError {
         /// The checkpoint's last.
         checkpoint: u64,
     },
+    /// The log does not hold the last checkpoint's entry.
+    #[error(
+        "the log ends at entry {log} and does not hold entry {checkpoint}, at which the last checkpoint ends: a part of the log is \
+         missing; put its files back, or restore a snapshot"
+    )]
+    LogBehind {
+        /// The log's last entry.
+        log: u64,
+        /// The checkpoint's last.
+        checkpoint: u64,
+    },
     /// The manifest names members that cannot be read.
     #[error(transparent)]
     Members(#[from] MembersError),

@@ -82,15 +82,19 @@ pub enum Refused {
 impl Introduction {
     /// The first message of a stream.
     pub fn hello(&self) -> DeliverRequest {
-        let hello = Hello {
+        DeliverRequest { kind: Some(Kind::Hello(self.hello_message())) }
+    }
+
+    /// Who speaks to whom.
+    pub fn hello_message(&self) -> Hello {
+        Hello {
             protocol_version: PROTOCOL_VERSION,
             cluster_id: self.cluster_id,
             from: self.from,
             to: self.to,
             incarnation: Bytes::copy_from_slice(&self.incarnation.to_le_bytes()),
             release: env!("CARGO_PKG_VERSION").to_owned(),
-        };
-        DeliverRequest { kind: Some(Kind::Hello(hello)) }
+        }
     }
 
     /// Reads the hello of a stream to member `own` of this cluster.
@@ -99,6 +103,14 @@ impl Introduction {
     /// [`Refused`].
     pub fn read(request: DeliverRequest, cluster_id: u64, own: u64, members: &Members) -> Result<Self, Refused> {
         let Some(Kind::Hello(hello)) = request.kind else { return Err(Refused::NoHello) };
+        Self::read_hello(&hello, cluster_id, own, members)
+    }
+
+    /// The same for a hello that stands in another message.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn read_hello(hello: &Hello, cluster_id: u64, own: u64, members: &Members) -> Result<Self, Refused> {
         if hello.protocol_version > PROTOCOL_VERSION {
             return Err(Refused::Newer { found: hello.protocol_version });
         }
@@ -149,6 +161,22 @@ impl Introduction {
             let length = u32::try_from(message.len()).unwrap_or(u32::MAX).to_le_bytes();
             crc32c::crc32c_append(crc32c::crc32c_append(crc, &length), message)
         })
+    }
+}
+
+/// The checksums of a snapshot's parts: each covers all before it, so that none is lost, repeated or out of place.
+pub struct PartChecksum(u32);
+
+impl PartChecksum {
+    /// Before the first part.
+    pub fn new(snapshot_id: u64) -> Self {
+        Self(crc32c::crc32c(&snapshot_id.to_le_bytes()))
+    }
+
+    /// That of the next part.
+    pub fn add(&mut self, chunk: &[u8]) -> u32 {
+        self.0 = crc32c::crc32c_append(crc32c::crc32c(&self.0.to_le_bytes()), chunk);
+        self.0
     }
 }
 

@@ -9,15 +9,19 @@
 //!   answers) never waits behind entries.
 //! * Nothing here waits for the node, and the node waits for nothing here: queues are bounded by bytes, and what does not fit
 //!   is lost, which Raft expects.
+//! * A whole state goes over a connection of its own, at a bounded rate, and goes on where it was cut off.
 //! * A stream begins with a hello. Whoever is of another cluster, no member, or speaks a newer protocol is refused with one
 //!   clear line on both sides; so is a batch whose checksum does not hold.
 //! * What a member says is data: it ends its stream at worst.
 
+mod arrivals;
 mod ask;
 mod connect;
+mod departure;
 pub mod frame;
 mod lane;
 mod peers;
 
+pub use arrivals::{Arrival, ArrivalError, Arrivals};
 pub use connect::PeerConnector;
 pub use peers::Peers;

@@ -8,21 +8,31 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use arc_swap::ArcSwap;
 use basalt_proto::peer::peer_client::PeerClient;
 use raft::prelude::{Message, MessageType};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::AbortHandle;
 use tonic::transport::Channel;
 
+use super::arrivals::Arrivals;
 use super::connect::PeerConnector;
+use super::departure::Departure;
 use super::frame::Introduction;
 use super::lane::{Destination, Kind, Lane};
 use crate::apply::members::Members;
 use crate::node::core::BadMessage;
 use crate::node::handle::Identity;
 use crate::node::node_thread::{NodeInput, Outgoing};
+use crate::node::readers::Readers;
 use crate::node::start::Inbound;
+use crate::transfer::MemberSnapshot;
 
 /// What all members together may have waiting for the node thread: some of the largest messages.
 const INBOUND_KIBIBYTES_MAX: u32 = 128 << 10;
+
+/// What all of a state's stream may bring in a second: a disk and a network that also serve others.
+const SNAPSHOT_BYTES_PER_SECOND: u64 = 128 << 20;
 
 /// The way to other members, and what is known of those who come.
 pub struct Peers {
@@ -44,6 +54,12 @@ pub struct Peers {
     inbound: Arc<Semaphore>,
     /// The first incarnation of each member that was heard here.
     heard: Mutex<HashMap<u64, u128>>,
+    /// Page reads for states that leave.
+    readers: Readers,
+    /// States on their way, by receiver: a newer one takes the place of an older.
+    departures: Mutex<HashMap<u64, AbortHandle>>,
+    /// Where those of others arrive.
+    pub arrivals: Arrivals,
 }
 
 /// Lanes by member, made when there is something to send.
@@ -63,7 +79,11 @@ struct Lanes {
 impl Peers {
     /// The way to the members that `inbound` names.
     pub fn new(inbound: Inbound, connector: PeerConnector, runtime: Handle) -> Self {
+        let arrivals = Arrivals::new(inbound.disk, inbound.manifest, inbound.node.clone());
         Self {
+            arrivals,
+            departures: Mutex::default(),
+            readers: inbound.readers,
             identity: inbound.identity,
             members: inbound.members,
             node: inbound.node,
@@ -99,6 +119,15 @@ impl Peers {
         self.members.load().get(member).map(|member| member.peer_urls.clone()).unwrap_or_default()
     }
 
+    fn introduction(&self, to: u64) -> Introduction {
+        Introduction {
+            cluster_id: self.identity.cluster_id,
+            from: self.identity.member_id,
+            to,
+            incarnation: self.incarnation,
+        }
+    }
+
     fn lanes_to<'a>(&self, ways: &'a mut Ways, to: u64) -> Option<&'a Lanes> {
         let vacant = match ways.lanes.entry(to) {
             Entry::Occupied(lanes) => return Some(lanes.into_mut()),
@@ -109,12 +138,7 @@ impl Peers {
             return None;
         }
         let _inside = self.runtime.enter();
-        let introduction = Introduction {
-            cluster_id: self.identity.cluster_id,
-            from: self.identity.member_id,
-            to,
-            incarnation: self.incarnation,
-        };
+        let introduction = self.introduction(to);
         let (connector, node) = (self.connector.clone(), self.node.clone());
         let destination = Destination { introduction, urls: urls.clone(), connector, node };
         let urgent = Lane::start(Kind::Urgent, destination.clone());
@@ -142,6 +166,29 @@ impl Outgoing for Peers {
                 // The node thread is gone only when the process is about to be.
                 drop(self.node.send(NodeInput::Unreachable(to)));
             }
+        }
+    }
+
+    fn send_snapshot(&self, message: Message, snapshot: Arc<MemberSnapshot>) {
+        let (to, node) = (message.to, self.node.clone());
+        let urls = self.urls(to);
+        if urls.is_empty() {
+            return drop(node.send(NodeInput::SnapshotSent(to, false)));
+        }
+        let departure = Departure {
+            introduction: self.introduction(to),
+            urls,
+            connector: self.connector.clone(),
+            readers: self.readers.clone(),
+            bytes_per_second: SNAPSHOT_BYTES_PER_SECOND,
+            snapshot_id: StdRng::from_os_rng().random(),
+        };
+        let task = self.runtime.spawn(async move {
+            let arrived = departure.run(message, snapshot).await;
+            drop(node.send(NodeInput::SnapshotSent(to, arrived)));
+        });
+        if let Some(older) = lock(&self.departures).insert(to, task.abort_handle()) {
+            older.abort();
         }
     }
 

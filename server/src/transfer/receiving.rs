@@ -5,7 +5,7 @@ use std::sync::Arc;
 use basalt_proto::snapshot::chunk::Kind;
 use basalt_proto::snapshot::{Chunk, Head, Record, Revision as WireRevision, Shard};
 use basalt_storage::checkpoint::manifest::{Manifest, ShardManifest};
-use basalt_storage::checkpoint::recovery::Birth;
+use basalt_storage::checkpoint::recovery::{Birth, RecoveryError};
 use basalt_storage::checkpoint::{Figures, FillError, Filled, Filling, Salt};
 use basalt_storage::disk::Disk;
 use basalt_storage::mvcc::effect_sum::EffectSum;
@@ -190,6 +190,14 @@ impl Receiving {
         self.filling.push_stored(disk, revision, wire.tombstone, &wire.key_value)?;
         self.revisions += 1;
         Ok(())
+    }
+
+    /// Removes what was written.
+    ///
+    /// # Errors
+    /// The disk's; what is left, the next attempt or start removes.
+    pub fn discard(self, disk: &dyn Disk) -> Result<(), RecoveryError> {
+        self.filling.discard_beside(disk)
     }
 
     /// Writes what is left, durably; for a snapshot that arrived whole.

@@ -24,6 +24,12 @@ pub struct MemberSnapshot {
     view: Arc<View>,
 }
 
+impl std::fmt::Debug for MemberSnapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MemberSnapshot").field("position", &self.position()).finish_non_exhaustive()
+    }
+}
+
 impl MemberSnapshot {
     /// The state of `machine`.
     pub fn of(machine: &Machine, cluster_id: u64) -> Self {

@@ -1,5 +1,6 @@
 //! A state goes over and comes out the same, in one stream or in several; what is wrong with it is refused.
 
+use std::error::Error;
 use std::sync::Arc;
 
 use basalt_proto::etcdserverpb::{LeaseGrantRequest, PutRequest};
@@ -9,7 +10,7 @@ use basalt_proto::snapshot::chunk::Kind;
 use basalt_proto::snapshot::{Chunk, End};
 use basalt_storage::checkpoint::recovery::{self, Birth, Opened};
 use basalt_storage::checkpoint::{Filled, Salt};
-use basalt_storage::disk::{Disk, SimulatedDisk};
+use basalt_storage::disk::{Disk, PowerCut, SimulatedDisk};
 use basalt_storage::hashes::{HashKv, HashKvJob, HashPurpose};
 use basalt_storage::job::{BUDGET_UNLIMITED, run};
 use basalt_storage::mvcc::shard_map::ShardMap;
@@ -213,4 +214,61 @@ fn no_flipped_byte_makes_a_panic() {
             drop(receiver.refuses(&snapshot, flipped));
         }
     }
+}
+
+/// All that a member does with a state; fails where the disk stops.
+fn receive(disk: &SimulatedDisk, snapshot: &MemberSnapshot, chunks: &[Bytes]) -> Result<Opened, Box<dyn Error>> {
+    let mut opened = recovery::open(disk, &cache(), Salt::new(5))?.expect("it was born");
+    recovery::settle(disk, &mut opened.checkpointer)?;
+    let announced = snapshot.raft_snapshot();
+    let expected = Expected { live: opened.checkpointer.manifest(), announced: &announced, seed: 4 };
+    let mut receiving = Receiving::begin(disk, &expected, chunks[0].clone())?;
+    for chunk in &chunks[1..] {
+        receiving.take(disk, chunk.clone())?;
+    }
+    let filled = receiving.finish(disk)?;
+    let mut opened = opened.checkpointer.install(disk, &cache(), filled)?;
+    opened.checkpointer.remove_retired(disk)?;
+    Ok(opened)
+}
+
+/// Stopped at each request, then a power cut: the old state or the new one, and nothing else is left of either.
+#[test]
+fn a_stop_at_any_point_leaves_the_old_state_or_the_new_one() {
+    let sender = sender();
+    let snapshot = MemberSnapshot::of(&sender, 7);
+    let chunks = chunks(&snapshot, None);
+    let born = || {
+        let disk = SimulatedDisk::new(2);
+        recovery::settle(&disk, &mut directory(&disk, 2).checkpointer).expect("the disk does not fail");
+        disk.restart()
+    };
+    let whole = born();
+    let before = whole.operations();
+    receive(&whole, &snapshot, &chunks).expect("the disk does not fail");
+    let requests = whole.operations() - before;
+    assert!(requests > 40, "{requests}");
+    let (mut old, mut new) = (0, 0);
+    for stop in 0..requests {
+        let disk = born();
+        disk.stop_after(disk.operations() + stop);
+        assert!(receive(&disk, &snapshot, &chunks).is_err(), "stop {stop}");
+        for disk in [disk.crash(PowerCut::KeepNone), disk.crash(PowerCut::Seeded(stop)), disk.restart()] {
+            let mut opened = recovery::open(&disk, &cache(), Salt::new(6)).expect("readable").expect("it was born");
+            recovery::settle(&disk, &mut opened.checkpointer).expect("the disk does not fail");
+            let named = opened.checkpointer.manifest().shards.len();
+            let pages = disk.files().into_iter().filter(|name| name.starts_with("pages/")).count();
+            assert_eq!(pages, named, "stop {stop}: {:?}", disk.files());
+            if opened.store.applied == LogPosition::default() {
+                old += 1;
+                assert_eq!(opened.store.revision(), 1);
+                let opened = receive(&disk, &snapshot, &chunks).expect("the next attempt");
+                assert_same(&sender, &disk, opened);
+            } else {
+                new += 1;
+                assert_same(&sender, &disk, opened);
+            }
+        }
+    }
+    assert!(old > 0 && new > 0, "{old} {new}");
 }

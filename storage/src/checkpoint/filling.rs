@@ -251,6 +251,18 @@ impl Filling {
         is_known
     }
 
+    /// Removes what was written beside a store.
+    ///
+    /// # Errors
+    /// [`RecoveryError::Io`]; what is left, the next attempt or start removes.
+    pub fn discard_beside(self, disk: &dyn Disk) -> Result<(), RecoveryError> {
+        let first_page_file = self.manifest.shards.iter().map(|shard| shard.page_file).min().unwrap_or(u64::MAX);
+        for writer in self.shards.iter().filter_map(|shard| shard.writer.as_ref()) {
+            perform(disk, "closing", PAGES_DIRECTORY, Io::Close { file: writer.pages().file() })?;
+        }
+        clear_beside(disk, first_page_file, self.next_run / RUNS_OF_A_STORE * RUNS_OF_A_STORE)
+    }
+
     /// Writes what is left, the indexes, and the manifest: from now on it counts.
     ///
     /// # Errors

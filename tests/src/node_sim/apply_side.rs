@@ -37,7 +37,11 @@ pub struct Outcome {
 /// What apply is told.
 pub(super) enum ApplyInput {
     Committed(Committed),
-    Role { leads: bool },
+    Role {
+        leads: bool,
+    },
+    /// Another member's state takes the place of this one.
+    Install,
 }
 
 /// The machine and what follows from its effects.
@@ -46,12 +50,14 @@ pub(super) struct ApplySide {
     pub(super) leases: LeaseClock,
     inbox: VecDeque<ApplyInput>,
     pub(super) outcomes: Vec<Outcome>,
+    /// Whether it waits for another member's state to take the place of this one.
+    pub(super) is_replaced: bool,
 }
 
 impl ApplySide {
     pub(super) fn new(machine: Machine) -> Self {
         let leases = LeaseClock::new(LeaseClockConfig::default());
-        Self { machine, leases, inbox: VecDeque::new(), outcomes: Vec::new() }
+        Self { machine, leases, inbox: VecDeque::new(), outcomes: Vec::new(), is_replaced: false }
     }
 
     pub(super) fn push(&mut self, input: ApplyInput) {
@@ -59,7 +65,13 @@ impl ApplySide {
     }
 
     pub(super) fn has_inputs(&self) -> bool {
-        !self.inbox.is_empty()
+        !self.inbox.is_empty() && !self.is_replaced
+    }
+
+    /// Goes on with another member's state.
+    pub(super) fn replace(&mut self, machine: Machine) {
+        self.machine = machine;
+        self.is_replaced = false;
     }
 
     pub(super) fn view(&self) -> Arc<View> {
@@ -70,6 +82,10 @@ impl ApplySide {
     pub(super) fn next(&mut self, disk: &SimulatedDisk, now: Duration) -> Result<Option<u64>, Over> {
         match self.inbox.pop_front().expect("there are inputs") {
             ApplyInput::Committed(committed) => self.apply(disk, now, committed).map(Some),
+            ApplyInput::Install => {
+                self.is_replaced = true;
+                Ok(None)
+            }
             ApplyInput::Role { leads: false } => {
                 self.leases.demote();
                 Ok(None)

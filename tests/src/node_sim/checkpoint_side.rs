@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use basalt_storage::checkpoint::{Checkpoint, CheckpointError, CheckpointJob, Checkpointer, RUNS_DIRECTORY, Reserve};
+use basalt_storage::checkpoint::manifest::Manifest;
+use basalt_storage::checkpoint::{
+    Checkpoint, CheckpointError, CheckpointJob, Checkpointer, Filled, RUNS_DIRECTORY, Reserve,
+};
 use basalt_storage::disk::SimulatedDisk;
 use basalt_storage::mvcc::store::Store;
 use basalt_storage::runs::run_name;
@@ -10,6 +13,7 @@ use rand::rngs::StdRng;
 
 use super::overlaps::Overlaps;
 use crate::background::Background;
+use crate::opening;
 use crate::over::{Over, over};
 
 /// Small, as everything on a simulated disk.
@@ -19,6 +23,8 @@ const RESERVE_BYTES: u64 = 16 << 10;
 pub(super) struct CheckpointSide {
     /// Away while a checkpoint runs.
     checkpointer: Option<Checkpointer>,
+    /// The last one.
+    manifest: Manifest,
     job: Option<(u64, Background<CheckpointJob>)>,
     /// Of the page files, when the last one began.
     file_bytes: u64,
@@ -50,6 +56,7 @@ impl CheckpointSide {
     pub(super) fn new(checkpointer: Checkpointer, disk: &SimulatedDisk, interval: Duration, now: Duration) -> Self {
         let mut side = Self {
             is_dirty: !checkpointer.is_tidy(false),
+            manifest: checkpointer.manifest().clone(),
             checkpointer: Some(checkpointer),
             job: None,
             file_bytes: 0,
@@ -90,6 +97,21 @@ impl CheckpointSide {
         Some(names)
     }
 
+    /// The last manifest.
+    pub(super) fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Makes another member's state this one's; gives its store and the generation of its manifest.
+    pub(super) fn install(&mut self, disk: &SimulatedDisk, filled: Filled) -> (Store, u64) {
+        let checkpointer = self.checkpointer.take().expect("no checkpoint runs");
+        let opened = checkpointer.install(disk, &opening::page_cache(), filled).expect("nobody stops this disk");
+        self.is_dirty = !opened.checkpointer.is_tidy(false);
+        self.manifest = opened.checkpointer.manifest().clone();
+        self.checkpointer = Some(opened.checkpointer);
+        (opened.store, self.manifest.generation)
+    }
+
     /// Starts one, or goes on with it.
     pub(super) fn advance(
         &mut self,
@@ -107,7 +129,7 @@ impl CheckpointSide {
         let ended = match job.try_advance(disk, random) {
             Ok(None) => return Ok(None),
             Ok(Some(checkpoint)) => {
-                let generation = self.ended(checkpoint, store, seen);
+                let generation = self.ended(disk, checkpoint, store, seen);
                 self.hold(disk);
                 Some(Ended { applied_index, generation })
             }
@@ -145,8 +167,8 @@ impl CheckpointSide {
     }
 
     /// One is durable; gives its generation.
-    fn ended(&mut self, checkpoint: Checkpoint, store: &mut Store, seen: &mut Overlaps) -> u64 {
-        let Checkpoint { checkpointer, checkpointed, tidy, .. } = checkpoint;
+    fn ended(&mut self, disk: &SimulatedDisk, checkpoint: Checkpoint, store: &mut Store, seen: &mut Overlaps) -> u64 {
+        let Checkpoint { mut checkpointer, checkpointed, tidy, .. } = checkpoint;
         store.checkpointed(checkpointed);
         self.is_dirty |= !tidy;
         if self.defragmentation == Defragmentation::Bound {
@@ -155,9 +177,11 @@ impl CheckpointSide {
         }
         seen.checkpoints += 1;
         seen.shrinks += usize::from(checkpointer.file_bytes() < self.file_bytes);
-        let generation = checkpointer.manifest().generation;
+        self.manifest = checkpointer.manifest().clone();
+        // What is left is removed by the next start.
+        drop(checkpointer.remove_retired(disk));
         self.checkpointer = Some(checkpointer);
-        generation
+        self.manifest.generation
     }
 
     fn hold(&mut self, disk: &SimulatedDisk) {

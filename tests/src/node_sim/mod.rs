@@ -20,6 +20,7 @@ mod log_side;
 mod node;
 mod overlaps;
 mod snapshot_side;
+mod transfer_side;
 
 pub use apply_side::Outcome;
 pub use node::{Said, SimulatedNode};

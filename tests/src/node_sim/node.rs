@@ -11,9 +11,12 @@ use basalt_proto::log::request::Kind;
 use basalt_server::admission::Proposal;
 use basalt_server::apply::machine::Machine;
 use basalt_server::node::core::{BadMessage, Core, CoreConfig, Input, Leadership, Output};
+use basalt_server::transfer::MemberSnapshot;
 use basalt_storage::disk::{InjectedFault, PowerCut, SimulatedDisk};
 use basalt_storage::job::{Job, run};
 use basalt_storage::mvcc::view::View;
+use basalt_storage::revision::Revision;
+use bytes::Bytes;
 use raft::prelude::Message;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -23,7 +26,8 @@ use super::checkpoint_side::{CheckpointSide, Ended};
 use super::log_side::LogSide;
 use super::overlaps::Overlaps;
 use super::snapshot_side::{SnapshotSide, TakenSnapshot};
-use crate::opening::{self, Parts, Place};
+use super::transfer_side::TransferSide;
+use crate::opening::{self, CLUSTER_ID, Parts, Place};
 use crate::over::Over;
 
 const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(100);
@@ -47,6 +51,7 @@ enum Turn {
     Apply,
     Sweep,
     Checkpoint,
+    Install,
     Snapshot,
 }
 
@@ -59,6 +64,8 @@ pub struct Said {
     pub reads: Vec<u64>,
     /// Reads whose leader is gone.
     pub failed_reads: Vec<u64>,
+    /// Whole states for other members, each with the message that goes with it.
+    pub snapshots: Vec<(Message, Arc<MemberSnapshot>)>,
     /// Changes of role.
     pub roles: Vec<Leadership>,
     /// Messages that it refused.
@@ -78,8 +85,9 @@ pub struct SimulatedNode {
     apply: ApplySide,
     checkpoints: CheckpointSide,
     snapshots: SnapshotSide,
-    /// Whether the log is kept whole: for others, while no snapshot can bring them what they lack.
-    keeps_log: bool,
+    transfers: TransferSide,
+    /// Entries that another member's state took the place of.
+    pub installs: usize,
     said: Said,
     leads: bool,
     /// What ran beside what.
@@ -134,7 +142,7 @@ impl SimulatedNode {
             applied: store.applied.index,
             pre_vote: place.pre_vote,
             shards: store.shard_map().shards().len(),
-            catchup_entries: if place.voters.len() > 1 { u64::MAX } else { 0 },
+            catchup_entries: if place.voters.len() > 1 { place.catchup_entries } else { 0 },
             seed: random.random(),
         };
         let logger = slog::Logger::root(slog::Discard, slog::o!());
@@ -149,7 +157,8 @@ impl SimulatedNode {
             apply: ApplySide::new(Machine::new(store)),
             checkpoints: CheckpointSide::new(checkpointer, &disk, checkpoint_interval, now),
             snapshots: SnapshotSide::default(),
-            keeps_log: place.voters.len() > 1,
+            transfers: TransferSide::default(),
+            installs: 0,
             said: Said::default(),
             leads: false,
             overlaps: Overlaps::default(),
@@ -283,6 +292,43 @@ impl SimulatedNode {
         self.inbox.push_back(Input::Transfer(member));
     }
 
+    /// A stream of a whole state begins, with its first chunk; `id` is the state's.
+    pub fn open_arrival(&mut self, id: u64, message: &Message, head: Bytes) {
+        self.transfers.open(&self.disk, id, self.checkpoints.manifest(), message, head);
+    }
+
+    /// The next chunk of it; says whether it was the last. `None` if another state arrives by now.
+    pub fn take_arrival(&mut self, id: u64, message: &Message, chunk: Bytes) -> Option<bool> {
+        let (is_whole, received) = self.transfers.take(&self.disk, id, message, chunk)?;
+        self.inbox.extend(received);
+        Some(is_whole)
+    }
+
+    /// The last revision of state `id` that arrived.
+    pub fn arrived(&self, id: u64) -> Option<Revision> {
+        self.transfers.last(id)
+    }
+
+    /// In words, for whoever finds it stuck.
+    pub fn state(&self) -> String {
+        let (applied, committed) = (self.machine().store().applied.index, self.core.committed());
+        let (leads, busy, installing) = (self.core.leads(), self.is_busy(), self.is_installing());
+        let progress = self.core.progress();
+        format!(
+            "applied {applied}, committed {committed}, leads {leads}, busy {busy}, installing {installing}; {progress}"
+        )
+    }
+
+    /// Whether a state that arrived is neither installed nor discarded.
+    pub fn is_installing(&self) -> bool {
+        self.transfers.has_filled() || self.apply.is_replaced
+    }
+
+    /// A state for another member is on its way no more.
+    pub fn snapshot_sent(&mut self, to: u64, arrived: bool) {
+        self.inbox.push_back(Input::SnapshotSent { to, arrived });
+    }
+
     /// Whether it leads.
     pub fn leads(&self) -> bool {
         self.core.leads()
@@ -329,6 +375,7 @@ impl SimulatedNode {
             Turn::Apply => self.apply_next()?,
             Turn::Sweep => self.sweep(),
             Turn::Checkpoint => self.advance_checkpoint()?,
+            Turn::Install => self.install(),
             Turn::Snapshot => self.snapshots.advance(disk, random, seen)?,
         }
         // Work that may fail without harm meets a stopped disk too: the power is gone for everything.
@@ -344,8 +391,9 @@ impl SimulatedNode {
             (Turn::Prepare, self.log.may_prepare()),
             (Turn::Recycle, self.log.may_recycle()),
             (Turn::Apply, self.apply.has_inputs()),
-            (Turn::Sweep, self.machine().store().is_sweeping()),
-            (Turn::Checkpoint, self.checkpoints.may_advance(self.now)),
+            (Turn::Sweep, self.machine().store().is_sweeping() && !self.apply.is_replaced),
+            (Turn::Checkpoint, self.may_checkpoint()),
+            (Turn::Install, self.apply.is_replaced && !self.checkpoints.is_running()),
             (Turn::Snapshot, self.snapshots.is_running()),
         ];
         candidates.into_iter().filter_map(|(turn, ready)| ready.then_some(turn)).collect()
@@ -381,6 +429,16 @@ impl SimulatedNode {
                     self.proposals.extend(requests);
                 }
                 Output::Send(messages) => self.said.messages.extend(messages),
+                Output::SnapshotWanted(to) => {
+                    let snapshot = MemberSnapshot::of(&self.apply.machine, CLUSTER_ID);
+                    self.inbox.push_back(self.transfers.made(to, snapshot));
+                }
+                Output::SendSnapshot(message) => match self.transfers.take_made(&message) {
+                    Some(snapshot) => self.said.snapshots.push((*message, snapshot)),
+                    None => self.snapshot_sent(message.to, false),
+                },
+                Output::Install(_) => self.apply.push(ApplyInput::Install),
+                Output::Discard => self.transfers.discard(&self.disk),
                 Output::ReadsReady(reads) => self.said.reads.extend(reads),
                 Output::ReadsFailed(reads) => self.said.failed_reads.extend(reads),
                 Output::Refused { cause, .. } => self.said.refused.push(cause),
@@ -439,10 +497,22 @@ impl SimulatedNode {
         let ended = self.checkpoints.advance(&self.disk, &mut self.random, self.now, store, &mut self.overlaps)?;
         if let Some(Ended { applied_index, generation }) = ended {
             self.log.generation = generation;
-            if !self.keeps_log {
-                self.log.release(applied_index);
-            }
+            self.log.release(applied_index);
         }
         Ok(())
+    }
+
+    /// One that runs goes on; none begins while another state takes the place of this one.
+    fn may_checkpoint(&self) -> bool {
+        self.checkpoints.is_running() || (!self.apply.is_replaced && self.checkpoints.may_advance(self.now))
+    }
+
+    fn install(&mut self) {
+        let filled = self.transfers.take_filled();
+        let (store, generation) = self.checkpoints.install(&self.disk, filled);
+        self.apply.replace(Machine::new(store));
+        self.log.generation = generation;
+        self.installs += 1;
+        self.inbox.push_back(Input::Installed);
     }
 }

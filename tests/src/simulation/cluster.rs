@@ -12,6 +12,7 @@ use rand::{Rng, SeedableRng};
 use super::clients::{Clients, Seen};
 use super::faults::{self, Fault};
 use super::network::{Network, Weather};
+use super::transfers::{End, Transfers};
 use crate::ledger::Ledger;
 use crate::node_sim::{Said, SimulatedNode};
 use crate::opening::Place;
@@ -37,6 +38,8 @@ pub struct Plan {
     pub fault_pause: Option<Duration>,
     /// Whether members ask for votes before an election (`--pre-vote`); without, elections collide.
     pub pre_vote: bool,
+    /// Entries kept for members that lag behind; who lags more gets the whole state.
+    pub catchup_entries: u64,
 }
 
 impl Plan {
@@ -50,6 +53,7 @@ impl Plan {
             per_second: [20, 50, 100][seed as usize % 3],
             fault_pause: pauses[seed as usize % 4],
             pre_vote: !seed.is_multiple_of(5),
+            catchup_entries: [10, 100, 1000][seed as usize % 7 % 3],
         }
     }
 }
@@ -73,6 +77,10 @@ pub struct Report {
     pub asked_again: usize,
     /// Messages that arrived.
     pub messages: u64,
+    /// States of other members that took the place of a member's own.
+    pub installs: usize,
+    /// Of these on their way, those that went on after they were cut off.
+    pub resumed: usize,
 }
 
 /// One member, up or down.
@@ -86,6 +94,7 @@ struct MemberPlace {
     /// It stands still until then.
     paused_until: Duration,
     asked_again: usize,
+    installs: usize,
 }
 
 /// The cluster.
@@ -95,6 +104,7 @@ pub struct Cluster {
     now: Duration,
     members: BTreeMap<u64, MemberPlace>,
     network: Network,
+    transfers: Transfers,
     clients: Clients,
     ledger: Ledger,
     /// Until then whoever gives a vote may die of it, and whoever is elected stands still.
@@ -119,6 +129,7 @@ impl Cluster {
             now: Duration::ZERO,
             members: BTreeMap::new(),
             network: Network::default(),
+            transfers: Transfers::default(),
             clients: Clients::new(plan.seed),
             ledger: Ledger::default(),
             storm_until: Duration::ZERO,
@@ -129,10 +140,11 @@ impl Cluster {
             trace,
         };
         for member_id in voters.clone() {
-            let place = Place { member_id, voters: voters.clone(), pre_vote: plan.pre_vote };
+            let catchup_entries = plan.catchup_entries;
+            let place = Place { member_id, voters: voters.clone(), pre_vote: plan.pre_vote, catchup_entries };
             let disk = Some(SimulatedDisk::new(plan.seed ^ member_id));
             let (life, turn, paused_until) = (0, TURN, Duration::ZERO);
-            let member = MemberPlace { place, node: None, disk, life, turn, paused_until, asked_again: 0 };
+            let member = MemberPlace { place, node: None, disk, life, turn, paused_until, asked_again: 0, installs: 0 };
             cluster.members.insert(member_id, member);
             cluster.start(member_id);
         }
@@ -182,6 +194,7 @@ impl Cluster {
         self.agree();
         let Seen { sent, acknowledged, reads, .. } = self.clients.seen;
         let asked_again = self.members.values().map(|member| member.asked_again + again(member)).sum();
+        let installs = self.members.values().map(|member| member.installs + installs(member)).sum();
         Report {
             fingerprint: self.hasher.finish(),
             sent,
@@ -190,6 +203,8 @@ impl Cluster {
             leaders: self.leaders.len(),
             asked_again,
             messages: self.network.arrived,
+            installs,
+            resumed: self.transfers.resumed,
             ..self.report
         }
     }
@@ -198,7 +213,8 @@ impl Cluster {
     fn advance(&mut self, until: Duration) {
         let arrival = self.network.next_arrival();
         let turn = self.next_turn();
-        let next = [arrival, turn.map(|(time, _)| time)].into_iter().flatten().min();
+        let transfer = self.transfers.next();
+        let next = [arrival, transfer, turn.map(|(time, _)| time)].into_iter().flatten().min();
         let Some(next) = next.filter(|next| *next < until) else {
             self.now = self.now.max(until);
             return;
@@ -210,9 +226,31 @@ impl Cluster {
             }
             return;
         }
+        if transfer.is_some_and(|time| time <= next) {
+            return self.go_on_with_transfer();
+        }
         if let Some((_, member)) = turn {
             self.take_turn(member);
         }
+    }
+
+    /// A chunk of a whole state comes to its receiver.
+    fn go_on_with_transfer(&mut self) {
+        let Some((transfer, from, to)) = self.transfers.take_next() else { return };
+        let paused = [from, to].map(|id| self.members.get(&id).map_or(Duration::ZERO, |member| member.paused_until));
+        // Who stands still hears nothing, and says nothing.
+        if let Some(until) = paused.into_iter().max().filter(|until| *until > self.now) {
+            return self.transfers.put_off(transfer, until);
+        }
+        let mut ends = BTreeMap::new();
+        for (id, member) in &mut self.members {
+            if let Some(node) = &mut member.node {
+                node.pass_until(self.now);
+                ends.insert(*id, End { node, life: member.life });
+            }
+        }
+        let (from, to) = (ends.remove(&from), ends.remove(&to));
+        self.transfers.go_on(transfer, from, to, &self.network, self.now, &mut self.random);
     }
 
     /// Whose turn is next, and when. Members that are equally early take turns by chance.
@@ -237,7 +275,7 @@ impl Cluster {
     fn carry(&mut self, id: u64) {
         let member = self.members.get_mut(&id).expect("there");
         let (node, life) = (member.node.as_mut().expect("it spoke just now"), member.life);
-        let Said { messages, reads, failed_reads, roles, refused } = node.take_said();
+        let Said { messages, reads, failed_reads, snapshots, roles, refused } = node.take_said();
         assert!(refused.is_empty(), "an honest member was refused: {refused:?}");
         let outcomes = node.take_outcomes();
         self.clients.hear_outcomes(&outcomes, id, life);
@@ -266,6 +304,13 @@ impl Cluster {
         let votes =
             |message: &Message| message.get_msg_type() == MessageType::MsgRequestVoteResponse && !message.reject;
         let dies = self.now < self.storm_until && messages.iter().any(votes) && self.random.random_ratio(1, 2);
+        for (message, snapshot) in snapshots {
+            let life_there = self.members.get(&message.to).map_or(0, |member| member.life);
+            if self.trace {
+                println!("{:?} {id}: the state of {:?} leaves for {}", self.now, snapshot.position(), message.to);
+            }
+            self.transfers.begin(message, snapshot, (life, life_there), self.now);
+        }
         for message in messages {
             self.network.send(message, self.now, &mut self.random);
         }
@@ -313,6 +358,7 @@ impl Cluster {
                 let member = self.members.get_mut(&id).expect("there");
                 if let Some(node) = member.node.take() {
                     member.asked_again += node.overlaps.asked_again;
+                    member.installs += node.installs;
                     member.disk = Some(node.crash(power_cut));
                     self.report.crashes += 1;
                 }
@@ -384,7 +430,14 @@ impl Cluster {
             if is_alive && self.is_agreed() {
                 break;
             }
-            assert!(self.now < deadline, "seed {}: a healed cluster does not come to agree", self.plan.seed);
+            assert!(
+                self.now < deadline,
+                "seed {}: a healed cluster does not come to agree on entry {}: {}states: {}",
+                self.plan.seed,
+                self.ledger.last_index(),
+                self.members.iter().map(|(id, member)| format!("{id}: {}; ", state(member))).collect::<String>(),
+                self.transfers.state()
+            );
             // Nothing more is asked, so that it can.
             if is_alive {
                 asked = deadline * 2;
@@ -401,6 +454,14 @@ impl Cluster {
             .values()
             .all(|member| member.node.as_ref().is_some_and(|node| !node.is_busy() && node.view().applied.index == last))
     }
+}
+
+fn state(member: &MemberPlace) -> String {
+    member.node.as_ref().map_or("down".to_owned(), SimulatedNode::state)
+}
+
+fn installs(member: &MemberPlace) -> usize {
+    member.node.as_ref().map_or(0, |node| node.installs)
 }
 
 fn again(member: &MemberPlace) -> usize {

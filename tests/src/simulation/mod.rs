@@ -4,7 +4,7 @@
 //! ```text
 //!   Clients ─► SimulatedNode ─┬─ outcomes ─► Ledger, Model      (equal on all members, nothing lost, nothing twice)
 //!      ▲           ▲          └─ messages ─► Network ─► SimulatedNode
-//!      └─ answers ─┤
+//!      └─ answers ─┤             └─ whole states ─► Transfers ─► SimulatedNode
 //!   Faults ────────┴── power cuts, restarts, partitions, pauses, slow disks; at the end all heal
 //! ```
 //!
@@ -22,3 +22,4 @@ pub mod clients;
 pub mod cluster;
 pub mod faults;
 pub mod network;
+pub mod transfers;

@@ -88,6 +88,11 @@ impl Network {
         None
     }
 
+    /// Whether nothing comes from one to the other.
+    pub fn is_cut(&self, from: u64, to: u64) -> bool {
+        self.cuts.contains(&(from, to))
+    }
+
     /// Cuts one direction.
     pub fn cut(&mut self, from: u64, to: u64) {
         self.cuts.insert((from, to));

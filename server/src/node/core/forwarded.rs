@@ -52,6 +52,11 @@ impl Forwarded {
         lost.into_iter().map(|round| round.entry).collect()
     }
 
+    /// Nobody can say any more what became of them.
+    pub(super) fn forget(&mut self) {
+        self.0.clear();
+    }
+
     pub(super) fn tick(&mut self) {
         self.0.iter_mut().for_each(|round| round.ticks += 1);
         self.0.retain(|round| round.ticks < FORGET_TICKS);

@@ -1,6 +1,8 @@
 //! What another member may say. The `raft` crate trusts its peers and panics on some of what a faulty, forged or amnesiac
 //! one could send (`faults.md`, trap 4): all of it ends here, before anything is used.
 
+use std::collections::BTreeSet;
+
 use basalt_proto::log::LogEntry;
 use basalt_proto::nesting::decode_log_entry;
 use raft::prelude::{Entry, EntryType, Message, MessageType};
@@ -84,7 +86,7 @@ pub(super) fn check(raft: &RawNode<LogStore>, message: &Message) -> Result<Propo
         | MessageType::MsgRequestPreVoteResponse
         | MessageType::MsgTransferLeader
         | MessageType::MsgTimeoutNow => {}
-        MessageType::MsgSnapshot => return Err(BadMessage::Kind("a snapshot")),
+        MessageType::MsgSnapshot => return Err(BadMessage::Kind("a snapshot on its way alone")),
         MessageType::MsgHup
         | MessageType::MsgBeat
         | MessageType::MsgUnreachable
@@ -92,6 +94,32 @@ pub(super) fn check(raft: &RawNode<LogStore>, message: &Message) -> Result<Propo
         | MessageType::MsgCheckQuorum => return Err(BadMessage::Kind("a member's word to itself")),
     }
     Ok(Vec::new())
+}
+
+/// Whether the message that came with a snapshot may be given to Raft.
+///
+/// # Errors
+/// [`BadMessage`].
+pub(super) fn check_snapshot(raft: &RawNode<LogStore>, message: &Message) -> Result<(), BadMessage> {
+    let own = raft.raft.id;
+    if message.to != own || message.from == own || message.from == 0 {
+        return Err(BadMessage::Misdirected { from: message.from, to: message.to });
+    }
+    if MessageType::from_i32(message.msg_type) != Some(MessageType::MsgSnapshot) {
+        return Err(BadMessage::Kind("what came with a snapshot"));
+    }
+    let metadata = message.get_snapshot().get_metadata();
+    if metadata.index == 0 || metadata.term == 0 || metadata.term > message.term || message.term > TERM_MAX {
+        return Err(BadMessage::Field("a snapshot of an entry that cannot be"));
+    }
+    let members = metadata.get_conf_state();
+    let is_joint = !members.voters_outgoing.is_empty() || !members.learners_next.is_empty() || members.auto_leave;
+    let all: Vec<u64> = members.voters.iter().chain(&members.learners).copied().collect();
+    let distinct: BTreeSet<u64> = all.iter().copied().collect();
+    if is_joint || members.voters.is_empty() || distinct.len() < all.len() || distinct.contains(&0) {
+        return Err(BadMessage::Field("a snapshot of members that cannot be"));
+    }
+    Ok(())
 }
 
 /// Entries follow one another, and no term goes back.

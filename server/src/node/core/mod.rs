@@ -22,6 +22,7 @@ mod message_check;
 mod outbox;
 mod reads;
 mod rounds;
+mod snapshots;
 mod traffic;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -43,6 +44,7 @@ use self::forwarded::{Forwarded, Taken};
 use self::outbox::Outbox;
 use self::reads::Reads;
 use self::rounds::is_leaders_own;
+use self::snapshots::{Snapshots, is_snapshot};
 use super::log_store::LogStore;
 use crate::admission::{FairQueue, Totals};
 use crate::apply::known;
@@ -99,6 +101,7 @@ pub struct Core {
     /// Of the last committed entry.
     committed_term: u64,
     catchup_entries: u64,
+    snapshots: Snapshots,
     leadership: Leadership,
     /// Of election timeouts.
     seed: u64,
@@ -144,6 +147,7 @@ impl Core {
             unwritten: None,
             committed_term: 0,
             catchup_entries: config.catchup_entries,
+            snapshots: Snapshots::default(),
             leadership: Leadership::default(),
         };
         core.draw_election_timeout();
@@ -164,10 +168,17 @@ impl Core {
                 }
                 self.time_unix_ns = self.time_unix_ns.max(time_unix_ns);
             }
-            Input::Persisted(number) => self.persisted(number),
+            Input::Persisted(number) => {
+                self.persisted(number);
+                self.snapshot_persisted(number);
+            }
             Input::Tick => self.tick(),
             Input::Applied(index) => self.applied(index),
             Input::Message(message) => self.receive(*message, outputs)?,
+            Input::Received(message) => self.received(*message, outputs)?,
+            Input::Installed => self.installed(outputs),
+            Input::SnapshotOffer { to, snapshot } => self.offer_snapshot(to, *snapshot),
+            Input::SnapshotSent { to, arrived } => self.snapshot_sent(to, arrived),
             Input::Read(read) if is_planted(Bug::ReadWithoutQuorum) => outputs.push(Output::ReadsReady(vec![read])),
             Input::Read(read) => self.reads.add(read),
             Input::Unreachable(member) => self.raft.report_unreachable(member),
@@ -249,13 +260,22 @@ impl Core {
         self.raft.raft.prs().is_singleton() && self.raft.raft.promotable()
     }
 
+    /// How far each member is, as the leader knows, in words; empty elsewhere.
+    pub fn progress(&self) -> String {
+        let raft = &self.raft.raft;
+        let ids = if self.leads() { raft.prs().conf().to_conf_state().voters } else { Vec::new() };
+        let of = |id: u64| raft.prs().get(id).map(|progress| format!("{id:x}: {progress:?}"));
+        ids.into_iter().filter_map(of).collect::<Vec<_>>().join("; ")
+    }
+
     fn tick(&mut self) {
         // A single voter would lead at once, which the crate allows only with nothing on its way to the disk.
         let held_up = self.is_single_voter() && !self.leads() && !self.unpersisted.is_empty();
-        if !held_up {
+        if !held_up && !self.is_installing() {
             self.raft.tick();
         }
         self.forwarded.tick();
+        self.tend_snapshots();
         if let Some(context) = self.reads.tick()
             && self.leader() != raft::INVALID_ID
         {
@@ -267,7 +287,9 @@ impl Core {
         self.raft.advance_apply_to(index);
         self.reads.applied(index);
         let kept = if self.raft.raft.prs().iter().count() > 1 { self.catchup_entries } else { 0 };
-        self.raft.mut_store().release(index, kept, CATCHUP_BYTES_MAX);
+        let pinned = self.pinned();
+        let bytes_max = if pinned < index { usize::MAX } else { CATCHUP_BYTES_MAX };
+        self.raft.mut_store().release(index.min(pinned), kept.saturating_sub(index.saturating_sub(pinned)), bytes_max);
     }
 
     fn receive(&mut self, message: Message, outputs: &mut Vec<Output>) -> Result<(), CoreError> {
@@ -282,7 +304,9 @@ impl Core {
         // him. He asks again, by himself.
         let is_for_leader =
             matches!(message.get_msg_type(), MessageType::MsgReadIndex | MessageType::MsgTransferLeader);
-        if is_for_leader && !self.leads() {
+        // Who has no state to go on from does not lead.
+        let is_untimely = message.get_msg_type() == MessageType::MsgTimeoutNow && self.is_installing();
+        if is_for_leader && !self.leads() || is_untimely {
             return Ok(());
         }
         if message.get_msg_type() == MessageType::MsgPropose {
@@ -333,7 +357,10 @@ impl Core {
             }
             self.propose_round()?;
         }
-        let messages = self.outbox.leave();
+        self.end_received(outputs);
+        self.want_snapshots(outputs);
+        let (snapshots, messages): (Vec<_>, Vec<_>) = self.outbox.leave().into_iter().partition(is_snapshot);
+        outputs.extend(snapshots.into_iter().map(|message| Output::SendSnapshot(Box::new(message))));
         if !messages.is_empty() {
             outputs.push(Output::Send(messages));
         }
@@ -413,15 +440,19 @@ impl Core {
         for read in ready.take_read_states() {
             self.reads.answered(&read.request_ctx, read.index);
         }
+        let restarts = !ready.snapshot().is_empty();
+        if restarts {
+            self.begin_install(&ready, outputs);
+        }
         self.raft.mut_store().append(&entries);
         // A commit index alone is not worth a sync: it travels with the next append, and is found again without it.
-        let writes = !entries.is_empty() || ready.must_sync();
+        let writes = !entries.is_empty() || restarts || ready.must_sync();
         self.raft.advance_append_async(ready);
         self.hand_to_apply(committed, outputs)?;
         if writes {
             self.unpersisted.push_back((number, true));
             let hard_state = self.unwritten.take();
-            outputs.push(Output::Append(Append { number, entries, hard_state }));
+            self.append(Append { number, entries, hard_state, start_after: None }, outputs);
         } else {
             self.unpersisted.push_back((number, false));
             self.pass_persisted();

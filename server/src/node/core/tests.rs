@@ -217,3 +217,96 @@ fn what_nobody_waits_for_is_not_ordered() {
     assert_eq!(ordered, [1, 3, 4]);
     assert_eq!(rig.core.left_queue().map(|left| left.proposals).sum::<u64>(), 4);
 }
+
+fn follower() -> Core {
+    let config = CoreConfig {
+        member_id: MEMBER,
+        heartbeat_interval: Duration::from_millis(100),
+        election_timeout: Duration::from_secs(1),
+        applied: 0,
+        pre_vote: true,
+        shards: 3,
+        catchup_entries: 0,
+        seed: 5,
+    };
+    let members = ConfState { voters: vec![MEMBER, 8], ..ConfState::default() };
+    let store = LogStore::new((0, 0), Vec::new(), HardState::default(), members);
+    Core::new(&config, store, &slog::Logger::root(slog::Discard, slog::o!())).expect("a follower")
+}
+
+/// A whole state of entry 90, as the leader announces it.
+fn announced(members: &[u64]) -> Message {
+    let mut message = Message { from: 8, to: MEMBER, term: 4, ..Message::default() };
+    message.set_msg_type(MessageType::MsgSnapshot);
+    let metadata = message.mut_snapshot().mut_metadata();
+    (metadata.index, metadata.term) = (90, 3);
+    metadata.mut_conf_state().voters = members.to_vec();
+    message
+}
+
+fn outputs(core: &mut Core, input: Input) -> Vec<Output> {
+    let mut outputs = Vec::new();
+    core.step(input, &mut outputs).expect("the core goes on");
+    outputs
+}
+
+#[test]
+fn the_log_follows_a_state_that_was_installed_and_nothing_is_promised_before() {
+    let mut core = follower();
+    let out = outputs(&mut core, Input::Received(Box::new(announced(&[MEMBER, 8]))));
+    let at = LogPosition { index: 90, term: 3 };
+    assert!(out.iter().any(|output| matches!(output, Output::Install(position) if *position == at)), "{out:?}");
+    // Entries behind it come while it is installed: they wait, and so does every answer.
+    let mut append = Message { from: 8, to: MEMBER, term: 4, log_term: 3, index: 90, ..Message::default() };
+    append.set_msg_type(MessageType::MsgAppend);
+    append.entries = vec![Entry { index: 91, term: 4, ..Entry::default() }];
+    let out = outputs(&mut core, Input::Message(Box::new(append)));
+    assert!(!out.iter().any(|output| matches!(output, Output::Append(_) | Output::Send(_))), "{out:?}");
+    for _ in 0..50 {
+        let out = outputs(&mut core, Input::Tick);
+        assert!(!out.iter().any(|output| matches!(output, Output::Send(_))), "it does not campaign: {out:?}");
+    }
+
+    let out = outputs(&mut core, Input::Installed);
+    let appends: Vec<&Append> =
+        out.iter().filter_map(|output| if let Output::Append(append) = output { Some(append) } else { None }).collect();
+    assert_eq!(appends[0].start_after, Some(at));
+    assert_eq!(appends[0].hard_state.as_ref().map(|state| (state.term, state.commit)), Some((4, 90)));
+    assert!(appends[1].start_after.is_none() && appends[1].entries[0].index == 91);
+    let last = appends[1].number;
+    let out = outputs(&mut core, Input::Persisted(last));
+    let answered = out.iter().any(|output| matches!(output, Output::Send(messages) if !messages.is_empty()));
+    assert!(answered, "{out:?}");
+    let mut commit = Message { from: 8, to: MEMBER, term: 4, commit: 91, ..Message::default() };
+    commit.set_msg_type(MessageType::MsgHeartbeat);
+    let out = outputs(&mut core, Input::Message(Box::new(commit)));
+    assert!(
+        out.iter().any(|output| matches!(output, Output::Apply(entries) if entries[0].position.index == 91)),
+        "{out:?}"
+    );
+}
+
+#[test]
+fn a_state_that_cannot_be_or_is_not_needed_is_given_back() {
+    let refused = |change: fn(&mut Message)| {
+        let mut message = announced(&[MEMBER, 8]);
+        change(&mut message);
+        let out = outputs(&mut follower(), Input::Received(Box::new(message)));
+        assert!(out.iter().any(|output| matches!(output, Output::Discard)), "{out:?}");
+        assert!(!out.iter().any(|output| matches!(output, Output::Install(_))), "{out:?}");
+        out.iter().any(|output| matches!(output, Output::Refused { .. }))
+    };
+    assert!(refused(|message| message.mut_snapshot().mut_metadata().index = 0));
+    assert!(refused(|message| message.mut_snapshot().mut_metadata().term = 5));
+    assert!(refused(|message| message.mut_snapshot().mut_metadata().mut_conf_state().voters.clear()));
+    assert!(refused(|message| message.mut_snapshot().mut_metadata().mut_conf_state().voters.push(8)));
+    assert!(refused(|message| message.mut_snapshot().mut_metadata().mut_conf_state().learners.push(8)));
+    assert!(refused(|message| message.mut_snapshot().mut_metadata().mut_conf_state().voters_outgoing.push(8)));
+    assert!(refused(|message| message.to = 9));
+    assert!(refused(|message| message.set_msg_type(MessageType::MsgAppend)));
+    // Of a cluster without this member: sound, and of no use.
+    assert!(!refused(|message| message.mut_snapshot().mut_metadata().mut_conf_state().voters = vec![8]));
+    // Alone it is refused: what it announces would not be there.
+    let out = outputs(&mut follower(), Input::Message(Box::new(announced(&[MEMBER, 8]))));
+    assert!(matches!(out[..], [Output::Refused { .. }]), "{out:?}");
+}

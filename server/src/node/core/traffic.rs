@@ -5,7 +5,7 @@ use std::time::Duration;
 use basalt_proto::log::{LogEntry, Request};
 use basalt_proto::nesting::NestingError;
 use basalt_storage::mvcc::view::LogPosition;
-use raft::prelude::{Entry, HardState, Message};
+use raft::prelude::{Entry, HardState, Message, Snapshot};
 use thiserror::Error;
 
 use super::message_check::BadMessage;
@@ -51,6 +51,25 @@ pub enum Input {
     Applied(u64),
     /// Another member says something. It is checked here.
     Message(Box<Message>),
+    /// A snapshot that another member sent is durable here, beside the state that goes on: Raft may take it. It is checked
+    /// here. Follows [`Output::Install`] or [`Output::Discard`].
+    Received(Box<Message>),
+    /// What [`Output::Install`] named is the state now, and the manifest says so.
+    Installed,
+    /// What [`Output::SnapshotWanted`] asked for.
+    SnapshotOffer {
+        /// The member.
+        to: u64,
+        /// What Raft is to know of it.
+        snapshot: Box<Snapshot>,
+    },
+    /// A snapshot is on its way no more: all of it is durable at the member, or the way ended.
+    SnapshotSent {
+        /// The member.
+        to: u64,
+        /// Whether it has it.
+        arrived: bool,
+    },
     /// Somebody wants to read what was acknowledged before now; the number is his.
     Read(u64),
     /// A message to this member was lost on this side.
@@ -72,6 +91,15 @@ pub enum Output {
     Lost(Vec<Request>),
     /// Bring these to other members; any of them may be lost.
     Send(Vec<Message>),
+    /// This member needs a snapshot: say [`Input::SnapshotOffer`].
+    SnapshotWanted(u64),
+    /// Bring the snapshot that was offered for the receiver, then this message; say [`Input::SnapshotSent`].
+    SendSnapshot(Box<Message>),
+    /// The snapshot that was received takes the place of the state, and of all entries handed out to be applied before:
+    /// install it and say [`Input::Installed`]. It is of this entry.
+    Install(LogPosition),
+    /// The snapshot that was received is not needed.
+    Discard,
     /// Role, term or leader changed.
     Role(Leadership),
     /// The newest state has what these reads must see.
@@ -107,6 +135,8 @@ pub struct Append {
     pub entries: Vec<Entry>,
     /// Term, vote and commit, if they changed.
     pub hard_state: Option<HardState>,
+    /// Before all that: the log goes on behind this entry, and holds nothing else.
+    pub start_after: Option<LogPosition>,
 }
 
 /// An entry that everybody will apply.

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use basalt_proto::peer::snapshot_request::Kind as SnapshotKind;
 use basalt_proto::peer::{
-    DeliverRequest, RenewLeaseRequest, RenewLeaseResponse, SnapshotPositionRequest, SnapshotRequest, SnapshotResponse,
-    TimeToLiveRequest,
+    DeliverRequest, MembersRequest, MembersResponse, RenewLeaseRequest, RenewLeaseResponse, SnapshotPositionRequest,
+    SnapshotRequest, SnapshotResponse, TimeToLiveRequest,
 };
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -41,6 +41,7 @@ const PART_TIMEOUT: Duration = Duration::from_secs(30);
 const DELIVER: &str = "/basalt.peer.v1.Peer/Deliver";
 const SNAPSHOT: &str = "/basalt.peer.v1.Peer/Snapshot";
 const SNAPSHOT_POSITION: &str = "/basalt.peer.v1.Peer/SnapshotPosition";
+const MEMBERS: &str = "/basalt.peer.v1.Peer/Members";
 const RENEW_LEASE: &str = "/basalt.peer.v1.Peer/RenewLease";
 const TIME_TO_LIVE: &str = "/basalt.peer.v1.Peer/TimeToLive";
 
@@ -61,11 +62,15 @@ impl PeerEdge {
                 Ok(()) => Ok(Chunks::default()),
                 Err(refused) => {
                     warn!(%refused, "refused a stream between members");
-                    Err(Status::new(Code::FailedPrecondition, refused.to_string()))
+                    // It is to know, and to stop.
+                    let is_removed = matches!(refused, Refused::Removed(_));
+                    let code = if is_removed { Code::PermissionDenied } else { Code::FailedPrecondition };
+                    Err(Status::new(code, refused.to_string()))
                 }
             },
             SNAPSHOT => self.take_snapshot(request).await,
             SNAPSHOT_POSITION => self.snapshot_position(request).await,
+            MEMBERS => self.members(request).await,
             RENEW_LEASE => self.renew_lease(request).await,
             TIME_TO_LIVE => self.time_to_live(request).await,
             path => Err(Status::new(Code::Unimplemented, format!("basalt: {path} is not served to members"))),
@@ -85,6 +90,20 @@ impl PeerEdge {
         self.expect_cluster(request.cluster_id)?;
         let answer = self.service.time_to_live_here(request.request.unwrap_or_default()).await?;
         Ok(Chunks::of(&answer))
+    }
+
+    /// Whoever asks is no member yet, and must be told of the newest ones.
+    async fn members(self, request: Request<RequestBody>) -> Result<Chunks, Status> {
+        let MembersRequest {} = decode(one_message(request).await?)?;
+        self.service.linearizable_view().await?;
+        let node = &self.service.node;
+        let membership = node.members.load().membership().clone();
+        Ok(Chunks::of(&MembersResponse {
+            cluster_id: node.identity.cluster_id,
+            membership: Some(membership),
+            shards: node.view().shard_map.to_string(),
+            release: env!("CARGO_PKG_VERSION").to_owned(),
+        }))
     }
 
     async fn snapshot_position(&self, request: Request<RequestBody>) -> Result<Chunks, Status> {

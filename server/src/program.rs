@@ -12,6 +12,7 @@ use basalt_proto::log::request::Kind;
 use basalt_proto::membershippb::{Attributes, ClusterMemberAttrSetRequest};
 use basalt_storage::mvcc::kept_views::KeptViews;
 use basalt_storage::mvcc::key_index::KEPT_ROOTS_BYTES_DEFAULT;
+use basalt_storage::mvcc::view::LogPosition;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -19,6 +20,7 @@ use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use crate::api::maintenance::ETCD_VERSION;
+use crate::api::member_changes::MemberRules;
 use crate::api::service::Service;
 use crate::apply::answer::Refusal;
 use crate::apply::members::Members;
@@ -33,9 +35,9 @@ use crate::node::content::SNAPSHOT_UNREAD_MAX;
 use crate::node::fatal::causes;
 use crate::node::handle::{Identity, Limits, Unavailable};
 use crate::node::node_thread::Outgoing;
-use crate::node::start::{FirstStart, Inbound, NodeConfig, Running, StartError, start};
+use crate::node::start::{First, FirstStart, Inbound, NodeConfig, Running, StartError, start};
 use crate::pages::{Pages, Serves};
-use crate::peer::{PeerConnector, Peers};
+use crate::peer::{Joined, PeerConnector, Peers, join};
 use crate::peer_edge::PeerEdge;
 
 /// How long a start may take to lead and to replay its log before it gives up.
@@ -101,7 +103,8 @@ fn serve(config: &Config) -> Result<(), ProgramError> {
     let metrics = Arc::new(Metrics::new(config.metrics));
     let connector = PeerConnector::new(config.peer.tls.clone().map(|tls| Arc::new(PeerTlsClient::new(tls))));
     let starting = {
-        let (config, metrics, handle) = (node_config(config), metrics.clone(), runtime.handle().clone());
+        let first = first_start(config, connector.clone(), runtime.handle().clone());
+        let (config, metrics, handle) = (node_config(config, first), metrics.clone(), runtime.handle().clone());
         runtime.spawn_blocking(move || {
             let peers = OnceLock::new();
             let connect = |inbound: Inbound| -> Arc<dyn Outgoing> {
@@ -126,6 +129,7 @@ fn serve(config: &Config) -> Result<(), ProgramError> {
         slow_unary: config.slow_request.unary,
         election_timeout: config.raft.election_timeout(),
         request_timeout: config.raft.request_timeout(),
+        member_rules: MemberRules { strict: config.peer.strict_reconfig_check, learners_max: config.peer.max_learners },
         stopping: stopping.clone(),
     });
     // The other members have to reach this one before it can be ready.
@@ -147,7 +151,10 @@ fn serve(config: &Config) -> Result<(), ProgramError> {
     runtime.block_on(async {
         serve_ports(ports, &service, &pages, &stopping, &mut listeners);
         announce(config, &running);
-        signals.received().await;
+        tokio::select! {
+            () = signals.received() => {}
+            () = removed(&service) => {}
+        }
         hand_over(&service, config.raft.election_timeout()).await;
         info!("stopping: no new connections");
         // Receivers exist as long as listeners do.
@@ -163,6 +170,20 @@ fn serve(config: &Config) -> Result<(), ProgramError> {
     }
     info!("stopped");
     Ok(())
+}
+
+/// This member left the cluster: it stops, as etcd's do, once the others had time to hear of it.
+async fn removed(service: &Service) {
+    let mut removed = service.node.removed.clone();
+    match removed.wait_for(|removed| *removed).await {
+        Ok(_) => {}
+        // The apply thread is gone only when the process is about to be.
+        Err(_) => std::future::pending().await,
+    }
+    tokio::time::sleep(service.election_timeout).await;
+    error!(
+        "this member was removed from the cluster and stops; its data is of no use to it: add it as a new member, with an empty data directory"
+    );
 }
 
 /// A leader that stops lets another lead first, so that writes go on; not longer than an election would take.
@@ -393,15 +414,34 @@ fn notify_systemd() {
     }
 }
 
-fn node_config(config: &Config) -> NodeConfig {
-    let first = config.bootstrap().map(|bootstrap| FirstStart {
-        identity: Identity { cluster_id: bootstrap.cluster_id, member_id: bootstrap.member_id },
-        members: Members::first(bootstrap.members),
-    });
+/// Who this member is if it has no data: one of the first of a new cluster, or one that was added to a running one.
+fn first_start(config: &Config, connector: PeerConnector, runtime: tokio::runtime::Handle) -> First {
+    let bootstrap = config.bootstrap();
+    let peer = &config.peer;
+    let (joins, cluster, own_urls) = (peer.join_existing, peer.initial_cluster.clone(), peer.advertise_urls.clone());
+    First(Arc::new(move || {
+        let bootstrap = bootstrap.as_ref().map_err(ToString::to_string)?;
+        if !joins {
+            let identity = Identity { cluster_id: bootstrap.cluster_id, member_id: bootstrap.member_id };
+            return Ok(FirstStart::new_cluster(identity, Members::first(bootstrap.members.clone())));
+        }
+        let Joined { cluster_id, member_id, membership, shards } =
+            runtime.block_on(join(&connector, &cluster, &own_urls))?;
+        let shard_map = shards.parse().map_err(|error| format!("the cluster's shards {shards:?}: {error}"))?;
+        Ok(FirstStart {
+            identity: Identity { cluster_id, member_id },
+            members: Members::joining(membership),
+            shard_map: Some(shard_map),
+            begins_after: LogPosition::default(),
+        })
+    }))
+}
+
+fn node_config(config: &Config, first: First) -> NodeConfig {
     NodeConfig {
         data_dir: config.data_dir.clone(),
         wal_dir: config.wal_dir.clone(),
-        first: first.map_err(|error| error.to_string()),
+        first,
         shard_map: config.initial_shards.clone(),
         heartbeat_interval: config.raft.heartbeat_interval,
         election_timeout: config.raft.election_timeout(),

@@ -76,6 +76,7 @@ impl Script {
             Answer::Compact { revision } => format!("compacted at {revision}"),
             Answer::LeaseGrant { revision, id, ttl } => format!("lease {id} of {ttl} s at {revision}"),
             Answer::Done { revision } => format!("done at {revision}"),
+            Answer::Members { revision, members } => format!("{} members at {revision}", members.iter().count()),
             Answer::Alarm { revision, alarms } => {
                 let alarms = alarms.iter().map(|alarm| format!(" {} of {}", alarm.kind.name(), alarm.member_id));
                 format!("alarms at {revision}:{}", alarms.collect::<String>())
@@ -133,6 +134,10 @@ fn show_effect(effect: &Effect) -> String {
         Effect::LeaseCheckpointed { id, remaining_ttl } => format!("+ lease {id} has {remaining_ttl} s left"),
         Effect::AlarmRaised(alarm) => format!("+ {} of {} raised", alarm.kind.name(), alarm.member_id),
         Effect::MemberDescribed { id, name, .. } => format!("+ member {id} is {name}"),
+        Effect::MemberAdded { member, learner } => format!("+ member {} added, learner {learner}", member.id),
+        Effect::MemberRemoved { id } => format!("+ member {id} removed"),
+        Effect::MemberUrlsSet { id, peer_urls } => format!("+ member {id} at {}", peer_urls.join(",")),
+        Effect::MemberPromoted { id } => format!("+ member {id} promoted"),
         Effect::AlarmCleared(alarm) => format!("+ {} of {} cleared", alarm.kind.name(), alarm.member_id),
     }
 }

@@ -50,7 +50,7 @@ const SERVER: Order = &[
     ("control", &["config", "apply", "import", "node"]),
     ("listen", &["config", "metrics"]),
     ("peer", &["config", "listen", "apply", "transfer", "node"]),
-    ("api", &["metrics", "lease", "watch", "apply", "node", "peer"]),
+    ("api", &["config", "metrics", "lease", "watch", "apply", "node", "peer"]),
     ("http", &["config", "metrics"]),
     ("auto_compaction", &["config"]),
     ("pages", &["config", "metrics", "node", "listen", "api", "http"]),

@@ -1,12 +1,13 @@
-//! The service Cluster, as far as one member can, and what else is small: health and authentication's status.
+//! Who belongs to the cluster, and what else is small: health and authentication's status.
 
 use std::sync::Arc;
 
-use basalt_proto::etcdserverpb::{AuthStatusResponse, Member, MemberListRequest, MemberListResponse};
+use basalt_proto::etcdserverpb::{AuthStatusResponse, MemberListRequest, MemberListResponse};
 use basalt_proto::health::health_check_response::ServingStatus;
 use basalt_proto::health::{HealthCheckRequest, HealthCheckResponse};
 
 use super::chunks::Chunks;
+use super::member_changes::wire_members;
 use super::service::{Reply, Service};
 use super::status::{Code, Status};
 
@@ -25,15 +26,8 @@ impl Service {
     }
 
     fn members(&self) -> Chunks {
-        let members = self.node.members.load();
-        let listed = members.iter().map(|member| Member {
-            id: member.id,
-            name: member.name.clone(),
-            peer_urls: member.peer_urls.clone(),
-            client_urls: member.client_urls.clone(),
-            is_learner: members.is_learner(member.id),
-        });
-        Chunks::of(&MemberListResponse { header: Some(self.header().at(0)), members: listed.collect() })
+        let members = wire_members(&self.node.members.load());
+        Chunks::of(&MemberListResponse { header: Some(self.header().at(0)), members })
     }
 
     pub(super) fn auth_status(self: &Arc<Self>) -> Reply {

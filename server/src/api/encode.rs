@@ -48,7 +48,8 @@ pub fn answer(answer: &Answer, base: HeaderBase, values: Vec<Bytes>) -> Result<C
         Answer::LeaseGrant { id, ttl, .. } => {
             Chunks::of(&LeaseGrantResponse { header: Some(header), id: *id, ttl: *ttl, error: String::new() })
         }
-        Answer::Done { .. } => Chunks::of(&LeaseRevokeResponse { header: Some(header) }),
+        // Changes of members are answered where they are asked for.
+        Answer::Members { .. } | Answer::Done { .. } => Chunks::of(&LeaseRevokeResponse { header: Some(header) }),
         Answer::Alarm { alarms, .. } => {
             let alarms = alarms.iter().map(|alarm| alarm.to_wire()).collect();
             Chunks::of(&AlarmResponse { header: Some(header), alarms })

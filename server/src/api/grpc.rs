@@ -138,6 +138,10 @@ where
         return refused(&Status::new(Code::Unimplemented, method::unknown(path)), None);
     };
     let mut tally = Tally::start(&service, &request);
+    let is_for_voters = matches!(method, Method::Watch | Method::LeaseKeepAlive | Method::RangeStream);
+    if is_for_voters && service.is_learner() {
+        return refused(&status::not_for_learners(), tally.as_mut());
+    }
     let needs_leader = request.headers().get(LEADER_HEADER).is_some_and(|value| value.as_bytes() == b"true");
     if needs_leader && service.node.leader().is_none() {
         return refused(&status::no_leader(), tally.as_mut());

@@ -74,7 +74,7 @@ impl Service {
             raft_applied_index: gauges.applied_index.load(Ordering::Relaxed),
             errors,
             db_size_in_use: gauges.db_size_in_use.load(Ordering::Relaxed).try_into().unwrap_or(i64::MAX),
-            is_learner: false,
+            is_learner: self.is_learner(),
             storage_version: STORAGE_VERSION.to_owned(),
             db_size_quota: self.node.limits.quota_bytes.and_then(|quota| quota.try_into().ok()).unwrap_or(0),
             downgrade_info: Some(DowngradeInfo::default()),

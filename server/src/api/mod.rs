@@ -18,6 +18,7 @@ pub mod grpc;
 mod kv;
 mod lease;
 pub mod maintenance;
+pub mod member_changes;
 pub mod method;
 pub mod pieces;
 pub mod service;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use basalt_proto::TXN_NESTING_MAX;
-use basalt_proto::etcdserverpb::TxnRequest;
+use basalt_proto::etcdserverpb::{RangeRequest, TxnRequest};
 use basalt_proto::nesting::{self, NestingError};
 use basalt_storage::mvcc::kept_views::KeptViews;
 use basalt_storage::mvcc::range::Hit;
@@ -18,6 +18,7 @@ use prost::Message;
 
 use super::chunks::Chunks;
 use super::encode::{self, HeaderBase};
+use super::member_changes::MemberRules;
 use super::method::Method;
 use super::status::{self, Code, Status};
 use crate::apply::answer::Answer;
@@ -77,6 +78,8 @@ pub struct Service {
     pub election_timeout: Duration,
     /// How long a call waits for the node (etcd-contract 38).
     pub request_timeout: Duration,
+    /// By which rules members change.
+    pub member_rules: MemberRules,
     /// Turns true when the process is to stop: streams that have no end of their own end then.
     pub stopping: tokio::sync::watch::Receiver<bool>,
 }
@@ -101,6 +104,15 @@ fn decode_txn(body: Bytes, operations_max: usize) -> Result<TxnRequest, Status> 
     })
 }
 
+/// Unary calls that a learner answers.
+fn is_for_learners(method: Method, body: &Bytes) -> bool {
+    match method {
+        Method::Status => true,
+        Method::Range => RangeRequest::decode(body.clone()).is_ok_and(|request| request.serializable),
+        _ => false,
+    }
+}
+
 impl Service {
     /// Handles a unary call.
     pub fn call(self: &Arc<Self>, method: Method, body: Bytes) -> Reply {
@@ -108,6 +120,9 @@ impl Service {
     }
 
     fn dispatch(self: &Arc<Self>, method: Method, body: Bytes) -> Result<Reply, Status> {
+        if self.is_learner() && !is_for_learners(method, &body) {
+            return Err(status::not_for_learners());
+        }
         Ok(match method {
             Method::Range => self.range(&decode(body)?),
             Method::Put => self.put(decode(body)?),
@@ -119,7 +134,10 @@ impl Service {
             Method::LeaseTimeToLive => self.lease_time_to_live(decode(body)?),
             Method::LeaseLeases => self.lease_leases(),
             Method::MemberList => self.member_list(&decode(body)?),
-            Method::MemberAdd | Method::MemberPromote => Reply::Ready(Err(Status::not_available("changing members"))),
+            Method::MemberAdd => self.member_add(&decode(body)?),
+            Method::MemberRemove => self.member_remove(&decode(body)?),
+            Method::MemberUpdate => self.member_update(decode(body)?),
+            Method::MemberPromote => self.member_promote(&decode(body)?),
             Method::Alarm => self.alarm(decode(body)?),
             Method::Status => self.status(),
             Method::Defragment => self.defragment(),
@@ -133,6 +151,11 @@ impl Service {
                 Reply::Ready(Err(Status::new(Code::Internal, "a stream was called as unary")))
             }
         })
+    }
+
+    /// Whether this member has no vote yet: it serves little (etcd-contract 45).
+    pub fn is_learner(&self) -> bool {
+        self.node.members.load().is_learner(self.node.identity.member_id)
     }
 
     /// The parts of a header beside the revision.

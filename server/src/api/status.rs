@@ -113,6 +113,24 @@ statuses! {
     lease_exists = FailedPrecondition, "etcdserver: lease already exists";
     /// No such member.
     member_not_found = NotFound, "etcdserver: member not found";
+    /// A member of that id is there.
+    member_exists = FailedPrecondition, "etcdserver: member ID already exist";
+    /// Another member is reached there.
+    peer_url_exists = FailedPrecondition, "etcdserver: Peer URLs already exists";
+    /// Too few voters have ever started.
+    member_not_enough_started = FailedPrecondition, "etcdserver: re-configuration failed due to not enough started members";
+    /// Peer URLs that are none.
+    member_bad_urls = InvalidArgument, "etcdserver: given member URLs are invalid";
+    /// It votes already.
+    member_not_learner = FailedPrecondition, "etcdserver: can only promote a learner member";
+    /// A learner that lacks more than a tenth.
+    learner_not_ready = FailedPrecondition, "etcdserver: can only promote a learner member which is in sync with leader";
+    /// As many learners as there may be.
+    too_many_learners = FailedPrecondition, "etcdserver: too many learner members in cluster";
+    /// This member serves little while it has no vote.
+    not_for_learners = FailedPrecondition, "etcdserver: rpc not supported for learner";
+    /// Too few members are reached for a change of them.
+    unhealthy = Unavailable, "etcdserver: unhealthy cluster";
     /// The CORRUPT alarm is armed.
     corrupt = DataLoss, "etcdserver: corrupt cluster";
     /// The server is going down.
@@ -156,6 +174,12 @@ impl From<Refusal> for Status {
             Refusal::FutureRevision => future_revision(),
             Refusal::NoSpace => no_space(),
             Refusal::Corrupt => corrupt(),
+            Refusal::MemberNotFound => member_not_found(),
+            Refusal::MemberExists => member_exists(),
+            Refusal::PeerUrlExists => peer_url_exists(),
+            Refusal::TooManyLearners => too_many_learners(),
+            Refusal::NotALearner => member_not_learner(),
+            Refusal::LearnerNotReady => learner_not_ready(),
             Refusal::UnknownAlarmAction => Status::new(Code::InvalidArgument, "basalt: unknown alarm action"),
         }
     }

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 
 use super::super::grpc;
 use super::*;
+use crate::api::member_changes::MemberRules;
 use crate::memory::MemoryShares;
 use crate::metrics::Metrics;
 use crate::node::start::Running;
@@ -55,6 +56,7 @@ fn service(running: &Running, stopping: watch::Receiver<bool>) -> Arc<Service> {
         slow_unary: NEVER,
         election_timeout: Duration::from_secs(1),
         request_timeout: NEVER,
+        member_rules: MemberRules { strict: true, learners_max: 1 },
         stopping,
     })
 }

@@ -1,10 +1,13 @@
 //! What a request gets back from apply: numbers, and where the values stand that the answer shows. The values are
 //! fetched by the member that answers, off the apply thread.
 
+use std::sync::Arc;
+
 use basalt_storage::mvcc::range::{Hit, RangePlan};
 use thiserror::Error;
 
 use super::alarms::Alarm;
+use super::members::Members;
 
 /// The answer to one request.
 #[derive(Clone, Debug)]
@@ -28,6 +31,13 @@ pub enum Answer {
         id: i64,
         /// Granted seconds.
         ttl: i64,
+    },
+    /// To a change of members.
+    Members {
+        /// The store's revision.
+        revision: i64,
+        /// All after it.
+        members: Arc<Members>,
     },
     /// To a LeaseRevoke, LeaseCheckpoint or other request that answers nothing but a header.
     Done {
@@ -114,6 +124,24 @@ pub enum Refusal {
     /// The CORRUPT alarm is armed.
     #[error("corrupt cluster")]
     Corrupt,
+    /// No such member, or one that left.
+    #[error("member not found")]
+    MemberNotFound,
+    /// A member of that id is there.
+    #[error("member exists")]
+    MemberExists,
+    /// Another member is reached there.
+    #[error("peer URL exists")]
+    PeerUrlExists,
+    /// As many learners as there may be.
+    #[error("too many learners")]
+    TooManyLearners,
+    /// It votes already.
+    #[error("not a learner")]
+    NotALearner,
+    /// A learner that lacks too much.
+    #[error("learner not ready")]
+    LearnerNotReady,
     /// An alarm action that is none (etcd panics, we refuse: etcd-contract 43).
     #[error("unknown alarm action")]
     UnknownAlarmAction,
@@ -129,7 +157,8 @@ impl Answer {
             Answer::Compact { revision }
             | Answer::LeaseGrant { revision, .. }
             | Answer::Done { revision }
-            | Answer::Alarm { revision, .. } => *revision,
+            | Answer::Alarm { revision, .. }
+            | Answer::Members { revision, .. } => *revision,
         }
     }
 

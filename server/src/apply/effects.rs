@@ -2,6 +2,7 @@
 
 use basalt_proto::effects as wire;
 use basalt_proto::effects::effect::Kind as WireEffect;
+use basalt_proto::members::Member;
 use basalt_storage::mvcc::key_value::KeyValue;
 use basalt_storage::mvcc::shard_map::ShardId;
 use basalt_storage::mvcc::transaction::{Change, ChangeKind};
@@ -55,6 +56,30 @@ pub enum Effect {
         name: String,
         /// `--advertise-client-urls`.
         client_urls: Vec<String>,
+    },
+    /// A member is added.
+    MemberAdded {
+        /// It, without a name.
+        member: Member,
+        /// Whether it does not vote yet.
+        learner: bool,
+    },
+    /// A member left, for good.
+    MemberRemoved {
+        /// Its id.
+        id: u64,
+    },
+    /// A member is reached elsewhere.
+    MemberUrlsSet {
+        /// Its id.
+        id: u64,
+        /// Where.
+        peer_urls: Vec<String>,
+    },
+    /// A learner votes from now on.
+    MemberPromoted {
+        /// Its id.
+        id: u64,
     },
 }
 
@@ -136,6 +161,14 @@ fn effect_to_wire(effect: &Effect, log_index: u64) -> wire::Effect {
             name: name.clone(),
             client_urls: client_urls.clone(),
         }),
+        Effect::MemberAdded { member, learner } => {
+            WireEffect::MemberAdded(wire::MemberAdded { member: Some(member.clone()), learner: *learner })
+        }
+        Effect::MemberRemoved { id } => WireEffect::MemberRemoved(wire::MemberRemoved { member_id: *id }),
+        Effect::MemberUrlsSet { id, peer_urls } => {
+            WireEffect::MemberUrlsSet(wire::MemberUrlsSet { member_id: *id, peer_urls: peer_urls.clone() })
+        }
+        Effect::MemberPromoted { id } => WireEffect::MemberPromoted(wire::MemberPromoted { member_id: *id }),
     };
     wire::Effect { kind: Some(effect) }
 }
@@ -204,6 +237,13 @@ fn effect_from_wire(effect: wire::Effect) -> Result<Effect, EffectsError> {
             name: described.name,
             client_urls: described.client_urls,
         }),
+        WireEffect::MemberAdded(added) => {
+            let member = added.member.ok_or(EffectsError::Malformed("a member without any"))?;
+            Ok(Effect::MemberAdded { member, learner: added.learner })
+        }
+        WireEffect::MemberRemoved(removed) => Ok(Effect::MemberRemoved { id: removed.member_id }),
+        WireEffect::MemberUrlsSet(set) => Ok(Effect::MemberUrlsSet { id: set.member_id, peer_urls: set.peer_urls }),
+        WireEffect::MemberPromoted(promoted) => Ok(Effect::MemberPromoted { id: promoted.member_id }),
         WireEffect::SystemRecord(_) => Err(EffectsError::Malformed("system records are not available yet")),
     }
 }

@@ -2,7 +2,7 @@
 //! applied elsewhere makes two members differ for good (DESIGN D5).
 
 use basalt_proto::log::request::Kind;
-use basalt_proto::log::{LogEntry, Request};
+use basalt_proto::log::{LogEntry, MemberChange, Request};
 use thiserror::Error;
 
 use super::machine::APPLY_VERSION;
@@ -68,6 +68,7 @@ fn is_known(request: &Request) -> bool {
                 | Kind::LeaseCheckpoint(_)
                 | Kind::Alarm(_)
                 | Kind::MemberAttributesSet(_)
+                | Kind::MemberChange(MemberChange { kind: Some(_) })
         )
     )
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use basalt_proto::etcdserverpb::alarm_request::AlarmAction;
 use basalt_proto::etcdserverpb::{AlarmRequest, LeaseCheckpointRequest, LeaseGrantRequest, TxnRequest};
-use basalt_proto::log::{LogEntry, Request, request::Kind};
+use basalt_proto::log::{LogEntry, MemberChange, Request, request::Kind};
 use basalt_proto::membershippb::ClusterMemberAttrSetRequest;
 use basalt_storage::mvcc::key_range::{KeyRange, RangeEnd};
 use basalt_storage::mvcc::range::Hit;
@@ -196,6 +196,7 @@ impl Machine {
             Kind::LeaseCheckpoint(checkpoint) => self.evaluate_checkpoint(checkpoint),
             Kind::Alarm(alarm) => self.evaluate_alarm(alarm),
             Kind::MemberAttributesSet(request) => Ok(self.evaluate_attributes(request)),
+            Kind::MemberChange(change) => self.evaluate_member_change(change),
             _ => unreachable!("{KINDS_CHECKED}"),
         }
     }
@@ -205,7 +206,9 @@ impl Machine {
         if self.alarms.any(AlarmKind::Corrupt) {
             let refused = match kind {
                 Kind::Txn(txn) => !is_read_only(txn),
-                Kind::Alarm(_) | Kind::LeaseCheckpoint(_) | Kind::MemberAttributesSet(_) => false,
+                Kind::Alarm(_) | Kind::LeaseCheckpoint(_) | Kind::MemberAttributesSet(_) | Kind::MemberChange(_) => {
+                    false
+                }
                 _ => true,
             };
             if refused {
@@ -286,6 +289,14 @@ impl Machine {
         Ok((effects, Answer::Alarm { revision: self.store.revision(), alarms }))
     }
 
+    fn evaluate_member_change(&self, change: &MemberChange) -> Result<(Vec<Effect>, Answer), Refusal> {
+        let Some(change) = &change.kind else { unreachable!("{KINDS_CHECKED}") };
+        let effect = self.members.evaluate(change)?;
+        let mut members = (*self.members).clone();
+        change_members(&mut members, &effect);
+        Ok((vec![effect], Answer::Members { revision: self.store.revision(), members: Arc::new(members) }))
+    }
+
     /// A member that left says nothing any more.
     fn evaluate_attributes(&self, request: &ClusterMemberAttrSetRequest) -> (Vec<Effect>, Answer) {
         let known = self.members.get(request.member_id).is_some();
@@ -358,11 +369,26 @@ impl Machine {
                 self.store.set_record(Table::Alarm, &alarm.to_key(), None);
                 self.alarms.set(*alarm, false);
             }
-            Effect::MemberDescribed { id, name, client_urls } => {
-                Arc::make_mut(&mut self.members).describe(*id, name, client_urls);
+            Effect::MemberDescribed { .. }
+            | Effect::MemberAdded { .. }
+            | Effect::MemberRemoved { .. }
+            | Effect::MemberUrlsSet { .. }
+            | Effect::MemberPromoted { .. } => {
+                change_members(Arc::make_mut(&mut self.members), effect);
                 self.store.conf_state = self.members.encode();
             }
         }
+    }
+}
+
+fn change_members(members: &mut Members, effect: &Effect) {
+    match effect {
+        Effect::MemberDescribed { id, name, client_urls } => members.describe(*id, name, client_urls),
+        Effect::MemberAdded { member, learner } => members.add(member.clone(), *learner),
+        Effect::MemberRemoved { id } => members.remove(*id),
+        Effect::MemberUrlsSet { id, peer_urls } => members.set_urls(*id, peer_urls),
+        Effect::MemberPromoted { id } => members.promote(*id),
+        _ => {}
     }
 }
 

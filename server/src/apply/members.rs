@@ -1,11 +1,16 @@
 //! Who belongs to the cluster: part of the replicated state, and of every manifest, so that what a checkpoint holds and who
 //! voted for it are of the same log entry (docs/decisions/0019).
 
+use basalt_proto::log::MemberAddition;
+use basalt_proto::log::member_change::Kind as Change;
 use basalt_proto::members::{Member, Membership};
 use bytes::Bytes;
 use prost::Message;
 use raft::prelude::ConfState;
 use thiserror::Error;
+
+use super::answer::Refusal;
+use super::effects::Effect;
 
 /// The members after one log entry.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -27,6 +32,92 @@ impl Members {
     /// A cluster of one, of which no more is known yet.
     pub fn single_voter(id: u64) -> Self {
         Self::first(vec![Member { id, ..Member::default() }])
+    }
+
+    /// What a member knows that is to join a cluster: who is there, and nothing of who votes. That comes with the whole state.
+    pub fn joining(membership: Membership) -> Self {
+        Self(Membership { voters: Vec::new(), learners: Vec::new(), ..membership })
+    }
+
+    /// As it goes to others.
+    pub fn membership(&self) -> &Membership {
+        &self.0
+    }
+
+    /// Whether a change may be, and what it comes to. Everybody decides alike: it hangs on nothing but this.
+    ///
+    /// # Errors
+    /// [`Refusal`], in the order of etcd's `ValidateConfigurationChange`.
+    pub(super) fn evaluate(&self, change: &Change) -> Result<Effect, Refusal> {
+        let known = |id: u64| {
+            let is_known = !self.is_removed(id) && self.get(id).is_some();
+            if is_known { Ok(()) } else { Err(Refusal::MemberNotFound) }
+        };
+        match change {
+            Change::Add(addition) => self.evaluate_addition(addition),
+            Change::Remove(id) => known(*id).map(|()| Effect::MemberRemoved { id: *id }),
+            Change::Update(urls) => {
+                known(urls.id)?;
+                self.check_unused(&urls.peer_urls, urls.id)?;
+                Ok(Effect::MemberUrlsSet { id: urls.id, peer_urls: urls.peer_urls.clone() })
+            }
+            Change::Promote(promotion) => {
+                known(promotion.id)?;
+                if promotion.behind {
+                    return Err(Refusal::LearnerNotReady);
+                }
+                let is_learner = self.is_learner(promotion.id);
+                if is_learner { Ok(Effect::MemberPromoted { id: promotion.id }) } else { Err(Refusal::NotALearner) }
+            }
+        }
+    }
+
+    fn evaluate_addition(&self, addition: &MemberAddition) -> Result<Effect, Refusal> {
+        let member = addition.member.clone().unwrap_or_default();
+        if self.is_removed(member.id) {
+            return Err(Refusal::MemberNotFound);
+        }
+        if self.get(member.id).is_some() || member.id == 0 {
+            return Err(Refusal::MemberExists);
+        }
+        self.check_unused(&member.peer_urls, member.id)?;
+        if addition.learner && self.0.learners.len() >= addition.learners_max as usize {
+            return Err(Refusal::TooManyLearners);
+        }
+        Ok(Effect::MemberAdded { member, learner: addition.learner })
+    }
+
+    /// No other member has any of these URLs.
+    fn check_unused(&self, urls: &[String], id: u64) -> Result<(), Refusal> {
+        let mut taken = self.iter().filter(|member| member.id != id).flat_map(|member| &member.peer_urls);
+        if taken.any(|url| urls.contains(url)) { Err(Refusal::PeerUrlExists) } else { Ok(()) }
+    }
+
+    pub(super) fn add(&mut self, member: Member, learner: bool) {
+        let ids = if learner { &mut self.0.learners } else { &mut self.0.voters };
+        ids.push(member.id);
+        ids.sort_unstable();
+        self.0.members.push(member);
+        self.0.members.sort_by_key(|member| member.id);
+    }
+
+    pub(super) fn remove(&mut self, id: u64) {
+        self.0.voters.retain(|voter| *voter != id);
+        self.0.learners.retain(|learner| *learner != id);
+        self.0.members.retain(|member| member.id != id);
+        self.0.removed.push(id);
+    }
+
+    pub(super) fn promote(&mut self, id: u64) {
+        self.0.learners.retain(|learner| *learner != id);
+        self.0.voters.push(id);
+        self.0.voters.sort_unstable();
+    }
+
+    pub(super) fn set_urls(&mut self, id: u64, peer_urls: &[String]) {
+        if let Some(member) = self.0.members.iter_mut().find(|member| member.id == id) {
+            member.peer_urls = peer_urls.to_vec();
+        }
     }
 
     /// Reads what [`Self::encode`] wrote. Older directories name the voters only.
@@ -57,9 +148,9 @@ impl Members {
         self.iter().find(|member| member.id == id)
     }
 
-    /// Whether it does not vote yet.
+    /// Whether it does not vote yet. One that joins and was not told who votes takes itself for one.
     pub fn is_learner(&self, id: u64) -> bool {
-        self.0.learners.contains(&id)
+        self.get(id).is_some() && !self.0.voters.contains(&id)
     }
 
     /// Whether it left, for good.
@@ -70,6 +161,11 @@ impl Members {
     /// Who votes.
     pub fn voters(&self) -> &[u64] {
         &self.0.voters
+    }
+
+    /// Those who vote.
+    pub fn voting(&self) -> impl Iterator<Item = &Member> {
+        self.iter().filter(|member| self.0.voters.contains(&member.id))
     }
 
     /// As Raft wants it.
@@ -95,7 +191,43 @@ impl Members {
 
 #[cfg(test)]
 mod tests {
+    use basalt_proto::log::{MemberPromotion, MemberUrls};
+
     use super::*;
+
+    fn addition(id: u64, url: &str, learner: bool) -> Change {
+        let member = Member { id, peer_urls: vec![url.to_owned()], ..Member::default() };
+        Change::Add(MemberAddition { member: Some(member), learner, learners_max: 1 })
+    }
+
+    #[test]
+    fn changes_are_refused_in_etcds_order() {
+        let member = |id: u64| Member { id, peer_urls: vec![format!("http://m{id}:2380")], ..Member::default() };
+        let mut members = Members::first(vec![member(1), member(2), member(3)]);
+        let refused = |members: &Members, change: Change| members.evaluate(&change).expect_err("refused");
+        assert_eq!(refused(&members, addition(2, "http://new:1", false)), Refusal::MemberExists);
+        assert_eq!(refused(&members, addition(4, "http://m2:2380", false)), Refusal::PeerUrlExists);
+        let update = |id, url: &str| Change::Update(MemberUrls { id, peer_urls: vec![url.to_owned()] });
+        assert_eq!(refused(&members, update(9, "http://new:1")), Refusal::MemberNotFound);
+        assert_eq!(refused(&members, update(1, "http://m2:2380")), Refusal::PeerUrlExists);
+        assert!(members.evaluate(&update(1, "http://m1:2380")).is_ok());
+        let promote = |id, behind| Change::Promote(MemberPromotion { id, behind });
+        assert_eq!(refused(&members, promote(9, true)), Refusal::MemberNotFound);
+        assert_eq!(refused(&members, promote(1, false)), Refusal::NotALearner);
+
+        members.add(member(4), true);
+        assert_eq!((members.voters(), members.is_learner(4)), (&[1, 2, 3][..], true));
+        assert_eq!(refused(&members, addition(5, "http://new:1", true)), Refusal::TooManyLearners);
+        assert!(members.evaluate(&addition(5, "http://new:1", false)).is_ok());
+        assert_eq!(refused(&members, promote(4, true)), Refusal::LearnerNotReady);
+        members.promote(4);
+        assert_eq!((members.voters(), members.is_learner(4)), (&[1, 2, 3, 4][..], false));
+        members.remove(2);
+        assert_eq!(members.voters(), [1, 3, 4]);
+        assert_eq!(refused(&members, Change::Remove(2)), Refusal::MemberNotFound);
+        assert_eq!(refused(&members, addition(2, "http://new:1", false)), Refusal::MemberNotFound);
+        assert_eq!(Members::decode(&members.encode()).expect("written just now"), members);
+    }
 
     #[test]
     fn members_survive_a_manifest() {

@@ -161,6 +161,7 @@ fn peer(settings: &mut Settings, name: &str, read_file: ReadFile<'_>) -> Result<
         initial_cluster_token: settings.text("initial-cluster-token"),
         join_existing: settings.text("initial-cluster-state") == "existing",
         strict_reconfig_check: settings.bool("strict-reconfig-check"),
+        max_learners: u32::try_from(settings.signed("max-learners")).unwrap_or(0),
         tls,
     })
 }

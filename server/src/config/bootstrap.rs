@@ -33,11 +33,11 @@ pub struct FirstMember<'a> {
 }
 
 impl Config {
-    /// The identity of this member in a new cluster. To be asked when the data directory is empty, before anything is
+    /// The identity of this member in a new cluster; one that joins a running cluster is told who it is there. To be asked when the data directory is empty, before anything is
     /// written to it.
     ///
     /// # Errors
-    /// Those of [`FirstMember::bootstrap`], or a cluster is to be joined.
+    /// Those of [`FirstMember::bootstrap`].
     pub fn bootstrap(&self) -> Result<Bootstrap, ConfigError> {
         let peer = &self.peer;
         let member = FirstMember {
@@ -46,15 +46,7 @@ impl Config {
             token: &peer.initial_cluster_token,
             advertise_urls: Cow::Borrowed(&peer.advertise_urls),
         };
-        let bootstrap = member.bootstrap()?;
-        if peer.join_existing {
-            return Err(ConfigError::invalid(
-                "--initial-cluster-state=existing asks to join a cluster, but there is no data yet and joining a \
-                 running cluster is not available yet",
-                "start a new cluster with --initial-cluster-state=new",
-            ));
-        }
-        Ok(bootstrap)
+        member.bootstrap()
     }
 }
 

@@ -93,7 +93,7 @@ pub const FLAGS: &[Flag] = &[
     row(Clustering, "discovery-fallback", Text, "exit", NotYet(DISCOVERY), "What to do when discovery fails: 'exit'."),
     row(Clustering, "discovery-srv", Text, "", NotYet(DISCOVERY), "DNS domain whose SRV records list the members."),
     row(Clustering, "discovery-srv-name", Text, "", NotYet(DISCOVERY), "Suffix of the SRV service name."),
-    row(Clustering, "strict-reconfig-check", Bool, "true", Ignored("members cannot be changed yet"), "Refuse member changes that would lose the quorum."),
+    row(Clustering, "strict-reconfig-check", Bool, "true", Works, "Refuse member changes that would lose the quorum."),
     row(Clustering, "pre-vote", Bool, "true", Works, "Ask for votes before an election, so that a returning member does not disturb."),
     row(Clustering, "auto-compaction-retention", Text, "0", Works, "History that automatic compaction keeps; 0 turns it off."),
     row(Clustering, "auto-compaction-mode", Text, "periodic", Works,
@@ -161,7 +161,7 @@ pub const FLAGS: &[Flag] = &[
     row(Features, "watch-progress-notify-interval", Duration, "10m", Works, "How often a quiet watch is told the revision; at least 100ms."),
     row(Features, "warning-apply-duration", Duration, "100ms", Works, "Applying an entry for longer is logged."),
     row(Features, "bootstrap-defrag-threshold-megabytes", Unsigned, "0", Ignored(NO_DEFRAG), "Free space above which a start defragments."),
-    row(Features, "max-learners", Signed, "1", NotYet("members cannot be added yet"), "Most learners in the cluster."),
+    row(Features, "max-learners", Signed, "1", Works, "Most learners in the cluster."),
     row(Features, "downgrade-check-time", Duration, "5s", NotYet("downgrade is not available yet"), "How often the state of a downgrade is checked."),
     row(Features, "snapshot-catchup-entries", Unsigned, "5000", Works, "Entries that stay in memory for members that lag behind, up to 64 MiB."),
 

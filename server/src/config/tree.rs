@@ -67,6 +67,8 @@ pub struct PeerConfig {
     pub join_existing: bool,
     /// Whether changes that lose the quorum are refused. Default true.
     pub strict_reconfig_check: bool,
+    /// Most learners in the cluster. Default 1.
+    pub max_learners: u32,
     /// Certificates between members, if any; read once and found in order.
     pub tls: Option<PeerTls>,
 }

@@ -94,7 +94,11 @@ impl ApplyCounts {
                 | Effect::LeaseCheckpointed { .. }
                 | Effect::AlarmRaised(_)
                 | Effect::AlarmCleared(_)
-                | Effect::MemberDescribed { .. } => {}
+                | Effect::MemberDescribed { .. }
+                | Effect::MemberAdded { .. }
+                | Effect::MemberRemoved { .. }
+                | Effect::MemberUrlsSet { .. }
+                | Effect::MemberPromoted { .. } => {}
             }
         }
         metrics.put_bytes.add(i64::try_from(put_bytes).unwrap_or(i64::MAX));
@@ -112,7 +116,11 @@ impl Operations {
                 self.add_branch(txn);
                 self.transactions += u64::from(self.ranges + self.puts + self.deletes > before + 1);
             }
-            Answer::Compact { .. } | Answer::LeaseGrant { .. } | Answer::Done { .. } | Answer::Alarm { .. } => {}
+            Answer::Compact { .. }
+            | Answer::LeaseGrant { .. }
+            | Answer::Done { .. }
+            | Answer::Alarm { .. }
+            | Answer::Members { .. } => {}
         }
     }
 

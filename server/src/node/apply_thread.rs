@@ -332,6 +332,10 @@ impl ApplyThread {
                 info!(alarm = alarm.kind.name(), member_id = format_args!("{:x}", alarm.member_id), "alarm disarmed");
                 self.show_alarms();
             }
+            Effect::MemberAdded { .. }
+            | Effect::MemberRemoved { .. }
+            | Effect::MemberUrlsSet { .. }
+            | Effect::MemberPromoted { .. } => self.follow_member_change(effect),
             Effect::Key(_) | Effect::Compaction { .. } => {}
         }
     }

@@ -185,6 +185,8 @@ pub struct NodeHandle {
     pub limits: Limits,
     /// Who belongs to the cluster.
     pub members: Arc<ArcSwap<Members>>,
+    /// Whether this member left the cluster.
+    pub removed: tokio::sync::watch::Receiver<bool>,
     /// When leases end; only the leader's runs.
     pub leases: Arc<Mutex<LeaseClock>>,
     /// The watch thread.

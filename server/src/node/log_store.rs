@@ -51,6 +51,11 @@ impl LogStore {
         self.bytes = 0;
     }
 
+    /// Who belongs to the cluster from now on.
+    pub fn set_conf_state(&mut self, conf_state: ConfState) {
+        self.conf_state = conf_state;
+    }
+
     /// Members for which Raft asked for a snapshot since the last call and got none.
     pub fn take_wanted(&mut self) -> BTreeSet<u64> {
         std::mem::take(&mut self.snapshots.get_mut().wanted)

@@ -17,6 +17,7 @@ pub mod answer_budget;
 mod apply_counts;
 mod apply_install;
 mod apply_links;
+mod apply_members;
 pub mod apply_thread;
 mod checkpoint_schedule;
 mod checkpoint_thread;

@@ -12,7 +12,7 @@ use basalt_proto::log::Request;
 use basalt_proto::log::request::Kind;
 use basalt_storage::checkpoint::Filled;
 use basalt_storage::mvcc::shard_map::ShardMap;
-use raft::prelude::Message;
+use raft::prelude::{ConfChangeV2, Message};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tracing::{info, warn};
 
@@ -46,8 +46,12 @@ pub enum NodeInput {
     Release(u64),
     /// Another member says something. What it may have waiting here is bounded by bytes; the permit ends with the message.
     Message(Box<Message>, OwnedSemaphorePermit),
+    /// Another member says that this one was removed from the cluster.
+    Removed,
     /// A message to this member was lost here.
     Unreachable(u64),
+    /// An applied entry changed who votes or who gets entries.
+    ConfChange(Box<ConfChangeV2>),
     /// A whole state of another member has arrived.
     Received(Box<Received>),
     /// It is this member's state.
@@ -119,6 +123,8 @@ pub struct NodeLinks {
     pub metrics: Arc<Metrics>,
     /// This cluster's id.
     pub cluster_id: u64,
+    /// Hears when this member is one no more.
+    pub removed: tokio::sync::watch::Sender<bool>,
     /// The watch thread.
     pub watches: Sender<watch::Input>,
     /// The beginning of the node's clock.
@@ -170,6 +176,9 @@ pub fn serve(mut core: Core, links: &NodeLinks, inbox: &Receiver<NodeInput>) {
                 NodeInput::Release(index) => drop(links.log.send(LogInput::Release(index))),
                 NodeInput::Message(message, _permit) => inputs.push(Input::Message(message)),
                 NodeInput::Unreachable(member) => inputs.push(Input::Unreachable(member)),
+                // Whoever waits for it may be gone: the process is stopping.
+                NodeInput::Removed => _ = links.removed.send(true),
+                NodeInput::ConfChange(change) => inputs.push(Input::ConfChange(change)),
                 NodeInput::Received(received) => inputs.extend(snapshots.received(*received)),
                 NodeInput::Installed => inputs.push(snapshots.installed()),
                 NodeInput::SnapshotMade(to, snapshot) => inputs.push(snapshots.made(to, snapshot)),

@@ -66,8 +66,8 @@ pub struct NodeConfig {
     pub data_dir: PathBuf,
     /// The log's directory, if it lies elsewhere.
     pub wal_dir: Option<PathBuf>,
-    /// Who this node is if the directory is new, or why it cannot be new; an existing one knows.
-    pub first: Result<FirstStart, String>,
+    /// Who this node is if the directory is new; an existing one knows.
+    pub first: First,
     /// How keys are split if the directory is new; an existing one knows. `None` for the default.
     pub shard_map: Option<ShardMap>,
     /// Time between heartbeats.
@@ -99,8 +99,31 @@ pub struct NodeConfig {
 pub struct FirstStart {
     /// Its ids.
     pub identity: Identity,
-    /// The first members of its cluster.
+    /// The first members of its cluster, or who is there where it joins one.
     pub members: Members,
+    /// How keys are split in the cluster that it joins.
+    pub shard_map: Option<ShardMap>,
+    /// Where its log begins. All first members of a cluster begin behind the same entry, as etcd's do behind those that name
+    /// them; one that joins begins at nothing, and so is brought a whole state.
+    pub begins_after: LogPosition,
+}
+
+impl FirstStart {
+    /// One of the first members of a cluster.
+    pub fn new_cluster(identity: Identity, members: Members) -> Self {
+        let begins_after = LogPosition { index: members.iter().count() as u64, term: 1 };
+        Self { identity, members, shard_map: None, begins_after }
+    }
+}
+
+/// Says who a member without data is, or why it cannot be said: asked only where there is no data, and perhaps of others.
+#[derive(Clone)]
+pub struct First(pub Arc<dyn Fn() -> Result<FirstStart, String> + Send + Sync>);
+
+impl std::fmt::Debug for First {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("First")
+    }
 }
 
 /// Makes the way to other members of those that the node tells from; by default there is none.
@@ -194,13 +217,18 @@ fn open_store(
     if let Some(directory) = &config.wal_dir {
         refuse_etcd_log(&**log_disk, directory)?;
     }
-    let FirstStart { identity, members } = config.first.clone().map_err(StartError::Bootstrap)?;
+    let FirstStart { identity, members, shard_map, begins_after } =
+        (config.first.0)().map_err(StartError::Bootstrap)?;
+    let chosen = config.shard_map.as_ref();
+    if let Some(shards) = shard_map.as_ref().filter(|shards| chosen.is_some_and(|chosen| chosen != *shards)) {
+        warn!(%shards, "the cluster was born with other shards; basalt-initial-shards is ignored");
+    }
     let birth = Birth {
         cluster_id: identity.cluster_id,
         member_id: identity.member_id,
         incarnation: seeds.random(),
         conf_state: members.encode().to_vec(),
-        shard_map: config.shard_map.clone().unwrap_or_default(),
+        shard_map: shard_map.or_else(|| config.shard_map.clone()).unwrap_or_default(),
     };
     info!(
         cluster_id = format_args!("{:x}", birth.cluster_id),
@@ -208,7 +236,7 @@ fn open_store(
         shards = %birth.shard_map,
         "new data directory"
     );
-    Ok(recovery::create(&**disk, cache, Salt::new(seeds.random()), birth)?)
+    Ok(recovery::create_after(&**disk, cache, Salt::new(seeds.random()), birth, begins_after)?)
 }
 
 /// Opens the log that belongs to the manifest. A directory whose birth was interrupted has none yet.
@@ -353,6 +381,10 @@ fn spawn(
     gauges.term.store(recovered.hard_state.term, Ordering::Relaxed);
     gauges.applied_index.store(applied, Ordering::Relaxed);
     gauges.single_voter.store(core.is_single_voter(), Ordering::Relaxed);
+    if members.is_removed(identity.member_id) {
+        return Err(StartError::Removed { member: identity.member_id });
+    }
+    let (removed, is_removed) = tokio::sync::watch::channel(false);
     let members = Arc::new(ArcSwap::from_pointee(members));
     let (readers, mut threads) = ReadPools::start(disk).map_err(StartError::Thread)?;
     let named = Arc::new(ArcSwap::from_pointee(manifest.clone()));
@@ -408,6 +440,7 @@ fn spawn(
         watches: watches.clone(),
         view: view.clone(),
         members: members.clone(),
+        removed: removed.clone(),
         waiters: waiters.clone(),
         leases: leases.clone(),
         gauges: gauges.clone(),
@@ -434,6 +467,7 @@ fn spawn(
         watches: watches.clone(),
         metrics: metrics.clone(),
         cluster_id: identity.cluster_id,
+        removed: removed.clone(),
         started,
         tick: config.heartbeat_interval,
         lease_extension: config.election_timeout,
@@ -483,6 +517,7 @@ fn spawn(
         gauges,
         limits: config.limits,
         members,
+        removed: is_removed,
         leases,
         watches,
     };

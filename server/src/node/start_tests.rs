@@ -20,7 +20,10 @@ fn config(directory: &TempDir) -> NodeConfig {
     NodeConfig {
         data_dir: directory.path().to_owned(),
         wal_dir: None,
-        first: Ok(FirstStart { identity: Identity { cluster_id: 1, member_id: 7 }, members: Members::single_voter(7) }),
+        first: First(Arc::new(|| {
+            let identity = Identity { cluster_id: 1, member_id: 7 };
+            Ok(FirstStart::new_cluster(identity, Members::single_voter(7)))
+        })),
         shard_map: None,
         heartbeat_interval: Duration::from_millis(100),
         election_timeout: Duration::from_secs(1),

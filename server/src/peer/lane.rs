@@ -1,9 +1,9 @@
 //! One way to one member: a bounded queue, a connection, a stream, and again when it ends.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use basalt_proto::peer::DeliverRequest;
 use raft::prelude::Message;
@@ -51,7 +51,11 @@ pub(super) struct Destination {
 pub(super) struct Lane {
     queue: mpsc::UnboundedSender<(usize, Message)>,
     waiting: Arc<Waiting>,
+    open_since: OpenSince,
 }
+
+/// Since when the stream is open; `None` while it is not.
+type OpenSince = Arc<Mutex<Option<Instant>>>;
 
 #[derive(Default)]
 struct Waiting {
@@ -63,9 +67,14 @@ impl Lane {
     /// Starts the lane. To be called inside a runtime.
     pub(super) fn start(kind: Kind, destination: Destination) -> Self {
         let (queue, inbox) = mpsc::unbounded_channel();
-        let waiting = Arc::new(Waiting::default());
-        tokio::spawn(work(kind, destination, inbox, waiting.clone()));
-        Self { queue, waiting }
+        let (waiting, open_since) = (Arc::new(Waiting::default()), OpenSince::default());
+        tokio::spawn(work(kind, destination, inbox, waiting.clone(), open_since.clone()));
+        Self { queue, waiting, open_since }
+    }
+
+    /// How long the member has been reached without a break; `None` if it is not.
+    pub(super) fn reached_for(&self) -> Option<Duration> {
+        set(&self.open_since, |since| *since).map(|since| since.elapsed())
     }
 
     /// Brings a message on its way; says whether there was room for it.
@@ -85,22 +94,38 @@ impl Lane {
 
 type Inbox = mpsc::UnboundedReceiver<(usize, Message)>;
 
-async fn work(kind: Kind, destination: Destination, mut inbox: Inbox, waiting: Arc<Waiting>) {
+/// Looks at when a stream was opened, or changes it.
+fn set<T>(open_since: &OpenSince, act: impl FnOnce(&mut Option<Instant>) -> T) -> T {
+    act(&mut open_since.lock().expect("no one panics while holding a time"))
+}
+
+async fn work(kind: Kind, destination: Destination, mut inbox: Inbox, waiting: Arc<Waiting>, open_since: OpenSince) {
     let (member, urls) = (destination.introduction.to, &destination.urls);
     let (mut backoff, mut told) = (BACKOFF_MIN, None::<String>);
     // Which URL is next.
     let mut turn = 0;
     loop {
-        let Some(first) = inbox.recv().await else { return };
+        // What is urgent finds its stream open, and shows whether the member is reached.
+        let mut held = match kind {
+            Kind::Urgent if inbox.is_closed() => return,
+            Kind::Urgent => None,
+            Kind::Entries => match inbox.recv().await {
+                Some(first) => Some(first),
+                None => return,
+            },
+        };
         let url = &urls[turn % urls.len()];
-        let mut held = Some(first);
-        let ended = stream(&destination, url, &mut held, &mut inbox, &waiting).await;
+        let ended = stream(&destination, url, &mut held, &mut inbox, &waiting, &open_since).await;
+        set(&open_since, |since| *since = None);
         if let Some((bytes, _)) = held {
             waiting.left(bytes);
         }
         let Err(failure) = ended else { return };
         // The node goes on from what the member has.
         drop(destination.node.send(NodeInput::Unreachable(member)));
+        if failure.says_removed {
+            drop(destination.node.send(NodeInput::Removed));
+        }
         if failure.was_open {
             backoff = BACKOFF_MIN;
         }
@@ -125,6 +150,8 @@ async fn work(kind: Kind, destination: Destination, mut inbox: Inbox, waiting: A
 
 struct Failure {
     was_open: bool,
+    /// The member says that this one was removed from the cluster.
+    says_removed: bool,
     text: String,
 }
 
@@ -135,8 +162,9 @@ async fn stream(
     held: &mut Option<(usize, Message)>,
     inbox: &mut Inbox,
     waiting: &Waiting,
+    open_since: &OpenSince,
 ) -> Result<(), Failure> {
-    let closed = |text: String| Failure { was_open: false, text };
+    let closed = |text: String| Failure { was_open: false, says_removed: false, text };
     let mut client = destination.connector.connect(url).await.map_err(closed)?;
     let introduction = destination.introduction;
     let (batches, outgoing) = mpsc::channel::<DeliverRequest>(BATCHES_AHEAD);
@@ -152,7 +180,7 @@ async fn stream(
                     Some(first) => Some(first),
                     None => tokio::select! {
                         biased;
-                        ended = &mut answer => return Err(Failure { was_open: is_open, text: end_text(ended) }),
+                        ended = &mut answer => return Err(failure(is_open, ended)),
                         first = inbox.recv() => first,
                     },
                 };
@@ -171,18 +199,25 @@ async fn stream(
         };
         tokio::select! {
             biased;
-            ended = &mut answer => return Err(Failure { was_open: is_open, text: end_text(ended) }),
+            ended = &mut answer => return Err(failure(is_open, ended)),
             // Fails only when the call is over, which its answer says next.
             _ = batches.send(batch) => {}
         }
-        is_open = held.is_none();
+        if held.is_none() && !is_open {
+            is_open = true;
+            set(open_since, |since| *since = Some(Instant::now()));
+        }
     }
 }
 
-fn end_text<T>(ended: Result<T, tonic::Status>) -> String {
+/// How a stream ended that the member ended.
+fn failure<T>(was_open: bool, ended: Result<T, tonic::Status>) -> Failure {
     match ended {
-        Ok(_) => "the member ended the stream".to_owned(),
-        Err(status) => status.message().to_owned(),
+        Ok(_) => Failure { was_open, says_removed: false, text: "the member ended the stream".to_owned() },
+        Err(status) => {
+            let says_removed = status.code() == tonic::Code::PermissionDenied;
+            Failure { was_open, says_removed, text: status.message().to_owned() }
+        }
     }
 }
 

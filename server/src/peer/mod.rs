@@ -19,9 +19,11 @@ mod ask;
 mod connect;
 mod departure;
 pub mod frame;
+mod join;
 mod lane;
 mod peers;
 
 pub use arrivals::{Arrival, ArrivalError, Arrivals};
 pub use connect::PeerConnector;
+pub use join::{Joined, join};
 pub use peers::Peers;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use basalt_proto::peer::peer_client::PeerClient;
@@ -109,6 +110,11 @@ impl Peers {
         self.inbound.clone().acquire_many_owned(kibibytes).await.expect("nobody closes it")
     }
 
+    /// How long a member has been reached without a break; `None` if it is not.
+    pub fn reached_for(&self, member: u64) -> Option<Duration> {
+        lock(&self.ways).lanes.get(&member)?.urgent.reached_for()
+    }
+
     /// Hears when streams of this member are to end, and why.
     pub fn refusals(&self, member: u64) -> watch::Receiver<Option<String>> {
         lock(&self.refused).entry(member).or_insert_with(|| watch::channel(None).0).subscribe()
@@ -153,6 +159,10 @@ impl Outgoing for Peers {
         if !Arc::ptr_eq(&members, &ways.made_for) {
             // A lane ends with its near end.
             ways.lanes.retain(|id, lanes| members.get(*id).is_some_and(|member| member.peer_urls == lanes.urls));
+            let own = self.identity.member_id;
+            for id in members.iter().map(|member| member.id).filter(|id| *id != own) {
+                self.lanes_to(&mut ways, id);
+            }
             ways.made_for = members;
         }
         for message in messages {

@@ -214,7 +214,22 @@ fn cut_unnamed_pages(disk: &dyn Disk, name: &str, writer: &PageWriter) -> Result
 /// # Errors
 /// [`RecoveryError`].
 pub fn create(disk: &dyn Disk, cache: &Arc<PageCache>, salt: Salt, birth: Birth) -> Result<Opened, RecoveryError> {
-    let manifest = first_manifest(birth);
+    create_after(disk, cache, salt, birth, LogPosition::default())
+}
+
+/// The same, of a member whose log goes on behind this entry.
+///
+/// # Errors
+/// [`RecoveryError`].
+pub fn create_after(
+    disk: &dyn Disk,
+    cache: &Arc<PageCache>,
+    salt: Salt,
+    birth: Birth,
+    applied: LogPosition,
+) -> Result<Opened, RecoveryError> {
+    let mut manifest = first_manifest(birth);
+    (manifest.applied_index, manifest.applied_term) = (applied.index, applied.term);
     lay_out(disk, &manifest)?;
     run(&mut write_job(&manifest)?, disk, BUDGET_UNLIMITED)?;
     open_manifest(disk, cache, salt, manifest, false)

@@ -61,3 +61,36 @@ func (s *Server) Pause() { s.signal(syscall.SIGSTOP) }
 
 // Resume lets a paused process go on.
 func (s *Server) Resume() { s.signal(syscall.SIGCONT) }
+
+// Spare is a server that will be a member and has not been started: etcdctl is to add it first.
+func Spare(t testing.TB, kind Kind, name string, args ...string) *Server {
+	t.Helper()
+	spare := &Server{
+		Kind: kind, DataDir: filepath.Join(t.TempDir(), name), name: name,
+		t: t, clientPort: FreePort(t), peerPort: FreePort(t), extra: append(args, "--initial-cluster-state=existing"), log: newOutputLog(readyLine),
+	}
+	t.Cleanup(spare.cleanup)
+	return spare
+}
+
+// Join starts a spare as one of these members and of itself, with the cluster that `member add` prints.
+func (s *Server) Join(members Members) {
+	s.t.Helper()
+	s.JoinLater(members)
+	s.awaitReady()
+}
+
+// JoinLater starts a spare without waiting for it.
+func (s *Server) JoinLater(members Members) {
+	s.t.Helper()
+	var cluster []string
+	for _, member := range append(members, s) {
+		name := member.name
+		if name == "" {
+			name = "default"
+		}
+		cluster = append(cluster, name+"="+member.PeerURL())
+	}
+	s.cluster = strings.Join(cluster, ",")
+	s.launch()
+}

@@ -136,7 +136,11 @@ impl ApplySide {
             | Effect::Compaction { .. }
             | Effect::AlarmRaised(_)
             | Effect::AlarmCleared(_)
-            | Effect::MemberDescribed { .. } => {}
+            | Effect::MemberDescribed { .. }
+            | Effect::MemberAdded { .. }
+            | Effect::MemberRemoved { .. }
+            | Effect::MemberUrlsSet { .. }
+            | Effect::MemberPromoted { .. } => {}
         }
     }
 }

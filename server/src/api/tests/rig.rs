@@ -14,13 +14,14 @@ use tokio::sync::watch;
 use super::super::method::Method;
 use super::super::service::{Reply, Service};
 use super::super::status::Status;
+use crate::api::member_changes::MemberRules;
 use crate::apply::members::Members;
 use crate::config::MetricsDetail;
 use crate::memory::MemoryShares;
 use crate::metrics::Metrics;
 use crate::node::content::SNAPSHOT_UNREAD_MAX;
 use crate::node::handle::{Identity, Limits};
-use crate::node::start::{FirstStart, NodeConfig, Running, alone, start};
+use crate::node::start::{First, FirstStart, NodeConfig, Running, alone, start};
 
 /// etcd's, without a quota.
 pub const LIMITS: Limits = Limits {
@@ -63,6 +64,7 @@ impl Rig {
             slow_unary: Duration::MAX,
             election_timeout: Duration::from_secs(1),
             request_timeout: Duration::from_secs(60),
+            member_rules: MemberRules { strict: true, learners_max: 1 },
             stopping,
         });
         Self { service, running: Some(running), _stop: stop, directory }
@@ -116,7 +118,10 @@ fn config(directory: &TempDir) -> NodeConfig {
     NodeConfig {
         data_dir: data_dir(directory),
         wal_dir: None,
-        first: Ok(FirstStart { identity: Identity { cluster_id: 1, member_id: 2 }, members: Members::single_voter(2) }),
+        first: First(Arc::new(|| {
+            let identity = Identity { cluster_id: 1, member_id: 2 };
+            Ok(FirstStart::new_cluster(identity, Members::single_voter(2)))
+        })),
         shard_map: None,
         heartbeat_interval: Duration::from_millis(100),
         election_timeout: Duration::from_secs(1),

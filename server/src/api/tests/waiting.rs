@@ -12,6 +12,7 @@ use super::super::method::Method;
 use super::super::service::Service;
 use super::super::status;
 use super::rig::Rig;
+use crate::api::member_changes::MemberRules;
 use crate::node::handle::UNAPPLIED_MAX;
 
 /// The service of `rig` with little patience.
@@ -26,6 +27,7 @@ fn impatient(rig: &Rig) -> Arc<Service> {
         slow_unary: *slow_unary,
         election_timeout: Duration::from_secs(1),
         request_timeout: Duration::from_millis(10),
+        member_rules: MemberRules { strict: true, learners_max: 1 },
         stopping: stopping.clone(),
     })
 }

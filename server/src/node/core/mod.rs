@@ -18,6 +18,7 @@
 //! * Equal inputs give equal outputs: randomness comes from the seed alone.
 
 mod forwarded;
+mod member_changes;
 mod message_check;
 mod outbox;
 mod reads;
@@ -40,7 +41,10 @@ use rand::{Rng, SeedableRng};
 pub use self::message_check::BadMessage;
 pub use self::traffic::{Append, Committed, CoreConfig, CoreError, Input, Leadership, Output};
 
+pub use self::member_changes::conf_change_of;
+
 use self::forwarded::{Forwarded, Taken};
+use self::member_changes::{Waiting, context_of, is_change_entry};
 use self::outbox::Outbox;
 use self::reads::Reads;
 use self::rounds::is_leaders_own;
@@ -102,6 +106,8 @@ pub struct Core {
     committed_term: u64,
     catchup_entries: u64,
     snapshots: Snapshots,
+    /// Changes of members that wait for the one before.
+    changes: Waiting,
     leadership: Leadership,
     /// Of election timeouts.
     seed: u64,
@@ -148,6 +154,7 @@ impl Core {
             committed_term: 0,
             catchup_entries: config.catchup_entries,
             snapshots: Snapshots::default(),
+            changes: Waiting::default(),
             leadership: Leadership::default(),
         };
         core.draw_election_timeout();
@@ -177,6 +184,7 @@ impl Core {
             Input::Message(message) => self.receive(*message, outputs)?,
             Input::Received(message) => self.received(*message, outputs)?,
             Input::Installed => self.installed(outputs),
+            Input::ConfChange(change) => self.conf_changed(&change)?,
             Input::SnapshotOffer { to, snapshot } => self.offer_snapshot(to, *snapshot),
             Input::SnapshotSent { to, arrived } => self.snapshot_sent(to, arrived),
             Input::Read(read) if is_planted(Bug::ReadWithoutQuorum) => outputs.push(Output::ReadsReady(vec![read])),
@@ -316,6 +324,10 @@ impl Core {
             if !is_for_now || !proposed.iter().all(|entry| self.taken.take(entry.proposer, entry.round)) {
                 return Ok(());
             }
+            if proposed.iter().any(is_change_entry) {
+                proposed.into_iter().for_each(|entry| self.enqueue_change(entry));
+                return Ok(());
+            }
         }
         let behind = self.raft.raft.raft_log.last_index();
         match self.raft.step(message) {
@@ -352,10 +364,12 @@ impl Core {
             while self.raft.has_ready() {
                 self.take_ready(outputs)?;
             }
-            if !self.takes_round() {
+            self.propose_change()?;
+            if self.takes_round() {
+                self.propose_round()?;
+            } else if !self.raft.has_ready() {
                 break;
             }
-            self.propose_round()?;
         }
         self.end_received(outputs);
         self.want_snapshots(outputs);
@@ -413,6 +427,7 @@ impl Core {
         }
         if self.leadership.leads && !leads {
             self.drop_leaders_own();
+            self.drop_changes(outputs);
         }
         self.leadership = leadership;
         outputs.push(Output::Role(leadership));
@@ -484,11 +499,17 @@ impl Core {
             let proposed = self.take_proposed(position);
             let entry = match entry.get_entry_type() {
                 _ if entry.data.is_empty() => None,
-                EntryType::EntryNormal => Some(match proposed {
+                EntryType::EntryConfChange => None,
+                kind => Some(match proposed {
                     Some(proposed) => proposed,
-                    None => decode(&entry)?,
+                    None if kind == EntryType::EntryNormal => decode(entry.index, entry.data.clone())?,
+                    None => {
+                        let index = entry.index;
+                        let context =
+                            context_of(&entry).map_err(|cause| CoreError::MalformedChange { index, cause })?;
+                        decode(index, context)?
+                    }
                 }),
-                EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => None,
             };
             if let Some(entry) = &entry
                 && entry.proposer == self.member_id
@@ -513,9 +534,8 @@ fn mixed(number: u64) -> u64 {
 }
 
 /// An entry of another life or member, if this release may apply it.
-fn decode(entry: &Entry) -> Result<LogEntry, CoreError> {
-    let index = entry.index;
-    let decoded = decode_log_entry(entry.data.clone().into()).map_err(|cause| CoreError::Malformed { index, cause })?;
+fn decode(index: u64, data: Vec<u8>) -> Result<LogEntry, CoreError> {
+    let decoded = decode_log_entry(data.into()).map_err(|cause| CoreError::Malformed { index, cause })?;
     known::check(index, &decoded)?;
     Ok(decoded)
 }

@@ -7,6 +7,7 @@ use basalt_storage::mvcc::view::LogPosition;
 use basalt_storage::planted::{Bug, is_planted};
 use prost::Message as _;
 
+use super::member_changes::is_change;
 use super::traffic::{CoreError, Output};
 use super::{Core, ENTRY_BYTES_MAX, ROUND_BYTES_MAX};
 use crate::admission::Proposal;
@@ -27,6 +28,10 @@ impl Core {
         // The first one goes whatever its size: nothing else is in its way.
         let mut room = usize::MAX;
         while let Some(Proposal { request, bytes, .. }) = self.queue.take(room) {
+            if is_change(&request) {
+                self.hand_on_change(request)?;
+                continue;
+            }
             if entry_bytes + bytes > ENTRY_BYTES_MAX && !entry.requests.is_empty() {
                 let full = std::mem::replace(&mut entry, self.empty_entry());
                 self.propose(full)?;
@@ -36,6 +41,16 @@ impl Core {
             entry_bytes += bytes;
             round_bytes += bytes;
             room = ROUND_BYTES_MAX.saturating_sub(round_bytes);
+        }
+        if entry.requests.is_empty() { Ok(()) } else { self.propose(entry) }
+    }
+
+    /// A change of members goes alone: to where such changes wait, here or at the leader.
+    fn hand_on_change(&mut self, request: Request) -> Result<(), CoreError> {
+        let entry = LogEntry { requests: vec![request], ..self.empty_entry() };
+        if self.leads() {
+            self.enqueue_change(entry);
+            return Ok(());
         }
         self.propose(entry)
     }

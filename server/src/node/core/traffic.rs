@@ -5,7 +5,7 @@ use std::time::Duration;
 use basalt_proto::log::{LogEntry, Request};
 use basalt_proto::nesting::NestingError;
 use basalt_storage::mvcc::view::LogPosition;
-use raft::prelude::{Entry, HardState, Message, Snapshot};
+use raft::prelude::{ConfChangeV2, Entry, HardState, Message, Snapshot};
 use thiserror::Error;
 
 use super::message_check::BadMessage;
@@ -56,6 +56,8 @@ pub enum Input {
     Received(Box<Message>),
     /// What [`Output::Install`] named is the state now, and the manifest says so.
     Installed,
+    /// An applied entry changed who votes or who gets entries. Comes before [`Self::Applied`] of that entry.
+    ConfChange(Box<ConfChangeV2>),
     /// What [`Output::SnapshotWanted`] asked for.
     SnapshotOffer {
         /// The member.
@@ -162,6 +164,15 @@ pub enum CoreError {
         /// What is wrong with it.
         #[source]
         cause: NestingError,
+    },
+    /// The log holds a change of members that no release wrote.
+    #[error("log entry {index}, a change of members, cannot be read: restore a snapshot")]
+    MalformedChange {
+        /// Where it stands.
+        index: u64,
+        /// What is wrong with it.
+        #[source]
+        cause: raft_prost::DecodeError,
     },
     /// Raft refuses its state.
     #[error(transparent)]

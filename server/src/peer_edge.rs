@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use basalt_proto::peer::deliver_request::Kind;
 use basalt_proto::peer::snapshot_request::Kind as SnapshotKind;
 use basalt_proto::peer::{
     DeliverRequest, MembersRequest, MembersResponse, RenewLeaseRequest, RenewLeaseResponse, SnapshotPositionRequest,
@@ -133,7 +134,9 @@ impl PeerEdge {
         let Some(hello) = next(&mut requests).await? else { return Ok(()) };
         let peers = &self.peers;
         let (cluster_id, own) = (peers.identity.cluster_id, peers.identity.member_id);
-        let introduction = Introduction::read(hello, cluster_id, own, &peers.members.load())?;
+        let Some(Kind::Hello(hello)) = hello.kind else { return Err(Refused::NoHello) };
+        let introduction = Introduction::read_hello(&hello, cluster_id, own, &peers.members.load())?;
+        peers.introduced(&hello);
         if !peers.is_first_incarnation(introduction.from, introduction.incarnation) {
             return Err(Refused::Wiped(introduction.from));
         }
@@ -149,7 +152,7 @@ impl PeerEdge {
                 request = next(&mut requests) => request?,
             };
             let Some(request) = request else { return Ok(()) };
-            if peers.members.load().get(introduction.from).is_none() {
+            if peers.members.load().is_removed(introduction.from) {
                 return Err(Refused::Removed(introduction.from));
             }
             for message in introduction.messages(request)? {

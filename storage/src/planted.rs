@@ -38,11 +38,15 @@ pub enum Bug {
     ProposedOfAnyTerm,
     /// A start applies the last entry of its checkpoint again.
     AppliedTwice,
+    /// The log goes on behind its own entries when another member's state took the place of what they led to.
+    LogRestartForgotten,
+    /// A leader that was removed stops before the others know it.
+    RemovedLeaderStops,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 16] = [
+    pub const ALL: [Bug; 18] = [
         Bug::LogUnsynced,
         Bug::SegmentNamesUnsynced,
         Bug::PagesUnsynced,
@@ -59,6 +63,8 @@ impl Bug {
         Bug::RoundGivenBackEarly,
         Bug::ProposedOfAnyTerm,
         Bug::AppliedTwice,
+        Bug::LogRestartForgotten,
+        Bug::RemovedLeaderStops,
     ];
 }
 

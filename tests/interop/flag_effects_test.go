@@ -284,8 +284,37 @@ func observePeerURLs(t *testing.T) {
 // observeInitialClusterState joins a cluster of nobody.
 func observeInitialClusterState(t *testing.T) {
 	end := harness.RunToEnd(t, harness.Launch{Args: newLine(t).args("--initial-cluster-state=existing")})
-	expectRefused(t, end, 1, "joining a running cluster is not available yet")
+	expectRefused(t, end, 1, "cannot fetch cluster info from peer urls")
 	expectRefusedFlag(t, 2, "-initial-cluster-state", "--initial-cluster-state=none")
+}
+
+// observeStrictReconfigCheck adds a member before the others count as reached.
+func observeStrictReconfigCheck(t *testing.T) {
+	request := &pb.MemberAddRequest{PeerURLs: []string{"http://127.0.0.1:1"}, IsLearner: true}
+	for _, strict := range []bool{true, false} {
+		members := harness.StartMembers(t, harness.UnderTest(t), 3, fmt.Sprintf("--strict-reconfig-check=%v", strict))
+		_, err := clusterOf(t, members[0]).MemberAdd(harness.Context(t, 10*time.Second), request)
+		if strict {
+			refusedWith(t, "an early addition", err, codes.Unavailable, "etcdserver: unhealthy cluster")
+		} else if err != nil {
+			t.Errorf("an early addition without the check: %v", err)
+		}
+	}
+}
+
+func observeMaxLearners(t *testing.T) {
+	server := harness.StartUnderTest(t, "--max-learners=2")
+	add := func(port int) error {
+		request := &pb.MemberAddRequest{PeerURLs: []string{fmt.Sprintf("http://127.0.0.1:%d", port)}, IsLearner: true}
+		_, err := clusterOf(t, server).MemberAdd(harness.Context(t, 10*time.Second), request)
+		return err
+	}
+	for port := range 2 {
+		if err := add(port + 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refusedWith(t, "a third learner", add(3), codes.FailedPrecondition, "etcdserver: too many learner members in cluster")
 }
 
 func observeInitialClusterToken(t *testing.T) {

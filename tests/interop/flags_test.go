@@ -78,7 +78,7 @@ var flagCases = map[string]flagCase{
 	"discovery-fallback":                 {notYet: "proxy"},
 	"discovery-srv":                      {notYet: "example.org"},
 	"discovery-srv-name":                 {notYet: "x"},
-	"strict-reconfig-check":              {ignored: "false"},
+	"strict-reconfig-check":              {effect: observeStrictReconfigCheck},
 	"pre-vote":                           {effect: observeNoPreVote},
 	"auto-compaction-retention":          {effect: observeAutoCompaction},
 	"auto-compaction-mode":               {effect: observeAutoCompaction},
@@ -137,7 +137,7 @@ var flagCases = map[string]flagCase{
 	"watch-progress-notify-interval":       {effect: observeWatchProgress},
 	"warning-apply-duration":               {effect: observeSlowApply},
 	"bootstrap-defrag-threshold-megabytes": {ignored: "1"},
-	"max-learners":                         {notYet: "2"},
+	"max-learners":                         {effect: observeMaxLearners},
 	"downgrade-check-time":                 {notYet: "1s"},
 
 	"force-new-cluster": {notYet: "true"},

@@ -1,11 +1,13 @@
 //! What a client that forgets nothing knows: every answer it ever got, in the order of the log, over all lives of a
 //! node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use basalt_proto::effects::EffectBatch;
-use basalt_proto::log::{LogEntry, Request};
+use basalt_proto::log::member_change::Kind as Change;
+use basalt_proto::log::request::Kind;
+use basalt_proto::log::{LogEntry, MemberChange, Request};
 use basalt_server::apply::alarms::AlarmKind;
 use basalt_server::apply::effects::Effects;
 use basalt_server::apply::machine::Machine;
@@ -23,7 +25,7 @@ use bytes::Bytes;
 use prost::Message;
 use sha2::{Digest, Sha256};
 
-use crate::model::{Lease, Model, Version};
+use crate::model::{Lease, Model, ModelMembers, Version};
 use crate::node_sim::{Outcome, SimulatedNode, TakenSnapshot};
 use crate::opening;
 
@@ -33,6 +35,8 @@ const REVISIONS_CHECKED: usize = 4;
 /// Entries that were applied, and so acknowledged, at any time.
 #[derive(Clone, Default)]
 pub struct Ledger {
+    /// The entry behind which the log begins.
+    begins_after: u64,
     entries: BTreeMap<u64, Recorded>,
     /// Sent and not yet seen in an entry, by id.
     in_flight: BTreeMap<u64, Request>,
@@ -51,7 +55,19 @@ struct Recorded {
 impl Ledger {
     /// The last index that anybody heard of.
     pub fn last_index(&self) -> u64 {
-        self.entries.last_key_value().map_or(0, |(index, _)| *index)
+        self.entries.last_key_value().map_or(self.begins_after, |(index, _)| *index)
+    }
+
+    /// Of a cluster with these first members, whose log begins behind the entries that name them.
+    pub fn of_cluster(voters: &[u64]) -> Self {
+        let mut ledger = Self { begins_after: voters.len() as u64, ..Self::default() };
+        ledger.model.members.voters = voters.iter().copied().collect();
+        ledger
+    }
+
+    /// Who belongs to the cluster after the last entry.
+    pub fn members(&self) -> &ModelMembers {
+        &self.model.members
     }
 
     /// The store's revision after it.
@@ -87,7 +103,7 @@ impl Ledger {
         let requests = entry.iter().flat_map(|entry| &entry.requests);
         for request in requests.clone().filter(|request| request.id != 0) {
             let sent = self.in_flight.remove(&request.id);
-            assert_eq!(sent.as_ref(), Some(request), "an entry holds what nobody sent, or sent once");
+            assert_eq!(sent, Some(as_sent(request)), "an entry holds what nobody sent, or sent once");
         }
         let expected: Vec<_> = requests.map(|request| (request.id, self.model.apply(request))).collect();
         assert_eq!(*answers, expected, "answers of entry {}: {entry:?}", position.index);
@@ -108,6 +124,12 @@ impl Ledger {
         }
         assert_eq!(leases(node.machine()), self.model.leases());
         assert_eq!(node.machine().alarms().any(AlarmKind::NoSpace), self.model.is_out_of_space());
+        if !self.model.members.voters.is_empty() {
+            let members = node.machine().members();
+            let (voters, learners): (BTreeSet<u64>, BTreeSet<u64>) =
+                members.iter().map(|member| member.id).partition(|id| !members.is_learner(*id));
+            assert_eq!((&voters, &learners), (&self.model.members.voters, &self.model.members.learners), "members");
+        }
         self.check_replica(node);
     }
 
@@ -162,6 +184,15 @@ impl Ledger {
         let step = usize::try_from(newest - oldest).expect("compaction stays below head") / REVISIONS_CHECKED;
         (oldest..newest).step_by(step.max(1)).chain([newest]).collect()
     }
+}
+
+/// A request without what the leader says beside it.
+fn as_sent(request: &Request) -> Request {
+    let mut sent = request.clone();
+    if let Some(Kind::MemberChange(MemberChange { kind: Some(Change::Promote(promotion)) })) = &mut sent.kind {
+        promotion.behind = false;
+    }
+    sent
 }
 
 fn same_again(before: &Recorded, again: &Recorded) {

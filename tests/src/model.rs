@@ -6,8 +6,9 @@ use basalt_proto::etcdserverpb::alarm_request::AlarmAction;
 use basalt_proto::etcdserverpb::compare::{CompareTarget, TargetUnion};
 use basalt_proto::etcdserverpb::request_op::Request as Op;
 use basalt_proto::etcdserverpb::{Compare, DeleteRangeRequest, PutRequest, RequestOp, TxnRequest};
-use basalt_proto::log::Request;
+use basalt_proto::log::member_change::Kind as Change;
 use basalt_proto::log::request::Kind;
+use basalt_proto::log::{MemberChange, Request};
 
 use crate::workload::LEASE_TTL_MIN;
 
@@ -39,12 +40,50 @@ pub struct Model {
     keys: BTreeMap<Vec<u8>, Vec<Version>>,
     leases: BTreeMap<i64, (i64, i64)>,
     no_space: bool,
+    /// Who belongs to the cluster.
+    pub members: ModelMembers,
+}
+
+/// Ids of members.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ModelMembers {
+    /// Those who vote.
+    pub voters: BTreeSet<u64>,
+    /// Those who do not yet.
+    pub learners: BTreeSet<u64>,
+    /// Those who left.
+    pub removed: BTreeSet<u64>,
+}
+
+impl ModelMembers {
+    /// Changes them; says whether that may be.
+    fn change(&mut self, change: &MemberChange) -> bool {
+        match change.kind.as_ref().expect("a workload leaves none empty") {
+            Change::Add(addition) => {
+                let id = addition.member.as_ref().expect("a workload leaves none empty").id;
+                let new = ![&self.voters, &self.learners, &self.removed].iter().any(|ids| ids.contains(&id));
+                let fits = !addition.learner || self.learners.len() < addition.learners_max as usize;
+                let ids = if addition.learner { &mut self.learners } else { &mut self.voters };
+                new && fits && ids.insert(id)
+            }
+            Change::Remove(id) => {
+                let others = self.voters.iter().any(|voter| voter != id);
+                let is_gone = others && (self.voters.remove(id) || self.learners.remove(id));
+                is_gone && self.removed.insert(*id)
+            }
+            Change::Promote(promotion) => {
+                !promotion.behind && self.learners.remove(&promotion.id) && self.voters.insert(promotion.id)
+            }
+            Change::Update(_) => panic!("no workload makes it"),
+        }
+    }
 }
 
 impl Default for Model {
     fn default() -> Self {
         let (keys, leases) = (BTreeMap::new(), BTreeMap::new());
-        Self { revision: 1, compact_revision: -1, keys, leases, no_space: false }
+        let members = ModelMembers::default();
+        Self { revision: 1, compact_revision: -1, keys, leases, no_space: false, members }
     }
 }
 
@@ -113,6 +152,7 @@ impl Model {
                 self.no_space = alarm.action == AlarmAction::Activate as i32;
                 Some(self.revision)
             }
+            Kind::MemberChange(change) => self.members.change(change).then_some(self.revision),
             other => panic!("no workload makes {other:?}"),
         }
     }

@@ -12,6 +12,7 @@ use basalt_storage::checkpoint::{Checkpointer, Salt};
 use basalt_storage::disk::SimulatedDisk;
 use basalt_storage::mvcc::shard_map::ShardMap;
 use basalt_storage::mvcc::store::Store;
+use basalt_storage::mvcc::view::LogPosition;
 use basalt_storage::pages::PageCache;
 use basalt_storage::wal::{Log, LogOptions};
 use rand::Rng;
@@ -42,12 +43,25 @@ pub struct Place {
     pub pre_vote: bool,
     /// Entries that it keeps for members that lag behind.
     pub catchup_entries: u64,
+    /// Whether it joins a cluster of these, of whom it knows no more than who they are.
+    pub joins: bool,
+}
+
+impl Place {
+    /// The entry behind which its log begins.
+    fn begins_after(&self) -> LogPosition {
+        match self.voters.len() {
+            1 => LogPosition::default(),
+            _ if self.joins => LogPosition::default(),
+            count => LogPosition { index: count as u64, term: 1 },
+        }
+    }
 }
 
 impl Default for Place {
     /// The only member.
     fn default() -> Self {
-        Self { member_id: MEMBER_ID, voters: vec![MEMBER_ID], pre_vote: true, catchup_entries: 0 }
+        Self { member_id: MEMBER_ID, voters: vec![MEMBER_ID], pre_vote: true, catchup_entries: 0, joins: false }
     }
 }
 
@@ -127,11 +141,15 @@ pub fn empty_store() -> Store {
 
 fn birth(place: &Place, incarnation: u128) -> Birth {
     let member = |id: &u64| Member { id: *id, ..Member::default() };
+    let mut members = Members::first(place.voters.iter().map(member).collect());
+    if place.joins {
+        members = Members::joining(members.membership().clone());
+    }
     Birth {
         cluster_id: CLUSTER_ID,
         member_id: place.member_id,
         incarnation,
-        conf_state: Members::first(place.voters.iter().map(member).collect()).encode().to_vec(),
+        conf_state: members.encode().to_vec(),
         shard_map: ShardMap::default(),
     }
 }
@@ -142,5 +160,6 @@ fn open_store(place: &Place, disk: &SimulatedDisk, seeds: &mut StdRng) -> Result
         return Ok(opened);
     }
     recovery::check_nothing_remains(disk)?;
-    recovery::create(disk, &cache, Salt::new(seeds.random()), birth(place, seeds.random()))
+    let birth = birth(place, seeds.random());
+    recovery::create_after(disk, &cache, Salt::new(seeds.random()), birth, place.begins_after())
 }

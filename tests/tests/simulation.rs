@@ -29,12 +29,13 @@ fn clusters_keep_their_promises_under_faults() {
         all.crashes += report.crashes;
         all.asked_again += report.asked_again;
         all.installs += report.installs;
+        all.changes += report.changes;
         all.resumed += report.resumed;
     }
     println!("{virtual_time:?} of virtual time in {:?}: {all:?}", started.elapsed());
     if seeds().count() > 8 {
         assert!(all.crashes > 0 && all.leaders > seeds().count() && all.reads > 0 && all.asked_again > 0, "{all:?}");
-        assert!(all.installs > 0 && all.resumed > 0, "{all:?}");
+        assert!(all.installs > 0 && all.resumed > 0 && all.changes > 0, "{all:?}");
     }
 }
 

@@ -180,6 +180,9 @@ impl From<Refusal> for Status {
             Refusal::TooManyLearners => too_many_learners(),
             Refusal::NotALearner => member_not_learner(),
             Refusal::LearnerNotReady => learner_not_ready(),
+            Refusal::LastVoter => {
+                Status::new(Code::FailedPrecondition, "basalt: the only voting member cannot be removed")
+            }
             Refusal::UnknownAlarmAction => Status::new(Code::InvalidArgument, "basalt: unknown alarm action"),
         }
     }

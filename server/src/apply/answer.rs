@@ -142,6 +142,9 @@ pub enum Refusal {
     /// A learner that lacks too much.
     #[error("learner not ready")]
     LearnerNotReady,
+    /// Nobody else votes.
+    #[error("the only voter")]
+    LastVoter,
     /// An alarm action that is none (etcd panics, we refuse: etcd-contract 43).
     #[error("unknown alarm action")]
     UnknownAlarmAction,

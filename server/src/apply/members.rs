@@ -55,7 +55,11 @@ impl Members {
         };
         match change {
             Change::Add(addition) => self.evaluate_addition(addition),
-            Change::Remove(id) => known(*id).map(|()| Effect::MemberRemoved { id: *id }),
+            Change::Remove(id) => {
+                known(*id)?;
+                // Nobody would be left to order anything; the crate refuses it too late.
+                if self.0.voters == [*id] { Err(Refusal::LastVoter) } else { Ok(Effect::MemberRemoved { id: *id }) }
+            }
             Change::Update(urls) => {
                 known(urls.id)?;
                 self.check_unused(&urls.peer_urls, urls.id)?;
@@ -223,6 +227,7 @@ mod tests {
         members.promote(4);
         assert_eq!((members.voters(), members.is_learner(4)), (&[1, 2, 3, 4][..], false));
         members.remove(2);
+        assert_eq!(refused(&Members::single_voter(1), Change::Remove(1)), Refusal::LastVoter);
         assert_eq!(members.voters(), [1, 3, 4]);
         assert_eq!(refused(&members, Change::Remove(2)), Refusal::MemberNotFound);
         assert_eq!(refused(&members, addition(2, "http://new:1", false)), Refusal::MemberNotFound);

@@ -40,8 +40,6 @@ pub struct ApplyLinks {
     pub view: Arc<ArcSwap<View>>,
     /// Who belongs to the cluster.
     pub members: Arc<ArcSwap<Members>>,
-    /// Hears when this member is one no more.
-    pub removed: tokio::sync::watch::Sender<bool>,
     /// Callers.
     pub waiters: Arc<Waiters>,
     /// Lease ends.

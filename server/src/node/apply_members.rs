@@ -23,8 +23,6 @@ impl ApplyThread {
             }
             Effect::MemberRemoved { id } if *id == own => {
                 warn!(member_id = format_args!("{id:x}"), "this member was removed from the cluster");
-                // Whoever waits for it may be gone: the process is stopping.
-                _ = self.links.removed.send(true);
             }
             Effect::MemberRemoved { id } => info!(member_id = format_args!("{id:x}"), "a member was removed"),
             Effect::MemberUrlsSet { id, peer_urls } => {

@@ -119,7 +119,6 @@ impl Rig {
             leases: Arc::new(Mutex::new(LeaseClock::new(LeaseClockConfig::default()))),
             gauges: Arc::new(Gauges::default()),
             readers: pools.apply,
-            removed: tokio::sync::watch::channel(false).0,
             hashes: CompactionHashes::new(pools.walk, hash_cache.clone()),
             metrics: metrics.clone(),
             started: Instant::now(),

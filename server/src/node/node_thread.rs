@@ -233,6 +233,8 @@ fn carry(outputs: &mut Vec<Output>, reads: &mut ReadWaiters, snapshots: &mut Sna
                 drop(links.apply.send(ApplyInput::Install(Box::new(filled))));
             }
             Output::Discard => snapshots.discard(),
+            // Whoever waits for it may be gone: the process is stopping.
+            Output::Left => _ = links.removed.send(true),
             Output::Role(leadership) => change_role(leadership, links),
             Output::ReadsReady(ready) => reads.answer(&ready, Ok(())),
             Output::ReadsFailed(failed) => reads.answer(&failed, Err(Unavailable::LeaderChanged)),

@@ -382,7 +382,7 @@ fn spawn(
     gauges.applied_index.store(applied, Ordering::Relaxed);
     gauges.single_voter.store(core.is_single_voter(), Ordering::Relaxed);
     if members.is_removed(identity.member_id) {
-        return Err(StartError::Removed { member: identity.member_id });
+        warn!("this member was removed from the cluster: it stops when another one confirms that");
     }
     let (removed, is_removed) = tokio::sync::watch::channel(false);
     let members = Arc::new(ArcSwap::from_pointee(members));
@@ -440,7 +440,6 @@ fn spawn(
         watches: watches.clone(),
         view: view.clone(),
         members: members.clone(),
-        removed: removed.clone(),
         waiters: waiters.clone(),
         leases: leases.clone(),
         gauges: gauges.clone(),
@@ -467,7 +466,7 @@ fn spawn(
         watches: watches.clone(),
         metrics: metrics.clone(),
         cluster_id: identity.cluster_id,
-        removed: removed.clone(),
+        removed,
         started,
         tick: config.heartbeat_interval,
         lease_extension: config.election_timeout,

@@ -111,15 +111,6 @@ pub enum StartError {
         /// The checkpoint's last.
         checkpoint: u64,
     },
-    /// It belongs to the cluster no more.
-    #[error(
-        "member {member:x} was removed from the cluster: give it an empty data directory, and add it as a new member with \
-         `etcdctl member add`"
-    )]
-    Removed {
-        /// Its id.
-        member: u64,
-    },
     /// The manifest names members that cannot be read.
     #[error(transparent)]
     Members(#[from] MembersError),

@@ -37,6 +37,8 @@ const PARTS_AHEAD: usize = 2;
 pub(super) struct Departure {
     pub(super) introduction: Introduction,
     pub(super) urls: Vec<String>,
+    /// Where this member is reached.
+    pub(super) own_urls: Vec<String>,
     pub(super) connector: PeerConnector,
     pub(super) readers: Readers,
     /// Bytes in a second, at most: what others do must not wait for it.
@@ -84,7 +86,7 @@ impl Departure {
 
         let (parts, outbox) = mpsc::channel(PARTS_AHEAD);
         let opening = SnapshotOpening {
-            hello: Some(self.introduction.hello_message()),
+            hello: Some(self.introduction.hello_message(&self.own_urls)),
             snapshot_id: self.snapshot_id,
             message: message.encode_to_vec().into(),
         };

@@ -56,9 +56,6 @@ pub enum Refused {
     /// The sender left.
     #[error("member {0:x} was removed from the cluster: give it an empty data directory and add it as a new member")]
     Removed(u64),
-    /// The sender was never there.
-    #[error("{0:x} is no member of this cluster")]
-    Unknown(u64),
     /// The sender's data directory is another one than before.
     #[error(
         "member {0:x} has lost its data: it has no vote any more; remove it, then add it as a new member with an empty data \
@@ -81,12 +78,12 @@ pub enum Refused {
 
 impl Introduction {
     /// The first message of a stream.
-    pub fn hello(&self) -> DeliverRequest {
-        DeliverRequest { kind: Some(Kind::Hello(self.hello_message())) }
+    pub fn hello(&self, peer_urls: &[String]) -> DeliverRequest {
+        DeliverRequest { kind: Some(Kind::Hello(self.hello_message(peer_urls))) }
     }
 
     /// Who speaks to whom.
-    pub fn hello_message(&self) -> Hello {
+    pub fn hello_message(&self, peer_urls: &[String]) -> Hello {
         Hello {
             protocol_version: PROTOCOL_VERSION,
             cluster_id: self.cluster_id,
@@ -94,6 +91,7 @@ impl Introduction {
             to: self.to,
             incarnation: Bytes::copy_from_slice(&self.incarnation.to_le_bytes()),
             release: env!("CARGO_PKG_VERSION").to_owned(),
+            peer_urls: peer_urls.to_vec(),
         }
     }
 
@@ -122,9 +120,6 @@ impl Introduction {
         }
         if members.is_removed(hello.from) {
             return Err(Refused::Removed(hello.from));
-        }
-        if members.get(hello.from).is_none() {
-            return Err(Refused::Unknown(hello.from));
         }
         let incarnation = <[u8; 16]>::try_from(&*hello.incarnation).map_err(|_| Refused::NoHello)?;
         let incarnation = u128::from_le_bytes(incarnation);
@@ -201,7 +196,7 @@ mod tests {
 
     #[test]
     fn what_is_said_is_heard() {
-        let heard = Introduction::read(STREAM.hello(), 1, 3, &members());
+        let heard = Introduction::read(STREAM.hello(&[]), 1, 3, &members());
         assert_eq!(heard, Ok(STREAM));
         let said = [heartbeat(), heartbeat()];
         assert_eq!(STREAM.messages(STREAM.batch(&said)), Ok(said.to_vec()));
@@ -209,13 +204,15 @@ mod tests {
 
     #[test]
     fn whoever_does_not_belong_here_is_refused() {
-        let refused = |cluster, own| Introduction::read(STREAM.hello(), cluster, own, &members()).expect_err("refused");
+        let refused =
+            |cluster, own| Introduction::read(STREAM.hello(&[]), cluster, own, &members()).expect_err("refused");
         assert_eq!(refused(5, 3), Refused::Cluster { own: 5, found: 1 });
         assert_eq!(refused(1, 7), Refused::Receiver { own: 7, wanted: 3 });
-        let stranger = Introduction { from: 8, ..STREAM }.hello();
-        assert_eq!(Introduction::read(stranger, 1, 3, &members()), Err(Refused::Unknown(8)));
+        // A member that lags behind does not know all others yet.
+        let stranger = Introduction { from: 8, ..STREAM };
+        assert_eq!(Introduction::read(stranger.hello(&[]), 1, 3, &members()), Ok(stranger));
         assert_eq!(Introduction::read(DeliverRequest::default(), 1, 3, &members()), Err(Refused::NoHello));
-        let Some(Kind::Hello(hello)) = STREAM.hello().kind else { unreachable!("a hello") };
+        let Some(Kind::Hello(hello)) = STREAM.hello(&[]).kind else { unreachable!("a hello") };
         let newer = Hello { protocol_version: 2, ..hello };
         let newer = Introduction::read(DeliverRequest { kind: Some(Kind::Hello(newer)) }, 1, 3, &members());
         assert_eq!(newer, Err(Refused::Newer { found: 2 }));

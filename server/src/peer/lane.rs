@@ -43,6 +43,8 @@ pub(super) enum Kind {
 pub(super) struct Destination {
     pub(super) introduction: Introduction,
     pub(super) urls: Vec<String>,
+    /// Where this member is reached.
+    pub(super) own_urls: Vec<String>,
     pub(super) connector: PeerConnector,
     pub(super) node: Sender<NodeInput>,
 }
@@ -171,7 +173,7 @@ async fn stream(
     let requests = tokio_stream::wrappers::ReceiverStream::new(outgoing);
     let mut answer = std::pin::pin!(client.deliver(requests));
     let mut is_open = false;
-    let mut next = Some(introduction.hello());
+    let mut next = Some(introduction.hello(&destination.own_urls));
     loop {
         let batch = match next.take() {
             Some(hello) => hello,

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use basalt_proto::peer::Hello;
 use basalt_proto::peer::peer_client::PeerClient;
 use raft::prelude::{Message, MessageType};
 use rand::rngs::StdRng;
@@ -35,6 +36,9 @@ const INBOUND_KIBIBYTES_MAX: u32 = 128 << 10;
 /// What all of a state's stream may bring in a second: a disk and a network that also serve others.
 const SNAPSHOT_BYTES_PER_SECOND: u64 = 128 << 20;
 
+/// Members that one may not know yet.
+const STRANGERS_MAX: usize = 64;
+
 /// The way to other members, and what is known of those who come.
 pub struct Peers {
     /// Who this member is.
@@ -55,6 +59,8 @@ pub struct Peers {
     inbound: Arc<Semaphore>,
     /// The first incarnation of each member that was heard here.
     heard: Mutex<HashMap<u64, u128>>,
+    /// Where members are reached that this one does not know yet.
+    strangers: Mutex<HashMap<u64, Vec<String>>>,
     /// Page reads for states that leave.
     readers: Readers,
     /// States on their way, by receiver: a newer one takes the place of an older.
@@ -84,6 +90,7 @@ impl Peers {
         Self {
             arrivals,
             departures: Mutex::default(),
+            strangers: Mutex::default(),
             readers: inbound.readers,
             identity: inbound.identity,
             members: inbound.members,
@@ -122,7 +129,20 @@ impl Peers {
 
     /// Peer URLs of a member.
     pub(super) fn urls(&self, member: u64) -> Vec<String> {
-        self.members.load().get(member).map(|member| member.peer_urls.clone()).unwrap_or_default()
+        let known = self.members.load().get(member).map(|member| member.peer_urls.clone());
+        known.or_else(|| lock(&self.strangers).get(&member).cloned()).unwrap_or_default()
+    }
+
+    /// A member says where it is reached. One that this member does not know yet, because it lags behind, could not be
+    /// answered otherwise.
+    pub fn introduced(&self, hello: &Hello) {
+        let is_known = self.members.load().get(hello.from).is_some();
+        let mut strangers = lock(&self.strangers);
+        if is_known || hello.peer_urls.is_empty() || strangers.len() >= STRANGERS_MAX {
+            strangers.remove(&hello.from);
+        } else {
+            strangers.insert(hello.from, hello.peer_urls.clone());
+        }
     }
 
     fn introduction(&self, to: u64) -> Introduction {
@@ -146,7 +166,8 @@ impl Peers {
         let _inside = self.runtime.enter();
         let introduction = self.introduction(to);
         let (connector, node) = (self.connector.clone(), self.node.clone());
-        let destination = Destination { introduction, urls: urls.clone(), connector, node };
+        let own_urls = self.urls(self.identity.member_id);
+        let destination = Destination { introduction, urls: urls.clone(), own_urls, connector, node };
         let urgent = Lane::start(Kind::Urgent, destination.clone());
         Some(vacant.insert(Lanes { urls, urgent, entries: Lane::start(Kind::Entries, destination) }))
     }
@@ -158,7 +179,7 @@ impl Outgoing for Peers {
         let members = self.members.load_full();
         if !Arc::ptr_eq(&members, &ways.made_for) {
             // A lane ends with its near end.
-            ways.lanes.retain(|id, lanes| members.get(*id).is_some_and(|member| member.peer_urls == lanes.urls));
+            ways.lanes.retain(|id, lanes| !members.is_removed(*id) && self.urls(*id) == lanes.urls);
             let own = self.identity.member_id;
             for id in members.iter().map(|member| member.id).filter(|id| *id != own) {
                 self.lanes_to(&mut ways, id);
@@ -188,6 +209,7 @@ impl Outgoing for Peers {
         let departure = Departure {
             introduction: self.introduction(to),
             urls,
+            own_urls: self.urls(self.identity.member_id),
             connector: self.connector.clone(),
             readers: self.readers.clone(),
             bytes_per_second: SNAPSHOT_BYTES_PER_SECOND,

@@ -10,13 +10,14 @@ use basalt_server::apply::effects::{Effect, Effects};
 use basalt_server::apply::machine::Machine;
 use basalt_server::apply::values::{Prefetched, Values};
 use basalt_server::lease::{LeaseClock, LeaseClockConfig};
-use basalt_server::node::core::Committed;
+use basalt_server::node::core::{Committed, conf_change_of};
 use basalt_storage::disk::SimulatedDisk;
 use basalt_storage::job::{BUDGET_UNLIMITED, run};
 use basalt_storage::mvcc::fetch::Fetch;
 use basalt_storage::mvcc::range::Hit;
 use basalt_storage::mvcc::view::{LogPosition, View};
 use bytes::Bytes;
+use raft::prelude::ConfChangeV2;
 
 use super::node::ELECTION_TIMEOUT;
 use crate::over::{Over, over};
@@ -50,6 +51,8 @@ pub(super) struct ApplySide {
     pub(super) leases: LeaseClock,
     inbox: VecDeque<ApplyInput>,
     pub(super) outcomes: Vec<Outcome>,
+    /// What Raft is to be told of members, before it hears that their entry is applied.
+    pub(super) changes: Vec<ConfChangeV2>,
     /// Whether it waits for another member's state to take the place of this one.
     pub(super) is_replaced: bool,
 }
@@ -57,7 +60,7 @@ pub(super) struct ApplySide {
 impl ApplySide {
     pub(super) fn new(machine: Machine) -> Self {
         let leases = LeaseClock::new(LeaseClockConfig::default());
-        Self { machine, leases, inbox: VecDeque::new(), outcomes: Vec::new(), is_replaced: false }
+        Self { machine, leases, inbox: VecDeque::new(), outcomes: Vec::new(), changes: Vec::new(), is_replaced: false }
     }
 
     pub(super) fn push(&mut self, input: ApplyInput) {
@@ -137,10 +140,10 @@ impl ApplySide {
             | Effect::AlarmRaised(_)
             | Effect::AlarmCleared(_)
             | Effect::MemberDescribed { .. }
-            | Effect::MemberAdded { .. }
-            | Effect::MemberRemoved { .. }
-            | Effect::MemberUrlsSet { .. }
-            | Effect::MemberPromoted { .. } => {}
+            | Effect::MemberUrlsSet { .. } => {}
+            Effect::MemberAdded { .. } | Effect::MemberRemoved { .. } | Effect::MemberPromoted { .. } => {
+                self.changes.extend(conf_change_of(effect));
+            }
         }
     }
 }

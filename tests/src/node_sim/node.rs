@@ -66,6 +66,8 @@ pub struct Said {
     pub failed_reads: Vec<u64>,
     /// Whole states for other members, each with the message that goes with it.
     pub snapshots: Vec<(Message, Arc<MemberSnapshot>)>,
+    /// Whether it was removed, and may stop.
+    pub left: bool,
     /// Changes of role.
     pub roles: Vec<Leadership>,
     /// Messages that it refused.
@@ -142,7 +144,7 @@ impl SimulatedNode {
             applied: store.applied.index,
             pre_vote: place.pre_vote,
             shards: store.shard_map().shards().len(),
-            catchup_entries: if place.voters.len() > 1 { place.catchup_entries } else { 0 },
+            catchup_entries: if place.voters.len() > 1 || place.joins { place.catchup_entries } else { 0 },
             seed: random.random(),
         };
         let logger = slog::Logger::root(slog::Discard, slog::o!());
@@ -312,10 +314,10 @@ impl SimulatedNode {
     /// In words, for whoever finds it stuck.
     pub fn state(&self) -> String {
         let (applied, committed) = (self.machine().store().applied.index, self.core.committed());
-        let (leads, busy, installing) = (self.core.leads(), self.is_busy(), self.is_installing());
-        let progress = self.core.progress();
+        let (busy, installing) = (self.is_busy(), self.is_installing());
+        let (standing, progress) = (self.core.standing(), self.core.progress());
         format!(
-            "applied {applied}, committed {committed}, leads {leads}, busy {busy}, installing {installing}; {progress}"
+            "applied {applied}, committed {committed}, busy {busy}, installing {installing}; {standing}; {progress}"
         )
     }
 
@@ -439,6 +441,7 @@ impl SimulatedNode {
                 },
                 Output::Install(_) => self.apply.push(ApplyInput::Install),
                 Output::Discard => self.transfers.discard(&self.disk),
+                Output::Left => self.said.left = true,
                 Output::ReadsReady(reads) => self.said.reads.extend(reads),
                 Output::ReadsFailed(reads) => self.said.failed_reads.extend(reads),
                 Output::Refused { cause, .. } => self.said.refused.push(cause),
@@ -472,6 +475,8 @@ impl SimulatedNode {
     fn apply_next(&mut self) -> Result<(), Over> {
         let Some(index) = self.apply.next(&self.disk, self.now)? else { return Ok(()) };
         self.checkpoints.is_dirty = true;
+        let changes = std::mem::take(&mut self.apply.changes).into_iter();
+        self.inbox.extend(changes.map(|change| Input::ConfChange(Box::new(change))));
         self.inbox.push_back(Input::Applied(index));
         let seen = &mut self.overlaps;
         seen.applied_in_checkpoint += usize::from(self.checkpoints.is_running());

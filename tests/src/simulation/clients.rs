@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use basalt_proto::log::MemberChange;
+use basalt_proto::log::member_change::Kind as Change;
+use basalt_proto::log::request::Kind;
 use rand::Rng;
 use rand::rngs::StdRng;
 
@@ -65,6 +68,20 @@ impl Clients {
         let request = self.workload.next_request(self.told.max(1));
         self.waiting.insert(request.id, Waiting { member, life });
         self.seen.sent += 1;
+        node.propose(request.clone());
+        request
+    }
+
+    /// Has a member change who belongs to the cluster; gives the request for the ledger.
+    pub fn change(
+        &mut self,
+        node: &mut SimulatedNode,
+        member: u64,
+        life: u64,
+        change: Change,
+    ) -> basalt_proto::log::Request {
+        let request = self.workload.request(Kind::MemberChange(MemberChange { kind: Some(change) }));
+        self.waiting.insert(request.id, Waiting { member, life });
         node.propose(request.clone());
         request
     }

@@ -9,11 +9,16 @@ use raft::prelude::{Message, MessageType};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use basalt_proto::log::member_change::Kind as Change;
+use basalt_proto::log::{MemberAddition, MemberPromotion};
+use basalt_proto::members::Member;
+
 use super::clients::{Clients, Seen};
 use super::faults::{self, Fault};
 use super::network::{Network, Weather};
 use super::transfers::{End, Transfers};
 use crate::ledger::Ledger;
+use crate::model::ModelMembers;
 use crate::node_sim::{Said, SimulatedNode};
 use crate::opening::Place;
 
@@ -40,6 +45,8 @@ pub struct Plan {
     pub pre_vote: bool,
     /// Entries kept for members that lag behind; who lags more gets the whole state.
     pub catchup_entries: u64,
+    /// Pause between two changes of members, about; `None` for none.
+    pub change_pause: Option<Duration>,
 }
 
 impl Plan {
@@ -54,6 +61,7 @@ impl Plan {
             fault_pause: pauses[seed as usize % 4],
             pre_vote: !seed.is_multiple_of(5),
             catchup_entries: [10, 100, 1000][seed as usize % 7 % 3],
+            change_pause: (seed % 5 < 2).then_some(Duration::from_millis(1500)),
         }
     }
 }
@@ -79,6 +87,8 @@ pub struct Report {
     pub messages: u64,
     /// States of other members that took the place of a member's own.
     pub installs: usize,
+    /// Changes of members that came about.
+    pub changes: usize,
     /// Of these on their way, those that went on after they were cut off.
     pub resumed: usize,
 }
@@ -107,6 +117,10 @@ pub struct Cluster {
     transfers: Transfers,
     clients: Clients,
     ledger: Ledger,
+    /// When somebody changes the members again.
+    next_change: Option<Duration>,
+    /// The id of the next one to be added.
+    next_member: u64,
     /// Until then whoever gives a vote may die of it, and whoever is elected stands still.
     storm_until: Duration,
     /// Members that come back by themselves, and when.
@@ -131,7 +145,9 @@ impl Cluster {
             network: Network::default(),
             transfers: Transfers::default(),
             clients: Clients::new(plan.seed),
-            ledger: Ledger::default(),
+            ledger: Ledger::of_cluster(&voters),
+            next_change: plan.change_pause,
+            next_member: plan.members + 1,
             storm_until: Duration::ZERO,
             returns: BTreeMap::new(),
             leaders: BTreeMap::new(),
@@ -141,7 +157,8 @@ impl Cluster {
         };
         for member_id in voters.clone() {
             let catchup_entries = plan.catchup_entries;
-            let place = Place { member_id, voters: voters.clone(), pre_vote: plan.pre_vote, catchup_entries };
+            let (voters, pre_vote) = (voters.clone(), plan.pre_vote);
+            let place = Place { member_id, voters, pre_vote, catchup_entries, joins: false };
             let disk = Some(SimulatedDisk::new(plan.seed ^ member_id));
             let (life, turn, paused_until) = (0, TURN, Duration::ZERO);
             let member = MemberPlace { place, node: None, disk, life, turn, paused_until, asked_again: 0, installs: 0 };
@@ -182,12 +199,17 @@ impl Cluster {
                 self.inject(fault);
                 next_fault = Some(self.now + pause.mul_f64(self.random.random()));
             }
+            if self.next_change.is_some_and(|due| self.now >= due) {
+                self.change_members();
+                self.next_change = self.plan.change_pause.map(|pause| self.now + pause.mul_f64(self.random.random()));
+            }
             while let Some(back) = self.returns.first_entry().filter(|back| *back.key() <= self.now) {
                 let id = back.remove();
                 self.start(id);
             }
             let until = next_fault.map_or(next_request, |due| due.min(next_request));
             let until = self.returns.first_key_value().map_or(until, |(back, _)| until.min(*back));
+            let until = self.next_change.map_or(until, |due| until.min(due));
             self.advance(until.min(self.plan.length));
         }
         self.heal();
@@ -275,7 +297,7 @@ impl Cluster {
     fn carry(&mut self, id: u64) {
         let member = self.members.get_mut(&id).expect("there");
         let (node, life) = (member.node.as_mut().expect("it spoke just now"), member.life);
-        let Said { messages, reads, failed_reads, snapshots, roles, refused } = node.take_said();
+        let Said { messages, reads, failed_reads, snapshots, left, roles, refused } = node.take_said();
         assert!(refused.is_empty(), "an honest member was refused: {refused:?}");
         let outcomes = node.take_outcomes();
         self.clients.hear_outcomes(&outcomes, id, life);
@@ -285,7 +307,14 @@ impl Cluster {
             self.hasher.write_u64(outcome.position.index);
             self.hasher.write_i64(outcome.effects.revision);
         }
+        let before = self.ledger.members().clone();
         self.ledger.take(outcomes);
+        if *self.ledger.members() != before {
+            self.report.changes += 1;
+            if self.trace {
+                println!("{:?} {:?}", self.now, self.ledger.members());
+            }
+        }
         for role in roles {
             self.hasher.write_u64(role.term);
             if role.leads {
@@ -319,11 +348,80 @@ impl Cluster {
             let back = self.now + Duration::from_millis(self.random.random_range(1..30));
             self.returns.insert(back, id);
         }
+        if left {
+            self.stop(id);
+        }
+    }
+
+    /// A member that was removed stops, for good.
+    fn stop(&mut self, id: u64) {
+        let member = self.members.get_mut(&id).expect("there");
+        if let Some(node) = member.node.take() {
+            member.asked_again += node.overlaps.asked_again;
+            member.installs += node.installs;
+        }
+    }
+
+    /// Somebody adds a learner, has one vote, or removes a member.
+    fn change_members(&mut self) {
+        let ModelMembers { voters, learners, .. } = self.ledger.members().clone();
+        let voters: Vec<u64> = voters.into_iter().collect();
+        let grows = voters.len() < 6 && self.random.random();
+        let change = match learners.first() {
+            Some(learner) if !self.members.contains_key(learner) => return self.join(*learner),
+            Some(learner) if self.random.random_ratio(3, 4) => {
+                Change::Promote(MemberPromotion { id: *learner, behind: false })
+            }
+            Some(learner) => Change::Remove(*learner),
+            None if grows || voters.len() <= 3 => {
+                let member = Member { id: self.next_member, ..Member::default() };
+                self.next_member += 1;
+                Change::Add(MemberAddition { member: Some(member), learner: true, learners_max: 1 })
+            }
+            None => Change::Remove(voters[self.random.random_range(0..voters.len())]),
+        };
+        let up: Vec<u64> = self.members.iter().filter(|(_, member)| member.node.is_some()).map(|(id, _)| *id).collect();
+        if up.is_empty() {
+            return;
+        }
+        let id = up[self.random.random_range(0..up.len())];
+        let member = self.members.get_mut(&id).expect("it is up");
+        let node = member.node.as_mut().expect("it is up");
+        node.pass_until(self.now.max(member.paused_until));
+        let request = self.clients.change(node, id, member.life, change);
+        self.ledger.sent(&request);
+    }
+
+    /// A member that was added starts, with an empty disk.
+    fn join(&mut self, member_id: u64) {
+        let ModelMembers { voters, learners, .. } = self.ledger.members().clone();
+        let place = Place {
+            member_id,
+            voters: voters.into_iter().chain(learners).collect(),
+            pre_vote: self.plan.pre_vote,
+            catchup_entries: self.plan.catchup_entries,
+            joins: true,
+        };
+        let disk = Some(SimulatedDisk::new(self.plan.seed ^ member_id));
+        let (life, turn, paused_until) = (0, TURN, Duration::ZERO);
+        let member = MemberPlace { place, node: None, disk, life, turn, paused_until, asked_again: 0, installs: 0 };
+        self.members.insert(member_id, member);
+        self.start(member_id);
+    }
+
+    /// Those that are to come to agree.
+    fn expected(&self) -> Vec<u64> {
+        let ModelMembers { voters, learners, .. } = self.ledger.members();
+        voters.iter().chain(learners).copied().filter(|id| self.members.contains_key(id)).collect()
     }
 
     fn deliver(&mut self, message: Message) {
         let Some(member) = self.members.get_mut(&message.to) else { return };
         let Some(node) = &mut member.node else { return };
+        // As where its stream ends, and it is told why.
+        if node.machine().members().is_removed(message.from) {
+            return self.stop(message.from);
+        }
         // Who stands still hears it when he goes on.
         node.pass_until(self.now.max(member.paused_until));
         node.hear(message);
@@ -443,16 +541,18 @@ impl Cluster {
                 asked = deadline * 2;
             }
         }
-        for member in self.members.values() {
-            self.ledger.check(member.node.as_ref().expect("all are up"));
+        for id in self.expected() {
+            self.ledger.check(self.members[&id].node.as_ref().expect("all are up"));
         }
     }
 
     fn is_agreed(&self) -> bool {
         let last = self.ledger.last_index();
-        self.members
-            .values()
-            .all(|member| member.node.as_ref().is_some_and(|node| !node.is_busy() && node.view().applied.index == last))
+        let agrees = |id: u64| {
+            let node = self.members[&id].node.as_ref();
+            node.is_some_and(|node| !node.is_busy() && node.view().applied.index == last)
+        };
+        self.expected().into_iter().all(agrees)
     }
 }
 

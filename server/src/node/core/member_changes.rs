@@ -9,6 +9,8 @@ use std::collections::VecDeque;
 use basalt_proto::log::member_change::Kind as Change;
 use basalt_proto::log::request::Kind as RequestKind;
 use basalt_proto::log::{LogEntry, MemberChange, Request};
+use basalt_storage::mvcc::view::LogPosition;
+use basalt_storage::planted::{Bug, is_planted};
 use prost::Message as _;
 use raft::prelude::{ConfChangeSingle, ConfChangeType, ConfChangeV2, Entry};
 use raft_prost::Message as _;
@@ -16,7 +18,6 @@ use raft_prost::Message as _;
 use super::Core;
 use super::traffic::{CoreError, Output};
 use crate::apply::effects::Effect;
-use basalt_storage::mvcc::view::LogPosition;
 
 /// A learner that has so many tenths of the leader's entries may vote (etcd-contract 46).
 const READY_TENTHS: u64 = 9;
@@ -72,10 +73,35 @@ impl Core {
     }
 
     /// A change was applied, and is one of Raft's too.
-    pub(super) fn conf_changed(&mut self, change: &ConfChangeV2) -> Result<(), CoreError> {
+    pub(super) fn conf_changed(&mut self, change: &ConfChangeV2, outputs: &mut Vec<Output>) -> Result<(), CoreError> {
         let conf_state = self.raft.apply_conf_change(change)?;
         self.raft.mut_store().set_conf_state(conf_state);
+        let removes = |one: &ConfChangeSingle| {
+            one.get_change_type() == ConfChangeType::RemoveNode && one.node_id == self.member_id
+        };
+        if change.changes.iter().any(removes) {
+            // Who follows heard it from the leader, who goes on.
+            let waits = self.leads() && !is_planted(Bug::RemovedLeaderStops);
+            if waits { self.leaves_at = Some(self.committed()) } else { outputs.push(Output::Left) }
+        }
         Ok(())
+    }
+
+    /// A leader that was removed goes on until a majority of the others knows it: those who do not would still wait for its
+    /// vote. If it loses the lead before that, it waits to be told by another.
+    pub(super) fn leave(&mut self, outputs: &mut Vec<Output>) {
+        let Some(removed_at) = self.leaves_at else { return };
+        if !self.leads() {
+            self.leaves_at = None;
+            return;
+        }
+        let raft = &self.raft.raft;
+        let voters = raft.prs().conf().to_conf_state().voters;
+        let knows = |id: &&u64| raft.prs().get(**id).is_some_and(|progress| progress.committed_index >= removed_at);
+        if voters.iter().filter(knows).count() > voters.len() / 2 {
+            self.leaves_at = None;
+            outputs.push(Output::Left);
+        }
     }
 }
 

@@ -108,6 +108,8 @@ pub struct Core {
     snapshots: Snapshots,
     /// Changes of members that wait for the one before.
     changes: Waiting,
+    /// The entry that removed this member while it led, until the others know it.
+    leaves_at: Option<u64>,
     leadership: Leadership,
     /// Of election timeouts.
     seed: u64,
@@ -155,6 +157,7 @@ impl Core {
             catchup_entries: config.catchup_entries,
             snapshots: Snapshots::default(),
             changes: Waiting::default(),
+            leaves_at: None,
             leadership: Leadership::default(),
         };
         core.draw_election_timeout();
@@ -184,7 +187,7 @@ impl Core {
             Input::Message(message) => self.receive(*message, outputs)?,
             Input::Received(message) => self.received(*message, outputs)?,
             Input::Installed => self.installed(outputs),
-            Input::ConfChange(change) => self.conf_changed(&change)?,
+            Input::ConfChange(change) => self.conf_changed(&change, outputs)?,
             Input::SnapshotOffer { to, snapshot } => self.offer_snapshot(to, *snapshot),
             Input::SnapshotSent { to, arrived } => self.snapshot_sent(to, arrived),
             Input::Read(read) if is_planted(Bug::ReadWithoutQuorum) => outputs.push(Output::ReadsReady(vec![read])),
@@ -266,6 +269,14 @@ impl Core {
     /// Whether this node is the only one that votes.
     pub fn is_single_voter(&self) -> bool {
         self.raft.raft.prs().is_singleton() && self.raft.raft.promotable()
+    }
+
+    /// Term, role and log, in words.
+    pub fn standing(&self) -> String {
+        let raft = &self.raft.raft;
+        let (log, voters) = (&raft.raft_log, raft.prs().conf().to_conf_state().voters);
+        let (last, last_term) = (log.last_index(), log.last_term());
+        format!("{:?} of term {}, last {last} of {last_term}, voters {voters:x?}", raft.state, raft.term)
     }
 
     /// How far each member is, as the leader knows, in words; empty elsewhere.
@@ -372,6 +383,7 @@ impl Core {
             }
         }
         self.end_received(outputs);
+        self.leave(outputs);
         self.want_snapshots(outputs);
         let (snapshots, messages): (Vec<_>, Vec<_>) = self.outbox.leave().into_iter().partition(is_snapshot);
         outputs.extend(snapshots.into_iter().map(|message| Output::SendSnapshot(Box::new(message))));

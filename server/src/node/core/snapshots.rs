@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use basalt_storage::mvcc::view::LogPosition;
+use basalt_storage::planted::{Bug, is_planted};
 use raft::prelude::{ConfState, Message, MessageType, Ready, Snapshot};
 use raft::{ProgressState, SnapshotStatus};
 
@@ -147,7 +148,8 @@ impl Core {
     pub(super) fn append(&mut self, mut append: Append, outputs: &mut Vec<Output>) {
         match &mut self.snapshots.incoming {
             Incoming::Installing { number, position, held } => {
-                append.start_after = (append.number == *number).then_some(*position);
+                let restarts = append.number == *number && !is_planted(Bug::LogRestartForgotten);
+                append.start_after = restarts.then_some(*position);
                 held.push(append);
             }
             _ => outputs.push(Output::Append(append)),

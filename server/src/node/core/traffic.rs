@@ -100,6 +100,8 @@ pub enum Output {
     /// The snapshot that was received takes the place of the state, and of all entries handed out to be applied before:
     /// install it and say [`Input::Installed`]. It is of this entry.
     Install(LogPosition),
+    /// This member was removed, and the others know it: it may stop.
+    Left,
     /// The snapshot that was received is not needed.
     Discard,
     /// Role, term or leader changed.

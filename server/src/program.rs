@@ -447,6 +447,7 @@ fn node_config(config: &Config, first: First) -> NodeConfig {
         election_timeout: config.raft.election_timeout(),
         sweep_pause: config.compaction.sleep_interval,
         sweep_batch: config.compaction.batch_limit,
+        hash_mark_interval: config.corrupt_check_time,
         slow_apply: config.slow_request.apply,
         memory: config.memory_limit.map_or_else(MemoryShares::of_process, MemoryShares::of),
         limits: Limits {

@@ -130,7 +130,7 @@ var flagCases = map[string]flagCase{
 	"distributed-tracing-instance-id":   {notYet: "x"},
 	"distributed-tracing-sampling-rate": {notYet: "1"},
 
-	"corrupt-check-time":                   {notYet: "1s"},
+	"corrupt-check-time":                   {effect: observeCorruptCheckTime},
 	"compact-hash-check-time":              {notYet: "1s"},
 	"compaction-batch-limit":               {effect: observeCompactionPace},
 	"compaction-sleep-interval":            {effect: observeCompactionPace},

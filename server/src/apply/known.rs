@@ -67,6 +67,7 @@ fn is_known(request: &Request) -> bool {
                 | Kind::LeaseRevoke(_)
                 | Kind::LeaseCheckpoint(_)
                 | Kind::Alarm(_)
+                | Kind::HashMark(_)
                 | Kind::MemberAttributesSet(_)
                 | Kind::MemberChange(MemberChange { kind: Some(_) })
         )
@@ -76,7 +77,7 @@ fn is_known(request: &Request) -> bool {
 #[cfg(test)]
 mod tests {
     use basalt_proto::etcdserverpb::PutRequest;
-    use basalt_proto::log::HashMark;
+    use basalt_proto::log::ApplyVersionSet;
     use prost::Message;
 
     use super::*;
@@ -96,7 +97,8 @@ mod tests {
         assert_eq!(error.to_string(), text);
         let error = check(7, &LogEntry { apply_version: 3, ..known }).expect_err("newer");
         assert_eq!(error, NewerEntry::Version { index: 7, format: 1, apply: 3 });
-        let error = check(8, &entry(Some(Kind::HashMark(HashMark {})))).expect_err("no rules for it");
+        let error = check(8, &entry(Some(Kind::ApplyVersionSet(ApplyVersionSet { apply_version: 2 }))))
+            .expect_err("no rules for it");
         assert_eq!(error, NewerEntry::Kind { index: 8, format: 1, apply: 1 });
     }
 

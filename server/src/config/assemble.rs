@@ -22,6 +22,8 @@ use super::url::{Url, UrlAddress};
 
 const DEFAULT_NAME: &str = "default";
 const DEFAULT_QUOTA_BYTES: u64 = 2 << 30;
+/// Where etcd compares nothing: here it costs one entry of the log.
+const CORRUPT_CHECK_TIME: Duration = Duration::from_secs(60);
 /// Above this etcd warns: recovery and defragmentation of bbolt take long there. Here it is what is designed for.
 const QUOTA_BYTES_DESIGNED: u64 = 100 << 30;
 /// Largest request that may be allowed: every layer below must hold what it writes.
@@ -68,6 +70,7 @@ pub(super) fn assemble(mut settings: Settings, read_file: ReadFile<'_>) -> Resul
         raft: raft(settings)?,
         compaction: compaction(settings)?,
         watch_progress_notify_interval: watch_progress(settings),
+        corrupt_check_time: settings.duration("corrupt-check-time").unwrap_or(CORRUPT_CHECK_TIME),
         slow_request: SlowRequestConfig {
             apply: settings.duration("warning-apply-duration").unwrap_or(Duration::ZERO),
             unary: settings.duration("warning-unary-request-duration").unwrap_or(Duration::from_millis(300)),

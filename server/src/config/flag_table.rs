@@ -10,7 +10,7 @@ use super::flag::Status::{AliasOf, GateAlias, Ignored, NotYet, Works};
 use super::flag::{Flag, Group, Kind, Status};
 
 const MEMBERS: &str = "connections between members do not know it yet";
-const COMPARISON: &str = "the data of members is not compared yet";
+const COMPARISON: &str = "the data of members is not compared yet by compactions";
 const DISCOVERY: &str = "bootstrap by discovery is not available yet; name the members with --initial-cluster";
 const TRACING: &str = "traces are not exported yet";
 const BBOLT: &str = "it tunes bbolt, which is not used here";
@@ -154,7 +154,7 @@ pub const FLAGS: &[Flag] = &[
     row(Tracing, "distributed-tracing-instance-id", Text, "", NotYet(TRACING), "Instance id in traces."),
     row(Tracing, "distributed-tracing-sampling-rate", Signed, "0", NotYet(TRACING), "Traces to keep of a million."),
 
-    row(Features, "corrupt-check-time", Duration, "0s", NotYet(COMPARISON), "How often data of members is compared."),
+    row(Features, "corrupt-check-time", Duration, "0s", Works, "How often data of members is compared; 0 is every minute."),
     row(Features, "compact-hash-check-time", Duration, "1m", NotYet(COMPARISON), "How often compaction hashes of members are compared."),
     row(Features, "compaction-batch-limit", Signed, "1000", Works, "Revisions that one step of a compaction drops, about."),
     row(Features, "compaction-sleep-interval", Duration, "10ms", Works, "Pause between two steps of a compaction."),

@@ -42,6 +42,8 @@ pub struct Config {
     pub compaction: CompactionConfig,
     /// How often a quiet watch is told the revision. Default 10 min, at least 100 ms.
     pub watch_progress_notify_interval: Duration,
+    /// Time between two comparisons of members' data. Default one minute.
+    pub corrupt_check_time: Duration,
     /// When a slow request is logged.
     pub slow_request: SlowRequestConfig,
     /// What is logged, and where.

@@ -257,6 +257,10 @@ families! {
         "How often apply had to wait for a read from disk; it never should.";
     checkpoint_seconds: Histogram = "basalt_checkpoint_duration_seconds" Doubling(0.001, 16),
         "How long checkpoints take from freeze to durable manifest, with the sleeps in which calls have their turn.";
+    hash_marks_equal_total: IntCounter = "basalt_hash_marks_equal_total" (),
+        "Comparisons of this member's data with another's that found them equal.";
+    hash_marks_different_total: IntCounter = "basalt_hash_marks_different_total" (),
+        "Comparisons of this member's data with another's that found them different; the CORRUPT alarm follows.";
     checkpoint_failures_total: IntCounter = "basalt_checkpoint_failures_total" (),
         "Checkpoints abandoned, for lack of space for one.";
     admission_waiting_requests: IntGaugeVec = "basalt_admission_waiting_requests" &["class"],

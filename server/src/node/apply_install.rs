@@ -52,6 +52,7 @@ impl ApplyThread {
         (self.file_bytes, self.live_bytes) = (file_bytes, live_bytes);
         self.machine = Machine::new(store);
         self.replacing.under_way = false;
+        self.marks.forget();
         let now = self.links.started.elapsed();
         if !tidy {
             self.checkpoints.leave_untidy();

@@ -60,6 +60,8 @@ pub struct ApplyLinks {
     pub sweep_pause: Duration,
     /// Revisions dropped in one step, or keys visited if these are more, about (`--compaction-batch-limit`).
     pub sweep_batch: usize,
+    /// Time between two comparisons of members (`--corrupt-check-time`).
+    pub hash_mark_interval: Duration,
     /// An entry that takes longer is logged (`--warning-apply-duration`).
     pub slow_apply: Duration,
 }

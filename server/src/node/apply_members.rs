@@ -1,10 +1,16 @@
-//! Apply, when the members of the cluster change.
+//! Apply, when the members of the cluster change, and where they compare their states.
 
-use tracing::{info, warn};
+use std::sync::atomic::Ordering;
+
+use basalt_proto::log::LogEntry;
+use basalt_proto::log::request::Kind;
+use tracing::{error, info, warn};
 
 use super::apply_thread::ApplyThread;
 use super::core::conf_change_of;
+use super::hash_marks::Comparison;
 use super::node_thread::NodeInput;
+use crate::apply::alarms::AlarmKind;
 use crate::apply::effects::Effect;
 
 impl ApplyThread {
@@ -31,6 +37,36 @@ impl ApplyThread {
             }
             Effect::MemberPromoted { id } => info!(member_id = format_args!("{id:x}"), "a learner votes from now on"),
             _ => {}
+        }
+    }
+    /// Compares with who proposed this mark. Whoever differs says so: if most do, it is the proposer.
+    pub(super) fn compare(&mut self, index: u64, entry: &LogEntry) {
+        let sums = self.machine.store().sums();
+        match self.marks.applied(index, entry, &sums) {
+            Comparison::None => {}
+            Comparison::Equal => self.links.metrics.hash_marks_equal_total.inc(),
+            Comparison::Different { index } => {
+                self.links.metrics.hash_marks_different_total.inc();
+                let proposer = format_args!("{:x}", entry.proposer);
+                error!(
+                    index,
+                    proposer,
+                    "the data of this member differs from that of another: what both applied up to this entry is not the same"
+                );
+                self.raise(AlarmKind::Corrupt);
+            }
+        }
+    }
+
+    /// The leader of several members marks the log now and then.
+    pub(super) fn mark_if_due(&mut self) {
+        let leads = self.links.gauges.leads.load(Ordering::Relaxed);
+        if !leads || self.replacing.under_way || self.machine.members().iter().count() < 2 {
+            return;
+        }
+        let (now, applied) = (self.links.started.elapsed(), self.machine.store().applied.index);
+        if let Some(mark) = self.marks.next(now, applied) {
+            self.propose(Kind::HashMark(mark));
         }
     }
 }

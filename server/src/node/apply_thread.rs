@@ -28,6 +28,7 @@ use super::checkpoint_thread::CheckpointWork;
 use super::compaction_schedule::CompactionSchedule;
 use super::core::Committed;
 use super::handle::{ApplyRequest, Completed, Unavailable, unix_time_ns};
+use super::hash_marks::HashMarks;
 use super::node_thread::{ID_NOBODY, NodeInput};
 use super::read_ahead::{ReadAhead, StoredValues};
 use super::watch_thread::look_before_transactions;
@@ -105,12 +106,15 @@ pub struct ApplyThread {
     pub(super) file_bytes: u64,
     pub(super) live_bytes: u64,
     pub(super) replacing: Replacing,
+    /// Where members compare their states.
+    pub(super) marks: HashMarks,
 }
 
 impl ApplyThread {
     /// A thread over a recovered machine.
     pub fn new(machine: Machine, links: ApplyLinks, file_bytes: u64, live_bytes: u64, tidy: bool) -> Self {
         let mut checkpoints = CheckpointSchedule::new(links.started.elapsed());
+        let marks = HashMarks::new(links.hash_mark_interval, links.started.elapsed());
         if !tidy {
             checkpoints.leave_untidy();
         }
@@ -126,6 +130,7 @@ impl ApplyThread {
             file_bytes,
             live_bytes,
             replacing: Replacing::default(),
+            marks,
         }
     }
 
@@ -160,6 +165,7 @@ impl ApplyThread {
                 ApplyInput::Stop => break,
             }
             self.checkpoint_if_due();
+            self.mark_if_due();
         }
         self.last_checkpoint(inbox);
     }
@@ -174,7 +180,10 @@ impl ApplyThread {
             }
             match inbox.recv_timeout(wait) {
                 Ok(input) => backlog.push_back(input),
-                Err(RecvTimeoutError::Timeout) => self.checkpoint_if_due(),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.checkpoint_if_due();
+                    self.mark_if_due();
+                }
                 Err(RecvTimeoutError::Disconnected) => return None,
             }
             self.gather(inbox, backlog);
@@ -219,6 +228,9 @@ impl ApplyThread {
                         answers.extend(applied.answers);
                     }
                     effects.extend(applied.effects.effects);
+                    if HashMarks::is_mark(&entry) {
+                        self.compare(position.index, &entry);
+                    }
                 }
             }
             last = Some(position);
@@ -452,12 +464,21 @@ impl ApplyThread {
         self.publish();
         tell(self.checkpoints.refused(self.links.started.elapsed()), Err(Refusal::NoSpace.into()));
         // The disk is full: writes that grow the store are refused until somebody made room and disarmed the alarm.
-        let alarm = Kind::Alarm(AlarmRequest {
+        self.raise(AlarmKind::NoSpace);
+    }
+
+    /// Arms an alarm of this member.
+    pub(super) fn raise(&self, alarm: AlarmKind) {
+        self.propose(Kind::Alarm(AlarmRequest {
             action: AlarmAction::Activate as i32,
             member_id: self.links.member_id,
-            alarm: AlarmKind::NoSpace.number(),
-        });
-        let request = Request { id: ID_NOBODY, principal: None, kind: Some(alarm) };
+            alarm: alarm.number(),
+        }));
+    }
+
+    /// Has something ordered that nobody waits for.
+    pub(super) fn propose(&self, kind: Kind) {
+        let request = Request { id: ID_NOBODY, principal: None, kind: Some(kind) };
         let proposal = Proposal::new(request, self.machine.store().shard_map());
         self.links.gate.enter(&proposal);
         drop(self.links.node.send(NodeInput::Propose(proposal)));

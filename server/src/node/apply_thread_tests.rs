@@ -125,6 +125,7 @@ impl Rig {
             checkpoint_bytes: 256 << 20,
             sweep_pause: Duration::from_millis(10),
             sweep_batch: 1000,
+            hash_mark_interval: NEVER,
             slow_apply: NEVER,
         };
         let thread = ApplyThread::new(Machine::new(store), links, 0, 0, true);

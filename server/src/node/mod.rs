@@ -29,6 +29,7 @@ mod data_dir;
 pub(crate) mod fatal;
 pub mod gather;
 pub mod handle;
+pub mod hash_marks;
 pub mod log_store;
 pub mod log_thread;
 pub mod node_thread;

@@ -78,6 +78,8 @@ pub struct NodeConfig {
     pub sweep_pause: Duration,
     /// Revisions dropped in one step of a compaction, or keys visited if these are more, about.
     pub sweep_batch: usize,
+    /// Time between two comparisons of the members' data.
+    pub hash_mark_interval: Duration,
     /// An entry that takes longer to apply is logged.
     pub slow_apply: Duration,
     /// Who may take how much memory.
@@ -450,6 +452,7 @@ fn spawn(
         checkpoint_bytes: config.memory.checkpoint_bytes(),
         sweep_pause: config.sweep_pause,
         sweep_batch: config.sweep_batch,
+        hash_mark_interval: config.hash_mark_interval,
         slow_apply: config.slow_apply,
     };
     let log_outbox = log.clone();

@@ -29,6 +29,7 @@ fn config(directory: &TempDir) -> NodeConfig {
         election_timeout: Duration::from_secs(1),
         sweep_pause: Duration::from_millis(10),
         sweep_batch: 1000,
+        hash_mark_interval: Duration::from_secs(60),
         slow_apply: Duration::from_secs(60),
         memory: MemoryShares { page_cache: 1 << 20, ..MemoryShares::of(1 << 30) },
         limits: Limits {

@@ -14,6 +14,14 @@ type Members []*Server
 // StartMembers starts a new cluster of so many and returns when all are ready.
 func StartMembers(t testing.TB, kind Kind, count int, args ...string) Members {
 	t.Helper()
+	members := NewMembers(t, kind, count, args...)
+	members.Start()
+	return members
+}
+
+// NewMembers are the members of a cluster that has not been started.
+func NewMembers(t testing.TB, kind Kind, count int, args ...string) Members {
+	t.Helper()
 	var members Members
 	var initial []string
 	for n := range count {
@@ -28,12 +36,23 @@ func StartMembers(t testing.TB, kind Kind, count int, args ...string) Members {
 	}
 	for _, member := range members {
 		member.cluster = strings.Join(initial, ",")
-		member.launch()
-	}
-	for _, member := range members {
-		member.awaitReady()
 	}
 	return members
+}
+
+// Start starts all and returns when they are ready.
+func (m Members) Start() {
+	for _, member := range m {
+		member.launch()
+	}
+	for _, member := range m {
+		member.awaitReady()
+	}
+}
+
+// RestoreFlags are those with which a snapshot is restored for a member that has not been started.
+func (s *Server) RestoreFlags() []string {
+	return []string{"--name=" + s.name, "--data-dir=" + s.DataDir, "--initial-cluster=" + s.cluster, "--initial-advertise-peer-urls=" + s.PeerURL()}
 }
 
 // Endpoints of all, as etcdctl takes them.

@@ -36,6 +36,9 @@ use crate::peer::{ArrivalError, Peers};
 /// Longest message of a stream: the largest entry with what is around it.
 const MESSAGE_BYTES_MAX: usize = PROPOSAL_BYTES_MAX + (2 << 20);
 
+/// How often a silent stream is looked at.
+const MEMBERSHIP_CHECK: Duration = Duration::from_secs(1);
+
 /// A sender that brings nothing for so long has stopped.
 const PART_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -150,6 +153,13 @@ impl PeerEdge {
                     return Err(Refused::Impossible(cause.unwrap_or_default()));
                 }
                 request = next(&mut requests) => request?,
+                // One that was removed may say nothing more, and is to know.
+                () = tokio::time::sleep(MEMBERSHIP_CHECK) => {
+                    if peers.members.load().is_removed(introduction.from) {
+                        return Err(Refused::Removed(introduction.from));
+                    }
+                    continue;
+                }
             };
             let Some(request) = request else { return Ok(()) };
             if peers.members.load().is_removed(introduction.from) {

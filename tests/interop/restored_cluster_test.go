@@ -35,14 +35,33 @@ func restoreFor(t *testing.T, member *harness.Server, file string) {
 	}
 }
 
-// TestClusterFromOneSnapshot restores one file for three members: the way from another cluster, and from a lost quorum.
+// TestClusterFromOneSnapshot restores one file for three members: the way from another cluster, and from a lost quorum. Either
+// with basaltctl, or with etcdutl, whose directories basalt takes over.
 func TestClusterFromOneSnapshot(t *testing.T) {
 	file := snapshotWith(t, "last")
-	members := harness.NewMembers(t, harness.Basalt, 3, "--corrupt-check-time=200ms")
-	for _, member := range members {
-		restoreFor(t, member, file)
+	for _, tool := range []string{"basaltctl", "etcdutl"} {
+		t.Run(tool, func(t *testing.T) {
+			members := harness.NewMembers(t, harness.Basalt, 3, "--corrupt-check-time=200ms")
+			for _, member := range members {
+				if tool == "basaltctl" {
+					restoreFor(t, member, file)
+				} else {
+					harness.Etcdutl(t, slices.Concat([]string{"snapshot", "restore", file}, member.RestoreFlags())...)
+				}
+			}
+			serveAsOne(t, members)
+		})
 	}
+}
+
+// serveAsOne starts restored members: they have the data, take more, and find themselves equal.
+func serveAsOne(t *testing.T, members harness.Members) {
+	t.Helper()
 	members.Start()
+	got, err := pb.NewKVClient(members[1].Conn(t)).Range(harness.Context(t, 10*time.Second), &pb.RangeRequest{Key: []byte("/registry/pods/last")})
+	if err != nil || len(got.Kvs) != 1 || string(got.Kvs[0].Value) != "last" {
+		t.Fatalf("what was restored: %v %v", got, err)
+	}
 	for n, member := range members {
 		putUntilTaken(t, member, fmt.Sprintf("/registry/new/%d", n), "value")
 	}

@@ -77,15 +77,6 @@ pub enum ImportFailure {
         /// What shows it.
         sign: &'static str,
     },
-    /// It was restored for a cluster.
-    #[error(
-        "it was restored for a cluster of {members} members: only one of one member is taken over; restore the snapshot for one \
-         member"
-    )]
-    ManyMembers {
-        /// How many.
-        members: usize,
-    },
     /// Two sets of data in one directory.
     #[error(
         "it holds data of etcd (a directory `member`) and of basalt ({found:?}): nothing was changed; move one of them away"

@@ -6,8 +6,10 @@
 
 use std::io;
 
+use basalt_proto::members::Member;
 use basalt_storage::disk::{Disk, Io, IoOutput};
 use prost::Message;
+use serde::Deserialize;
 
 use super::error::ImportFailure;
 
@@ -22,6 +24,8 @@ const HARD_STATE: i64 = 3;
 const CRC: i64 = 4;
 const SNAPSHOT: i64 = 5;
 
+/// `raftpb.ConfChangeAddNode`.
+const CONF_CHANGE_ADD_NODE: i32 = 0;
 /// `raftpb.EntryConfChange`.
 const ENTRY_CONF_CHANGE: i32 = 1;
 
@@ -51,6 +55,28 @@ pub(super) struct Entry {
     pub term: u64,
     #[prost(uint64, tag = "3")]
     pub index: u64,
+    #[prost(bytes = "vec", tag = "4")]
+    pub data: Vec<u8>,
+}
+
+/// `raftpb.ConfChange`; its context is a member in JSON.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct ConfChange {
+    #[prost(int32, tag = "2")]
+    pub kind: i32,
+    #[prost(uint64, tag = "3")]
+    pub node_id: u64,
+    #[prost(bytes = "vec", tag = "4")]
+    pub context: Vec<u8>,
+}
+
+/// Of the context, what a restore writes.
+#[derive(Deserialize)]
+struct Context {
+    #[serde(default, rename = "peerURLs")]
+    peer_urls: Vec<String>,
+    #[serde(default)]
+    name: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -70,7 +96,7 @@ pub(super) struct Snapshot {
 }
 
 /// What the log of a restored member says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct EtcdLog {
     /// Id of the member.
     pub member_id: u64,
@@ -80,6 +106,8 @@ pub struct EtcdLog {
     pub last_index: u64,
     /// Its term.
     pub last_term: u64,
+    /// All members of the cluster, this one too.
+    pub members: Vec<Member>,
 }
 
 /// Whether a file has a name that etcd gives a segment of its log: two numbers of 16 hexadecimal digits.
@@ -163,6 +191,7 @@ struct Reading {
     crc: u32,
     metadata: Option<Metadata>,
     last_index: u64,
+    members: Vec<Member>,
     hard_state: HardState,
     snapshot: Snapshot,
 }
@@ -207,6 +236,14 @@ impl Reading {
             return Err(Problem::Damage("entries do not follow one another"));
         }
         self.last_index = entry.index;
+        let change = ConfChange::decode(&*entry.data).map_err(|_| Problem::Damage("malformed change of members"))?;
+        let context = serde_json::from_slice::<Context>(&change.context);
+        let context = context.map_err(|_| Problem::Damage("a change of members without a member"))?;
+        if change.kind != CONF_CHANGE_ADD_NODE || self.members.iter().any(|member| member.id == change.node_id) {
+            return Err(Problem::Used("its members changed"));
+        }
+        let Context { peer_urls, name } = context;
+        self.members.push(Member { id: change.node_id, name, peer_urls, client_urls: Vec::new() });
         Ok(())
     }
 
@@ -218,7 +255,11 @@ impl Reading {
         if self.last_index == 0 || self.hard_state.commit != self.last_index || self.snapshot.index != self.last_index {
             return Err("it ends before all that a restore writes");
         }
-        Ok(EtcdLog { member_id: node_id, cluster_id, last_index: self.last_index, last_term: TERM_OF_RESTORE })
+        if !self.members.iter().any(|member| member.id == node_id) {
+            return Err("the member is not among those of its cluster");
+        }
+        let (last_index, members) = (self.last_index, self.members);
+        Ok(EtcdLog { member_id: node_id, cluster_id, last_index, last_term: TERM_OF_RESTORE, members })
     }
 }
 

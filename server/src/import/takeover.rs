@@ -13,6 +13,7 @@ use rand::{Rng, rngs::StdRng};
 use super::database::{Imported, Target, import_database};
 use super::error::ImportFailure;
 use super::etcd_log::EtcdLog;
+use crate::apply::members::Members;
 
 /// The plain file that tells people, and genuine etcd, whose directory this is: etcd keeps a directory of that name and
 /// refuses to start where it is a file (DESIGN D6).
@@ -31,14 +32,12 @@ pub struct Takeover<'a> {
     pub disk: &'a dyn Disk,
     /// The directory of `--wal-dir`, if there is one: the log may lie there.
     pub log_disk: Option<&'a dyn Disk>,
-    /// Raft's configuration of a cluster of one, encoded.
-    pub conf_state: &'a dyn Fn(u64) -> Vec<u8>,
     /// How keys will be split.
     pub shard_map: &'a ShardMap,
 }
 
 /// What a takeover did.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TakenOver {
     /// Who the member is.
     pub log: EtcdLog,
@@ -55,11 +54,7 @@ impl Takeover<'_> {
     /// [`ImportFailure`].
     pub fn check(&self) -> Result<EtcdLog, ImportFailure> {
         self.check_alone()?;
-        let log = self.find_log()?;
-        if log.last_index != 1 {
-            return Err(ImportFailure::ManyMembers { members: usize::try_from(log.last_index).unwrap_or(usize::MAX) });
-        }
-        Ok(log)
+        self.find_log()
     }
 
     /// Converts, exchanges `member` for the file of that name, and is done; see the room's door for what a crash leaves.
@@ -89,7 +84,7 @@ impl Takeover<'_> {
             cluster_id: log.cluster_id,
             member_id: log.member_id,
             incarnation: seeds.random(),
-            conf_state: (self.conf_state)(log.member_id),
+            conf_state: Members::first(log.members.clone()).encode().to_vec(),
             shard_map: self.shard_map.clone(),
         };
         let applied = LogPosition { index: log.last_index, term: log.last_term };

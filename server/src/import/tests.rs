@@ -1,5 +1,7 @@
 //! Takeovers that are stopped, logs that are not a restore's, databases that are kept out.
 
+use std::sync::Arc;
+
 use basalt_storage::checkpoint::Salt;
 use basalt_storage::checkpoint::recovery;
 use basalt_storage::disk::{Disk, Io, IoOutput, PowerCut, SimulatedDisk};
@@ -14,8 +16,9 @@ use bytes::Bytes;
 use prost::Message;
 use rand::{SeedableRng, rngs::StdRng};
 
-use super::etcd_log::{Entry, HardState, Metadata, Record, Snapshot};
+use super::etcd_log::{ConfChange, Entry, HardState, Metadata, Record, Snapshot};
 use super::*;
+use crate::apply::members::Members;
 
 const SEGMENT: &str = "member/wal/0000000000000000-0000000000000000.wal";
 
@@ -36,7 +39,10 @@ fn log(members: u64, more: &[(i64, Vec<u8>)]) -> Bytes {
     let metadata = Metadata { node_id: 7, cluster_id: 9 }.encode_to_vec();
     let mut records = vec![(1, metadata), (5, Snapshot { index: 0, term: 0 }.encode_to_vec())];
     for index in 1..=members {
-        records.push((2, Entry { kind: 1, term: 1, index }.encode_to_vec()));
+        let id = 6 + index;
+        let context = format!("{{\"id\":{id},\"peerURLs\":[\"http://m{id}:1\"],\"name\":\"m{id}\"}}").into_bytes();
+        let data = ConfChange { kind: 0, node_id: id, context }.encode_to_vec();
+        records.push((2, Entry { kind: 1, term: 1, index, data }.encode_to_vec()));
     }
     records.push((3, HardState { term: 1, commit: members }.encode_to_vec()));
     records.push((5, Snapshot { index: members, term: 1 }.encode_to_vec()));
@@ -108,7 +114,7 @@ fn restored(log: Bytes, database: Bytes) -> SimulatedDisk {
 
 fn take_over(disk: &SimulatedDisk, time: &str) -> Result<TakenOver, ImportFailure> {
     let shard_map = "main;x=x/".parse().expect("a map");
-    let takeover = Takeover { disk, log_disk: None, conf_state: &|_| Vec::new(), shard_map: &shard_map };
+    let takeover = Takeover { disk, log_disk: None, shard_map: &shard_map };
     takeover.run(time, &mut StdRng::seed_from_u64(1), &mut |_| {})
 }
 
@@ -185,7 +191,7 @@ fn a_takeover_that_was_stopped_anywhere_left_the_old_tree_or_is_whole() {
 
 #[test]
 fn a_directory_that_etcd_used_is_refused_with_the_way_out() {
-    let entry = |kind, term, index| (2, Entry { kind, term, index }.encode_to_vec());
+    let entry = |kind, term, index| (2, Entry { kind, term, index, data: Vec::new() }.encode_to_vec());
     let election = (3, HardState { term: 2, commit: 1 }.encode_to_vec());
     for (more, sign) in [
         (vec![entry(0, 1, 2)], "entries of requests"),
@@ -223,8 +229,6 @@ fn what_cannot_be_kept_is_refused() {
     assert!(matches!(of(tables().with_alarm(7, 9)), ImportFailure::MalformedRecord { bucket: "alarm" }));
     assert!(matches!(of(tables().with_lease(5, 0, 0)), ImportFailure::MalformedRecord { bucket: "lease" }));
     assert!(matches!(of(tables().with_lease(5, 9, -1)), ImportFailure::MalformedRecord { bucket: "lease" }));
-    let many = take_over(&restored(log(3, &[]), database(&tables().with_applied(3, 1))), "T").expect_err("three");
-    assert!(many.to_string().contains("a cluster of 3 members"), "{many}");
     let disk = restored(log(1, &[]), database(&tables()));
     disk.perform(Io::Remove { name: SEGMENT.to_owned() }).expect("removes");
     assert!(matches!(take_over(&disk, "T"), Err(ImportFailure::NoLog { .. })));
@@ -271,6 +275,20 @@ fn data_of_both_in_one_directory_is_left_alone() {
     let files = disk.files();
     assert!(matches!(take_over(&disk, "U"), Err(ImportFailure::BothData { .. })));
     assert_eq!(disk.files(), files);
+}
+
+#[test]
+fn a_restore_for_three_members_names_them_all() {
+    let disk = restored(log(3, &[]), database(&tables().with_applied(3, 1)));
+    let taken = take_over(&disk, "T").expect("a restore");
+    assert_eq!((taken.log.member_id, taken.log.last_index), (7, 3));
+    let cache = Arc::new(PageCache::new(1 << 20));
+    let opened = recovery::open(&disk, &cache, Salt::new(1)).expect("readable").expect("there");
+    let members = Members::decode(&opened.store.conf_state).expect("written just now");
+    assert_eq!(members.voters(), [7, 8, 9]);
+    let other = members.get(8).expect("one of them");
+    assert_eq!((&*other.name, &other.peer_urls[..]), ("m8", &["http://m8:1".to_owned()][..]));
+    assert_eq!(opened.store.applied.index, 3);
 }
 
 #[test]

@@ -12,7 +12,6 @@ use time::macros::format_description;
 use tracing::info;
 
 use super::start::StartError;
-use crate::apply::members::Members;
 use crate::import::{DATABASE_NAME, ImportFailure, MEMBER_FILE, Takeover, is_segment_name, write_member_file};
 
 /// Opens a directory that is not locked: the log's, if it lies elsewhere.
@@ -63,8 +62,7 @@ pub(super) fn open_data_dir(
         _ => None,
     };
     let disk = Arc::new(RealDisk::open(directory).map_err(failed("open"))?);
-    let conf_state = |member_id| Members::single_voter(member_id).encode().to_vec();
-    let takeover = Takeover { disk: &*disk, log_disk: log_disk.as_deref(), conf_state: &conf_state, shard_map };
+    let takeover = Takeover { disk: &*disk, log_disk: log_disk.as_deref(), shard_map };
     if is_etcds {
         takeover.check().map_err(cannot_take_over(directory))?;
     }

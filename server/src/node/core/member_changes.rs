@@ -34,6 +34,11 @@ impl Core {
     /// Orders the next change, if the one before is applied.
     pub(super) fn propose_change(&mut self) -> Result<(), CoreError> {
         let is_due = self.can_order() && self.unpersisted.is_empty() && !self.raft.raft.has_pending_conf();
+        if is_due && self.changes.front().is_some_and(|entry| self.removes_leader(entry)) {
+            // Another one is to order it: a leader that is no member any more cannot tell the others.
+            self.hand_over();
+            return Ok(());
+        }
         let Some(mut entry) = self.changes.pop_front_if(|_| is_due) else { return Ok(()) };
         self.mark_behind(&mut entry);
         match conf_change(&entry) {
@@ -79,29 +84,27 @@ impl Core {
         let removes = |one: &ConfChangeSingle| {
             one.get_change_type() == ConfChangeType::RemoveNode && one.node_id == self.member_id
         };
-        if change.changes.iter().any(removes) {
-            // Who follows heard it from the leader, who goes on.
-            let waits = self.leads() && !is_planted(Bug::RemovedLeaderStops);
-            if waits { self.leaves_at = Some(self.committed()) } else { outputs.push(Output::Left) }
+        if !change.changes.iter().any(removes) {
+            return Ok(());
         }
+        if !self.leads() || is_planted(Bug::RemovedLeaderStops) {
+            // Who follows heard it from the leader, who goes on.
+            outputs.push(Output::Left);
+            return Ok(());
+        }
+        // It was elected with its removal in its log. The crate has no place for a leader that is no member; and as those who do
+        // not know yet may wait for its vote, it goes on until it is told by another.
+        let term = self.raft.raft.term;
+        self.raft.raft.become_follower(term, raft::INVALID_ID);
         Ok(())
     }
 
-    /// A leader that was removed goes on until a majority of the others knows it: those who do not would still wait for its
-    /// vote. If it loses the lead before that, it waits to be told by another.
-    pub(super) fn leave(&mut self, outputs: &mut Vec<Output>) {
-        let Some(removed_at) = self.leaves_at else { return };
-        if !self.leads() {
-            self.leaves_at = None;
-            return;
-        }
-        let raft = &self.raft.raft;
-        let voters = raft.prs().conf().to_conf_state().voters;
-        let knows = |id: &&u64| raft.prs().get(**id).is_some_and(|progress| progress.committed_index >= removed_at);
-        if voters.iter().filter(knows).count() > voters.len() / 2 {
-            self.leaves_at = None;
-            outputs.push(Output::Left);
-        }
+    /// Whether a change removes this member, and another can do that.
+    fn removes_leader(&self, entry: &LogEntry) -> bool {
+        let removed = entry.requests.iter().any(|request| {
+            matches!(&request.kind, Some(RequestKind::MemberChange(MemberChange { kind: Some(Change::Remove(id)) })) if *id == self.member_id)
+        });
+        removed && !self.raft.raft.prs().is_singleton() && !is_planted(Bug::RemovedLeaderStops)
     }
 }
 

@@ -108,8 +108,6 @@ pub struct Core {
     snapshots: Snapshots,
     /// Changes of members that wait for the one before.
     changes: Waiting,
-    /// The entry that removed this member while it led, until the others know it.
-    leaves_at: Option<u64>,
     leadership: Leadership,
     /// Of election timeouts.
     seed: u64,
@@ -157,7 +155,6 @@ impl Core {
             catchup_entries: config.catchup_entries,
             snapshots: Snapshots::default(),
             changes: Waiting::default(),
-            leaves_at: None,
             leadership: Leadership::default(),
         };
         core.draw_election_timeout();
@@ -383,7 +380,6 @@ impl Core {
             }
         }
         self.end_received(outputs);
-        self.leave(outputs);
         self.want_snapshots(outputs);
         let (snapshots, messages): (Vec<_>, Vec<_>) = self.outbox.leave().into_iter().partition(is_snapshot);
         outputs.extend(snapshots.into_iter().map(|message| Output::SendSnapshot(Box::new(message))));

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use basalt_proto::etcdserverpb::{LeaseRevokeRequest, PutRequest};
+use basalt_proto::log::Request;
 use basalt_proto::log::request::Kind;
 use basalt_storage::disk::SimulatedDisk;
 use basalt_storage::job::{BUDGET_UNLIMITED, run};

@@ -33,7 +33,7 @@ impl Cluster {
                 Change::Promote(MemberPromotion { id: *learner, behind: false })
             }
             Some(learner) => Change::Remove(*learner),
-            None if grows || voters.len() <= 3 => {
+            None if grows || voters.len() <= 2 => {
                 let member = Member { id: self.next_member, ..Member::default() };
                 self.next_member += 1;
                 Change::Add(MemberAddition { member: Some(member), learner: true, learners_max: 1 })

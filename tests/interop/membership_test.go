@@ -75,7 +75,7 @@ func TestClusterGrows(t *testing.T) {
 		refusedWith(t, "promotion of a learner that does not run", err, codes.FailedPrecondition, "etcdserver: can only promote a learner member which is in sync with leader")
 		spare.Join(members)
 
-		// A learner serves what it has to whoever wants no more.
+		// A learner serves what it has to whoever wants no more (etcd-contract 45).
 		kv := pb.NewKVClient(spare.Conn(t))
 		read := &pb.RangeRequest{Key: []byte("/registry/pods/1")}
 		_, err = kv.Range(harness.Context(t, 10*time.Second), read)
@@ -169,7 +169,7 @@ func removeUntilTaken(t *testing.T, through *harness.Server, id uint64) {
 	}
 }
 
-// TestMemberChangesRefused asks for changes that cannot be.
+// TestMemberChangesRefused asks for changes that cannot be (etcd-contract 46).
 func TestMemberChangesRefused(t *testing.T) {
 	members := harness.StartMembers(t, harness.UnderTest(t), 3)
 	leader := leaderOf(t, members)

@@ -44,6 +44,8 @@ use crate::peer_edge::PeerEdge;
 const READY_TIMEOUT: Duration = Duration::from_secs(600);
 /// How long one of many members looks for a leader before it serves what needs none (etcd: 5 s).
 const LEADER_WAIT: Duration = Duration::from_secs(5);
+/// How long a start waits until the cluster knows this member by name.
+const DESCRIBE_WAIT: Duration = Duration::from_secs(2);
 /// Pause before a member describes itself again.
 const DESCRIBE_PAUSE: Duration = Duration::from_secs(1);
 /// How long calls may go on after a stop was asked for.
@@ -144,7 +146,15 @@ fn serve(config: &Config) -> Result<(), ProgramError> {
         return Ok(());
     };
     ready??;
-    runtime.spawn(describe(service.clone(), config.name.clone(), texts(&config.client.advertise_urls)));
+    // As with etcd a ready member is one that the cluster knows by name; where nothing can be ordered, it serves without.
+    let mut described =
+        runtime.spawn(describe(service.clone(), config.name.clone(), texts(&config.client.advertise_urls)));
+    if running.handle.leader().is_some() {
+        let known = runtime.block_on(async { tokio::time::timeout(DESCRIBE_WAIT, &mut described).await });
+        if known.is_err() {
+            warn!("the cluster does not know this member by name yet");
+        }
+    }
     identify(&metrics, config, &running);
     runtime.spawn(compact_by_itself(service.clone(), config.compaction.auto));
     let pages = Arc::new(Pages::new(service.clone(), metrics, config));

@@ -127,8 +127,8 @@ func TestSpoiledDirectory(t *testing.T) {
 			return patchManifest(t, dir, func(header []byte) { header[manifestVersionAt]++ })
 		}, says: []string{"the manifest has version 2", startNewer}},
 		{name: "manifest with an unknown feature", spoil: func(t *testing.T, dir string) func() {
-			return patchManifest(t, dir, func(header []byte) { header[manifestFeaturesAt] |= 1 })
-		}, says: []string{"the manifest has version 1 and features 0x1", startNewer}},
+			return patchManifest(t, dir, func(header []byte) { header[manifestFeaturesAt] |= 2 })
+		}, says: []string{"the manifest has version 1 and features 0x2", startNewer}},
 		{name: "newer log", spoil: func(t *testing.T, dir string) func() {
 			return patchSegment(t, newest(t, dir), func(head []byte) { head[segmentVersionAt]++ })
 		}, says: []string{"log segment", "format version 2", startNewer}},

@@ -124,6 +124,10 @@ func TestDamageIsToldWithItsShard(t *testing.T) {
 		t.Errorf("a damaged value: %v", err)
 	}
 	const says = `"stored data is damaged","error":"reading shard \"events\": entry Revision`
+	// The line comes through a pipe of its own.
+	for deadline := time.Now().Add(10 * time.Second); !server.LogContains(says) && time.Now().Before(deadline); {
+		time.Sleep(10 * time.Millisecond)
+	}
 	if !server.LogContains(says) {
 		t.Errorf("the log lacks %s", says)
 	}

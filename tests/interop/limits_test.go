@@ -207,8 +207,9 @@ func TestErrorTable(t *testing.T) {
 				return err
 			}},
 	})
+	expectRefusals(t, ctx, s, memberRefusals(server))
 	for feature, refusals := range map[string][]refusal{
-		"changing members": memberRefusals(server), "downgrade": downgradeRefusals(), "authentication": authRefusals(),
+		"downgrade": downgradeRefusals(), "authentication": authRefusals(),
 	} {
 		expectRefusals(t, ctx, s, notYet(server, feature, refusals))
 	}

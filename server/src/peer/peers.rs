@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use basalt_proto::peer::Hello;
@@ -35,6 +35,9 @@ const INBOUND_KIBIBYTES_MAX: u32 = 128 << 10;
 
 /// What all of a state's stream may bring in a second: a disk and a network that also serve others.
 const SNAPSHOT_BYTES_PER_SECOND: u64 = 128 << 20;
+
+/// How long a member that was removed is still told what was said before.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Members that one may not know yet.
 const STRANGERS_MAX: usize = 64;
@@ -79,6 +82,8 @@ struct Ways {
 
 struct Lanes {
     urls: Vec<String>,
+    /// When they end, if the member was removed.
+    ends: Option<Instant>,
     urgent: Lane,
     entries: Lane,
 }
@@ -169,7 +174,7 @@ impl Peers {
         let own_urls = self.urls(self.identity.member_id);
         let destination = Destination { introduction, urls: urls.clone(), own_urls, connector, node };
         let urgent = Lane::start(Kind::Urgent, destination.clone());
-        Some(vacant.insert(Lanes { urls, urgent, entries: Lane::start(Kind::Entries, destination) }))
+        Some(vacant.insert(Lanes { urls, ends: None, urgent, entries: Lane::start(Kind::Entries, destination) }))
     }
 }
 
@@ -178,13 +183,19 @@ impl Outgoing for Peers {
         let mut ways = lock(&self.ways);
         let members = self.members.load_full();
         if !Arc::ptr_eq(&members, &ways.made_for) {
-            // A lane ends with its near end.
-            ways.lanes.retain(|id, lanes| !members.is_removed(*id) && self.urls(*id) == lanes.urls);
+            // A lane ends with its near end; one to a member that was removed brings it that first.
+            for (_, lanes) in ways.lanes.iter_mut().filter(|(id, _)| members.is_removed(**id)) {
+                lanes.ends.get_or_insert_with(|| Instant::now() + FAREWELL);
+            }
+            ways.lanes.retain(|id, lanes| lanes.ends.is_some() || self.urls(*id) == lanes.urls);
             let own = self.identity.member_id;
             for id in members.iter().map(|member| member.id).filter(|id| *id != own) {
                 self.lanes_to(&mut ways, id);
             }
             ways.made_for = members;
+        }
+        if ways.lanes.values().any(|lanes| lanes.ends.is_some_and(|end| end <= Instant::now())) {
+            ways.lanes.retain(|_, lanes| lanes.ends.is_none_or(|end| end > Instant::now()));
         }
         for message in messages {
             let to = message.to;

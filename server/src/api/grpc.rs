@@ -138,7 +138,8 @@ where
         return refused(&Status::new(Code::Unimplemented, method::unknown(path)), None);
     };
     let mut tally = Tally::start(&service, &request);
-    let is_for_voters = matches!(method, Method::Watch | Method::LeaseKeepAlive | Method::RangeStream);
+    let is_for_voters =
+        matches!(method, Method::Watch | Method::LeaseKeepAlive | Method::RangeStream | Method::HealthWatch);
     if is_for_voters && service.is_learner() {
         return refused(&status::not_for_learners(), tally.as_mut());
     }

@@ -99,15 +99,6 @@ impl Introduction {
     ///
     /// # Errors
     /// [`Refused`].
-    pub fn read(request: DeliverRequest, cluster_id: u64, own: u64, members: &Members) -> Result<Self, Refused> {
-        let Some(Kind::Hello(hello)) = request.kind else { return Err(Refused::NoHello) };
-        Self::read_hello(&hello, cluster_id, own, members)
-    }
-
-    /// The same for a hello that stands in another message.
-    ///
-    /// # Errors
-    /// [`Refused`].
     pub fn read_hello(hello: &Hello, cluster_id: u64, own: u64, members: &Members) -> Result<Self, Refused> {
         if hello.protocol_version > PROTOCOL_VERSION {
             return Err(Refused::Newer { found: hello.protocol_version });
@@ -182,6 +173,11 @@ mod tests {
 
     use super::*;
 
+    fn read(request: DeliverRequest, cluster_id: u64, own: u64, members: &Members) -> Result<Introduction, Refused> {
+        let Some(Kind::Hello(hello)) = request.kind else { return Err(Refused::NoHello) };
+        Introduction::read_hello(&hello, cluster_id, own, members)
+    }
+
     const STREAM: Introduction = Introduction { cluster_id: 1, from: 2, to: 3, incarnation: 4 };
 
     fn members() -> Members {
@@ -196,7 +192,7 @@ mod tests {
 
     #[test]
     fn what_is_said_is_heard() {
-        let heard = Introduction::read(STREAM.hello(&[]), 1, 3, &members());
+        let heard = read(STREAM.hello(&[]), 1, 3, &members());
         assert_eq!(heard, Ok(STREAM));
         let said = [heartbeat(), heartbeat()];
         assert_eq!(STREAM.messages(STREAM.batch(&said)), Ok(said.to_vec()));
@@ -204,17 +200,16 @@ mod tests {
 
     #[test]
     fn whoever_does_not_belong_here_is_refused() {
-        let refused =
-            |cluster, own| Introduction::read(STREAM.hello(&[]), cluster, own, &members()).expect_err("refused");
+        let refused = |cluster, own| read(STREAM.hello(&[]), cluster, own, &members()).expect_err("refused");
         assert_eq!(refused(5, 3), Refused::Cluster { own: 5, found: 1 });
         assert_eq!(refused(1, 7), Refused::Receiver { own: 7, wanted: 3 });
         // A member that lags behind does not know all others yet.
         let stranger = Introduction { from: 8, ..STREAM };
-        assert_eq!(Introduction::read(stranger.hello(&[]), 1, 3, &members()), Ok(stranger));
-        assert_eq!(Introduction::read(DeliverRequest::default(), 1, 3, &members()), Err(Refused::NoHello));
+        assert_eq!(read(stranger.hello(&[]), 1, 3, &members()), Ok(stranger));
+        assert_eq!(read(DeliverRequest::default(), 1, 3, &members()), Err(Refused::NoHello));
         let Some(Kind::Hello(hello)) = STREAM.hello(&[]).kind else { unreachable!("a hello") };
         let newer = Hello { protocol_version: 2, ..hello };
-        let newer = Introduction::read(DeliverRequest { kind: Some(Kind::Hello(newer)) }, 1, 3, &members());
+        let newer = read(DeliverRequest { kind: Some(Kind::Hello(newer)) }, 1, 3, &members());
         assert_eq!(newer, Err(Refused::Newer { found: 2 }));
     }
 

@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::connect::PeerConnector;
-use super::frame::Introduction;
+use super::frame::{Introduction, Refused};
 use crate::node::node_thread::NodeInput;
 
 /// Bytes that may wait in one lane (DESIGN 4).
@@ -182,7 +182,7 @@ async fn stream(
                     Some(first) => Some(first),
                     None => tokio::select! {
                         biased;
-                        ended = &mut answer => return Err(failure(is_open, ended)),
+                        ended = &mut answer => return Err(failure(introduction.from, is_open, ended)),
                         first = inbox.recv() => first,
                     },
                 };
@@ -201,7 +201,7 @@ async fn stream(
         };
         tokio::select! {
             biased;
-            ended = &mut answer => return Err(failure(is_open, ended)),
+            ended = &mut answer => return Err(failure(introduction.from, is_open, ended)),
             // Fails only when the call is over, which its answer says next.
             _ = batches.send(batch) => {}
         }
@@ -213,11 +213,13 @@ async fn stream(
 }
 
 /// How a stream ended that the member ended.
-fn failure<T>(was_open: bool, ended: Result<T, tonic::Status>) -> Failure {
+fn failure<T>(own: u64, was_open: bool, ended: Result<T, tonic::Status>) -> Failure {
     match ended {
         Ok(_) => Failure { was_open, says_removed: false, text: "the member ended the stream".to_owned() },
         Err(status) => {
-            let says_removed = status.code() == tonic::Code::PermissionDenied;
+            // Whatever else may answer under that address says no such thing of this very member.
+            let says_removed =
+                status.code() == tonic::Code::PermissionDenied && status.message() == Refused::Removed(own).to_string();
             Failure { was_open, says_removed, text: status.message().to_owned() }
         }
     }

@@ -67,8 +67,8 @@ impl PeerEdge {
                 Err(refused) => {
                     warn!(%refused, "refused a stream between members");
                     // It is to know, and to stop.
-                    let is_removed = matches!(refused, Refused::Removed(_));
-                    let code = if is_removed { Code::PermissionDenied } else { Code::FailedPrecondition };
+                    let is_expelled = matches!(refused, Refused::Removed(_) | Refused::Wiped(_));
+                    let code = if is_expelled { Code::PermissionDenied } else { Code::FailedPrecondition };
                     Err(Status::new(code, refused.to_string()))
                 }
             },
@@ -96,10 +96,12 @@ impl PeerEdge {
         Ok(Chunks::of(&answer))
     }
 
-    /// Whoever asks is no member yet, and must be told of the newest ones.
+    /// Whoever asks to join is no member yet, and must be told of the newest ones.
     async fn members(self, request: Request<RequestBody>) -> Result<Chunks, Status> {
-        let MembersRequest {} = decode(one_message(request).await?)?;
-        self.service.linearizable_view().await?;
+        let MembersRequest { as_known } = decode(one_message(request).await?)?;
+        if !as_known {
+            self.service.linearizable_view().await?;
+        }
         let node = &self.service.node;
         let membership = node.members.load().membership().clone();
         Ok(Chunks::of(&MembersResponse {
@@ -141,7 +143,7 @@ impl PeerEdge {
         let introduction = Introduction::read_hello(&hello, cluster_id, own, &peers.members.load())?;
         peers.introduced(&hello);
         if !peers.is_first_incarnation(introduction.from, introduction.incarnation) {
-            return Err(Refused::Wiped(introduction.from));
+            return Err(Refused::Second(introduction.from));
         }
         let mut refusals = peers.refusals(introduction.from);
         info!(member_id = format_args!("{:x}", introduction.from), "a member opened a stream");
@@ -212,7 +214,7 @@ impl PeerEdge {
         let hello = opening.hello.unwrap_or_default();
         let introduction = Introduction::read_hello(&hello, cluster_id, own, &peers.members.load())?;
         if !peers.is_first_incarnation(introduction.from, introduction.incarnation) {
-            return Err(Refused::Wiped(introduction.from).into());
+            return Err(Refused::Second(introduction.from).into());
         }
         let message = Message::decode(&*opening.message).map_err(|_| Refused::Malformed)?;
         if message.from != introduction.from || message.to != own {

@@ -188,3 +188,52 @@ func fillUntilItStops(t *testing.T, server *harness.Server, disk *harness.SmallD
 		t.Errorf("a put after the disk has grown: %v", err)
 	}
 }
+
+// TestOneFullDiskOfThree: the disk of one of three members has no room for its checkpoints. That one leads no more, and the
+// cluster goes on without an alarm; the member is well again when there is room.
+func TestOneFullDiskOfThree(t *testing.T) {
+	if harness.UnderTest(t) != harness.Basalt {
+		t.Skip("genuine etcd has no checkpoints")
+	}
+	disk := harness.NewSmallDisk(t, 16)
+	members := harness.NewMembers(t, harness.Basalt, 3)
+	full := members[0]
+	full.DataDir = filepath.Join(disk.Dir, "data")
+	full.AddArgs("--wal-dir=" + t.TempDir())
+	members.Start()
+	moveLead(t, members, full)
+	filler := newFiller(t, members[1])
+	ctx := harness.Context(t, 2*time.Minute)
+	for range 96 { // 24 MiB
+		for filler.put(ctx) != nil {
+			// The lead moves meanwhile.
+			filler.sent--
+		}
+	}
+	await(t, ctx, "the disk to be full", func() bool {
+		putUntilTaken(t, members[1], "small", "value")
+		return full.LogContains("no space for a checkpoint")
+	})
+	await(t, ctx, "another member to lead", func() bool { return leaderOf(t, members) != full })
+	for _, member := range members {
+		putUntilTaken(t, member, "small", "value")
+	}
+	if alarms := members[1].Etcdctl("alarm", "list"); alarms != "" {
+		t.Errorf("alarm list while one disk is full: %q", alarms)
+	}
+	disk.Grow(128)
+	full.Etcdctl("defrag") // waits for a checkpoint, which finds room now
+	filler.expect(t, ctx, full)
+	sameEverywhere(t, members)
+}
+
+// moveLead has a member lead.
+func moveLead(t *testing.T, members harness.Members, to *harness.Server) {
+	t.Helper()
+	move := &pb.MoveLeaderRequest{TargetID: idOf(t, to)}
+	for leader := leaderOf(t, members); leader != to; leader = leaderOf(t, members) {
+		if _, err := pb.NewMaintenanceClient(leader.Conn(t)).MoveLeader(harness.Context(t, 10*time.Second), move); err != nil {
+			t.Logf("moving the lead: %v", err)
+		}
+	}
+}

@@ -183,6 +183,7 @@ impl From<Refusal> for Status {
             Refusal::LastVoter => {
                 Status::new(Code::FailedPrecondition, "basalt: the only voting member cannot be removed")
             }
+            Refusal::MemberWiped => Status::new(Code::FailedPrecondition, "basalt: the member has lost its data"),
             Refusal::UnknownAlarmAction => Status::new(Code::InvalidArgument, "basalt: unknown alarm action"),
         }
     }

@@ -142,6 +142,9 @@ pub enum Refusal {
     /// A learner that lacks too much.
     #[error("learner not ready")]
     LearnerNotReady,
+    /// Another data directory spoke under its id before.
+    #[error("the member has lost its data")]
+    MemberWiped,
     /// Nobody else votes.
     #[error("the only voter")]
     LastVoter,

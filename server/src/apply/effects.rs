@@ -2,6 +2,7 @@
 
 use basalt_proto::effects as wire;
 use basalt_proto::effects::effect::Kind as WireEffect;
+use basalt_proto::log::MemberDescription;
 use basalt_proto::members::Member;
 use basalt_storage::mvcc::key_value::KeyValue;
 use basalt_storage::mvcc::shard_map::ShardId;
@@ -49,14 +50,7 @@ pub enum Effect {
     /// An alarm is disarmed.
     AlarmCleared(Alarm),
     /// A member said who it is.
-    MemberDescribed {
-        /// Its id.
-        id: u64,
-        /// `--name`.
-        name: String,
-        /// `--advertise-client-urls`.
-        client_urls: Vec<String>,
-    },
+    MemberDescribed(MemberDescription),
     /// A member is added.
     MemberAdded {
         /// It, without a name.
@@ -80,6 +74,11 @@ pub enum Effect {
     MemberPromoted {
         /// Its id.
         id: u64,
+    },
+    /// All members apply by these rules from now on.
+    ApplyVersionRaised {
+        /// The rules.
+        version: u32,
     },
 }
 
@@ -156,10 +155,13 @@ fn effect_to_wire(effect: &Effect, log_index: u64) -> wire::Effect {
         Effect::AlarmCleared(alarm) => {
             WireEffect::AlarmCleared(wire::AlarmCleared { member_id: alarm.member_id, alarm: alarm.kind.number() })
         }
-        Effect::MemberDescribed { id, name, client_urls } => WireEffect::MemberDescribed(wire::MemberDescribed {
-            member_id: *id,
-            name: name.clone(),
-            client_urls: client_urls.clone(),
+        Effect::MemberDescribed(described) => WireEffect::MemberDescribed(wire::MemberDescribed {
+            member_id: described.id,
+            name: described.name.clone(),
+            client_urls: described.client_urls.clone(),
+            incarnation: described.incarnation.clone(),
+            apply_version: described.apply_version,
+            disk_full: described.disk_full,
         }),
         Effect::MemberAdded { member, learner } => {
             WireEffect::MemberAdded(wire::MemberAdded { member: Some(member.clone()), learner: *learner })
@@ -169,6 +171,9 @@ fn effect_to_wire(effect: &Effect, log_index: u64) -> wire::Effect {
             WireEffect::MemberUrlsSet(wire::MemberUrlsSet { member_id: *id, peer_urls: peer_urls.clone() })
         }
         Effect::MemberPromoted { id } => WireEffect::MemberPromoted(wire::MemberPromoted { member_id: *id }),
+        Effect::ApplyVersionRaised { version } => {
+            WireEffect::ApplyVersionRaised(wire::ApplyVersionRaised { apply_version: *version })
+        }
     };
     wire::Effect { kind: Some(effect) }
 }
@@ -232,11 +237,14 @@ fn effect_from_wire(effect: wire::Effect) -> Result<Effect, EffectsError> {
         }
         WireEffect::AlarmRaised(raised) => alarm(raised.member_id, raised.alarm).map(Effect::AlarmRaised),
         WireEffect::AlarmCleared(cleared) => alarm(cleared.member_id, cleared.alarm).map(Effect::AlarmCleared),
-        WireEffect::MemberDescribed(described) => Ok(Effect::MemberDescribed {
+        WireEffect::MemberDescribed(described) => Ok(Effect::MemberDescribed(MemberDescription {
             id: described.member_id,
             name: described.name,
             client_urls: described.client_urls,
-        }),
+            incarnation: described.incarnation,
+            apply_version: described.apply_version,
+            disk_full: described.disk_full,
+        })),
         WireEffect::MemberAdded(added) => {
             let member = added.member.ok_or(EffectsError::Malformed("a member without any"))?;
             Ok(Effect::MemberAdded { member, learner: added.learner })
@@ -244,6 +252,7 @@ fn effect_from_wire(effect: wire::Effect) -> Result<Effect, EffectsError> {
         WireEffect::MemberRemoved(removed) => Ok(Effect::MemberRemoved { id: removed.member_id }),
         WireEffect::MemberUrlsSet(set) => Ok(Effect::MemberUrlsSet { id: set.member_id, peer_urls: set.peer_urls }),
         WireEffect::MemberPromoted(promoted) => Ok(Effect::MemberPromoted { id: promoted.member_id }),
+        WireEffect::ApplyVersionRaised(raised) => Ok(Effect::ApplyVersionRaised { version: raised.apply_version }),
         WireEffect::SystemRecord(_) => Err(EffectsError::Malformed("system records are not available yet")),
     }
 }

@@ -47,10 +47,19 @@ pub enum NewerEntry {
 /// [`NewerEntry`].
 pub fn check(index: u64, entry: &LogEntry) -> Result<(), NewerEntry> {
     let (format, apply) = (entry.format_version, entry.apply_version);
+    let apply = entry.requests.iter().filter_map(raises_to).fold(apply, u32::max);
     if format > LOG_FORMAT_VERSION || apply > APPLY_VERSION {
         return Err(NewerEntry::Version { index, format, apply });
     }
     if entry.requests.iter().all(is_known) { Ok(()) } else { Err(NewerEntry::Kind { index, format, apply }) }
+}
+
+/// The rules that all are to apply by after this request.
+fn raises_to(request: &Request) -> Option<u32> {
+    match &request.kind {
+        Some(Kind::ApplyVersionSet(set)) => Some(set.apply_version),
+        _ => None,
+    }
 }
 
 /// Kinds that [`Machine::apply`](super::machine::Machine::apply) has rules for. One that protobuf does not know reads as
@@ -69,6 +78,8 @@ fn is_known(request: &Request) -> bool {
                 | Kind::Alarm(_)
                 | Kind::HashMark(_)
                 | Kind::MemberAttributesSet(_)
+                | Kind::MemberDescription(_)
+                | Kind::ApplyVersionSet(_)
                 | Kind::MemberChange(MemberChange { kind: Some(_) })
         )
     )
@@ -78,6 +89,7 @@ fn is_known(request: &Request) -> bool {
 mod tests {
     use basalt_proto::etcdserverpb::PutRequest;
     use basalt_proto::log::ApplyVersionSet;
+    use basalt_proto::membershippb::ClusterVersionSetRequest;
     use prost::Message;
 
     use super::*;
@@ -97,9 +109,13 @@ mod tests {
         assert_eq!(error.to_string(), text);
         let error = check(7, &LogEntry { apply_version: 3, ..known }).expect_err("newer");
         assert_eq!(error, NewerEntry::Version { index: 7, format: 1, apply: 3 });
-        let error = check(8, &entry(Some(Kind::ApplyVersionSet(ApplyVersionSet { apply_version: 2 }))))
+        let raised_to = |apply_version| entry(Some(Kind::ApplyVersionSet(ApplyVersionSet { apply_version })));
+        assert_eq!(check(8, &raised_to(APPLY_VERSION)), Ok(()));
+        let error = check(8, &raised_to(APPLY_VERSION + 1)).expect_err("newer rules");
+        assert_eq!(error, NewerEntry::Version { index: 8, format: 1, apply: APPLY_VERSION + 1 });
+        let error = check(8, &entry(Some(Kind::ClusterVersionSet(ClusterVersionSetRequest::default()))))
             .expect_err("no rules for it");
-        assert_eq!(error, NewerEntry::Kind { index: 8, format: 1, apply: 1 });
+        assert_eq!(error, NewerEntry::Kind { index: 8, format: 1, apply: APPLY_VERSION });
     }
 
     #[test]

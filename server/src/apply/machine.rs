@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use basalt_proto::etcdserverpb::alarm_request::AlarmAction;
 use basalt_proto::etcdserverpb::{AlarmRequest, LeaseCheckpointRequest, LeaseGrantRequest, TxnRequest};
-use basalt_proto::log::{LogEntry, MemberChange, Request, request::Kind};
+use basalt_proto::log::{LogEntry, MemberChange, MemberDescription, Request, request::Kind};
 use basalt_proto::membershippb::ClusterMemberAttrSetRequest;
 use basalt_storage::mvcc::key_range::{KeyRange, RangeEnd};
 use basalt_storage::mvcc::range::Hit;
@@ -25,12 +25,13 @@ use super::answer::{Answer, Refusal};
 use super::effects::{Effect, Effects};
 use super::lease_table::{LeaseRecord, LeaseTable};
 use super::members::Members;
+use super::next_version;
 use super::query::{has_put, is_read_only};
 use super::txn;
 use super::values::{VALUES_AHEAD_MAX, Values, visit_value_ranges};
 
 /// Version of the rules by which this release applies entries.
-pub const APPLY_VERSION: u32 = 1;
+pub const APPLY_VERSION: u32 = if cfg!(feature = "next-version") { 2 } else { 1 };
 
 /// Longest lease, seconds (etcd-contract 33).
 pub const LEASE_TTL_MAX: i64 = 9_000_000_000;
@@ -59,7 +60,7 @@ impl Machine {
     ///
     /// # Panics
     /// When the store's members cannot be read: a start looks at them before ([`Members::decode`]).
-    pub fn new(store: Store) -> Self {
+    pub fn new(mut store: Store) -> Self {
         let members = Arc::new(Members::decode(&store.conf_state).expect("looked at before"));
         let mut leases = LeaseTable::default();
         for (id, record) in store.system.table(Table::Lease).filter_map(|(_, bytes)| LeaseRecord::decode(bytes)) {
@@ -74,6 +75,7 @@ impl Machine {
         for alarm in store.system.table(Table::Alarm).filter_map(|(key, _)| Alarm::from_key(key)) {
             alarms.set(alarm, true);
         }
+        store.version = form_of_manifests(&members);
         Self { store, leases, alarms, members }
     }
 
@@ -136,7 +138,7 @@ impl Machine {
         assert!(log.index > self.store.applied.index, "entry {} after {}", log.index, self.store.applied.index);
         let mut applied = Applied::default();
         for request in &entry.requests {
-            let answer = self.evaluate(request, values).map(|(effects, answer)| {
+            let answer = self.evaluate(request, entry.apply_version, values).map(|(effects, answer)| {
                 self.install_all(&effects);
                 applied.effects.effects.extend(effects);
                 answer
@@ -170,14 +172,20 @@ impl Machine {
         self.store.time_unix_ns = self.store.time_unix_ns.max(time_unix_ns);
     }
 
-    fn evaluate(&self, request: &Request, values: &mut dyn Values) -> Result<(Vec<Effect>, Answer), Refusal> {
+    /// `rules` are those that the entry was made for.
+    fn evaluate(
+        &self,
+        request: &Request,
+        rules: u32,
+        values: &mut dyn Values,
+    ) -> Result<(Vec<Effect>, Answer), Refusal> {
         let Some(kind) = &request.kind else { unreachable!("{KINDS_CHECKED}") };
         self.check_alarms(kind)?;
         match kind {
             Kind::Put(put) => {
                 txn::check_put(put, &self.store, &self.leases)?;
                 let mut transaction = self.store.begin();
-                let answer = txn::put(put, &mut transaction, values);
+                let answer = txn::put(&next_version::put_by(rules, put), &mut transaction, values);
                 Ok((key_effects(transaction), Answer::Put(answer)))
             }
             Kind::DeleteRange(delete) => {
@@ -195,7 +203,13 @@ impl Machine {
             Kind::LeaseRevoke(revoke) => self.evaluate_revoke(revoke.id),
             Kind::LeaseCheckpoint(checkpoint) => self.evaluate_checkpoint(checkpoint),
             Kind::Alarm(alarm) => self.evaluate_alarm(alarm),
-            Kind::MemberAttributesSet(request) => Ok(self.evaluate_attributes(request)),
+            Kind::MemberAttributesSet(request) => self.evaluate_description(described_by_etcds(request)),
+            Kind::MemberDescription(description) => self.evaluate_description(description.clone()),
+            Kind::ApplyVersionSet(set) => {
+                let version = set.apply_version;
+                let effect = self.members.may_apply_by(version).then_some(Effect::ApplyVersionRaised { version });
+                Ok((effect.into_iter().collect(), Answer::Done { revision: self.store.revision() }))
+            }
             Kind::MemberChange(change) => self.evaluate_member_change(change),
             // Who compares does so beside this: what is applied hangs on nobody's sums.
             Kind::HashMark(_) => Ok((Vec::new(), Answer::Done { revision: self.store.revision() })),
@@ -211,6 +225,8 @@ impl Machine {
                 Kind::Alarm(_)
                 | Kind::LeaseCheckpoint(_)
                 | Kind::MemberAttributesSet(_)
+                | Kind::MemberDescription(_)
+                | Kind::ApplyVersionSet(_)
                 | Kind::MemberChange(_)
                 | Kind::HashMark(_) => false,
                 _ => true,
@@ -302,14 +318,21 @@ impl Machine {
     }
 
     /// A member that left says nothing any more.
-    fn evaluate_attributes(&self, request: &ClusterMemberAttrSetRequest) -> (Vec<Effect>, Answer) {
-        let known = self.members.get(request.member_id).is_some();
-        let effect = request.member_attributes.clone().filter(|_| known).map(|attributes| Effect::MemberDescribed {
-            id: request.member_id,
-            name: attributes.name,
-            client_urls: attributes.client_urls,
-        });
-        (effect.into_iter().collect(), Answer::Done { revision: self.store.revision() })
+    fn evaluate_description(&self, description: MemberDescription) -> Result<(Vec<Effect>, Answer), Refusal> {
+        let done = Answer::Done { revision: self.store.revision() };
+        let Some(member) = self.members.get(description.id) else { return Ok((Vec::new(), done)) };
+        let is_other = member.incarnation != description.incarnation;
+        if is_other && !member.incarnation.is_empty() && !description.incarnation.is_empty() {
+            return Err(Refusal::MemberWiped);
+        }
+        let mut effects = Vec::new();
+        let alarm = Alarm { member_id: description.id, kind: AlarmKind::NoSpace };
+        let stops_writes = description.disk_full && self.members.are_mostly_full_with(description.id);
+        if stops_writes && !self.alarms.contains(alarm) {
+            effects.push(Effect::AlarmRaised(alarm));
+        }
+        effects.push(Effect::MemberDescribed(description));
+        Ok((effects, done))
     }
 
     /// Key changes of one transaction stand together in a batch; they are installed together.
@@ -373,13 +396,15 @@ impl Machine {
                 self.store.set_record(Table::Alarm, &alarm.to_key(), None);
                 self.alarms.set(*alarm, false);
             }
-            Effect::MemberDescribed { .. }
+            Effect::MemberDescribed(_)
+            | Effect::ApplyVersionRaised { .. }
             | Effect::MemberAdded { .. }
             | Effect::MemberRemoved { .. }
             | Effect::MemberUrlsSet { .. }
             | Effect::MemberPromoted { .. } => {
                 change_members(Arc::make_mut(&mut self.members), effect);
                 self.store.conf_state = self.members.encode();
+                self.store.version = form_of_manifests(&self.members);
             }
         }
     }
@@ -387,13 +412,26 @@ impl Machine {
 
 fn change_members(members: &mut Members, effect: &Effect) {
     match effect {
-        Effect::MemberDescribed { id, name, client_urls } => members.describe(*id, name, client_urls),
+        Effect::MemberDescribed(description) => members.describe(description),
+        Effect::ApplyVersionRaised { version } => members.raise_apply_version(*version),
         Effect::MemberAdded { member, learner } => members.add(member.clone(), *learner),
         Effect::MemberRemoved { id } => members.remove(*id),
         Effect::MemberUrlsSet { id, peer_urls } => members.set_urls(*id, peer_urls),
         Effect::MemberPromoted { id } => members.promote(*id),
         _ => {}
     }
+}
+
+/// The form of manifests that belongs to the rules that all members know.
+fn form_of_manifests(members: &Members) -> u16 {
+    u16::try_from(members.apply_version()).unwrap_or(u16::MAX)
+}
+
+/// What a member said of itself before it named its data directory.
+fn described_by_etcds(request: &ClusterMemberAttrSetRequest) -> MemberDescription {
+    let attributes = request.member_attributes.clone().unwrap_or_default();
+    let (name, client_urls) = (attributes.name, attributes.client_urls);
+    MemberDescription { id: request.member_id, name, client_urls, ..MemberDescription::default() }
 }
 
 fn key_effects(transaction: Transaction<'_>) -> Vec<Effect> {

@@ -1,8 +1,8 @@
 //! Who belongs to the cluster: part of the replicated state, and of every manifest, so that what a checkpoint holds and who
 //! voted for it are of the same log entry (docs/decisions/0019).
 
-use basalt_proto::log::MemberAddition;
 use basalt_proto::log::member_change::Kind as Change;
+use basalt_proto::log::{MemberAddition, MemberDescription};
 use basalt_proto::members::{Member, Membership};
 use bytes::Bytes;
 use prost::Message;
@@ -177,12 +177,61 @@ impl Members {
         ConfState { voters: self.0.voters.clone(), learners: self.0.learners.clone(), ..ConfState::default() }
     }
 
-    /// A member said who it is.
-    pub(super) fn describe(&mut self, id: u64, name: &str, client_urls: &[String]) {
-        if let Some(member) = self.0.members.iter_mut().find(|member| member.id == id) {
-            member.name = name.to_owned();
-            member.client_urls = client_urls.to_vec();
+    /// A member said who it is. From which data directory it speaks is fixed with the first word of it.
+    pub(crate) fn describe(&mut self, description: &MemberDescription) {
+        if let Some(member) = self.0.members.iter_mut().find(|member| member.id == description.id) {
+            member.name.clone_from(&description.name);
+            member.client_urls.clone_from(&description.client_urls);
+            member.apply_version = description.apply_version;
+            member.disk_full = description.disk_full;
+            if member.incarnation.is_empty() {
+                member.incarnation = description.incarnation.clone();
+            }
         }
+    }
+
+    /// What member `id` says of itself when its disk is full, or is so no more; `None` if it is none.
+    pub fn with_disk(&self, id: u64, disk_full: bool) -> Option<MemberDescription> {
+        let Member { id, name, client_urls, incarnation, apply_version, .. } = self.get(id)?.clone();
+        Some(MemberDescription { id, name, client_urls, incarnation, apply_version, disk_full })
+    }
+
+    /// Whether the disks of most voters are full once that of member `id` is: then nothing that grows the store can be
+    /// ordered much longer. As long as most have room, one that has none stands back.
+    pub(super) fn are_mostly_full_with(&self, id: u64) -> bool {
+        let full = self.voting().filter(|member| member.disk_full || member.id == id).count();
+        full * 2 > self.voters().len()
+    }
+
+    /// Whether a voter has room.
+    pub fn has_room(&self) -> bool {
+        self.voting().any(|member| !member.disk_full)
+    }
+
+    /// Whether another data directory than `incarnation` is known to be the one of member `id`: then that one was lost, with
+    /// what it promised to keep.
+    pub fn is_wiped(&self, id: u64, incarnation: u128) -> bool {
+        let known = self.get(id).map(|member| &member.incarnation);
+        known.is_some_and(|known| !known.is_empty() && **known != incarnation.to_le_bytes())
+    }
+
+    /// The rules that all members apply by.
+    pub fn apply_version(&self) -> u32 {
+        self.0.apply_version.max(1)
+    }
+
+    /// The newest rules that all members know: what the cluster may be raised to.
+    pub fn apply_version_of_all(&self) -> u32 {
+        self.iter().map(|member| member.apply_version).min().unwrap_or(0)
+    }
+
+    /// Whether all may apply by these rules from now on, and do not yet.
+    pub(super) fn may_apply_by(&self, version: u32) -> bool {
+        version > self.apply_version() && version <= self.apply_version_of_all()
+    }
+
+    pub(super) fn raise_apply_version(&mut self, version: u32) {
+        self.0.apply_version = version;
     }
 
     /// Says where the others reach member `id`, if that is not known: a directory of an older release.
@@ -235,12 +284,57 @@ mod tests {
     }
 
     #[test]
+    fn rules_are_raised_when_all_members_know_them_and_never_lowered() {
+        let mut members = Members::first([1, 2].map(|id| Member { id, ..Member::default() }).into());
+        let knows = |id, apply_version| MemberDescription { id, apply_version, ..MemberDescription::default() };
+        assert_eq!((members.apply_version(), members.apply_version_of_all()), (1, 0));
+        members.describe(&knows(1, 3));
+        assert!(!members.may_apply_by(2), "one did not say what it knows");
+        members.describe(&knows(2, 2));
+        assert!(members.may_apply_by(2) && !members.may_apply_by(3) && !members.may_apply_by(1));
+        members.raise_apply_version(2);
+        assert!(!members.may_apply_by(2));
+        members.add(Member { id: 3, ..Member::default() }, true);
+        members.describe(&knows(2, 3));
+        assert!(!members.may_apply_by(3), "a new member did not say what it knows");
+        assert_eq!(Members::decode(&members.encode()).expect("written just now").apply_version(), 2);
+    }
+
+    #[test]
+    fn the_disks_of_most_voters_count() {
+        let mut members = Members::first([1, 2, 3].map(|id| Member { id, ..Member::default() }).into());
+        assert!(!members.are_mostly_full_with(1));
+        members.describe(&members.with_disk(1, true).expect("a member"));
+        assert!(!members.are_mostly_full_with(1) && members.are_mostly_full_with(2) && members.has_room());
+        members.describe(&members.with_disk(1, false).expect("a member"));
+        assert!(!members.are_mostly_full_with(2));
+        members.add(Member { id: 4, disk_full: true, ..Member::default() }, true);
+        assert!(!members.are_mostly_full_with(2), "a learner has no vote in it");
+        assert!(Members::single_voter(7).are_mostly_full_with(7));
+        assert_eq!(members.with_disk(9, true), None);
+    }
+
+    #[test]
+    fn a_data_directory_is_fixed_with_the_first_word_of_it() {
+        let mut members = Members::single_voter(7);
+        let from =
+            |byte: u8| MemberDescription { id: 7, incarnation: vec![byte; 16].into(), ..MemberDescription::default() };
+        assert!(!members.is_wiped(7, 5), "it said nothing yet");
+        members.describe(&from(1));
+        members.describe(&from(2));
+        assert!(!members.is_wiped(7, u128::from_le_bytes([1; 16])));
+        assert!(members.is_wiped(7, u128::from_le_bytes([2; 16])));
+        assert!(!members.is_wiped(8, 5), "nobody");
+    }
+
+    #[test]
     fn members_survive_a_manifest() {
         let peer_urls = vec!["http://a:2380".to_owned()];
         let named = |id| Member { id, name: format!("m{id}"), peer_urls: peer_urls.clone(), ..Member::default() };
         let mut members = Members::first(vec![named(9), named(3)]);
         assert_eq!(members.voters(), [3, 9]);
-        members.describe(9, "nine", &["http://a:2379".to_owned()]);
+        let (name, client_urls) = ("nine".to_owned(), vec!["http://a:2379".to_owned()]);
+        members.describe(&MemberDescription { id: 9, name, client_urls, ..MemberDescription::default() });
         let read = Members::decode(&members.encode()).expect("written just now");
         assert_eq!(read, members);
         assert_eq!(read.get(9).map(|member| &*member.name), Some("nine"));

@@ -20,6 +20,7 @@ pub mod latest;
 pub mod lease_table;
 pub mod machine;
 pub mod members;
+mod next_version;
 pub mod query;
 pub mod read_txn;
 pub mod txn;

@@ -91,7 +91,7 @@ impl<'a> FirstMember<'a> {
             id: id(urls),
             name: name.clone(),
             peer_urls: urls.iter().map(|url| url.as_str().to_owned()).collect(),
-            client_urls: Vec::new(),
+            ..Member::default()
         });
         let members: Vec<_> = members.collect();
         let ids: Vec<_> = members.iter().map(|member| member.id).collect();

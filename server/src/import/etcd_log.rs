@@ -243,7 +243,7 @@ impl Reading {
             return Err(Problem::Used("its members changed"));
         }
         let Context { peer_urls, name } = context;
-        self.members.push(Member { id: change.node_id, name, peer_urls, client_urls: Vec::new() });
+        self.members.push(Member { id: change.node_id, name, peer_urls, ..Member::default() });
         Ok(())
     }
 

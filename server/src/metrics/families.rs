@@ -261,6 +261,10 @@ families! {
         "Comparisons of this member's data with another's that found them equal.";
     hash_marks_different_total: IntCounter = "basalt_hash_marks_different_total" (),
         "Comparisons of this member's data with another's that found them different; the CORRUPT alarm follows.";
+    slow_disk_hand_overs_total: IntCounter = "basalt_slow_disk_hand_overs_total" (),
+        "Times this member had another one lead because its disk was slower than theirs.";
+    apply_version: IntGauge = "basalt_apply_version" (),
+        "The rules that all members of the cluster apply by.";
     checkpoint_failures_total: IntCounter = "basalt_checkpoint_failures_total" (),
         "Checkpoints abandoned, for lack of space for one.";
     admission_waiting_requests: IntGaugeVec = "basalt_admission_waiting_requests" &["class"],

@@ -94,7 +94,8 @@ impl ApplyCounts {
                 | Effect::LeaseCheckpointed { .. }
                 | Effect::AlarmRaised(_)
                 | Effect::AlarmCleared(_)
-                | Effect::MemberDescribed { .. }
+                | Effect::MemberDescribed(_)
+                | Effect::ApplyVersionRaised { .. }
                 | Effect::MemberAdded { .. }
                 | Effect::MemberRemoved { .. }
                 | Effect::MemberUrlsSet { .. }

@@ -61,7 +61,10 @@ impl ApplyThread {
             self.compactions.begin(now);
         }
         let view = self.publish();
-        self.links.members.store(self.machine.members().clone());
+        let members = self.machine.members();
+        self.links.members.store(members.clone());
+        drop(self.links.node.send(NodeInput::ApplyVersion(members.apply_version())));
+        self.links.metrics.apply_version.set(members.apply_version().into());
         let (revision, compact_revision) = (view.revision, view.compact_revision);
         // Watchers are told from history what they lack.
         drop(self.links.watches.send(watch::Input::Restored { revision, compact_revision }));

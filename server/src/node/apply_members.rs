@@ -1,9 +1,10 @@
 //! Apply, when the members of the cluster change, and where they compare their states.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use basalt_proto::log::LogEntry;
 use basalt_proto::log::request::Kind;
+use basalt_proto::log::{ApplyVersionSet, LogEntry, MemberDescription};
 use tracing::{error, info, warn};
 
 use super::apply_thread::ApplyThread;
@@ -12,6 +13,9 @@ use super::hash_marks::Comparison;
 use super::node_thread::NodeInput;
 use crate::apply::alarms::AlarmKind;
 use crate::apply::effects::Effect;
+
+/// Pause before newer rules are proposed again, where that was lost.
+const RAISE_PAUSE: Duration = Duration::from_secs(1);
 
 impl ApplyThread {
     /// Lets all know who belongs to the cluster from now on; Raft before it hears that the entry is applied.
@@ -35,10 +39,20 @@ impl ApplyThread {
                 let peer_urls = peer_urls.join(",");
                 info!(member_id = format_args!("{id:x}"), peer_urls, "a member is reached elsewhere");
             }
+            Effect::MemberDescribed(MemberDescription { id, name, client_urls, apply_version, .. }) => {
+                let client_urls = client_urls.join(",");
+                info!(member_id = format_args!("{id:x}"), name, client_urls, apply_version, "a member said who it is");
+            }
+            Effect::ApplyVersionRaised { version } => {
+                drop(self.links.node.send(NodeInput::ApplyVersion(*version)));
+                self.links.metrics.apply_version.set((*version).into());
+                info!(apply_version = version, "all members know newer rules: from now on they apply by them");
+            }
             Effect::MemberPromoted { id } => info!(member_id = format_args!("{id:x}"), "a learner votes from now on"),
             _ => {}
         }
     }
+
     /// Compares with who proposed this mark. Whoever differs says so: if most do, it is the proposer.
     pub(super) fn compare(&mut self, index: u64, entry: &LogEntry) {
         let sums = self.machine.store().sums();
@@ -55,6 +69,17 @@ impl ApplyThread {
                 );
                 self.raise(AlarmKind::Corrupt);
             }
+        }
+    }
+
+    /// The leader raises the rules as soon as all members know newer ones.
+    pub(super) fn raise_apply_version_if_due(&mut self) {
+        let (members, now) = (self.machine.members(), self.links.started.elapsed());
+        let version = members.apply_version_of_all();
+        let leads = self.links.gauges.leads.load(Ordering::Relaxed);
+        if leads && version > members.apply_version() && now >= self.raise_again_at {
+            self.raise_again_at = now + RAISE_PAUSE;
+            self.propose(Kind::ApplyVersionSet(ApplyVersionSet { apply_version: version }));
         }
     }
 

@@ -11,41 +11,29 @@ use basalt_proto::etcdserverpb::alarm_request::AlarmAction;
 use basalt_proto::log::request::Kind;
 use basalt_proto::log::{LogEntry, Request};
 use basalt_storage::checkpoint::Filled;
-use basalt_storage::mvcc::key_value::KeyValue;
 use basalt_storage::mvcc::shard_map::ShardId;
 use basalt_storage::mvcc::store::Frozen;
-use basalt_storage::mvcc::transaction::{Change, ChangeKind};
 use basalt_storage::mvcc::view::{Checkpointed, View};
-use tokio::sync::oneshot;
-use tracing::{info, warn};
+use tracing::info;
 
+use super::apply_checkpoints::CheckpointWaiter;
 use super::apply_counts::ApplyCounts;
+use super::apply_follow::Compacted;
 pub use super::apply_install::InstalledState;
 use super::apply_install::Replacing;
 pub use super::apply_links::ApplyLinks;
-use super::checkpoint_schedule::{CHECKPOINT_INTERVAL, CheckpointSchedule, Next};
-use super::checkpoint_thread::CheckpointWork;
+use super::checkpoint_schedule::{CHECKPOINT_INTERVAL, CheckpointSchedule};
 use super::compaction_schedule::CompactionSchedule;
 use super::core::Committed;
-use super::handle::{ApplyRequest, Completed, Unavailable, unix_time_ns};
+use super::handle::{ApplyRequest, Completed, unix_time_ns};
 use super::hash_marks::HashMarks;
 use super::node_thread::{ID_NOBODY, NodeInput};
 use super::read_ahead::{ReadAhead, StoredValues};
-use super::watch_thread::look_before_transactions;
 use crate::admission::Proposal;
 use crate::apply::alarms::AlarmKind;
-use crate::apply::answer::{Answer, Refusal};
-use crate::apply::effects::Effect;
+use crate::apply::answer::Answer;
 use crate::apply::machine::Machine;
 use crate::apply::values::Prefetched;
-use crate::watch;
-
-/// A checkpoint starts when the deltas hold so many revisions, or their share of memory is used up so far, or after so
-/// long (DESIGN 3.5).
-const CHECKPOINT_ENTRIES: usize = 200_000;
-
-/// A checkpoint is hurried when the next one is due by this share of what starts one, lest that one waits for it.
-const HURRY_SHARE: usize = 2;
 
 /// What reaches the apply thread.
 pub enum ApplyInput {
@@ -83,12 +71,6 @@ pub struct CheckpointEnd {
     pub tidy: bool,
 }
 
-/// Who asked for a checkpoint.
-pub(super) struct CheckpointWaiter {
-    tidy: bool,
-    done: oneshot::Sender<Result<bool, Unavailable>>,
-}
-
 /// The thread's state.
 pub struct ApplyThread {
     pub(super) machine: Machine,
@@ -97,7 +79,7 @@ pub struct ApplyThread {
     pub(super) checkpoints: CheckpointSchedule<CheckpointWaiter>,
     pub(super) compactions: CompactionSchedule,
     /// Whether checkpoints were told to hurry.
-    hurried: bool,
+    pub(super) hurried: bool,
     /// Committed and not applied: the first waits for what it looks at, the others behind it.
     pub(super) held: VecDeque<Committed>,
     /// For the first that is held.
@@ -108,6 +90,8 @@ pub struct ApplyThread {
     pub(super) replacing: Replacing,
     /// Where members compare their states.
     pub(super) marks: HashMarks,
+    /// When newer rules may be proposed again, after the start.
+    pub(super) raise_again_at: Duration,
 }
 
 impl ApplyThread {
@@ -131,6 +115,7 @@ impl ApplyThread {
             live_bytes,
             replacing: Replacing::default(),
             marks,
+            raise_again_at: Duration::ZERO,
         }
     }
 
@@ -166,6 +151,7 @@ impl ApplyThread {
             }
             self.checkpoint_if_due();
             self.mark_if_due();
+            self.raise_apply_version_if_due();
         }
         self.last_checkpoint(inbox);
     }
@@ -183,6 +169,7 @@ impl ApplyThread {
                 Err(RecvTimeoutError::Timeout) => {
                     self.checkpoint_if_due();
                     self.mark_if_due();
+                    self.raise_apply_version_if_due();
                 }
                 Err(RecvTimeoutError::Disconnected) => return None,
             }
@@ -285,79 +272,6 @@ impl ApplyThread {
         }
     }
 
-    /// Hands effects to those who drink from them.
-    fn follow(&mut self, effects: &[Effect], view: &Arc<View>, mut compacted: Compacted) {
-        let mut events = Vec::new();
-        for effect in effects {
-            match effect {
-                Effect::Key(change) => events.push(event(change)),
-                Effect::Compaction { revision } => {
-                    self.compactions.begin(self.links.started.elapsed());
-                    self.send_events(&mut events, 0);
-                    drop(self.links.watches.send(watch::Input::Compacted(*revision)));
-                    self.hash_compaction(view, *revision, compacted);
-                    compacted = Compacted { revision: *revision, finished: false };
-                }
-                other => self.follow_lease_or_alarm(other),
-            }
-        }
-        self.send_events(&mut events, view.revision);
-    }
-
-    /// A compaction leaves its own hash, by the revision compacted before; not while that one is unfinished
-    /// (etcd-contract 52).
-    fn hash_compaction(&mut self, view: &Arc<View>, revision: i64, before: Compacted) {
-        if before.finished {
-            self.compactions.hash_begun();
-            self.links.hashes.begin(view.clone(), revision, before.revision, self.links.inbox.clone());
-            self.links.hashes.set_pending(self.compactions.hashes());
-        }
-    }
-
-    /// `revision` is the store's after these events, if nothing of the batch comes behind them.
-    fn send_events(&self, events: &mut Vec<watch::Event>, revision: i64) {
-        if let Some(last) = events.last() {
-            let revision = revision.max(last.revision.main);
-            let mut events = std::mem::take(events);
-            look_before_transactions(&mut events);
-            drop(self.links.watches.send(watch::Input::Applied { revision, events }));
-        }
-    }
-
-    fn follow_lease_or_alarm(&self, effect: &Effect) {
-        let now = self.links.started.elapsed();
-        let clock = || self.links.leases.lock().expect("no one panics while holding the lease clock");
-        match effect {
-            Effect::LeaseGranted { id, ttl } => clock().grant(*id, *ttl, now),
-            Effect::LeaseRevoked { id } => clock().forget(*id),
-            Effect::LeaseCheckpointed { id, remaining_ttl } => clock().checkpointed(*id, *remaining_ttl),
-            Effect::AlarmRaised(alarm) => {
-                warn!(alarm = alarm.kind.name(), member_id = format_args!("{:x}", alarm.member_id), "alarm raised");
-                self.show_alarms();
-            }
-            Effect::MemberDescribed { id, name, client_urls } => {
-                let client_urls = client_urls.join(",");
-                info!(member_id = format_args!("{id:x}"), name, client_urls, "a member said who it is");
-                self.links.members.store(self.machine.members().clone());
-            }
-            Effect::AlarmCleared(alarm) => {
-                info!(alarm = alarm.kind.name(), member_id = format_args!("{:x}", alarm.member_id), "alarm disarmed");
-                self.show_alarms();
-            }
-            Effect::MemberAdded { .. }
-            | Effect::MemberRemoved { .. }
-            | Effect::MemberUrlsSet { .. }
-            | Effect::MemberPromoted { .. } => self.follow_member_change(effect),
-            Effect::Key(_) | Effect::Compaction { .. } => {}
-        }
-    }
-
-    fn show_alarms(&self) {
-        let alarms = self.machine.alarms();
-        self.links.gauges.no_space.store(alarms.any(AlarmKind::NoSpace), Ordering::Relaxed);
-        self.links.gauges.corrupt.store(alarms.any(AlarmKind::Corrupt), Ordering::Relaxed);
-    }
-
     fn serve(&mut self, request: ApplyRequest) {
         match request {
             ApplyRequest::Ask(question) => question(&mut self.machine),
@@ -409,64 +323,6 @@ impl ApplyThread {
         }
     }
 
-    fn checkpoint_if_due(&mut self) {
-        if self.replacing.under_way {
-            return;
-        }
-        let next = self.checkpoints.next(self.links.started.elapsed(), self.deltas_reach(1));
-        // Once hurried it is so to its end. What one is about to freeze counts: so much in one interval is a flood.
-        let goes_on = self.hurried && !matches!(next, Next::Start);
-        self.hurry(goes_on || self.checkpoints.is_awaited() || self.deltas_reach(HURRY_SHARE));
-        match next {
-            Next::Wait => {}
-            Next::Start => self.freeze(),
-            Next::Done(waiters) => tell(waiters, Ok(true)),
-        }
-    }
-
-    /// Whether the deltas hold this share of what starts a checkpoint.
-    fn deltas_reach(&self, share: usize) -> bool {
-        let store = self.machine.store();
-        store.delta_bytes() >= self.links.checkpoint_bytes / share
-            || store.delta_entries() >= CHECKPOINT_ENTRIES / share
-    }
-
-    /// Whether checkpoints go on without sleep.
-    fn hurry(&mut self, hurried: bool) {
-        if self.hurried != hurried {
-            self.hurried = hurried;
-            self.links.checkpoint_pace.set_hurried(hurried);
-        }
-    }
-
-    fn freeze(&mut self) {
-        let mut frozen = self.machine.store_mut().freeze();
-        frozen.rewrite_all = self.checkpoints.bound().iter().any(|waiter| waiter.tidy);
-        self.publish();
-        drop(self.links.checkpoint.send(CheckpointWork::Write(frozen)));
-    }
-
-    fn checkpointed(&mut self, end: CheckpointEnd) {
-        self.file_bytes = end.file_bytes;
-        self.live_bytes = end.live_bytes;
-        self.machine.store_mut().checkpointed(end.checkpointed);
-        self.publish();
-        self.show_sizes();
-        drop(self.links.node.send(NodeInput::Release(end.applied_index)));
-        if !end.tidy {
-            self.checkpoints.leave_untidy();
-        }
-        tell(self.checkpoints.ended(), Ok(end.tidy));
-    }
-
-    fn checkpoint_refused(&mut self, frozen: Frozen) {
-        self.machine.store_mut().checkpoint_failed(frozen);
-        self.publish();
-        tell(self.checkpoints.refused(self.links.started.elapsed()), Err(Refusal::NoSpace.into()));
-        // The disk is full: writes that grow the store are refused until somebody made room and disarmed the alarm.
-        self.raise(AlarmKind::NoSpace);
-    }
-
     /// Arms an alarm of this member.
     pub(super) fn raise(&self, alarm: AlarmKind) {
         self.propose(Kind::Alarm(AlarmRequest {
@@ -493,52 +349,6 @@ impl ApplyThread {
         self.links.gauges.db_size_in_use.store(self.live_bytes + delta, Ordering::Relaxed);
         self.show_alarms();
     }
-
-    /// So that the next start has nothing to replay. Not needed for safety: the log has everything.
-    fn last_checkpoint(mut self, inbox: &Receiver<ApplyInput>) {
-        if self.replacing.under_way {
-            return;
-        }
-        self.hurry(true);
-        while self.checkpoints.is_unfinished() {
-            if self.checkpoints.start_last() {
-                self.freeze();
-            }
-            match inbox.recv_timeout(CHECKPOINT_INTERVAL * 4) {
-                Ok(ApplyInput::Checkpointed(checkpoint)) => self.checkpointed(checkpoint),
-                Ok(ApplyInput::CheckpointRefused(_)) | Err(_) => return,
-                Ok(_) => {}
-            }
-        }
-    }
-}
-
-/// What was compacted before an entry.
-#[derive(Clone, Copy)]
-struct Compacted {
-    revision: i64,
-    finished: bool,
-}
-
-fn tell(waiters: Vec<CheckpointWaiter>, end: Result<bool, Unavailable>) {
-    // Whoever gave up needs no telling.
-    waiters.into_iter().for_each(|waiter| _ = waiter.done.send(end));
-}
-
-/// A change as watchers see it. A delete shows key and revision only (etcd-contract 20); what a create replaces, a
-/// tombstone perhaps, is nobody's previous value.
-fn event(change: &Change) -> watch::Event {
-    let (kind, key_value, previous) = match &change.kind {
-        ChangeKind::Put { key_value, create_revision, .. } => {
-            let replaces = *create_revision != change.revision.main;
-            (watch::EventKind::Put, key_value.clone(), change.previous.filter(|_| replaces))
-        }
-        ChangeKind::Delete => {
-            let shown = KeyValue { key: &change.key, mod_revision: change.revision.main, ..KeyValue::default() };
-            (watch::EventKind::Delete, shown.encode(), change.previous)
-        }
-    };
-    watch::Event { revision: change.revision, shard: change.shard, key: change.key.clone(), kind, key_value, previous }
 }
 
 #[cfg(test)]

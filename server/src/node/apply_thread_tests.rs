@@ -16,15 +16,19 @@ use basalt_storage::mvcc::store::Store;
 use basalt_storage::mvcc::view::LogPosition;
 use basalt_storage::pages::PageCache;
 use basalt_storage::pages::allocator::PAGE_SIZE;
+use tokio::sync::oneshot;
 
 use super::*;
 use crate::admission::Gate;
+use crate::apply::answer::Refusal;
 use crate::apply::values::Values;
 use crate::lease::{LeaseClock, LeaseClockConfig};
 use crate::metrics::Metrics;
+use crate::node::checkpoint_thread::CheckpointWork;
 use crate::node::compaction_hashes::CompactionHashes;
-use crate::node::handle::{Completion, Gauges, Waiters};
+use crate::node::handle::{Completion, Gauges, Unavailable, Waiters};
 use crate::node::readers::{ReadPools, Readers};
+use crate::watch;
 
 const COLD: &str = "/registry/pods/cold";
 const CACHE_BYTES: usize = 1 << 20;

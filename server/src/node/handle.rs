@@ -154,6 +154,15 @@ pub struct Limits {
     pub snapshot_unread: Duration,
 }
 
+/// Why a member belongs to the cluster no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expelled {
+    /// It was removed.
+    Removed,
+    /// It ran before with another data directory: what that one promised to keep is lost.
+    Wiped,
+}
+
 /// How often somebody who waits for apply looks again.
 const APPLIED_POLL: Duration = Duration::from_millis(1);
 
@@ -185,8 +194,10 @@ pub struct NodeHandle {
     pub limits: Limits,
     /// Who belongs to the cluster.
     pub members: Arc<ArcSwap<Members>>,
-    /// Whether this member left the cluster.
-    pub removed: tokio::sync::watch::Receiver<bool>,
+    /// Of this data directory.
+    pub incarnation: u128,
+    /// Whether this member belongs to the cluster no more, and why.
+    pub expelled: tokio::sync::watch::Receiver<Option<Expelled>>,
     /// When leases end; only the leader's runs.
     pub leases: Arc<Mutex<LeaseClock>>,
     /// The watch thread.
@@ -230,6 +241,12 @@ impl Waiters {
 }
 
 impl NodeHandle {
+    /// This member was found to belong to the cluster no more.
+    pub fn expel(&self, cause: Expelled) {
+        // The node thread is gone only when the process is about to be.
+        drop(self.inbox.send(NodeInput::Expelled(cause)));
+    }
+
     /// Time on the clock that leases and watches go by.
     pub fn now(&self) -> std::time::Duration {
         self.started.elapsed()

@@ -14,7 +14,9 @@
 //! Nothing here knows gRPC; the async runtime shows only in the channels that answer callers.
 
 pub mod answer_budget;
+mod apply_checkpoints;
 mod apply_counts;
+mod apply_follow;
 mod apply_install;
 mod apply_links;
 mod apply_members;

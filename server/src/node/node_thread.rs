@@ -19,7 +19,7 @@ use tracing::{info, warn};
 use super::apply_thread::ApplyInput;
 use super::core::{Append, BadMessage, Core, Input, Leadership, Output};
 use super::fatal;
-use super::handle::{ApplyRequest, Gauges, Unavailable, Waiters, unix_time_ns};
+use super::handle::{ApplyRequest, Expelled, Gauges, Unavailable, Waiters, unix_time_ns};
 use crate::admission::{Gate, Proposal};
 use crate::apply::machine::Machine;
 use crate::lease::LeaseClock;
@@ -46,12 +46,14 @@ pub enum NodeInput {
     Release(u64),
     /// Another member says something. What it may have waiting here is bounded by bytes; the permit ends with the message.
     Message(Box<Message>, OwnedSemaphorePermit),
-    /// Another member says that this one was removed from the cluster.
-    Removed,
+    /// This member belongs to the cluster no more, says another.
+    Expelled(Expelled),
     /// A message to this member was lost here.
     Unreachable(u64),
     /// An applied entry changed who votes or who gets entries.
     ConfChange(Box<ConfChangeV2>),
+    /// All members apply by these rules from now on.
+    ApplyVersion(u32),
     /// A whole state of another member has arrived.
     Received(Box<Received>),
     /// It is this member's state.
@@ -124,7 +126,7 @@ pub struct NodeLinks {
     /// This cluster's id.
     pub cluster_id: u64,
     /// Hears when this member is one no more.
-    pub removed: tokio::sync::watch::Sender<bool>,
+    pub expelled: tokio::sync::watch::Sender<Option<Expelled>>,
     /// The watch thread.
     pub watches: Sender<watch::Input>,
     /// The beginning of the node's clock.
@@ -177,9 +179,10 @@ pub fn serve(mut core: Core, links: &NodeLinks, inbox: &Receiver<NodeInput>) {
                 NodeInput::Message(message, _permit) => inputs.push(Input::Message(message)),
                 NodeInput::Unreachable(member) => inputs.push(Input::Unreachable(member)),
                 // Whoever waits for it may be gone: the process is stopping.
-                NodeInput::Removed => _ = links.removed.send(true),
+                NodeInput::Expelled(cause) => _ = links.expelled.send(Some(cause)),
                 NodeInput::ConfChange(change) => inputs.push(Input::ConfChange(change)),
                 NodeInput::Received(received) => inputs.extend(snapshots.received(*received)),
+                NodeInput::ApplyVersion(version) => inputs.push(Input::ApplyVersion(version)),
                 NodeInput::Installed => inputs.push(snapshots.installed()),
                 NodeInput::SnapshotMade(to, snapshot) => inputs.push(snapshots.made(to, snapshot)),
                 NodeInput::SnapshotSent(to, arrived) => inputs.push(Input::SnapshotSent { to, arrived }),
@@ -233,8 +236,13 @@ fn carry(outputs: &mut Vec<Output>, reads: &mut ReadWaiters, snapshots: &mut Sna
                 drop(links.apply.send(ApplyInput::Install(Box::new(filled))));
             }
             Output::Discard => snapshots.discard(),
+            Output::DiskTooSlow { to } => {
+                links.metrics.slow_disk_hand_overs_total.inc();
+                let to = format_args!("{to:x}");
+                warn!(to, "the log's disk is slower than those of other members: one of them is to lead");
+            }
             // Whoever waits for it may be gone: the process is stopping.
-            Output::Left => _ = links.removed.send(true),
+            Output::Left => _ = links.expelled.send(Some(Expelled::Removed)),
             Output::Role(leadership) => change_role(leadership, links),
             Output::ReadsReady(ready) => reads.answer(&ready, Ok(())),
             Output::ReadsFailed(failed) => reads.answer(&failed, Err(Unavailable::LeaderChanged)),

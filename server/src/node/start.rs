@@ -36,7 +36,7 @@ pub use super::start_error::StartError;
 use super::watch_thread::{StreamSinks, WatchLinks};
 use super::{checkpoint_thread, log_thread, node_thread, watch_thread};
 use crate::admission::Gate;
-use crate::apply::machine::Machine;
+use crate::apply::machine::{APPLY_VERSION, Machine};
 use crate::apply::members::Members;
 use crate::lease::{LeaseClock, LeaseClockConfig};
 use crate::memory::MemoryShares;
@@ -228,6 +228,10 @@ fn spawn(
     info!(applied, revision = store.revision(), entries = recovered.entries.len(), "recovered the data directory");
 
     let mut members = Members::decode(&store.conf_state)?;
+    if members.apply_version() > APPLY_VERSION {
+        return Err(StartError::NewerRules { found: members.apply_version(), known: APPLY_VERSION });
+    }
+    metrics.apply_version.set(members.apply_version().into());
     members.fill_peer_urls(identity.member_id, &config.peer_urls);
     store.conf_state = members.encode();
     let raft_store = log_store(&recovered, members.conf_state(), applied);
@@ -239,6 +243,7 @@ fn spawn(
         pre_vote: config.pre_vote,
         shards: store.shard_map().shards().len(),
         catchup_entries: config.catchup_entries,
+        apply_version: members.apply_version(),
         seed: seeds.random(),
     };
     let core = Core::new(&core_config, raft_store, &slog::Logger::root(slog::Discard, slog::o!()))?;
@@ -256,7 +261,7 @@ fn spawn(
     if members.is_removed(identity.member_id) {
         warn!("this member was removed from the cluster: it stops when another one confirms that");
     }
-    let (removed, is_removed) = tokio::sync::watch::channel(false);
+    let (expelled, is_expelled) = tokio::sync::watch::channel(None);
     let members = Arc::new(ArcSwap::from_pointee(members));
     let (readers, mut threads) = ReadPools::start(disk).map_err(StartError::Thread)?;
     let named = Arc::new(ArcSwap::from_pointee(manifest.clone()));
@@ -339,7 +344,7 @@ fn spawn(
         watches: watches.clone(),
         metrics: metrics.clone(),
         cluster_id: identity.cluster_id,
-        removed,
+        expelled,
         started,
         tick: config.heartbeat_interval,
         lease_extension: config.election_timeout,
@@ -389,7 +394,8 @@ fn spawn(
         gauges,
         limits: config.limits,
         members,
-        removed: is_removed,
+        incarnation: manifest.incarnation,
+        expelled: is_expelled,
         leases,
         watches,
     };

@@ -57,6 +57,17 @@ pub enum StartError {
         /// Where.
         directory: PathBuf,
     },
+    /// The data was written by a newer release, after the whole cluster knew its rules.
+    #[error(
+        "all members of this cluster apply by rules {found}, this release knows up to {known}: start the newer release that \
+         ran here; what it wrote does not fit an older one"
+    )]
+    NewerRules {
+        /// What the data says.
+        found: u32,
+        /// What this release knows.
+        known: u32,
+    },
     /// Another process works there.
     #[error("cannot use {directory:?}; stop the other process, or choose another --data-dir")]
     Locked {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use basalt_proto::peer::SnapshotPositionResponse;
@@ -32,17 +33,23 @@ pub enum ArrivalError {
     Stopped,
 }
 
-/// Where states arrive, one at a time. What was cut off waits to go on.
+/// How long a state that was cut off waits to go on: its sender tries again within seconds, or has given it up.
+const KEPT_FOR: Duration = Duration::from_secs(300);
+
+/// Where states arrive, one at a time. What was cut off waits to go on, for a while.
 pub struct Arrivals {
     disk: Arc<dyn Disk>,
     manifest: Arc<ArcSwap<Manifest>>,
     node: Sender<NodeInput>,
     kept: Arc<Mutex<Option<Kept>>>,
+    kept_for: Duration,
 }
 
 struct Kept {
     snapshot_id: u64,
     receiving: Receiving,
+    /// When its last chunk came.
+    since: Instant,
 }
 
 /// A stream that brings one.
@@ -57,7 +64,7 @@ pub struct Arrival<'a> {
 impl Arrivals {
     /// A place for them beside the state that `manifest` names.
     pub fn new(disk: Arc<dyn Disk>, manifest: Arc<ArcSwap<Manifest>>, node: Sender<NodeInput>) -> Self {
-        Self { disk, manifest, node, kept: Arc::default() }
+        Self { disk, manifest, node, kept: Arc::default(), kept_for: KEPT_FOR }
     }
 
     /// How much of a state is here.
@@ -90,7 +97,7 @@ impl Arrival<'_> {
             self.is_opened = true;
             return self.open(chunk).await.map(|()| false);
         }
-        let Some(Kept { mut receiving, snapshot_id }) = self.kept.take() else { return Err(ArrivalError::Busy) };
+        let Some(Kept { mut receiving, snapshot_id, .. }) = self.kept.take() else { return Err(ArrivalError::Busy) };
         let disk = self.arrivals.disk.clone();
         let taken = spawn_blocking(move || match receiving.take(&*disk, chunk) {
             Ok(is_whole) => Ok((receiving, is_whole)),
@@ -103,7 +110,7 @@ impl Arrival<'_> {
         if is_whole {
             return self.finish(receiving).await.map(|()| true);
         }
-        *self.kept = Some(Kept { snapshot_id, receiving });
+        *self.kept = Some(Kept { snapshot_id, receiving, since: Instant::now() });
         Ok(false)
     }
 
@@ -114,7 +121,7 @@ impl Arrival<'_> {
         let (snapshot_id, manifest) = (self.snapshot_id, self.arrivals.manifest.load_full());
         let announced = self.message.get_snapshot().clone();
         let opened = spawn_blocking(move || {
-            if let Some(Kept { snapshot_id: of, mut receiving }) = before {
+            if let Some(Kept { snapshot_id: of, mut receiving, .. }) = before {
                 if of == snapshot_id && receiving.last().is_some() {
                     return receiving.go_on(chunk).map(|()| receiving);
                 }
@@ -125,7 +132,7 @@ impl Arrival<'_> {
         });
         let receiving = opened.await.map_err(|_| ArrivalError::Stopped)??;
         info!(index = receiving.applied().index, "the whole state of another member arrives");
-        *self.kept = Some(Kept { snapshot_id, receiving });
+        *self.kept = Some(Kept { snapshot_id, receiving, since: Instant::now() });
         Ok(())
     }
 
@@ -149,8 +156,66 @@ impl Arrival<'_> {
     }
 }
 
+impl Drop for Arrival<'_> {
+    /// What was cut off is thrown away unless it goes on.
+    fn drop(&mut self) {
+        if self.kept.is_none() {
+            return;
+        }
+        let (arrivals, kept_for) = (self.arrivals, self.arrivals.kept_for);
+        let (kept, disk) = (arrivals.kept.clone(), arrivals.disk.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(kept_for).await;
+            let mut kept = kept.lock().await;
+            if let Some(old) = kept.take_if(|kept| kept.since.elapsed() >= kept_for) {
+                warn!(
+                    index = old.receiving.applied().index,
+                    "the state of another member was cut off, and does not go on"
+                );
+                _ = spawn_blocking(move || discard(old.receiving, &*disk)).await;
+            }
+        });
+    }
+}
+
 fn discard(receiving: Receiving, disk: &dyn Disk) {
     if let Err(error) = receiving.discard(disk) {
         warn!(%error, "files of a state that arrived in part stay until the next one, or the next start");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use basalt_storage::disk::SimulatedDisk;
+
+    use super::*;
+    use crate::transfer::MemberSnapshot;
+    use crate::transfer::tests::{chunks, receiver_of, sender};
+
+    #[tokio::test]
+    async fn what_was_cut_off_waits_for_a_while() {
+        let snapshot = MemberSnapshot::of(&sender(), 7);
+        let disk = SimulatedDisk::new(2);
+        let manifest = receiver_of(&disk).checkpointer.manifest().clone();
+        let (node, _inbox) = channel();
+        let mut arrivals = Arrivals::new(Arc::new(disk), Arc::new(ArcSwap::from_pointee(manifest)), node);
+        let message = Message { snapshot: Some(snapshot.raft_snapshot()), ..Message::default() };
+        for (snapshot_id, kept_for) in [(3, KEPT_FOR), (4, Duration::ZERO)] {
+            arrivals.kept_for = kept_for;
+            let mut arrival = arrivals.begin(snapshot_id, message.clone()).expect("nothing else arrives");
+            for chunk in chunks(&snapshot, None).into_iter().take(4) {
+                assert!(!arrival.take(chunk).await.expect("it is one"), "there is more");
+            }
+            drop(arrival);
+            if kept_for == KEPT_FOR {
+                assert!(arrivals.position(snapshot_id).known, "it may go on");
+            }
+        }
+        while arrivals.position(4).known {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert!(arrivals.begin(5, message).is_ok());
     }
 }

@@ -9,8 +9,13 @@ use thiserror::Error;
 
 use crate::apply::members::Members;
 
-/// Of what this release says.
-pub const PROTOCOL_VERSION: u32 = 1;
+/// Newest form of what members say that this release knows.
+pub const PROTOCOL_VERSION: u32 = if cfg!(feature = "next-version") { 2 } else { 1 };
+
+/// The form to speak in: that of the rules that all members know, whatever this release could do.
+pub fn protocol_of(members: &Members) -> u32 {
+    members.apply_version().min(PROTOCOL_VERSION)
+}
 
 /// Who speaks to whom, on one stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +28,8 @@ pub struct Introduction {
     pub to: u64,
     /// Of the sender's data directory.
     pub incarnation: u128,
+    /// The form of what follows, from 1.
+    pub protocol: u32,
 }
 
 /// Why a stream is refused or ended.
@@ -56,12 +63,15 @@ pub enum Refused {
     /// The sender left.
     #[error("member {0:x} was removed from the cluster: give it an empty data directory and add it as a new member")]
     Removed(u64),
-    /// The sender's data directory is another one than before.
+    /// The cluster knows the sender's data directory, and it is another one.
     #[error(
         "member {0:x} has lost its data: it has no vote any more; remove it, then add it as a new member with an empty data \
          directory"
     )]
     Wiped(u64),
+    /// It spoke from another data directory before, and the cluster does not know yet from which.
+    #[error("member {0:x} speaks from a second data directory: only the first one heard is listened to")]
+    Second(u64),
     /// Bytes changed on the way.
     #[error("a batch whose checksum does not hold")]
     Checksum,
@@ -85,7 +95,7 @@ impl Introduction {
     /// Who speaks to whom.
     pub fn hello_message(&self, peer_urls: &[String]) -> Hello {
         Hello {
-            protocol_version: PROTOCOL_VERSION,
+            protocol_version: self.protocol,
             cluster_id: self.cluster_id,
             from: self.from,
             to: self.to,
@@ -114,7 +124,11 @@ impl Introduction {
         }
         let incarnation = <[u8; 16]>::try_from(&*hello.incarnation).map_err(|_| Refused::NoHello)?;
         let incarnation = u128::from_le_bytes(incarnation);
-        Ok(Self { cluster_id, from: hello.from, to: own, incarnation })
+        if members.is_wiped(hello.from, incarnation) {
+            return Err(Refused::Wiped(hello.from));
+        }
+        let protocol = hello.protocol_version;
+        Ok(Self { cluster_id, from: hello.from, to: own, incarnation, protocol })
     }
 
     /// Messages in their form.
@@ -142,7 +156,10 @@ impl Introduction {
 
     fn checksum(&self, messages: &[Bytes]) -> u32 {
         let ids = [self.cluster_id, self.from, self.to].map(u64::to_le_bytes).concat();
-        let salted = crc32c::crc32c_append(crc32c::crc32c(&ids), &self.incarnation.to_le_bytes());
+        let mut salted = crc32c::crc32c_append(crc32c::crc32c(&ids), &self.incarnation.to_le_bytes());
+        if self.protocol > 1 {
+            salted = crc32c::crc32c_append(salted, &self.protocol.to_le_bytes());
+        }
         messages.iter().fold(salted, |crc, message| {
             let length = u32::try_from(message.len()).unwrap_or(u32::MAX).to_le_bytes();
             crc32c::crc32c_append(crc32c::crc32c_append(crc, &length), message)
@@ -168,6 +185,7 @@ impl PartChecksum {
 
 #[cfg(test)]
 mod tests {
+    use basalt_proto::log::MemberDescription;
     use basalt_proto::members::Member;
     use raft::prelude::MessageType;
 
@@ -178,7 +196,7 @@ mod tests {
         Introduction::read_hello(&hello, cluster_id, own, members)
     }
 
-    const STREAM: Introduction = Introduction { cluster_id: 1, from: 2, to: 3, incarnation: 4 };
+    const STREAM: Introduction = Introduction { cluster_id: 1, from: 2, to: 3, incarnation: 4, protocol: 1 };
 
     fn members() -> Members {
         Members::first([2, 3].map(|id| Member { id, ..Member::default() }).into())
@@ -203,14 +221,22 @@ mod tests {
         let refused = |cluster, own| read(STREAM.hello(&[]), cluster, own, &members()).expect_err("refused");
         assert_eq!(refused(5, 3), Refused::Cluster { own: 5, found: 1 });
         assert_eq!(refused(1, 7), Refused::Receiver { own: 7, wanted: 3 });
+        let mut described = members();
+        let description =
+            |id| MemberDescription { id, incarnation: vec![9; 16].into(), ..MemberDescription::default() };
+        described.describe(&description(STREAM.from));
+        assert_eq!(read(STREAM.hello(&[]), 1, 3, &described), Err(Refused::Wiped(STREAM.from)));
+        let same = Introduction { incarnation: u128::from_le_bytes([9; 16]), ..STREAM };
+        assert_eq!(read(same.hello(&[]), 1, 3, &described), Ok(same));
         // A member that lags behind does not know all others yet.
         let stranger = Introduction { from: 8, ..STREAM };
         assert_eq!(read(stranger.hello(&[]), 1, 3, &members()), Ok(stranger));
         assert_eq!(read(DeliverRequest::default(), 1, 3, &members()), Err(Refused::NoHello));
         let Some(Kind::Hello(hello)) = STREAM.hello(&[]).kind else { unreachable!("a hello") };
-        let newer = Hello { protocol_version: 2, ..hello };
+        let found = PROTOCOL_VERSION + 1;
+        let newer = Hello { protocol_version: found, ..hello };
         let newer = read(DeliverRequest { kind: Some(Kind::Hello(newer)) }, 1, 3, &members());
-        assert_eq!(newer, Err(Refused::Newer { found: 2 }));
+        assert_eq!(newer, Err(Refused::Newer { found }));
     }
 
     #[test]

@@ -4,14 +4,20 @@ use std::time::Duration;
 
 use basalt_proto::members::Membership;
 use basalt_proto::peer::{MembersRequest, MembersResponse};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::connect::PeerConnector;
+use crate::apply::machine::APPLY_VERSION;
 use crate::config::Url;
+use crate::node::handle::Identity;
 
 /// How long one member may take to be reached and to answer; its own quorum read is in it.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the others may take to say whom they know; a new cluster waits for those that start at the same time.
+const KNOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What a member without data is told about the cluster that it is to join.
 #[derive(Clone, Debug)]
@@ -39,7 +45,7 @@ pub async fn join(
     let others = initial_cluster.iter().filter(|(_, urls)| !same(urls, own_urls)).flat_map(|(_, urls)| urls);
     let mut tried = Vec::new();
     for url in others {
-        match timeout(ANSWER_TIMEOUT, ask(connector, url.as_str())).await {
+        match timeout(ANSWER_TIMEOUT, ask(connector, url.as_str(), false)).await {
             Ok(Ok(answer)) => {
                 info!(url = url.as_str(), "asked a member who belongs to the cluster");
                 return assign(answer, initial_cluster, own_urls);
@@ -59,9 +65,49 @@ pub async fn join(
     ))
 }
 
-async fn ask(connector: &PeerConnector, url: &str) -> Result<MembersResponse, String> {
+/// Refuses to begin anew as a member that the others know already (etcd `isMemberBootstrapped`): asks all that are reached.
+/// One that none of them reaches yet is refused when they meet.
+///
+/// # Errors
+/// In words for whoever starts the member.
+pub async fn refuse_known(
+    connector: &PeerConnector,
+    initial_cluster: &[(String, Vec<Url>)],
+    own_urls: &[Url],
+    identity: &Identity,
+) -> Result<(), String> {
+    let others = initial_cluster.iter().filter(|(_, urls)| !same(urls, own_urls)).flat_map(|(_, urls)| urls);
+    let mut asked: JoinSet<_> = others
+        .map(|url| {
+            let (connector, url) = (connector.clone(), url.as_str().to_owned());
+            async move { timeout(KNOWN_TIMEOUT, ask(&connector, &url, true)).await }
+        })
+        .collect();
+    while let Some(answer) = asked.join_next().await {
+        // Who is not there, or not yet, knows nothing.
+        let Ok(Ok(Ok(answer))) = answer else { continue };
+        if answer.cluster_id == identity.cluster_id {
+            check_unknown(&answer.membership.unwrap_or_default(), identity.member_id)?;
+        }
+    }
+    Ok(())
+}
+
+fn check_unknown(membership: &Membership, id: u64) -> Result<(), String> {
+    let known = membership.members.iter().find(|member| member.id == id);
+    let is_known = known.is_some_and(|member| !member.incarnation.is_empty() || !member.client_urls.is_empty());
+    if is_known || membership.removed.contains(&id) {
+        return Err(format!(
+            "member {id:x} has already been bootstrapped, and this data directory is empty: if its data is lost, remove it \
+             (etcdctl member remove {id:x}), add it again (etcdctl member add), and start it with --initial-cluster-state existing"
+        ));
+    }
+    Ok(())
+}
+
+async fn ask(connector: &PeerConnector, url: &str, as_known: bool) -> Result<MembersResponse, String> {
     let mut client = connector.connect(url).await?;
-    let answer = client.members(MembersRequest {}).await.map_err(|status| status.message().to_owned())?;
+    let answer = client.members(MembersRequest { as_known }).await.map_err(|status| status.message().to_owned())?;
     Ok(answer.into_inner())
 }
 
@@ -87,6 +133,13 @@ fn assign(answer: MembersResponse, initial_cluster: &[(String, Vec<Url>)], own_u
     }
     let own = membership.members.iter().find(|member| same_texts(own_urls, &member.peer_urls));
     let own = own.ok_or_else(|| failed("this member is not among those of the cluster".to_owned()))?;
+    if membership.apply_version > APPLY_VERSION {
+        let found = membership.apply_version;
+        return Err(format!(
+            "all members of the cluster apply by rules {found}, this release knows up to {APPLY_VERSION}: start the release \
+             that the others run"
+        ));
+    }
     Ok(Joined { cluster_id: answer.cluster_id, member_id: own.id, membership, shards: answer.shards })
 }
 
@@ -118,6 +171,28 @@ mod tests {
             |(id, url): &(u64, &str)| Member { id: *id, peer_urls: vec![(*url).to_owned()], ..Member::default() };
         let membership = Membership { members: members.iter().map(member).collect(), ..Membership::default() };
         MembersResponse { cluster_id: 9, membership: Some(membership), ..MembersResponse::default() }
+    }
+
+    #[test]
+    fn who_is_known_does_not_begin_anew() {
+        let member = Member { id: 2, name: "b".to_owned(), ..Member::default() };
+        let mut membership = Membership { members: vec![member], ..Membership::default() };
+        assert_eq!(check_unknown(&membership, 2), Ok(()));
+        assert_eq!(check_unknown(&membership, 9), Ok(()));
+        membership.members[0].incarnation = vec![7; 16].into();
+        assert!(
+            check_unknown(&membership, 2).expect_err("known").starts_with("member 2 has already been bootstrapped")
+        );
+        let left = Membership { removed: vec![2], ..Membership::default() };
+        assert!(check_unknown(&left, 2).is_err());
+    }
+
+    #[test]
+    fn a_newer_cluster_is_not_joined() {
+        let cluster = [("a".to_owned(), url("http://a:1")), ("b".to_owned(), url("http://b:1"))];
+        let mut answer = answer(&[(1, "http://a:1"), (2, "http://b:1")]);
+        answer.membership.as_mut().expect("members").apply_version = APPLY_VERSION + 1;
+        assert!(assign(answer, &cluster, &url("http://b:1")).expect_err("newer").contains("apply by rules"));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use basalt_proto::peer::DeliverRequest;
 use raft::prelude::Message;
 use raft_prost::Message as _;
@@ -13,7 +14,9 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::connect::PeerConnector;
-use super::frame::{Introduction, Refused};
+use super::frame::{Introduction, Refused, protocol_of};
+use crate::apply::members::Members;
+use crate::node::handle::Expelled;
 use crate::node::node_thread::NodeInput;
 
 /// Bytes that may wait in one lane (DESIGN 4).
@@ -42,6 +45,8 @@ pub(super) enum Kind {
 #[derive(Clone)]
 pub(super) struct Destination {
     pub(super) introduction: Introduction,
+    /// They say in which form each stream speaks.
+    pub(super) members: Arc<ArcSwap<Members>>,
     pub(super) urls: Vec<String>,
     /// Where this member is reached.
     pub(super) own_urls: Vec<String>,
@@ -125,8 +130,8 @@ async fn work(kind: Kind, destination: Destination, mut inbox: Inbox, waiting: A
         let Err(failure) = ended else { return };
         // The node goes on from what the member has.
         drop(destination.node.send(NodeInput::Unreachable(member)));
-        if failure.says_removed {
-            drop(destination.node.send(NodeInput::Removed));
+        if let Some(cause) = failure.expelled {
+            drop(destination.node.send(NodeInput::Expelled(cause)));
         }
         if failure.was_open {
             backoff = BACKOFF_MIN;
@@ -152,8 +157,8 @@ async fn work(kind: Kind, destination: Destination, mut inbox: Inbox, waiting: A
 
 struct Failure {
     was_open: bool,
-    /// The member says that this one was removed from the cluster.
-    says_removed: bool,
+    /// The member says that this one belongs to the cluster no more.
+    expelled: Option<Expelled>,
     text: String,
 }
 
@@ -166,9 +171,9 @@ async fn stream(
     waiting: &Waiting,
     open_since: &OpenSince,
 ) -> Result<(), Failure> {
-    let closed = |text: String| Failure { was_open: false, says_removed: false, text };
+    let closed = |text: String| Failure { was_open: false, expelled: None, text };
     let mut client = destination.connector.connect(url).await.map_err(closed)?;
-    let introduction = destination.introduction;
+    let introduction = Introduction { protocol: protocol_of(&destination.members.load()), ..destination.introduction };
     let (batches, outgoing) = mpsc::channel::<DeliverRequest>(BATCHES_AHEAD);
     let requests = tokio_stream::wrappers::ReceiverStream::new(outgoing);
     let mut answer = std::pin::pin!(client.deliver(requests));
@@ -215,12 +220,15 @@ async fn stream(
 /// How a stream ended that the member ended.
 fn failure<T>(own: u64, was_open: bool, ended: Result<T, tonic::Status>) -> Failure {
     match ended {
-        Ok(_) => Failure { was_open, says_removed: false, text: "the member ended the stream".to_owned() },
+        Ok(_) => Failure { was_open, expelled: None, text: "the member ended the stream".to_owned() },
         Err(status) => {
             // Whatever else may answer under that address says no such thing of this very member.
-            let says_removed =
-                status.code() == tonic::Code::PermissionDenied && status.message() == Refused::Removed(own).to_string();
-            Failure { was_open, says_removed, text: status.message().to_owned() }
+            let causes =
+                [(Refused::Removed(own), Expelled::Removed), (Refused::Wiped(own), Expelled::Wiped)].into_iter();
+            let is_denied = status.code() == tonic::Code::PermissionDenied;
+            let mut said = causes.filter(|(refused, _)| is_denied && refused.to_string() == status.message());
+            let expelled = said.next().map(|(_, cause)| cause);
+            Failure { was_open, expelled, text: status.message().to_owned() }
         }
     }
 }

@@ -25,5 +25,5 @@ mod peers;
 
 pub use arrivals::{Arrival, ArrivalError, Arrivals};
 pub use connect::PeerConnector;
-pub use join::{Joined, join};
+pub use join::{Joined, join, refuse_known};
 pub use peers::Peers;

@@ -20,7 +20,7 @@ use tonic::transport::Channel;
 use super::arrivals::Arrivals;
 use super::connect::PeerConnector;
 use super::departure::Departure;
-use super::frame::Introduction;
+use super::frame::{Introduction, protocol_of};
 use super::lane::{Destination, Kind, Lane};
 use crate::apply::members::Members;
 use crate::node::core::BadMessage;
@@ -111,7 +111,8 @@ impl Peers {
         }
     }
 
-    /// Whether `incarnation` of a member is the first that was heard of it.
+    /// Whether `incarnation` of a member is the first that was heard of it: what counts until the log says it
+    /// ([`Members::is_wiped`]).
     pub fn is_first_incarnation(&self, member: u64, incarnation: u128) -> bool {
         *lock(&self.heard).entry(member).or_insert(incarnation) == incarnation
     }
@@ -156,6 +157,7 @@ impl Peers {
             from: self.identity.member_id,
             to,
             incarnation: self.incarnation,
+            protocol: protocol_of(&self.members.load()),
         }
     }
 
@@ -172,7 +174,8 @@ impl Peers {
         let introduction = self.introduction(to);
         let (connector, node) = (self.connector.clone(), self.node.clone());
         let own_urls = self.urls(self.identity.member_id);
-        let destination = Destination { introduction, urls: urls.clone(), own_urls, connector, node };
+        let members = self.members.clone();
+        let destination = Destination { introduction, members, urls: urls.clone(), own_urls, connector, node };
         let urgent = Lane::start(Kind::Urgent, destination.clone());
         Some(vacant.insert(Lanes { urls, ends: None, urgent, entries: Lane::start(Kind::Entries, destination) }))
     }

@@ -18,7 +18,7 @@
 mod receiving;
 mod source;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use receiving::{Expected, ReceiveError, Receiving};
 pub use source::{MemberSnapshot, NextChunk, SnapshotStream};

@@ -19,6 +19,7 @@ use raft::prelude::Snapshot;
 use thiserror::Error;
 
 use super::FORMAT_VERSION;
+use crate::apply::machine::APPLY_VERSION;
 use crate::apply::members::Members;
 
 /// Pages that writing keeps: those it has just written are never read again.
@@ -105,6 +106,11 @@ impl Receiving {
         }
         let members = Members::decode(&head.members);
         let members = members.map_err(|_| ReceiveError::Impossible("its members cannot be read"))?;
+        if members.apply_version() > APPLY_VERSION {
+            return Err(ReceiveError::Impossible(
+                "all members apply by newer rules than this release knows: update it",
+            ));
+        }
         if members.conf_state() != *metadata.get_conf_state() {
             return Err(ReceiveError::Impossible("its members are not those that were announced"));
         }

@@ -43,7 +43,7 @@ fn apply(machine: &mut Machine, kind: RequestKind) {
 }
 
 /// A member with keys of all shards, long values among them, and a lease.
-fn sender() -> Machine {
+pub(crate) fn sender() -> Machine {
     let mut machine = Machine::new(directory(&SimulatedDisk::new(1), 1).store);
     apply(&mut machine, RequestKind::LeaseGrant(LeaseGrantRequest { id: 9, ttl: 60 }));
     for number in 0..40 {
@@ -56,11 +56,18 @@ fn sender() -> Machine {
     machine
 }
 
-fn chunks(snapshot: &MemberSnapshot, after: Option<basalt_storage::revision::Revision>) -> Vec<Bytes> {
+pub(crate) fn chunks(snapshot: &MemberSnapshot, after: Option<basalt_storage::revision::Revision>) -> Vec<Bytes> {
     let disk = SimulatedDisk::new(0);
     let mut stream = snapshot.stream(after);
     let next = || run(&mut stream.next_chunk(), &disk, 3).expect("all is in memory");
     std::iter::from_fn(next).collect()
+}
+
+/// A member without data.
+pub(crate) fn receiver_of(disk: &SimulatedDisk) -> Opened {
+    let mut opened = directory(disk, 2);
+    recovery::settle(disk, &mut opened.checkpointer).expect("the disk does not fail");
+    opened
 }
 
 struct Receiver {
@@ -71,8 +78,7 @@ struct Receiver {
 impl Receiver {
     fn new() -> Self {
         let disk = SimulatedDisk::new(2);
-        let mut opened = directory(&disk, 2);
-        recovery::settle(&disk, &mut opened.checkpointer).expect("the disk does not fail");
+        let opened = receiver_of(&disk);
         Self { disk, opened }
     }
 

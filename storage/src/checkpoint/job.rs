@@ -217,6 +217,7 @@ impl CheckpointJob {
         let mut manifest = self.checkpointer().manifest.clone();
         let frozen = self.frozen();
         manifest.generation += 1;
+        manifest.version = frozen.version;
         // Whatever was applied since stands in the log behind that place.
         manifest.log_restarts &= manifest.applied_index == frozen.applied.index;
         manifest.applied_index = frozen.applied.index;

@@ -29,7 +29,8 @@ use crate::runs::{MergedRuns, Removals, RunError, RunMeta, run_name};
 
 use super::checkpointer::{Checkpointer, PAGES_DIRECTORY, RUNS_DIRECTORY, Salt, ShardFiles, page_file_name};
 use super::manifest::{
-    MANIFEST_FILE_BYTES, MANIFEST_NAME, Manifest, ManifestError, ShardManifest, read_job, rewrite_job, write_job,
+    MANIFEST_FILE_BYTES, MANIFEST_NAME, Manifest, ManifestError, ShardManifest, VERSION_FIRST, read_job, rewrite_job,
+    write_job,
 };
 
 /// Why a data directory cannot be opened. Nothing in it was changed.
@@ -245,6 +246,7 @@ pub(super) fn first_manifest(birth: Birth) -> Manifest {
         ..ShardManifest::default()
     });
     Manifest {
+        version: VERSION_FIRST,
         generation: GENERATION_WITHOUT_LOG,
         cluster_id: birth.cluster_id,
         member_id: birth.member_id,
@@ -316,6 +318,7 @@ pub(super) fn open_manifest(
         applied: LogPosition { index: manifest.applied_index, term: manifest.applied_term },
         time_unix_ns: i64::try_from(manifest.time_unix_ns).unwrap_or(i64::MAX),
         conf_state: manifest.conf_state.clone().into(),
+        version: manifest.version,
     });
     Ok(Opened { store, checkpointer: Checkpointer::new(manifest, files, salt), manifest_damaged })
 }

@@ -60,6 +60,8 @@ pub struct StoreState {
     pub time_unix_ns: i64,
     /// Who belongs to the cluster, in whatever form the server gives it.
     pub conf_state: Bytes,
+    /// See [`Store::version`].
+    pub version: u16,
 }
 
 /// The writer.
@@ -75,6 +77,9 @@ pub struct Store {
     pub time_unix_ns: i64,
     /// Who belongs to the cluster after that entry; set by the one who applies.
     pub conf_state: Bytes,
+    /// The form in which manifests are to be written ([`Manifest::version`](crate::checkpoint::manifest::Manifest)); set by the
+    /// one who applies.
+    pub version: u16,
     revision: i64,
     compact_revision: i64,
     sweep: Option<Sweep>,
@@ -143,6 +148,8 @@ pub struct Frozen {
     pub time_unix_ns: i64,
     /// Who belongs to the cluster.
     pub conf_state: Bytes,
+    /// See [`Store::version`].
+    pub version: u16,
     /// Whether every partly dead leaf is to be rewritten, as `Defragment` asks; else as many as keep files within
     /// bounds.
     pub rewrite_all: bool,
@@ -184,6 +191,7 @@ impl Store {
             applied: state.applied,
             time_unix_ns: state.time_unix_ns,
             conf_state: state.conf_state,
+            version: state.version,
             revision: state.revision,
             compact_revision: state.compact_revision,
             sweep: resumed,
@@ -388,6 +396,7 @@ impl Store {
             applied: self.applied,
             time_unix_ns: self.time_unix_ns,
             conf_state: self.conf_state.clone(),
+            version: self.version,
             rewrite_all: false,
         }
     }

@@ -3,6 +3,7 @@ package harness
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -74,6 +75,9 @@ func (m Members) Without(gone *Server) Members {
 	}
 	return others
 }
+
+// AddArgs adds flags to those of its next life.
+func (s *Server) AddArgs(args ...string) { s.extra = slices.Concat(s.extra, args) }
 
 // Pause stops the process where it stands; Resume lets it go on.
 func (s *Server) Pause() { s.signal(syscall.SIGSTOP) }

@@ -88,10 +88,12 @@ type Server struct {
 	line     []string
 	endpoint string
 	workDir  string
-	wrapper  []string
-	process  *exec.Cmd
-	exited   chan error
-	log      *outputLog
+	// program is that of the next life, where it is not that of the test.
+	program string
+	wrapper []string
+	process *exec.Cmd
+	exited  chan error
+	log     *outputLog
 }
 
 // Start runs a server and returns when it has said that it is ready.
@@ -174,6 +176,9 @@ func (s *Server) LinesWith(text string) []string { return s.log.linesWith(text) 
 // Wrap sets the wrapper of the next life.
 func (s *Server) Wrap(wrapper []string) { s.wrapper = wrapper }
 
+// UseProgram sets the program of the next life.
+func (s *Server) UseProgram(program string) { s.program = program }
+
 // Running says whether the process lives.
 func (s *Server) Running() bool {
 	select {
@@ -238,7 +243,11 @@ func (s *Server) run() {
 func (s *Server) launch() {
 	s.t.Helper()
 	s.log.expectReady()
-	line := slices.Concat(s.wrapper, []string{Binary(s.t, s.Kind)}, s.args())
+	program := s.program
+	if program == "" {
+		program = Binary(s.t, s.Kind)
+	}
+	line := slices.Concat(s.wrapper, []string{program}, s.args())
 	s.process = exec.Command(line[0], line[1:]...)
 	s.process.Stdout, s.process.Stderr, s.process.Dir = s.log, s.log, s.workDir
 	s.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -317,6 +326,19 @@ func (s *Server) cleanup() {
 	if s.t.Failed() {
 		s.t.Logf("last output of %s at %s:\n%s", s.Kind, s.Endpoint(), s.log.tail())
 	}
+}
+
+// NextVersion is the build with what the next release could change, where BASALT_NEXT_BIN or the workspace's target has it.
+func NextVersion(t testing.TB) string {
+	t.Helper()
+	path := os.Getenv("BASALT_NEXT_BIN")
+	if path == "" {
+		path = filepath.Join(targetDir(), "debug", "basalt-next")
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Fatalf("no next version at %s: cargo build -p basalt-server --features next-version, copied there, or set BASALT_NEXT_BIN", path)
+	}
+	return path
 }
 
 // Binary finds the program: etcd in bin/ (see build.sh), basalt where BASALT_BIN says or in the workspace's target.

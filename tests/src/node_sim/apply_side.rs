@@ -139,7 +139,8 @@ impl ApplySide {
             | Effect::Compaction { .. }
             | Effect::AlarmRaised(_)
             | Effect::AlarmCleared(_)
-            | Effect::MemberDescribed { .. }
+            | Effect::MemberDescribed(_)
+            | Effect::ApplyVersionRaised { .. }
             | Effect::MemberUrlsSet { .. } => {}
             Effect::MemberAdded { .. } | Effect::MemberRemoved { .. } | Effect::MemberPromoted { .. } => {
                 self.changes.extend(conf_change_of(effect));

@@ -9,7 +9,7 @@ use basalt_proto::etcdserverpb::{LeaseCheckpoint, LeaseCheckpointRequest, LeaseR
 use basalt_proto::log::Request;
 use basalt_proto::log::request::Kind;
 use basalt_server::admission::Proposal;
-use basalt_server::apply::machine::Machine;
+use basalt_server::apply::machine::{APPLY_VERSION, Machine};
 use basalt_server::node::core::{BadMessage, Core, CoreConfig, Input, Leadership, Output};
 use basalt_server::transfer::MemberSnapshot;
 use basalt_storage::disk::{InjectedFault, PowerCut, SimulatedDisk};
@@ -145,6 +145,7 @@ impl SimulatedNode {
             pre_vote: place.pre_vote,
             shards: store.shard_map().shards().len(),
             catchup_entries: if place.voters.len() > 1 || place.joins { place.catchup_entries } else { 0 },
+            apply_version: APPLY_VERSION,
             seed: random.random(),
         };
         let logger = slog::Logger::root(slog::Discard, slog::o!());
@@ -441,6 +442,7 @@ impl SimulatedNode {
                 },
                 Output::Install(_) => self.apply.push(ApplyInput::Install),
                 Output::Discard => self.transfers.discard(&self.disk),
+                Output::DiskTooSlow { .. } => {}
                 Output::Left => self.said.left = true,
                 Output::ReadsReady(reads) => self.said.reads.extend(reads),
                 Output::ReadsFailed(reads) => self.said.failed_reads.extend(reads),

@@ -24,6 +24,7 @@ mod outbox;
 mod questions;
 mod reads;
 mod rounds;
+mod slow_disk;
 mod snapshots;
 mod traffic;
 
@@ -49,6 +50,7 @@ use self::member_changes::{Waiting, context_of, is_change_entry};
 use self::outbox::Outbox;
 use self::reads::Reads;
 use self::rounds::is_leaders_own;
+use self::slow_disk::SlowDisk;
 use self::snapshots::{Snapshots, is_snapshot};
 use super::log_store::LogStore;
 use crate::admission::FairQueue;
@@ -106,10 +108,13 @@ pub struct Core {
     /// Of the last committed entry.
     committed_term: u64,
     catchup_entries: u64,
+    /// The rules that requests ordered here are made for.
+    apply_version: u32,
     snapshots: Snapshots,
     /// Changes of members that wait for the one before.
     changes: Waiting,
     leadership: Leadership,
+    slow_disk: SlowDisk,
     /// Of election timeouts.
     seed: u64,
 }
@@ -154,9 +159,11 @@ impl Core {
             unwritten: None,
             committed_term: 0,
             catchup_entries: config.catchup_entries,
+            apply_version: config.apply_version,
             snapshots: Snapshots::default(),
             changes: Waiting::default(),
             leadership: Leadership::default(),
+            slow_disk: SlowDisk::default(),
         };
         core.draw_election_timeout();
         Ok(core)
@@ -177,21 +184,24 @@ impl Core {
                 self.time_unix_ns = self.time_unix_ns.max(time_unix_ns);
             }
             Input::Persisted(number) => {
+                let raft = &self.raft.raft;
+                self.slow_disk.ended(number, raft.raft_log.committed, raft.election_timeout() as u64);
                 self.persisted(number);
                 self.snapshot_persisted(number);
             }
-            Input::Tick => self.tick(),
+            Input::Tick => self.tick(outputs),
             Input::Applied(index) => self.applied(index),
             Input::Message(message) => self.receive(*message, outputs)?,
             Input::Received(message) => self.received(*message, outputs)?,
             Input::Installed => self.installed(outputs),
+            Input::ApplyVersion(version) => self.apply_version = version,
             Input::ConfChange(change) => self.conf_changed(&change, outputs)?,
             Input::SnapshotOffer { to, snapshot } => self.offer_snapshot(to, *snapshot),
             Input::SnapshotSent { to, arrived } => self.snapshot_sent(to, arrived),
             Input::Read(read) if is_planted(Bug::ReadWithoutQuorum) => outputs.push(Output::ReadsReady(vec![read])),
             Input::Read(read) => self.reads.add(read),
             Input::Unreachable(member) => self.raft.report_unreachable(member),
-            Input::HandOver => self.hand_over(),
+            Input::HandOver => _ = self.hand_over(),
             Input::Transfer(member) => {
                 if self.leads() {
                     self.raft.transfer_leader(member);
@@ -201,7 +211,8 @@ impl Core {
         self.settle(outputs)
     }
 
-    fn hand_over(&mut self) {
+    /// Has whoever is fit lead; gives whom, if there is one and this member leads.
+    fn hand_over(&mut self) -> Option<u64> {
         let raft = &self.raft.raft;
         let voters = &raft.prs().conf().to_conf_state().voters;
         let fit = raft
@@ -210,8 +221,20 @@ impl Core {
             .filter(|(id, progress)| **id != self.member_id && progress.recent_active && voters.contains(id));
         // Of those with equal logs the one with the lowest id: a map has no order of its own.
         let best = fit.max_by_key(|(id, progress)| (progress.matched, std::cmp::Reverse(**id))).map(|(id, _)| *id);
-        if let Some(member) = best.filter(|_| self.leads()) {
-            self.raft.transfer_leader(member);
+        let member = best.filter(|_| self.leads())?;
+        self.raft.transfer_leader(member);
+        Some(member)
+    }
+
+    /// A leader whose disk is slower than those of the others lets one of them lead.
+    fn mind_the_disk(&mut self, outputs: &mut Vec<Output>) {
+        let raft = &self.raft.raft;
+        let (committed, ticks) = (raft.raft_log.committed, raft.election_timeout() as u64);
+        if self.slow_disk.tick(committed, ticks)
+            && self.can_order()
+            && let Some(to) = self.hand_over()
+        {
+            outputs.push(Output::DiskTooSlow { to });
         }
     }
 
@@ -223,7 +246,8 @@ impl Core {
         self.settle(outputs)
     }
 
-    fn tick(&mut self) {
+    fn tick(&mut self, outputs: &mut Vec<Output>) {
+        self.mind_the_disk(outputs);
         // A single voter would lead at once, which the crate allows only with nothing on its way to the disk.
         let held_up = self.is_single_voter() && !self.leads() && !self.unpersisted.is_empty();
         if !held_up && !self.is_installing() {
@@ -371,6 +395,7 @@ impl Core {
         }
         if leadership.term != self.leadership.term {
             self.taken.forget();
+            self.slow_disk.forget();
         }
         if self.leadership.leads && !leads {
             self.drop_leaders_own();
@@ -413,6 +438,7 @@ impl Core {
         self.hand_to_apply(committed, outputs)?;
         if writes {
             self.unpersisted.push_back((number, true));
+            self.slow_disk.began(number, self.raft.raft.raft_log.last_index());
             let hard_state = self.unwritten.take();
             self.append(Append { number, entries, hard_state, start_after: None }, outputs);
         } else {

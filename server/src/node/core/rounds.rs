@@ -12,7 +12,6 @@ use super::traffic::{CoreError, Output};
 use super::{Core, ENTRY_BYTES_MAX, ROUND_BYTES_MAX};
 use crate::admission::Proposal;
 use crate::apply::known::LOG_FORMAT_VERSION;
-use crate::apply::machine::APPLY_VERSION;
 use crate::node::node_thread::ID_NOBODY;
 
 impl Core {
@@ -71,7 +70,7 @@ impl Core {
         self.round += 1;
         LogEntry {
             format_version: LOG_FORMAT_VERSION,
-            apply_version: APPLY_VERSION,
+            apply_version: self.apply_version,
             proposer: self.member_id,
             time_unix_ns: self.time_unix_ns,
             requests: Vec::new(),

@@ -55,6 +55,7 @@ impl Rig {
             pre_vote: true,
             shards: 3,
             catchup_entries: 0,
+            apply_version: APPLY_VERSION,
             seed: 5,
         };
         let members = ConfState { voters: vec![MEMBER], ..ConfState::default() };
@@ -228,6 +229,7 @@ fn follower() -> Core {
         pre_vote: true,
         shards: 3,
         catchup_entries: 0,
+        apply_version: APPLY_VERSION,
         seed: 5,
     };
     let members = ConfState { voters: vec![MEMBER, 8], ..ConfState::default() };

@@ -29,6 +29,8 @@ pub struct CoreConfig {
     pub shards: usize,
     /// Entries that stay in memory for members that lag behind (`--snapshot-catchup-entries`).
     pub catchup_entries: u64,
+    /// The rules that all members apply by.
+    pub apply_version: u32,
     /// Of election timeouts and of contexts of reads. No two lives of a member may have the same.
     pub seed: u64,
 }
@@ -76,6 +78,8 @@ pub enum Input {
     Read(u64),
     /// A message to this member was lost on this side.
     Unreachable(u64),
+    /// All members apply by these rules from now on.
+    ApplyVersion(u32),
     /// Another member shall lead, if this one does.
     Transfer(u64),
     /// This node is about to stop: whoever has most of the log and was heard lately shall lead, if this one does.
@@ -100,6 +104,11 @@ pub enum Output {
     /// The snapshot that was received takes the place of the state, and of all entries handed out to be applied before:
     /// install it and say [`Input::Installed`]. It is of this entry.
     Install(LogPosition),
+    /// The disk here is slower than those of the others: this member shall lead.
+    DiskTooSlow {
+        /// Whom the lead goes to.
+        to: u64,
+    },
     /// This member was removed, and the others know it: it may stop.
     Left,
     /// The snapshot that was received is not needed.

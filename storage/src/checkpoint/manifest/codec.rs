@@ -9,7 +9,10 @@ use crate::pages::allocator::TransactionId;
 use crate::runs::{RUN_META_LEN, RunMeta};
 
 pub(super) const MAGIC: [u8; 8] = *b"basaltMF";
-pub(super) const VERSION: u16 = 1;
+/// The first form.
+pub const VERSION_FIRST: u16 = 1;
+/// The newest form that this release knows.
+pub(super) const VERSION: u16 = if cfg!(feature = "next-version") { 2 } else { 1 };
 /// Features without which a reader would misread the data directory.
 pub(super) const FEATURES: u32 = FEATURE_LOG_RESTARTS;
 /// See [`Manifest::log_restarts`].
@@ -37,7 +40,7 @@ pub(super) fn encode(manifest: &Manifest) -> Result<Bytes, ManifestError> {
     manifest.check().map_err(ManifestError::Inconsistent)?;
     let mut bytes = Vec::with_capacity(1024);
     bytes.extend_from_slice(&MAGIC);
-    bytes.extend_from_slice(&VERSION.to_le_bytes());
+    bytes.extend_from_slice(&manifest.version.to_le_bytes());
     bytes.extend_from_slice(&[0; 2]);
     let features = if manifest.log_restarts { FEATURE_LOG_RESTARTS } else { 0 };
     bytes.extend_from_slice(&features.to_le_bytes());
@@ -127,10 +130,11 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Manifest, Unreadable> {
     if copy_crc(copy) != crc {
         return Err(damaged("CRC mismatch"));
     }
-    if version != VERSION || features & !FEATURES != 0 {
+    if !(VERSION_FIRST..=VERSION).contains(&version) || features & !FEATURES != 0 {
         return Err(Unreadable::Newer { version, features });
     }
     let mut manifest = take_body(generation, &copy[HEADER_LEN..]).map_err(damaged)?;
+    manifest.version = version;
     manifest.log_restarts = features & FEATURE_LOG_RESTARTS != 0;
     manifest.check().map_err(damaged)?;
     Ok(manifest)
@@ -139,6 +143,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Manifest, Unreadable> {
 fn take_body(generation: u64, body: &[u8]) -> Result<Manifest, &'static str> {
     let mut fields = Fields { rest: body };
     let manifest = Manifest {
+        version: VERSION_FIRST,
         generation,
         cluster_id: fields.u64()?,
         member_id: fields.u64()?,

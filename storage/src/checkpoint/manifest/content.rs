@@ -13,6 +13,9 @@ const _: () = assert!(MAP_ROOT_LEN <= MAP_ROOT_BYTES_MAX);
 /// The state of a data directory at one log index.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Manifest {
+    /// The form that it is written in, from [`VERSION_FIRST`](super::VERSION_FIRST): a newer one only when all members of the
+    /// cluster know it, so that until then an older release can go on.
+    pub version: u16,
     /// Counts manifests of this directory, from 1.
     pub generation: u64,
     /// Whose directory it is; id of the cluster.

@@ -29,6 +29,7 @@ mod slots;
 mod tests;
 mod write_manifest;
 
+pub use codec::VERSION_FIRST;
 pub use content::{MAP_ROOT_BYTES_MAX, Manifest, ShardManifest, TREE_ROOT_BYTES_MAX};
 pub use error::ManifestError;
 pub use read_manifest::{BadCopy, ManifestFound, ReadManifest, read_job};

@@ -29,6 +29,7 @@ fn example(generation: u64) -> Manifest {
         entries: 12_345,
     };
     Manifest {
+        version: VERSION_FIRST,
         generation,
         cluster_id: 0xcdf8_181b_8c2f_c8ae,
         member_id: 0x8e9e_05c5_2164_694d,
@@ -319,6 +320,6 @@ fn the_document_states_our_constants() {
     ] {
         assert!(document.contains(&figure), "the document lacks: {figure}");
     }
-    let fixed = encode(&Manifest { generation: 1, ..Manifest::default() }).unwrap().len();
+    let fixed = encode(&Manifest { version: VERSION_FIRST, generation: 1, ..Manifest::default() }).unwrap().len();
     assert!(document.contains(&format!("The shortest manifest, with no shard, is {fixed} bytes")));
 }

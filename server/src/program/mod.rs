@@ -1,5 +1,7 @@
 //! The program `basalt`: configuration, node, ports, signals, and one clear last line when something is wrong.
 
+mod membership;
+
 use std::future::Future;
 use std::path::Path;
 use std::process::ExitCode;
@@ -9,21 +11,19 @@ use std::time::Duration;
 
 use basalt_proto::etcdserverpb::CompactionRequest;
 use basalt_proto::log::request::Kind;
-use basalt_proto::membershippb::{Attributes, ClusterMemberAttrSetRequest};
 use basalt_storage::mvcc::kept_views::KeptViews;
 use basalt_storage::mvcc::key_index::KEPT_ROOTS_BYTES_DEFAULT;
-use basalt_storage::mvcc::view::LogPosition;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
+use self::membership::{describe, description, end_of, expelled, first_start, hand_over};
 use crate::api::maintenance::ETCD_VERSION;
 use crate::api::member_changes::MemberRules;
 use crate::api::service::Service;
 use crate::apply::answer::Refusal;
-use crate::apply::members::Members;
 use crate::auto_compaction::{AutoCompactor, Outcome};
 use crate::config::{self, AutoCompaction, Config, Parsed, TlsConfig, TlsVersion, Url};
 use crate::edge::Edge;
@@ -33,11 +33,11 @@ use crate::memory::MemoryShares;
 use crate::metrics::{self, Metrics};
 use crate::node::content::SNAPSHOT_UNREAD_MAX;
 use crate::node::fatal::causes;
-use crate::node::handle::{Identity, Limits, Unavailable};
+use crate::node::handle::{Limits, Unavailable};
 use crate::node::node_thread::Outgoing;
-use crate::node::start::{First, FirstStart, Inbound, NodeConfig, Running, StartError, start};
+use crate::node::start::{First, Inbound, NodeConfig, Running, StartError, start};
 use crate::pages::{Pages, Serves};
-use crate::peer::{Joined, PeerConnector, Peers, join};
+use crate::peer::{PeerConnector, Peers};
 use crate::peer_edge::PeerEdge;
 
 /// How long a start may take to lead and to replay its log before it gives up.
@@ -46,8 +46,6 @@ const READY_TIMEOUT: Duration = Duration::from_secs(600);
 const LEADER_WAIT: Duration = Duration::from_secs(5);
 /// How long a start waits until the cluster knows this member by name.
 const DESCRIBE_WAIT: Duration = Duration::from_secs(2);
-/// Pause before a member describes itself again.
-const DESCRIBE_PAUSE: Duration = Duration::from_secs(1);
 /// How long calls may go on after a stop was asked for.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 /// Least pause between two looks of the automatic compaction.
@@ -141,14 +139,23 @@ fn serve(config: &Config) -> Result<(), ProgramError> {
         let running = running.clone();
         runtime.spawn_blocking(move || running.wait_ready(READY_TIMEOUT, LEADER_WAIT))
     };
-    let Some(ready) = runtime.block_on(unless_stopped(signals.received(), ready)) else {
-        stopped_early(runtime);
-        return Ok(());
-    };
-    ready??;
+    let member_id = service.node.identity.member_id;
+    let ready = runtime.block_on(async {
+        tokio::select! {
+            cause = expelled(service.node.expelled.clone(), Duration::ZERO) => Err(Some(cause)),
+            ready = unless_stopped(signals.received(), ready) => ready.ok_or(None),
+        }
+    });
+    match ready {
+        Ok(ready) => ready??,
+        Err(expelled) => {
+            stopped_early(runtime);
+            return expelled.map_or(Ok(()), |cause| end_of(cause, member_id));
+        }
+    }
     // As with etcd a ready member is one that the cluster knows by name; where nothing can be ordered, it serves without.
-    let mut described =
-        runtime.spawn(describe(service.clone(), config.name.clone(), texts(&config.client.advertise_urls)));
+    let description = description(&service, &config.name, &texts(&config.client.advertise_urls));
+    let mut described = runtime.spawn(describe(service.clone(), description));
     if running.handle.leader().is_some() {
         let known = runtime.block_on(async { tokio::time::timeout(DESCRIBE_WAIT, &mut described).await });
         if known.is_err() {
@@ -158,18 +165,19 @@ fn serve(config: &Config) -> Result<(), ProgramError> {
     identify(&metrics, config, &running);
     runtime.spawn(compact_by_itself(service.clone(), config.compaction.auto));
     let pages = Arc::new(Pages::new(service.clone(), metrics, config));
-    runtime.block_on(async {
+    let end = runtime.block_on(async {
         serve_ports(ports, &service, &pages, &stopping, &mut listeners);
         announce(config, &running);
-        tokio::select! {
-            () = signals.received() => {}
-            () = removed(&service) => {}
-        }
+        let end = tokio::select! {
+            () = signals.received() => Ok(()),
+            cause = expelled(service.node.expelled.clone(), service.election_timeout) => end_of(cause, member_id),
+        };
         hand_over(&service, config.raft.election_timeout()).await;
         info!("stopping: no new connections");
         // Receivers exist as long as listeners do.
         _ = stop.send(true);
-        listeners.join_all().await
+        listeners.join_all().await;
+        end
     });
     drop((service, pages, peers));
     // Connections are closed; what a client's task still holds goes with the runtime.
@@ -179,40 +187,7 @@ fn serve(config: &Config) -> Result<(), ProgramError> {
         running.stop();
     }
     info!("stopped");
-    Ok(())
-}
-
-/// This member left the cluster: it stops, as etcd's do, once the others had time to hear of it.
-async fn removed(service: &Service) {
-    let mut removed = service.node.removed.clone();
-    match removed.wait_for(|removed| *removed).await {
-        Ok(_) => {}
-        // The apply thread is gone only when the process is about to be.
-        Err(_) => std::future::pending().await,
-    }
-    tokio::time::sleep(service.election_timeout).await;
-    error!(
-        "this member was removed from the cluster and stops; its data is of no use to it: add it as a new member, with an empty data directory"
-    );
-}
-
-/// A leader that stops lets another lead first, so that writes go on; not longer than an election would take.
-async fn hand_over(service: &Service, election_timeout: Duration) {
-    let node = &service.node;
-    let leads = || node.gauges.leads.load(Ordering::Relaxed);
-    if !leads() || node.gauges.single_voter.load(Ordering::Relaxed) {
-        return;
-    }
-    node.hand_over();
-    let handed_over = async {
-        while leads() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    match tokio::time::timeout(election_timeout, handed_over).await {
-        Ok(()) => info!("another member leads"),
-        Err(_) => warn!("no other member took over the lead in time: the others elect one"),
-    }
+    end
 }
 
 /// A stop that came before the node was ready.
@@ -220,34 +195,6 @@ fn stopped_early(runtime: Runtime) {
     info!("stopped before the node was ready: its data is as it was, the next start begins anew");
     // What is under way may be cut anywhere, as by a crash, which is safe.
     runtime.shutdown_background();
-}
-
-/// Tells the cluster this member's name and where clients reach it, unless it knows; again until it does.
-async fn describe(service: Arc<Service>, name: String, client_urls: Vec<String>) {
-    let node = &service.node;
-    let member_id = node.identity.member_id;
-    loop {
-        let members = node.members.load();
-        // A member that left describes nobody.
-        let Some(member) = members.get(member_id) else { return };
-        if member.name == name && member.client_urls == client_urls {
-            return;
-        }
-        let attributes = Attributes { name: name.clone(), client_urls: client_urls.clone() };
-        let request = ClusterMemberAttrSetRequest { member_id, member_attributes: Some(attributes) };
-        drop(members);
-        let described = match node.propose(Kind::MemberAttributesSet(request)) {
-            Ok(proposed) => service.within(proposed).await.map(drop),
-            Err(unavailable) => Err(unavailable.into()),
-        };
-        if let Err(status) = described {
-            warn!(
-                error = status.message,
-                "the cluster does not know this member's name and client URLs yet; trying again"
-            );
-            tokio::time::sleep(DESCRIBE_PAUSE).await;
-        }
-    }
 }
 
 /// What `work` comes to, or nothing if the stop comes first.
@@ -422,29 +369,6 @@ fn notify_systemd() {
     if let Err(error) = told {
         warn!(%error, "systemd could not be told that the service is ready");
     }
-}
-
-/// Who this member is if it has no data: one of the first of a new cluster, or one that was added to a running one.
-fn first_start(config: &Config, connector: PeerConnector, runtime: tokio::runtime::Handle) -> First {
-    let bootstrap = config.bootstrap();
-    let peer = &config.peer;
-    let (joins, cluster, own_urls) = (peer.join_existing, peer.initial_cluster.clone(), peer.advertise_urls.clone());
-    First(Arc::new(move || {
-        let bootstrap = bootstrap.as_ref().map_err(ToString::to_string)?;
-        if !joins {
-            let identity = Identity { cluster_id: bootstrap.cluster_id, member_id: bootstrap.member_id };
-            return Ok(FirstStart::new_cluster(identity, Members::first(bootstrap.members.clone())));
-        }
-        let Joined { cluster_id, member_id, membership, shards } =
-            runtime.block_on(join(&connector, &cluster, &own_urls))?;
-        let shard_map = shards.parse().map_err(|error| format!("the cluster's shards {shards:?}: {error}"))?;
-        Ok(FirstStart {
-            identity: Identity { cluster_id, member_id },
-            members: Members::joining(membership),
-            shard_map: Some(shard_map),
-            begins_after: LogPosition::default(),
-        })
-    }))
 }
 
 fn node_config(config: &Config, first: First) -> NodeConfig {

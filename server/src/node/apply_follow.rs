@@ -1,0 +1,110 @@
+//! Apply, and those who drink from its effects: watches, leases, alarms, compactions.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use basalt_storage::mvcc::key_value::KeyValue;
+use basalt_storage::mvcc::transaction::{Change, ChangeKind};
+use basalt_storage::mvcc::view::View;
+use tracing::{info, warn};
+
+use super::apply_thread::ApplyThread;
+use super::watch_thread::look_before_transactions;
+use crate::apply::alarms::AlarmKind;
+use crate::apply::effects::Effect;
+use crate::watch;
+
+/// What was compacted before an entry.
+#[derive(Clone, Copy)]
+pub(super) struct Compacted {
+    pub(super) revision: i64,
+    pub(super) finished: bool,
+}
+
+impl ApplyThread {
+    /// Hands effects to those who drink from them.
+    pub(super) fn follow(&mut self, effects: &[Effect], view: &Arc<View>, mut compacted: Compacted) {
+        let mut events = Vec::new();
+        for effect in effects {
+            match effect {
+                Effect::Key(change) => events.push(event(change)),
+                Effect::Compaction { revision } => {
+                    self.compactions.begin(self.links.started.elapsed());
+                    self.send_events(&mut events, 0);
+                    drop(self.links.watches.send(watch::Input::Compacted(*revision)));
+                    self.hash_compaction(view, *revision, compacted);
+                    compacted = Compacted { revision: *revision, finished: false };
+                }
+                other => self.follow_lease_or_alarm(other),
+            }
+        }
+        self.send_events(&mut events, view.revision);
+    }
+
+    /// A compaction leaves its own hash, by the revision compacted before; not while that one is unfinished
+    /// (etcd-contract 52).
+    fn hash_compaction(&mut self, view: &Arc<View>, revision: i64, before: Compacted) {
+        if before.finished {
+            self.compactions.hash_begun();
+            self.links.hashes.begin(view.clone(), revision, before.revision, self.links.inbox.clone());
+            self.links.hashes.set_pending(self.compactions.hashes());
+        }
+    }
+
+    /// `revision` is the store's after these events, if nothing of the batch comes behind them.
+    fn send_events(&self, events: &mut Vec<watch::Event>, revision: i64) {
+        if let Some(last) = events.last() {
+            let revision = revision.max(last.revision.main);
+            let mut events = std::mem::take(events);
+            look_before_transactions(&mut events);
+            drop(self.links.watches.send(watch::Input::Applied { revision, events }));
+        }
+    }
+
+    fn follow_lease_or_alarm(&self, effect: &Effect) {
+        let now = self.links.started.elapsed();
+        let clock = || self.links.leases.lock().expect("no one panics while holding the lease clock");
+        match effect {
+            Effect::LeaseGranted { id, ttl } => clock().grant(*id, *ttl, now),
+            Effect::LeaseRevoked { id } => clock().forget(*id),
+            Effect::LeaseCheckpointed { id, remaining_ttl } => clock().checkpointed(*id, *remaining_ttl),
+            Effect::AlarmRaised(alarm) => {
+                warn!(alarm = alarm.kind.name(), member_id = format_args!("{:x}", alarm.member_id), "alarm raised");
+                self.show_alarms();
+            }
+            Effect::AlarmCleared(alarm) => {
+                info!(alarm = alarm.kind.name(), member_id = format_args!("{:x}", alarm.member_id), "alarm disarmed");
+                self.show_alarms();
+            }
+            Effect::MemberDescribed(_)
+            | Effect::ApplyVersionRaised { .. }
+            | Effect::MemberAdded { .. }
+            | Effect::MemberRemoved { .. }
+            | Effect::MemberUrlsSet { .. }
+            | Effect::MemberPromoted { .. } => self.follow_member_change(effect),
+            Effect::Key(_) | Effect::Compaction { .. } => {}
+        }
+    }
+
+    pub(super) fn show_alarms(&self) {
+        let alarms = self.machine.alarms();
+        self.links.gauges.no_space.store(alarms.any(AlarmKind::NoSpace), Ordering::Relaxed);
+        self.links.gauges.corrupt.store(alarms.any(AlarmKind::Corrupt), Ordering::Relaxed);
+    }
+}
+
+/// A change as watchers see it. A delete shows key and revision only (etcd-contract 20); what a create replaces, a
+/// tombstone perhaps, is nobody's previous value.
+fn event(change: &Change) -> watch::Event {
+    let (kind, key_value, previous) = match &change.kind {
+        ChangeKind::Put { key_value, create_revision, .. } => {
+            let replaces = *create_revision != change.revision.main;
+            (watch::EventKind::Put, key_value.clone(), change.previous.filter(|_| replaces))
+        }
+        ChangeKind::Delete => {
+            let shown = KeyValue { key: &change.key, mod_revision: change.revision.main, ..KeyValue::default() };
+            (watch::EventKind::Delete, shown.encode(), change.previous)
+        }
+    };
+    watch::Event { revision: change.revision, shard: change.shard, key: change.key.clone(), kind, key_value, previous }
+}

@@ -1,0 +1,147 @@
+//! A member of a cluster, from its first start to its last: who it is, that the others know it, and that it is one no more.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use basalt_proto::log::MemberDescription;
+use basalt_proto::log::request::Kind;
+use basalt_storage::mvcc::view::LogPosition;
+use bytes::Bytes;
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+
+use super::ProgramError;
+use crate::api::service::Service;
+use crate::apply::answer::Refusal;
+use crate::apply::machine::APPLY_VERSION;
+use crate::apply::members::Members;
+use crate::config::Config;
+use crate::node::handle::{Expelled, Identity, Unavailable};
+use crate::node::start::{First, FirstStart};
+use crate::peer::{Joined, PeerConnector, join, refuse_known};
+
+/// Pause before a member describes itself again.
+const DESCRIBE_PAUSE: Duration = Duration::from_secs(1);
+
+/// This member belongs to the cluster no more: it stops, as etcd's do, once the others had time to hear of it. One that left is
+/// done; one whose data was lost has to come back in another way.
+pub(super) async fn expelled(mut expelled: watch::Receiver<Option<Expelled>>, grace: Duration) -> Expelled {
+    let cause = match expelled.wait_for(Option::is_some).await {
+        Ok(cause) => *cause,
+        Err(_) => None,
+    };
+    // The apply thread is gone only when the process is about to be.
+    let Some(cause) = cause else { return std::future::pending().await };
+    tokio::time::sleep(grace).await;
+    if cause == Expelled::Removed {
+        error!(
+            "this member was removed from the cluster and stops; its data is of no use to it: add it as a new member, with an empty data directory"
+        );
+    }
+    cause
+}
+
+/// How the program ends where this member is expelled.
+///
+/// # Errors
+/// Where its data was lost.
+pub(super) fn end_of(cause: Expelled, member_id: u64) -> Result<(), ProgramError> {
+    match cause {
+        Expelled::Removed => Ok(()),
+        Expelled::Wiped => Err(format!(
+            "member {member_id:x} ran before with another data directory, which is lost, and with it what it promised to keep: \
+             it has no vote any more. Remove it (etcdctl member remove {member_id:x}), add it again (etcdctl member add), and \
+             start it with an empty data directory and --initial-cluster-state existing"
+        )
+        .into()),
+    }
+}
+
+/// A leader that stops lets another lead first, so that writes go on; not longer than an election would take.
+pub(super) async fn hand_over(service: &Service, election_timeout: Duration) {
+    let node = &service.node;
+    let leads = || node.gauges.leads.load(Ordering::Relaxed);
+    if !leads() || node.gauges.single_voter.load(Ordering::Relaxed) {
+        return;
+    }
+    node.hand_over();
+    let handed_over = async {
+        while leads() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    match tokio::time::timeout(election_timeout, handed_over).await {
+        Ok(()) => info!("another member leads"),
+        Err(_) => warn!("no other member took over the lead in time: the others elect one"),
+    }
+}
+
+/// What this member says of itself.
+pub(super) fn description(service: &Service, name: &str, client_urls: &[String]) -> MemberDescription {
+    let node = &service.node;
+    MemberDescription {
+        id: node.identity.member_id,
+        name: name.to_owned(),
+        client_urls: client_urls.to_vec(),
+        incarnation: Bytes::copy_from_slice(&node.incarnation.to_le_bytes()),
+        apply_version: APPLY_VERSION,
+        disk_full: false,
+    }
+}
+
+/// Tells the cluster who this member is, unless it knows; again until it does.
+pub(super) async fn describe(service: Arc<Service>, description: MemberDescription) {
+    let node = &service.node;
+    loop {
+        let members = node.members.load();
+        // A member that left describes nobody.
+        let Some(member) = members.get(description.id) else { return };
+        let is_known = member.name == description.name
+            && member.client_urls == description.client_urls
+            && member.incarnation == description.incarnation
+            && member.apply_version == description.apply_version;
+        if is_known {
+            return;
+        }
+        drop(members);
+        let described = match node.propose(Kind::MemberDescription(description.clone())) {
+            Ok(proposed) => match tokio::time::timeout(service.request_timeout, proposed).await {
+                Ok(described) => described.map(drop),
+                Err(_) => Err(Unavailable::TimedOut),
+            },
+            Err(unavailable) => Err(unavailable),
+        };
+        if let Err(Unavailable::Refused(Refusal::MemberWiped)) = described {
+            return node.expel(Expelled::Wiped);
+        }
+        if let Err(error) = described {
+            warn!(%error, "the cluster does not know who this member is yet; trying again");
+            tokio::time::sleep(DESCRIBE_PAUSE).await;
+        }
+    }
+}
+
+/// Who this member is if it has no data: one of the first of a new cluster, or one that was added to a running one.
+pub(super) fn first_start(config: &Config, connector: PeerConnector, runtime: tokio::runtime::Handle) -> First {
+    let bootstrap = config.bootstrap();
+    let peer = &config.peer;
+    let (joins, cluster, own_urls) = (peer.join_existing, peer.initial_cluster.clone(), peer.advertise_urls.clone());
+    First(Arc::new(move || {
+        let bootstrap = bootstrap.as_ref().map_err(ToString::to_string)?;
+        if !joins {
+            let identity = Identity { cluster_id: bootstrap.cluster_id, member_id: bootstrap.member_id };
+            runtime.block_on(refuse_known(&connector, &cluster, &own_urls, &identity))?;
+            return Ok(FirstStart::new_cluster(identity, Members::first(bootstrap.members.clone())));
+        }
+        let Joined { cluster_id, member_id, membership, shards } =
+            runtime.block_on(join(&connector, &cluster, &own_urls))?;
+        let shard_map = shards.parse().map_err(|error| format!("the cluster's shards {shards:?}: {error}"))?;
+        Ok(FirstStart {
+            identity: Identity { cluster_id, member_id },
+            members: Members::joining(membership),
+            shard_map: Some(shard_map),
+            begins_after: LogPosition::default(),
+        })
+    }))
+}

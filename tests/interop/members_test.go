@@ -127,6 +127,10 @@ func TestLeasesThroughAnyMember(t *testing.T) {
 				t.Fatalf("keepalive of %d through %s: %v %v, want a TTL of %d", id, member.Endpoint(), renewed, err, want)
 			}
 		}
+		// A list may be old, but not older than what the member has shown before.
+		if _, err := pb.NewKVClient(member.Conn(t)).Range(ctx, &pb.RangeRequest{Key: []byte("any")}); err != nil {
+			t.Fatal(err)
+		}
 		listed, err := client.LeaseLeases(ctx, &pb.LeaseLeasesRequest{})
 		if err != nil || len(listed.Leases) != 1 || listed.Leases[0].ID != granted.ID {
 			t.Fatalf("leases of %s: %v %v", member.Endpoint(), listed, err)

@@ -1,6 +1,7 @@
 //! The service Lease.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use basalt_proto::etcdserverpb::{
@@ -86,6 +87,7 @@ impl Service {
     /// # Errors
     /// It does not lead, or goes down.
     pub async fn time_to_live_here(&self, request: LeaseTimeToLiveRequest) -> Result<LeaseTimeToLiveResponse, Status> {
+        let term = self.led_term()?;
         let look = || {
             let clock = self.node.leases.lock().expect("no one panics while holding the lease clock");
             clock.is_running().then(|| clock.remaining(request.id, self.node.now())).ok_or_else(status::no_leader)
@@ -94,6 +96,9 @@ impl Service {
         if remaining.is_none() {
             self.node.applied_what_is_committed().await;
             remaining = look()?;
+        }
+        if !self.still_leads(term).await? {
+            return Err(status::no_leader());
         }
         let header = self.header().at(self.node.view().revision);
         let mut response =
@@ -109,6 +114,20 @@ impl Service {
             response.keys = self.within(keys).await?;
         }
         Ok(response)
+    }
+
+    /// The term in which this member leads, as far as it knows.
+    fn led_term(&self) -> Result<u64, Status> {
+        let gauges = &self.node.gauges;
+        let term = gauges.term.load(Ordering::Relaxed);
+        if gauges.leads.load(Ordering::Relaxed) { Ok(term) } else { Err(status::no_leader()) }
+    }
+
+    /// Whether this member has led since it read `term`. A quorum is asked: one that stood still or was cut off may have been
+    /// replaced without hearing of it, and its clock says nothing then.
+    async fn still_leads(&self, term: u64) -> Result<bool, Status> {
+        self.linearizable_view().await?;
+        Ok(self.led_term().is_ok_and(|now| now == term))
     }
 
     /// The leader, and the way to it, if it is another member.
@@ -142,6 +161,7 @@ impl Service {
     pub async fn renew_here(&self, id: i64) -> Result<i64, Status> {
         let mut is_caught_up = false;
         loop {
+            let term = self.led_term()?;
             let renewal = {
                 let mut clock = self.node.leases.lock().expect("no one panics while holding the lease clock");
                 if !clock.is_running() {
@@ -150,13 +170,20 @@ impl Service {
                 clock.renew(id, self.node.now())
             };
             match renewal {
-                Renewal::Unknown if is_caught_up => return Ok(0),
-                // Another member may have granted it just now.
                 Renewal::Unknown => {
+                    if is_caught_up && self.still_leads(term).await? {
+                        return Ok(0);
+                    }
+                    // Another member may have granted it just now.
                     self.node.applied_what_is_committed().await;
                     is_caught_up = true;
                 }
-                Renewal::Renewed { ttl } => return Ok(ttl),
+                // A next leader counts from its own beginning, which then is later than this renewal.
+                Renewal::Renewed { ttl } => {
+                    if self.still_leads(term).await? {
+                        return Ok(ttl);
+                    }
+                }
                 Renewal::CommitFirst { ttl } => {
                     // The remainder is forgotten by all before the client relies on a full life (DESIGN 7).
                     let checkpoints = vec![LeaseCheckpoint { id, remaining_ttl: 0 }];

@@ -14,6 +14,8 @@
 //! Invariants:
 //! * A lease is never called expired before its last answered renewal plus its full time to live, also not under the
 //!   next leader: a renewal over a checkpointed remainder is answered only after the remainder's clearing is committed.
+//! * A renewal is answered only after a quorum has confirmed that its member still led (`api/lease.rs`): the clock of one that
+//!   was replaced unheard says nothing.
 //! * An expired lease cannot be renewed; only its revoke ends it (etcd-contract 35).
 //! * At most [`LeaseClockConfig::revokes_in_flight_max`] revokes are under way at any time.
 

@@ -50,7 +50,7 @@ func (s *sound) key() string { return fmt.Sprintf("k/%d", s.random.IntN(5)) }
 // write is one that is acknowledged, unanswered, refused or against its condition; apply is when it happens.
 func (s *sound) write() {
 	s.value++
-	write := &history.Write{Member: s.random.IntN(3), Call: s.now, Return: s.now + 4*ms, Outcome: history.Acknowledged, Succeeded: true}
+	write := &history.Write{Member: s.random.IntN(3), Life: 1, Call: s.now, Return: s.now + 4*ms, Outcome: history.Acknowledged, Succeeded: true}
 	write.Changes = []history.Change{{Key: s.key(), Value: fmt.Sprint("v", s.value)}}
 	switch s.random.IntN(6) {
 	case 0:
@@ -114,7 +114,7 @@ func (s *sound) apply(changes []history.Change, at time.Duration) (deleted int64
 }
 
 func (s *sound) read() {
-	read := &history.Read{Member: s.random.IntN(3), Call: s.now, Return: s.now + ms, Key: "k/", End: "k0", Revision: s.at, Serializable: s.random.IntN(2) == 0}
+	read := &history.Read{Member: s.random.IntN(3), Life: 1, Call: s.now, Return: s.now + ms, Key: "k/", End: "k0", Revision: s.at, Serializable: s.random.IntN(2) == 0}
 	for n := range 10 {
 		if kv, is := s.state[fmt.Sprintf("k/%d", n)]; is {
 			read.KVs = append(read.KVs, kv)

@@ -42,7 +42,9 @@ type Compare struct {
 
 // Write is a put, a delete or a transaction of several of them: all changes have one revision.
 type Write struct {
-	Member       int
+	Member int
+	// Life of the member that answered, by its number of starts; 0 if it is not known.
+	Life         int
 	Call, Return time.Duration
 	Outcome      Outcome
 	Error        string
@@ -71,7 +73,9 @@ func (w *Write) Changed() bool {
 
 // Read is an answered range; unanswered ones tell nothing and are not kept.
 type Read struct {
-	Member       int
+	Member int
+	// Life of the member that answered, by its number of starts; 0 if it is not known.
+	Life         int
 	Call, Return time.Duration
 	Serializable bool
 	Key, End     string

@@ -57,11 +57,7 @@ func (l *Load) draw(random *rand.Rand) func(context.Context, *rig.Member) {
 
 // put is a change with a value of its own.
 func (l *Load) put(key string) history.Change {
-	value := fmt.Sprintf("%s-%d", l.id, l.values.Add(1))
-	if short := l.options.ValueBytes - len(value); short > 0 {
-		value += strings.Repeat(".", short)
-	}
-	return history.Change{Key: key, Value: value}
+	return history.Change{Key: key, Value: l.Value(l.options.ValueBytes)}
 }
 
 func (l *Load) write(condition *history.Compare, changes ...history.Change) func(context.Context, *rig.Member) {
@@ -82,8 +78,10 @@ func (l *Load) Put(ctx context.Context, member *rig.Member, key string) *history
 // Write does it and writes it down.
 func (l *Load) Write(ctx context.Context, member *rig.Member, condition *history.Compare, changes ...history.Change) *history.Write {
 	write := &history.Write{Member: member.Number, Call: l.Now(), Return: history.Never, If: condition, Changes: changes}
+	life := member.Life()
 	header, err := l.send(ctx, member, write)
 	if err == nil {
+		write.Life = sameLife(member, life)
 		write.Return, write.Outcome, write.Revision = l.Now(), history.Acknowledged, header.Revision
 		l.know(header.Revision)
 	} else {
@@ -169,12 +167,14 @@ func refused(err error) bool {
 // Read does it and writes it down if it is answered.
 func (l *Load) Read(ctx context.Context, member *rig.Member, key, end string, serializable bool, at int64) (*history.Read, error) {
 	read := &history.Read{Member: member.Number, Call: l.Now(), Serializable: serializable, Key: key, End: end, At: at}
+	life := member.Life()
 	answer, err := pb.NewKVClient(member.Conn()).Range(ctx, &pb.RangeRequest{
 		Key: []byte(key), RangeEnd: []byte(end), Serializable: serializable, Revision: at,
 	})
 	if err != nil {
 		return nil, err
 	}
+	read.Life = sameLife(member, life)
 	read.Return, read.Revision, read.Count = l.Now(), answer.Header.Revision, answer.Count
 	for _, kv := range answer.Kvs {
 		read.KVs = append(read.KVs, keyValue(kv))
@@ -216,4 +216,18 @@ func keyValue(kv *mvccpb.KeyValue) history.KV {
 	return history.KV{
 		Key: string(kv.Key), Value: string(kv.Value), Create: kv.CreateRevision, Mod: kv.ModRevision, Version: kv.Version, LeaseID: kv.Lease,
 	}
+}
+
+// Value is one of its own, so long.
+func (l *Load) Value(bytes int) string {
+	value := fmt.Sprintf("%s-%d", l.id, l.values.Add(1))
+	return value + strings.Repeat(".", max(0, bytes-len(value)))
+}
+
+// sameLife is the life of a member in which a call began that has ended now; 0 if it was started meanwhile.
+func sameLife(member *rig.Member, began int) int {
+	if member.Life() != began {
+		return 0
+	}
+	return began
 }

@@ -99,3 +99,24 @@ func (l *Load) renew(ctx context.Context, through *rig.Member, lease *history.Le
 	lease.Renewals = append(lease.Renewals, renewal)
 	return true
 }
+
+// Lease grants one of at least `ttl` seconds with a key below "m/", which nobody renews.
+func (l *Load) Lease(ctx context.Context, member *rig.Member, number, ttl int64) error {
+	once, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	lease := &history.Lease{ID: 1<<61 + number, Key: fmt.Sprintf("m/%s-%d", l.id, number), Granted: l.Now()}
+	granted, err := pb.NewLeaseClient(member.Conn()).LeaseGrant(once, &pb.LeaseGrantRequest{ID: lease.ID, TTL: ttl})
+	if err != nil {
+		return err
+	}
+	lease.TTL = granted.TTL
+	l.mutex.Lock()
+	l.record.Leases = append(l.record.Leases, lease)
+	l.mutex.Unlock()
+	change := l.put(lease.Key)
+	change.LeaseID = lease.ID
+	if put := l.Write(once, member, nil, change); put.Outcome != history.Acknowledged {
+		return fmt.Errorf("a put under a lease: %s", put.Error)
+	}
+	return nil
+}

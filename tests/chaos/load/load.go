@@ -132,6 +132,9 @@ func (l *Load) Began() time.Time { return l.began }
 // Told is the newest revision that any client knows.
 func (l *Load) Told() int64 { return l.told.Load() }
 
+// Heard is the revision up to which the watcher of everything was told.
+func (l *Load) Heard() int64 { return l.heard.Load() }
+
 // Record is what has been written down so far; the slices grow meanwhile, what they hold does not change.
 func (l *Load) Record() history.Record {
 	l.mutex.Lock()
@@ -195,7 +198,7 @@ func (l *Load) ask(ctx context.Context, place int, random *rand.Rand) {
 	}()
 }
 
-// compact drops old revisions through the leader of the time.
+// compact drops old revisions now and then.
 func (l *Load) compact(ctx context.Context) {
 	defer l.calls.Done()
 	for tick := time.NewTicker(l.options.CompactEvery); ; {
@@ -209,12 +212,22 @@ func (l *Load) compact(ctx context.Context) {
 		if revision <= l.record.First {
 			continue
 		}
-		l.mutex.Lock()
-		l.record.Compacted = append(l.record.Compacted, history.Compaction{Call: l.Now(), Revision: revision})
-		l.mutex.Unlock()
+		members := l.cluster.Members()
 		once, cancel := context.WithTimeout(ctx, l.options.CallTimeout)
 		// It may fail: the next one drops more.
-		_, _ = pb.NewKVClient(l.cluster.Members()[int(revision)%len(l.cluster.Members())].Conn()).Compact(once, &pb.CompactionRequest{Revision: revision})
+		_ = l.Compact(once, members[int(revision)%len(members)], revision)
 		cancel()
 	}
+}
+
+// Compact drops what is older than a revision, and writes down that it was asked for. The watcher of everything must have come so far.
+func (l *Load) Compact(ctx context.Context, through *rig.Member, revision int64) error {
+	if heard := l.heard.Load(); revision > heard {
+		return fmt.Errorf("events up to %d are heard, a compaction at %d would lose some", heard, revision)
+	}
+	l.mutex.Lock()
+	l.record.Compacted = append(l.record.Compacted, history.Compaction{Call: l.Now(), Revision: revision})
+	l.mutex.Unlock()
+	_, err := pb.NewKVClient(through.Conn()).Compact(ctx, &pb.CompactionRequest{Revision: revision})
+	return err
 }

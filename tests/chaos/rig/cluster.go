@@ -36,6 +36,8 @@ type Options struct {
 	// Disk of each member, with its size if it is not the folder's own.
 	Disk    DiskKind
 	DiskMiB int
+	// LogApart puts the logs into the folder, beside the disks.
+	LogApart bool
 	// Proxied members can hear each other late, at the price of a proxy in every connection between them.
 	Proxied bool
 	// Clocks of their own, by libfaketime.
@@ -234,6 +236,9 @@ func (c *Cluster) scheme() string {
 	return "http"
 }
 
+// tool is basaltctl, which lies beside the program.
+func (c *Cluster) tool() string { return filepath.Join(filepath.Dir(c.Options.Binary), "basaltctl") }
+
 // Others are all members but one.
 func (c *Cluster) Others(one *Member) []*Member {
 	var others []*Member
@@ -384,4 +389,21 @@ func (c *Cluster) insist(ctx context.Context, through []*Member, call func(conte
 		case <-time.After(200 * time.Millisecond):
 		}
 	}
+}
+
+// Restore makes new data of all members, which do not run, from a snapshot, as a new cluster of them.
+func (c *Cluster) Restore(snapshot string, flags ...string) error {
+	for _, member := range c.Members() {
+		if err := os.RemoveAll(member.DataDir()); err != nil {
+			return err
+		}
+		args := append([]string{
+			"snapshot", "restore", snapshot, "--data-dir", member.DataDir(), "--name", member.Name, "--initial-cluster", c.initial,
+			"--initial-cluster-token", c.Options.Token, "--initial-advertise-peer-urls", member.advertised(),
+		}, flags...)
+		if _, err := run(c.tool(), args...); err != nil {
+			return err
+		}
+	}
+	return nil
 }

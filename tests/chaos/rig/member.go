@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -41,6 +42,7 @@ type Member struct {
 	disk       *disk
 	proxy      *proxy
 	process    *process
+	lives      atomic.Int64
 	joining    string // --initial-cluster of one that comes later
 	conn       *grpc.ClientConn
 }
@@ -49,6 +51,9 @@ func (m *Member) String() string { return m.Name }
 
 // DataDir is empty before the first start.
 func (m *Member) DataDir() string { return filepath.Join(m.disk.dir, "data") }
+
+// logDir is the log's, if that lies apart.
+func (m *Member) logDir() string { return filepath.Join(m.cluster.folder, m.Name+".wal") }
 
 // ClientURL is where clients find it.
 func (m *Member) ClientURL() string {
@@ -106,6 +111,9 @@ func (m *Member) args() []string {
 			"--peer-cert-file="+made.memberCert, "--peer-key-file="+made.memberKey, "--peer-trusted-ca-file="+made.authority,
 			"--peer-client-cert-auth")
 	}
+	if options.LogApart {
+		args = append(args, "--wal-dir="+m.logDir())
+	}
 	return append(args, options.Args...)
 }
 
@@ -123,8 +131,12 @@ func (m *Member) Start() error {
 		return err
 	}
 	m.process = begun
+	m.lives.Add(1)
 	return nil
 }
+
+// Life is how often it was started.
+func (m *Member) Life() int { return int(m.lives.Load()) }
 
 // AwaitReady waits until the present life serves.
 func (m *Member) AwaitReady() error {
@@ -214,8 +226,11 @@ func (m *Member) Status(timeout time.Duration) (*pb.StatusResponse, error) {
 
 // Check reads the directory of a member that does not run with basaltctl, which lies beside the program.
 func (m *Member) Check() error {
-	tool := filepath.Join(filepath.Dir(m.cluster.Options.Binary), "basaltctl")
-	if output, err := exec.Command(tool, "check", m.DataDir()).CombinedOutput(); err != nil {
+	args := []string{"check", m.DataDir()}
+	if m.cluster.Options.LogApart {
+		args = append(args, "--wal-dir="+m.logDir())
+	}
+	if output, err := exec.Command(m.cluster.tool(), args...).CombinedOutput(); err != nil {
 		return fmt.Errorf("basaltctl check of %s: %w: %s", m, err, output)
 	}
 	return nil

@@ -45,10 +45,10 @@ func exitOn(err error) {
 }
 
 type options struct {
-	binary, name, folder, dumps, disk, judge, rows string
-	rounds, members, rate, watches                 int
-	seed                                           uint64
-	proxied, clocks, table, quick, full            bool
+	binary, newer, name, folder, dumps, disk, judge, rows string
+	rounds, members, rate, watches                        int
+	seed                                                  uint64
+	proxied, clocks, table, quick, full                   bool
 }
 
 func (o *options) parse() {
@@ -66,6 +66,7 @@ func (o *options) parse() {
 	flag.BoolVar(&o.clocks, "clocks", true, "members have clocks of their own, so that rounds may step them")
 	flag.StringVar(&o.judge, "judge", "", "judge a kept history again, and do nothing else")
 	flag.StringVar(&o.binary, "binary", "", "the program basalt; basaltctl lies beside it")
+	flag.StringVar(&o.newer, "newer", "", "the program that a rolling upgrade ends with; none restarts the same one")
 	flag.StringVar(&o.name, "name", "", "how the names of bridge and namespaces begin")
 	flag.StringVar(&o.folder, "folder", "", "where data goes; removed by who made it")
 	flag.StringVar(&o.dumps, "dumps", ".", "where the history of a bad round is kept")
@@ -149,7 +150,7 @@ func (o *options) playRows(ctx context.Context) error {
 		if ctx.Err() != nil {
 			break
 		}
-		result := rows.Play(ctx, row, rows.Options{Rig: machines, Load: o.load(), Full: o.full, Quick: o.quick, Dumps: o.dumps, Say: say()})
+		result := rows.Play(ctx, row, rows.Options{Rig: machines, Load: o.load(), Full: o.full, Quick: o.quick, Dumps: o.dumps, Newer: o.newer, Say: say()})
 		if result.Err != nil {
 			fmt.Printf("row %d is not held: %v\n", row.Number, result.Err)
 			failed = errors.Join(failed, fmt.Errorf("row %d is not held", row.Number))

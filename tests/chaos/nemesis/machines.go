@@ -86,7 +86,7 @@ var Machines = []Fault{
 		// A member that was just lost or found makes a change unhealthy for some seconds.
 		_, err := s.Cluster.Replace(limited, gone)
 		return err
-	}, anywhere},
+	}, unproxied},
 	{"leadership moves five times", func(ctx context.Context, s *Scene) error {
 		for range 5 {
 			leader, err := s.Cluster.Leader()

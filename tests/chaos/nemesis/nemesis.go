@@ -30,6 +30,7 @@ type Fault struct {
 
 func anywhere(rig.Options) bool          { return true }
 func smallDisk(options rig.Options) bool { return options.Disk != rig.Folder }
+func unproxied(options rig.Options) bool { return !options.Proxied } // the proxies know the first members alone
 func proxied(options rig.Options) bool   { return options.Proxied }
 func clocks(options rig.Options) bool    { return options.Clocks }
 func network(options rig.Options) bool   { return options.Network != "" }

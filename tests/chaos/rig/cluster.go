@@ -141,40 +141,49 @@ func (c *Cluster) Members() []*Member {
 	return c.members
 }
 
-// add makes a member with namespace, disk and clock.
+// add makes a member with namespace, disk and clock; only a whole one is among the members.
 func (c *Cluster) add() (*Member, error) {
-	member := &Member{Number: c.born, Name: fmt.Sprintf("m%d", c.born), cluster: c, clientPort: clientPort, peerPort: peerPort}
+	member := &Member{
+		Number: c.born, Name: fmt.Sprintf("m%d", c.born), cluster: c, clientPort: clientPort, peerPort: peerPort, binary: c.Options.Binary,
+	}
 	c.born++
+	if err := c.equip(member); err != nil {
+		c.discard(member)
+		return nil, err
+	}
 	c.mutex.Lock()
+	defer c.mutex.Unlock()
 	c.members = append(slices.Clone(c.members), member)
-	c.mutex.Unlock()
-	var err error
+	return member, nil
+}
+
+func (c *Cluster) equip(member *Member) (err error) {
 	if c.network == nil {
 		member.Address = "127.0.0.1"
 		if member.clientPort, err = freePort(); err != nil {
-			return nil, err
+			return err
 		}
 		if member.peerPort, err = freePort(); err != nil {
-			return nil, err
+			return err
 		}
 	} else if member.namespace, member.Address, err = c.network.add(member.Number); err != nil {
-		return nil, err
+		return err
 	}
 	if member.disk, err = newDisk(c.Options.Disk, filepath.Join(c.folder, member.Name), c.Options.DiskMiB); err != nil {
-		return nil, err
+		return err
 	}
 	if c.Options.Proxied {
 		if err := member.startProxy(); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if c.Options.Clocks {
 		if err := member.SetClock("+0"); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	member.conn, err = member.Dial()
-	return member, err
+	return err
 }
 
 // freePort is one of the loopback, below the range from which outgoing connections are served.

@@ -43,6 +43,7 @@ type Member struct {
 	proxy      *proxy
 	process    *process
 	lives      atomic.Int64
+	binary     string
 	joining    string // --initial-cluster of one that comes later
 	conn       *grpc.ClientConn
 }
@@ -122,7 +123,7 @@ func (m *Member) Start() error {
 	if m.Running() {
 		return fmt.Errorf("%s runs already", m)
 	}
-	line := append([]string{m.cluster.Options.Binary}, m.args()...)
+	line := append([]string{m.binary}, m.args()...)
 	if m.namespace != "" {
 		line = append([]string{"ip", "netns", "exec", m.namespace}, line...)
 	}
@@ -134,6 +135,9 @@ func (m *Member) Start() error {
 	m.lives.Add(1)
 	return nil
 }
+
+// Upgrade sets the program of the next life.
+func (m *Member) Upgrade(binary string) { m.binary = binary }
 
 // Life is how often it was started.
 func (m *Member) Life() int { return int(m.lives.Load()) }

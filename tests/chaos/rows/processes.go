@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc/status"
 
 	"basalt/tests/chaos/history"
@@ -288,50 +287,5 @@ func pauseFollower(s *Stage) error {
 		how = "by a whole state"
 	}
 	s.Measured("caught up in %s %s", rounded(caught), how)
-	return s.judge()
-}
-
-// rolling is row 34.
-func rolling(s *Stage) error {
-	if err := s.begin(nil); err != nil {
-		return err
-	}
-	times := size(s, 1, 7, 20)
-	var gaps []time.Duration
-	for range times {
-		for _, member := range s.cluster.Members() {
-			if err := s.wait(time.Second); err != nil {
-				return err
-			}
-			from := s.load.Now()
-			if leader, err := s.cluster.Leader(); err != nil {
-				return err
-			} else if leader == member {
-				to, err := s.cluster.Others(member)[0].Status(5 * time.Second)
-				if err != nil {
-					return err
-				}
-				ctx, cancel := context.WithTimeout(s, 10*time.Second)
-				_, err = pb.NewMaintenanceClient(member.Conn()).MoveLeader(ctx, &pb.MoveLeaderRequest{TargetID: to.Header.MemberId})
-				cancel()
-				if err != nil {
-					return fmt.Errorf("MoveLeader: %w", err)
-				}
-			}
-			if err := member.Terminate(); err != nil {
-				return err
-			}
-			if err := member.Start(); err != nil {
-				return err
-			}
-			if err := member.AwaitReady(); err != nil {
-				return err
-			}
-			gaps = append(gaps, gap(s.load.Record(), from, s.load.Now(), s.cluster.Others(member)...))
-		}
-	}
-	s.Did("%d rolling restarts under load, MoveLeader and SIGTERM, of one build", times)
-	s.RequireTime(percentile(gaps, 100) <= 3*time.Second, "longest time without a write through the others: %s (p50), %s (max)",
-		rounded(percentile(gaps, 50)), rounded(percentile(gaps, 100)))
 	return s.judge()
 }

@@ -25,6 +25,8 @@ type Options struct {
 	// Quick is small sizes, and times are shown and not judged.
 	Quick bool
 	Dumps string
+	// Newer is the build that a rolling upgrade ends with; none restarts the same one.
+	Newer string
 	Say   func(format string, args ...any)
 }
 
@@ -133,6 +135,7 @@ func (s *Stage) close() {
 	if s.cluster != nil {
 		s.cluster.Close()
 	}
+	s.load, s.cluster = nil, nil
 }
 
 // wait lets time pass.

@@ -106,9 +106,12 @@ func (w *writes) everyEventHasAnOwner() {
 			}
 		}
 	}
-	leases := map[int64]*history.Lease{}
+	leases := map[int64]bool{}
 	for _, lease := range w.record.Leases {
-		leases[lease.ID] = lease
+		leases[lease.ID] = true
+	}
+	for _, kv := range w.record.Base {
+		leases[kv.LeaseID] = true // of earlier clients
 	}
 	happened, walk := map[*history.Write]int64{}, w.line.Walk()
 	for revision := w.record.First + 1; revision <= w.line.Last; revision++ {
@@ -161,10 +164,10 @@ func ownerOf(events []history.Told, byValue map[string]*history.Write, deletes m
 }
 
 // endOfLease says whether the events are all keys of one lease going.
-func endOfLease(events []history.Told, before history.State, leases map[int64]*history.Lease) bool {
+func endOfLease(events []history.Told, before history.State, leases map[int64]bool) bool {
 	id := before[events[0].KV.Key].LeaseID
 	for _, event := range events {
-		if !event.Delete || id == 0 || before[event.KV.Key].LeaseID != id || leases[id] == nil {
+		if !event.Delete || id == 0 || before[event.KV.Key].LeaseID != id || !leases[id] {
 			return false
 		}
 	}

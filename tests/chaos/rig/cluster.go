@@ -222,17 +222,18 @@ func (c *Cluster) discard(member *Member) {
 	if member.disk != nil {
 		member.disk.close()
 	}
-	if member.namespace != "" {
-		c.network.remove(member.namespace)
+	if c.network != nil {
+		c.network.remove(member.Number)
 	}
 }
 
-// Tails are the last lines of each member's log.
+// Tails are the last lines of each member's log, without those of slow requests, of which a fault makes hundreds.
 func (c *Cluster) Tails() string {
 	var text strings.Builder
 	for _, member := range c.Members() {
 		all, _ := os.ReadFile(member.LogFile())
 		lines := strings.Split(strings.TrimSpace(string(all)), "\n")
+		lines = slices.DeleteFunc(lines, func(line string) bool { return strings.Contains(line, "request took too long") })
 		fmt.Fprintf(&text, "the last of %s:\n  %s\n", member, strings.Join(lines[max(0, len(lines)-12):], "\n  "))
 	}
 	return text.String()

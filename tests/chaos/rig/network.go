@@ -11,9 +11,9 @@ import (
 // Network is a bridge in the namespace of the test, with a namespace for each member behind it. The test itself, and so every
 // client, is at the bridge's own address, and no cut ever stands between a client and a member.
 type Network struct {
-	name       string
-	subnet     string
-	namespaces []string
+	name   string
+	subnet string
+	made   []int // numbers of members
 }
 
 // hostFirst is the last part of the first member's address; a proxied member has one more address, proxyFirst higher.
@@ -76,10 +76,10 @@ func (n *Network) add(number int) (namespace, address string, err error) {
 	if number >= hostsMax {
 		return "", "", fmt.Errorf("this network has room for %d members, old and new", hostsMax)
 	}
-	namespace = fmt.Sprintf("%s-%d", n.name, number)
+	namespace = n.namespace(number)
 	address = n.address(hostFirst + number)
-	outside, inside := fmt.Sprintf("%so%d", n.name, number), fmt.Sprintf("%si%d", n.name, number)
-	n.namespaces = append(n.namespaces, namespace)
+	outside, inside := n.outside(number), fmt.Sprintf("%si%d", n.name, number)
+	n.made = append(n.made, number)
 	for _, line := range []string{
 		"netns add " + namespace,
 		"link add " + outside + " type veth peer name " + inside,
@@ -97,15 +97,21 @@ func (n *Network) add(number int) (namespace, address string, err error) {
 	return namespace, address, nft(namespace, "add table inet chaos\nadd chain inet chaos cuts { type filter hook input priority 0; }")
 }
 
-// remove takes a member's namespace away, with all that is in it.
-func (n *Network) remove(namespace string) {
-	_, _ = run("ip", "netns", "del", namespace)
+func (n *Network) namespace(number int) string { return fmt.Sprintf("%s-%d", n.name, number) }
+
+// outside is the end of a member's wire that is at the bridge.
+func (n *Network) outside(number int) string { return fmt.Sprintf("%so%d", n.name, number) }
+
+// remove takes a member's namespace and wire away. What was never made is let be.
+func (n *Network) remove(number int) {
+	_, _ = run("ip", "link", "del", n.outside(number))
+	_, _ = run("ip", "netns", "del", n.namespace(number))
 }
 
-// Close removes everything. What cannot be removed, since it was never made, is let be.
+// Close removes everything.
 func (n *Network) Close() {
-	for _, namespace := range n.namespaces {
-		n.remove(namespace)
+	for _, number := range n.made {
+		n.remove(number)
 	}
 	_, _ = run("ip", "link", "del", n.name)
 }

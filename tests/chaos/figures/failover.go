@@ -54,7 +54,7 @@ func failoverOf(ctx context.Context, options Options, side Side, times int) erro
 			options.Say("%s, %s: %s", side.Name, event.name, milliseconds(figure))
 		}
 		fmt.Printf("| %-8s | %-34s | %5d | %9s | %9s | %9s |\n", side.Name, event.name, times,
-			milliseconds(percentile(figures, 50)), milliseconds(percentile(figures, 99)), milliseconds(percentile(figures, 100)))
+			milliseconds(Percentile(figures, 50)), milliseconds(Percentile(figures, 99)), milliseconds(Percentile(figures, 100)))
 	}
 	return nil
 }

@@ -164,11 +164,11 @@ func (p *putter) latency(percent int, from, to time.Time, members []*rig.Member)
 			all = append(all, put.answer.Sub(put.call))
 		}
 	}
-	return percentile(all, percent)
+	return Percentile(all, percent)
 }
 
-// percentile by the nearest rank; 0 of none.
-func percentile(of []time.Duration, percent int) time.Duration {
+// Percentile by the nearest rank; 0 of none.
+func Percentile(of []time.Duration, percent int) time.Duration {
 	if len(of) == 0 {
 		return 0
 	}

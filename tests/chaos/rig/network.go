@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"fmt"
 	"net"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // Network is a bridge in the namespace of the test, with a namespace for each member behind it. The test itself, and so every
@@ -29,6 +32,15 @@ const (
 // # Errors
 // Without root, `ip` or a free network of 10.213.0.0/16.
 func NewNetwork(name string) (*Network, error) {
+	// Two such programs must not choose the same network.
+	lock, err := os.OpenFile(filepath.Join(os.TempDir(), "basalt-chaos.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		return nil, err
+	}
 	network := &Network{name: name}
 	for third := range 250 {
 		subnet := fmt.Sprintf("10.213.%d", third+1)

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"basalt/tests/chaos/figures"
 	"basalt/tests/chaos/history"
 	"basalt/tests/chaos/load"
 	"basalt/tests/chaos/nemesis"
@@ -230,7 +231,7 @@ func slowDisk(s *Stage) error {
 		writes := written(s.load.Record(), from, to-4*time.Second, others...)
 		s.Did("every sync of the leader %v late for %v", late, (to - from).Round(time.Second))
 		figures := fmt.Sprintf("%d leader changes; through the others %d of %d writes acknowledged, p99 %s, longest time without one %s", leaders,
-			len(writes)-unanswered(writes), len(writes), rounded(percentile(latencies(writes), 99)), rounded(longest))
+			len(writes)-unanswered(writes), len(writes), rounded(figures.Percentile(latencies(writes), 99)), rounded(longest))
 		// An election lasts a second, and three syncs of half of that are to be seen first.
 		s.Require(late < time.Second || leaders >= 1, "%s", figures)
 		s.RequireTime(late < time.Second || longest <= 10*time.Second, "one without a write ≤ 10 s")
@@ -260,6 +261,6 @@ func slowDisk(s *Stage) error {
 	s.Did("every sync of a follower 5s late for 10s")
 	writes := written(s.load.Record(), from, to-4*time.Second, s.cluster.Others(follower)...)
 	s.RequireTime(unanswered(writes) == 0, "through the others %d of %d writes acknowledged, p99 %s", len(writes)-unanswered(writes), len(writes),
-		rounded(percentile(latencies(writes), 99)))
+		rounded(figures.Percentile(latencies(writes), 99)))
 	return s.judge()
 }

@@ -9,16 +9,6 @@ import (
 	"basalt/tests/chaos/rig"
 )
 
-// percentile of durations, by the nearest rank; 0 of none.
-func percentile(of []time.Duration, percent int) time.Duration {
-	if len(of) == 0 {
-		return 0
-	}
-	sorted := slices.Clone(of)
-	slices.Sort(sorted)
-	return sorted[(len(sorted)*percent+99)/100-1]
-}
-
 // latencies of the acknowledged ones.
 func latencies(writes []*history.Write) []time.Duration {
 	var all []time.Duration

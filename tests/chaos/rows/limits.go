@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"basalt/tests/chaos/figures"
 	"basalt/tests/chaos/history"
 	"basalt/tests/chaos/load"
 	"basalt/tests/chaos/nemesis"
@@ -131,7 +132,7 @@ func slowWatchers(s *Stage) error {
 	slow := eventDelays(s.load.Record(), base, s.load.Now()-time.Second)
 	s.Did("%d watches of everything at one member that nobody reads, for %v", streams, length)
 	s.Require(most-before <= 128<<20, "resident memory %d MiB before, at most %d MiB", mebibytes(before), mebibytes(most))
-	p99, calmP99 := percentile(slow, 99), percentile(calm, 99)
+	p99, calmP99 := figures.Percentile(slow, 99), figures.Percentile(calm, 99)
 	s.RequireTime(p99 <= 2*calmP99, "from put to event elsewhere p99 %s, before %s", rounded(p99), rounded(calmP99))
 	cancel()
 	return s.judge()
@@ -187,8 +188,8 @@ func leasesTogether(s *Stage) error {
 	to := s.load.Now()
 	leaders, _ := seen.changes()
 	members := s.cluster.Members()
-	calm := percentile(latencies(written(s.load.Record(), calmFrom, calmTo, members...)), 99)
-	amid := percentile(latencies(written(s.load.Record(), calmTo, to, members...)), 99)
+	calm := figures.Percentile(latencies(written(s.load.Record(), calmFrom, calmTo, members...)), 99)
+	amid := figures.Percentile(latencies(written(s.load.Record(), calmTo, to, members...)), 99)
 	s.Did("%d leases with a key each that end within two seconds", count)
 	s.RequireTime(gone <= 20*time.Second, "all gone after %s", rounded(gone))
 	s.Require(leaders == 0, "%d leader changes", leaders)

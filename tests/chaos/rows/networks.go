@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"basalt/tests/chaos/figures"
 	"basalt/tests/chaos/load"
 	"basalt/tests/chaos/rig"
 )
@@ -222,7 +223,7 @@ func poorNetwork(s *Stage) error {
 		writes := written(s.load.Record(), from, to, s.cluster.Members()...)
 		s.Did("%s for %v", network.name, length)
 		s.Measured("%d of %d writes acknowledged, p99 %s, %d leader changes", len(writes)-unanswered(writes), len(writes),
-			rounded(percentile(latencies(writes), 99)), leaders)
+			rounded(figures.Percentile(latencies(writes), 99)), leaders)
 	}
 	return s.judge()
 }

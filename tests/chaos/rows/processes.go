@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc/status"
 
+	"basalt/tests/chaos/figures"
 	"basalt/tests/chaos/history"
 	"basalt/tests/chaos/load"
 	"basalt/tests/chaos/rig"
@@ -43,8 +44,8 @@ func killFollower(s *Stage) error {
 	s.Did("a follower killed under load for %v", length)
 	record := s.load.Record()
 	calm, away := latencies(written(record, before, killed, others...)), written(record, killed, started, others...)
-	s.Require(unanswered(away) == 0, "%d of %d writes through the others failed", unanswered(away), len(away))
-	p99, base := percentile(latencies(away), 99), percentile(calm, 99)
+	s.RequireTime(unanswered(away) == 0, "%d of %d writes through the others failed", unanswered(away), len(away))
+	p99, base := figures.Percentile(latencies(away), 99), figures.Percentile(calm, 99)
 	s.RequireTime(p99 <= 2*base, "write p99 %s, before %s", rounded(p99), rounded(base))
 	target, err := leader.Status(5 * time.Second)
 	if err != nil {
@@ -102,7 +103,7 @@ func killLeader(s *Stage) error {
 		}
 	}
 	s.Did("the leader killed %d times under load", times)
-	p50, p99, most := percentile(resumptions, 50), percentile(resumptions, 99), percentile(resumptions, 100)
+	p50, p99, most := figures.Percentile(resumptions, 50), figures.Percentile(resumptions, 99), figures.Percentile(resumptions, 100)
 	s.RequireTime(p99 <= 3*time.Second && most <= 5*time.Second,
 		"writes through both others resume after %s (p50), %s (p99), %s (max)", rounded(p50), rounded(p99), rounded(most))
 	return s.judge()
@@ -147,8 +148,8 @@ func killAll(s *Stage) error {
 		}
 	}
 	s.Did("all members killed %d times under load", loops)
-	s.RequireTime(percentile(ready, 100) <= 5*time.Second, "all serve again after %s (p50), %s (max); 1 GiB: bench/restart",
-		rounded(percentile(ready, 50)), rounded(percentile(ready, 100)))
+	s.RequireTime(figures.Percentile(ready, 100) <= 5*time.Second, "all serve again after %s (p50), %s (max); 1 GiB: bench/restart",
+		rounded(figures.Percentile(ready, 50)), rounded(figures.Percentile(ready, 100)))
 	return nil
 }
 

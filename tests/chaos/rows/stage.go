@@ -76,7 +76,7 @@ func (s *Stage) Require(held bool, format string, args ...any) {
 	s.Options.Say("row %d:   %s", s.Number, text)
 }
 
-// RequireTime is Require for figures that a busy machine changes: the quick form only shows them.
+// RequireTime is Require for figures that a busy machine changes, elections among them: the quick form only shows them.
 func (s *Stage) RequireTime(held bool, format string, args ...any) {
 	s.Require(held || s.Options.Quick, format, args...)
 }

@@ -7,6 +7,7 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
+	"basalt/tests/chaos/figures"
 	"basalt/tests/chaos/rig"
 )
 
@@ -45,8 +46,8 @@ func rolling(s *Stage) error {
 		words = "upgrades to " + s.Options.Newer
 	}
 	s.Did("%d rolling %s under load, with MoveLeader and SIGTERM", times, words)
-	s.RequireTime(percentile(gaps, 100) <= 3*time.Second, "longest time without a write through the others: %s (p50), %s (max)",
-		rounded(percentile(gaps, 50)), rounded(percentile(gaps, 100)))
+	s.RequireTime(figures.Percentile(gaps, 100) <= 3*time.Second, "longest time without a write through the others: %s (p50), %s (max)",
+		rounded(figures.Percentile(gaps, 50)), rounded(figures.Percentile(gaps, 100)))
 	return nil
 }
 

@@ -85,6 +85,7 @@ impl TowerService<Request<RequestBody>> for Edge {
             return Box::pin(async move { Ok(grpc::serve(service, request).await.map(EdgeBody::Grpc)) });
         }
         let (pages, serves) = (self.pages.clone(), self.serves);
-        Box::pin(std::future::ready(Ok(pages.respond(&request, serves).map(EdgeBody::Page))))
+        let (request, _body) = request.into_parts();
+        Box::pin(async move { Ok(pages.respond(&request, serves).await.map(EdgeBody::Page)) })
     }
 }

@@ -4,7 +4,7 @@
 //!   program ─► edge ─► api (gRPC) ──► node (threads) ─► admission ─► apply ─► basalt_storage
 //!      │         └───► pages ─► http        ├─► watch
 //!      │                                    └─► lease
-//!      └─► listen, auto_compaction, logging, memory, config; metrics is counted by all
+//!      └─► listen, corruption, auto_compaction, logging, memory, config; metrics is counted by all
 //! ```
 //!
 //! Rooms use what stands to their right (`tests/tests/rooms.rs` checks it); `admission`, `apply`, `watch`, `lease`,
@@ -16,6 +16,7 @@ pub mod apply;
 pub mod auto_compaction;
 pub mod config;
 pub mod control;
+pub mod corruption;
 pub mod edge;
 pub mod http;
 pub mod import;

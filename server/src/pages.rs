@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering;
 use basalt_storage::mvcc::key_range::KeyRange;
 use basalt_storage::mvcc::range::RangeQuery;
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, Version, header};
+use http::request::Parts;
+use http::{HeaderValue, Response, StatusCode, Version, header};
 use http_body_util::Full;
 
 use crate::api::maintenance::STORAGE_VERSION;
@@ -45,27 +46,50 @@ impl Pages {
     }
 
     /// Answers a request that is no gRPC call.
-    pub fn respond<B>(&self, request: &Request<B>, serves: Serves) -> Response<Full<Bytes>> {
-        let encrypted = request.extensions().get::<ClientConnection>().is_some_and(|connection| connection.tls);
+    pub async fn respond(&self, request: &Parts, serves: Serves) -> Response<Full<Bytes>> {
+        let encrypted = request.extensions.get::<ClientConnection>().is_some_and(|connection| connection.tls);
         // Without TLS, HTTP/2 reaches etcd's gRPC server alone, which answers so (etcd-contract 5). A port for gRPC alone
         // has no pages in whatever version.
-        let grpc_only = request.version() == Version::HTTP_2 && !encrypted && serves == Serves::Everything;
+        let grpc_only = request.version == Version::HTTP_2 && !encrypted && serves == Serves::Everything;
         if grpc_only || serves == Serves::GrpcOnly {
             return unsupported();
         }
-        let text = |name| request.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-        let host = text(header::HOST).or_else(|| request.uri().authority().map(|authority| authority.as_str()));
+        let text = |name| request.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        let host = text(header::HOST).or_else(|| request.uri.authority().map(|authority| authority.as_str()));
         let page = PageRequest {
-            method: request.method().as_str(),
-            path: request.uri().path(),
-            query: request.uri().query().unwrap_or_default(),
+            method: request.method.as_str(),
+            path: request.uri.path(),
+            query: request.uri.query().unwrap_or_default(),
             host: host.unwrap_or_default(),
             origin: text(header::ORIGIN),
             encrypted,
         };
         let listener = if serves == Serves::Probes { Listener::Metrics } else { Listener::Clients };
-        response(self.site.respond(listener, &page, self), request.method() == http::Method::HEAD)
+        let read = if page.reads_linearizably() { self.linearizable_read().await } else { Ok(()) };
+        response(self.site.respond(listener, &page, &Asked { pages: self, read }), request.method == http::Method::HEAD)
     }
+
+    /// What etcd's checks read: with the consent of a quorum, as any client.
+    async fn linearizable_read(&self) -> Result<(), String> {
+        let service = &self.service;
+        if service.node.leader().is_none() {
+            return Err("etcdserver: no leader".to_owned());
+        }
+        service.linearizable_view().await.map_err(|status| status.message)?;
+        // The View is as new as what was acknowledged; but where nothing is acknowledged any more, as when the log's disk
+        // hangs, a node is not well.
+        if service.node.oldest_proposal_wait() > service.request_timeout {
+            return Err("etcdserver: request timed out".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// The node as one request sees it: what has to wait was waited for.
+struct Asked<'a> {
+    pages: &'a Pages,
+    /// Of the linearizable read, if the page wants one.
+    read: Result<(), String>,
 }
 
 fn response(page: PageResponse, without_body: bool) -> Response<Full<Bytes>> {
@@ -89,36 +113,29 @@ fn unsupported() -> Response<Full<Bytes>> {
     response
 }
 
-impl Probe for Pages {
+impl Probe for Asked<'_> {
     fn alarms(&self) -> Vec<AlarmKind> {
-        let gauges = &self.service.node.gauges;
+        let gauges = &self.pages.service.node.gauges;
         let no_space = gauges.no_space.load(Ordering::Relaxed).then_some(AlarmKind::NoSpace);
         let corrupt = gauges.corrupt.load(Ordering::Relaxed).then_some(AlarmKind::Corrupt);
         no_space.into_iter().chain(corrupt).collect()
     }
 
     fn has_leader(&self) -> bool {
-        self.service.node.leader().is_some()
+        self.pages.service.node.leader().is_some()
     }
 
     fn is_learner(&self) -> bool {
-        false
+        self.pages.service.is_learner()
     }
 
     fn serializable_read(&self) -> Result<(), String> {
         let query = RangeQuery::all(KeyRange::single(HEALTH_KEY));
-        self.service.node.view().plan(&query).map(drop).map_err(|error| error.to_string())
+        self.pages.service.node.view().plan(&query).map(drop).map_err(|error| error.to_string())
     }
 
     fn linearizable_read(&self) -> Result<(), String> {
-        if !self.has_leader() {
-            return Err("etcdserver: no leader".to_owned());
-        }
-        // The View is as new as what was acknowledged; but where nothing is acknowledged any more, as when the log's disk
-        // hangs, a node is not well.
-        if self.service.node.oldest_proposal_wait() > self.service.request_timeout {
-            return Err("etcdserver: request timed out".to_owned());
-        }
+        self.read.clone()?;
         self.serializable_read()
     }
 
@@ -127,7 +144,7 @@ impl Probe for Pages {
     }
 
     fn figures(&self) -> Figures {
-        let node = &self.service.node;
+        let node = &self.pages.service.node;
         let (view, gauges) = (node.view(), &node.gauges);
         let shards = view.shard_map.shards().iter().zip(&view.shards).map(|(spec, shard)| ShardFigures {
             name: spec.name.clone(),
@@ -152,6 +169,7 @@ impl Probe for Pages {
             db_in_use_bytes: gauges.db_size_in_use.load(Ordering::Relaxed),
             quota_bytes: node.limits.quota_bytes.and_then(|quota| quota.try_into().ok()).unwrap_or(0),
             has_leader: self.has_leader(),
+            is_learner: self.is_learner(),
             is_leader: gauges.leads.load(Ordering::Relaxed),
             term: gauges.term.load(Ordering::Relaxed),
             committed_index: gauges.committed_index.load(Ordering::Relaxed),

@@ -11,8 +11,8 @@ use std::time::Duration;
 use basalt_proto::peer::deliver_request::Kind;
 use basalt_proto::peer::snapshot_request::Kind as SnapshotKind;
 use basalt_proto::peer::{
-    DeliverRequest, MembersRequest, MembersResponse, RenewLeaseRequest, RenewLeaseResponse, SnapshotPositionRequest,
-    SnapshotRequest, SnapshotResponse, TimeToLiveRequest,
+    DeliverRequest, HashKvRequest, MembersRequest, MembersResponse, RenewLeaseRequest, RenewLeaseResponse,
+    SnapshotPositionRequest, SnapshotRequest, SnapshotResponse, TimeToLiveRequest,
 };
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -48,6 +48,7 @@ const SNAPSHOT_POSITION: &str = "/basalt.peer.v1.Peer/SnapshotPosition";
 const MEMBERS: &str = "/basalt.peer.v1.Peer/Members";
 const RENEW_LEASE: &str = "/basalt.peer.v1.Peer/RenewLease";
 const TIME_TO_LIVE: &str = "/basalt.peer.v1.Peer/TimeToLive";
+const HASH_KV: &str = "/basalt.peer.v1.Peer/HashKv";
 
 /// The service of the peer port.
 #[derive(Clone)]
@@ -77,6 +78,7 @@ impl PeerEdge {
             MEMBERS => self.members(request).await,
             RENEW_LEASE => self.renew_lease(request).await,
             TIME_TO_LIVE => self.time_to_live(request).await,
+            HASH_KV => self.hash_kv(request).await,
             path => Err(Status::new(Code::Unimplemented, format!("basalt: {path} is not served to members"))),
         };
         grpc::answer(answered)
@@ -93,6 +95,13 @@ impl PeerEdge {
         let request: TimeToLiveRequest = decode(one_message(request).await?)?;
         self.expect_cluster(request.cluster_id)?;
         let answer = self.service.time_to_live_here(request.request.unwrap_or_default()).await?;
+        Ok(Chunks::of(&answer))
+    }
+
+    async fn hash_kv(&self, request: Request<RequestBody>) -> Result<Chunks, Status> {
+        let request: HashKvRequest = decode(one_message(request).await?)?;
+        self.expect_cluster(request.cluster_id)?;
+        let answer = self.service.hash_kv_here(request.request.unwrap_or_default().revision).await?;
         Ok(Chunks::of(&answer))
     }
 

@@ -131,7 +131,7 @@ var flagCases = map[string]flagCase{
 	"distributed-tracing-sampling-rate": {notYet: "1"},
 
 	"corrupt-check-time":                   {effect: observeCorruptCheckTime},
-	"compact-hash-check-time":              {notYet: "1s"},
+	"compact-hash-check-time":              {effect: observeCompactHashCheck},
 	"compaction-batch-limit":               {effect: observeCompactionPace},
 	"compaction-sleep-interval":            {effect: observeCompactionPace},
 	"watch-progress-notify-interval":       {effect: observeWatchProgress},
@@ -140,7 +140,7 @@ var flagCases = map[string]flagCase{
 	"max-learners":                         {effect: observeMaxLearners},
 	"downgrade-check-time":                 {notYet: "1s"},
 
-	"force-new-cluster": {notYet: "true"},
+	"force-new-cluster": {effect: observeForceNewCluster},
 	"unsafe-no-fsync":   {notYet: "true"},
 
 	"basalt-initial-shards": {effect: observeInitialShards},

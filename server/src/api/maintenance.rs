@@ -158,17 +158,22 @@ impl Service {
 
     pub(super) fn hash_kv(self: &Arc<Self>, request: HashKvRequest) -> Reply {
         let service = self.clone();
-        Reply::later(async move {
-            let started = Instant::now();
-            let hash = service.node.hash_kv(request.revision).await?;
-            service.metrics.hash_rev_seconds.observe(started.elapsed().as_secs_f64());
-            let header = service.header().at(service.node.view().revision);
-            Ok(Chunks::of(&HashKvResponse {
-                header: Some(header),
-                hash: hash.hash,
-                compact_revision: hash.compact_revision,
-                hash_revision: hash.revision,
-            }))
+        Reply::later(async move { Ok(Chunks::of(&service.hash_kv_here(request.revision).await?)) })
+    }
+
+    /// The hash of all keys at a revision, 0 for the newest (etcd-contract 52).
+    ///
+    /// # Errors
+    /// A revision that is compacted or not written yet; damage.
+    pub async fn hash_kv_here(&self, revision: i64) -> Result<HashKvResponse, Status> {
+        let started = Instant::now();
+        let hash = self.node.hash_kv(revision).await?;
+        self.metrics.hash_rev_seconds.observe(started.elapsed().as_secs_f64());
+        Ok(HashKvResponse {
+            header: Some(self.header().at(self.node.view().revision)),
+            hash: hash.hash,
+            compact_revision: hash.compact_revision,
+            hash_revision: hash.revision,
         })
     }
 }

@@ -76,6 +76,17 @@ impl Members {
         }
     }
 
+    /// Makes a change, unless it is refused: what applying it would come to.
+    pub fn follow(&mut self, change: &Change) {
+        match self.evaluate(change) {
+            Ok(Effect::MemberAdded { member, learner }) => self.add(member, learner),
+            Ok(Effect::MemberRemoved { id }) => self.remove(id),
+            Ok(Effect::MemberUrlsSet { id, peer_urls }) => self.set_urls(id, &peer_urls),
+            Ok(Effect::MemberPromoted { id }) => self.promote(id),
+            Ok(_) | Err(_) => {}
+        }
+    }
+
     fn evaluate_addition(&self, addition: &MemberAddition) -> Result<Effect, Refusal> {
         let member = addition.member.clone().unwrap_or_default();
         if self.is_removed(member.id) {

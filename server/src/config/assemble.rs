@@ -70,6 +70,7 @@ pub(super) fn assemble(mut settings: Settings, read_file: ReadFile<'_>) -> Resul
         raft: raft(settings)?,
         compaction: compaction(settings)?,
         watch_progress_notify_interval: watch_progress(settings),
+        compact_hash_check_time: compact_hash_check_time(settings)?,
         corrupt_check_time: settings.duration("corrupt-check-time").unwrap_or(CORRUPT_CHECK_TIME),
         slow_request: SlowRequestConfig {
             apply: settings.duration("warning-apply-duration").unwrap_or(Duration::ZERO),
@@ -83,6 +84,14 @@ pub(super) fn assemble(mut settings: Settings, read_file: ReadFile<'_>) -> Resul
     };
     settings.warnings.extend(config.feature_gates.warnings());
     Ok((config, std::mem::take(&mut settings.warnings)))
+}
+
+fn compact_hash_check_time(settings: &Settings) -> Result<Duration, ConfigError> {
+    const NAME: &str = "compact-hash-check-time";
+    settings.duration(NAME).ok_or_else(|| {
+        let cause = format!("--{NAME} must be >0 ({})", settings.origin(NAME));
+        ConfigError::invalid(cause, "use a duration such as 1m")
+    })
 }
 
 /// The least memory that the shares are made for.
@@ -162,6 +171,7 @@ fn peer(settings: &mut Settings, name: &str, read_file: ReadFile<'_>) -> Result<
             ConfigError::invalid(cause, "write it as name=http://host:port")
         })?,
         initial_cluster_token: settings.text("initial-cluster-token"),
+        force_new_cluster: settings.bool("force-new-cluster"),
         join_existing: settings.text("initial-cluster-state") == "existing",
         strict_reconfig_check: settings.bool("strict-reconfig-check"),
         max_learners: u32::try_from(settings.signed("max-learners")).unwrap_or(0),

@@ -2,16 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use self::Here::{Instead, Kept};
+use self::Here::{Instead, Kept, Works};
 
 /// A feature gate that etcd 3.7 knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FeatureGate {
-    /// The leader compares compaction hashes of the followers. Here members are always compared.
+    /// The leader compares compaction hashes of the followers.
     CompactHashCheck,
     /// Keepalives do not wait for the applied index.
     FastLeaseKeepAlive,
-    /// Data is checked before the first request is served.
+    /// The data of members is compared before the first request is served.
     InitialCorruptCheck,
     /// The leader replicates what remains of each lease.
     LeaseCheckpoint,
@@ -27,7 +27,7 @@ pub enum FeatureGate {
     TxnModeWriteWithSharedBuffer,
 }
 
-/// What is known of a gate. None changes anything.
+/// What is known of a gate.
 struct GateRow {
     gate: FeatureGate,
     name: &'static str,
@@ -36,12 +36,14 @@ struct GateRow {
     here: Here,
 }
 
-/// What holds here, whatever a gate is set to.
+/// What holds here.
 #[derive(Clone, Copy)]
 enum Here {
-    /// What it promises: whoever asks for it has it.
+    /// What it is set to.
+    Works(&'static str),
+    /// Whatever it is set to, what it promises: whoever asks for it has it.
     Kept(&'static str),
-    /// Something else: whoever asks for it is warned.
+    /// Whatever it is set to, something else: whoever asks for it is warned.
     Instead(&'static str),
 }
 
@@ -52,10 +54,10 @@ const fn row(gate: FeatureGate, name: &'static str, default: bool, alpha: bool, 
 /// All gates, alpha features and beta features, in the order of the help text.
 #[rustfmt::skip]
 const GATES: [GateRow; 9] = [
-    row(FeatureGate::CompactHashCheck, "CompactHashCheck", false, true, Kept("there are no other members to compare with")),
+    row(FeatureGate::CompactHashCheck, "CompactHashCheck", false, true, Works("The leader compares the hashes that compactions left, and raises CORRUPT.")),
     row(FeatureGate::FastLeaseKeepAlive, "FastLeaseKeepAlive", true, false, Instead("keepalives are always fast")),
     row(FeatureGate::InitialCorruptCheck, "InitialCorruptCheck", false, true,
-        Kept("a start always checks manifest, index and log, and there are no other members to compare with")),
+        Works("A start compares HashKV with the other members, and stops if it differs. Manifest, index and log are checked always.")),
     row(FeatureGate::LeaseCheckpoint, "LeaseCheckpoint", false, true, Kept("what remains of a lease is always kept")),
     row(FeatureGate::LeaseCheckpointPersist, "LeaseCheckpointPersist", false, true, Kept("what remains of a lease is always kept")),
     row(FeatureGate::PriorityRequest, "PriorityRequest", false, true, Instead("requests are applied in their order")),
@@ -125,8 +127,11 @@ impl FeatureGates {
 pub(super) fn help_lines() -> impl Iterator<Item = String> {
     GATES.iter().map(|GateRow { name, default, alpha, here, .. }| {
         let stage = if *alpha { "ALPHA" } else { "BETA" };
-        let (Here::Kept(here) | Here::Instead(here)) = here;
-        format!("{name}=true|false ({stage} - default={default}). No effect: {here}.")
+        let head = format!("{name}=true|false ({stage} - default={default}).");
+        match here {
+            Works(here) => format!("{head} {here}"),
+            Kept(here) | Instead(here) => format!("{head} No effect: {here}."),
+        }
     })
 }
 

@@ -10,7 +10,6 @@ use super::flag::Status::{AliasOf, GateAlias, Ignored, NotYet, Works};
 use super::flag::{Flag, Group, Kind, Status};
 
 const MEMBERS: &str = "connections between members do not know it yet";
-const COMPARISON: &str = "the data of members is not compared yet by compactions";
 const DISCOVERY: &str = "bootstrap by discovery is not available yet; name the members with --initial-cluster";
 const TRACING: &str = "traces are not exported yet";
 const BBOLT: &str = "it tunes bbolt, which is not used here";
@@ -155,7 +154,7 @@ pub const FLAGS: &[Flag] = &[
     row(Tracing, "distributed-tracing-sampling-rate", Signed, "0", NotYet(TRACING), "Traces to keep of a million."),
 
     row(Features, "corrupt-check-time", Duration, "0s", Works, "How often data of members is compared; 0 is every minute."),
-    row(Features, "compact-hash-check-time", Duration, "1m", NotYet(COMPARISON), "How often compaction hashes of members are compared."),
+    row(Features, "compact-hash-check-time", Duration, "1m", Works, "How often the leader compares the hashes that compactions left, with the gate CompactHashCheck."),
     row(Features, "compaction-batch-limit", Signed, "1000", Works, "Revisions that one step of a compaction drops, about."),
     row(Features, "compaction-sleep-interval", Duration, "10ms", Works, "Pause between two steps of a compaction."),
     row(Features, "watch-progress-notify-interval", Duration, "10m", Works, "How often a quiet watch is told the revision; at least 100ms."),
@@ -165,7 +164,8 @@ pub const FLAGS: &[Flag] = &[
     row(Features, "downgrade-check-time", Duration, "5s", NotYet("downgrade is not available yet"), "How often the state of a downgrade is checked."),
     row(Features, "snapshot-catchup-entries", Unsigned, "5000", Works, "Entries that stay in memory for members that lag behind, up to 64 MiB."),
 
-    row(Unsafe, "force-new-cluster", Bool, "false", NotYet("a member cannot be cut out of its cluster yet"), "Become a cluster of one."),
+    row(Unsafe, "force-new-cluster", Bool, "false", Works,
+        "Remove all other members, which are lost for good, and go on alone with the data of this one. Take it away afterwards."),
     row(Unsafe, "unsafe-no-fsync", Bool, "false", NotYet("every acknowledged write is synced"), "Do not sync. Loses data."),
 
     row(Basalt, "basalt-memory-limit", Unsigned, "0", Works,

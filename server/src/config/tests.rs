@@ -217,7 +217,7 @@ fn what_cannot_start_says_why_and_what_to_do() {
         ("--grpc-keepalive-min-time 1s", "--grpc-keepalive-min-time is not available yet"),
         ("--unsafe-no-fsync", "--unsafe-no-fsync is not available yet"),
         ("--config-file etcd-not-yet.yml", "\"client-transport-security.auto-tls\" is not available yet"),
-        ("--compact-hash-check-time=2m", "not available yet: the data of members is not compared yet by compactions"),
+        ("--compact-hash-check-time=0s", "--compact-hash-check-time must be >0"),
         ("--auth-token jwt,pub-key=a", "only simple tokens are issued"),
         ("--config-file absent.yml", "cannot read config file absent.yml"),
         ("--election-timeout 400", "--election-timeout[400ms] should be at least as 5 times"),

@@ -44,6 +44,8 @@ pub struct Config {
     pub watch_progress_notify_interval: Duration,
     /// Time between two comparisons of members' data. Default one minute.
     pub corrupt_check_time: Duration,
+    /// How often the leader compares what compactions hashed, if that gate is open. Default 1 min.
+    pub compact_hash_check_time: Duration,
     /// When a slow request is logged.
     pub slow_request: SlowRequestConfig,
     /// What is logged, and where.
@@ -67,6 +69,8 @@ pub struct PeerConfig {
     pub initial_cluster_token: String,
     /// Whether a start without data joins a running cluster. Default false.
     pub join_existing: bool,
+    /// Whether all other members are removed at the start, for they are lost. Default false.
+    pub force_new_cluster: bool,
     /// Whether changes that lose the quorum are refused. Default true.
     pub strict_reconfig_check: bool,
     /// Most learners in the cluster. Default 1.

@@ -7,6 +7,9 @@ use super::probe::{AlarmKind, Probe};
 use super::query::Query;
 use crate::metrics::Metrics;
 
+/// The check that asks the cluster.
+pub(super) const LINEARIZABLE_READ: &str = "linearizable_read";
+
 /// A set of checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Endpoint {
@@ -29,7 +32,7 @@ impl Check {
         match self {
             Check::DataCorruption => "data_corruption",
             Check::SerializableRead => "serializable_read",
-            Check::LinearizableRead => "linearizable_read",
+            Check::LinearizableRead => LINEARIZABLE_READ,
             Check::NonLearner => "non_learner",
         }
     }

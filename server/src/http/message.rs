@@ -1,5 +1,8 @@
 //! What comes in and goes out.
 
+use super::checks::LINEARIZABLE_READ;
+use super::query::Query;
+
 /// A request for a page.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PageRequest<'a> {
@@ -15,6 +18,19 @@ pub struct PageRequest<'a> {
     pub origin: Option<&'a str>,
     /// Whether it came over TLS.
     pub encrypted: bool,
+}
+
+impl PageRequest<'_> {
+    /// Whether the page needs a read with the consent of the cluster, which may take as long as any request.
+    pub fn reads_linearizably(&self) -> bool {
+        let query = Query::parse(self.query);
+        self.method == "GET"
+            && match self.path {
+                "/health" => query.first("serializable") != Some("true"),
+                "/readyz" => !query.all("exclude").any(|check| check == LINEARIZABLE_READ),
+                path => path.strip_prefix("/readyz/") == Some(LINEARIZABLE_READ),
+            }
+    }
 }
 
 /// A page. Length and date are the edge's to add; for `HEAD` it leaves the body out.

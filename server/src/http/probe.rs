@@ -30,7 +30,8 @@ pub struct Versions {
     pub storage: Option<String>,
 }
 
-/// The node as the pages see it. The reads may wait, up to the request timeout (etcd-contract 38); nothing else does.
+/// The node as the pages see it. Nothing here waits: a linearizable read was
+/// made before, if [`PageRequest::reads_linearizably`](super::PageRequest::reads_linearizably).
 pub trait Probe {
     /// Alarms armed in the cluster, of whatever member.
     fn alarms(&self) -> Vec<AlarmKind>;

@@ -41,7 +41,7 @@ impl Site {
 
     /// The page for `request`.
     ///
-    /// Waits as long as the reads of `node` do, and reads `/proc` for `/metrics`: for a thread that may wait.
+    /// Reads `/proc` for `/metrics`: for a thread that may wait.
     pub fn respond(&self, listener: Listener, request: &PageRequest<'_>, node: &dyn Probe) -> PageResponse {
         match listener {
             Listener::Metrics => self.watched_page(request, node).unwrap_or_else(PageResponse::not_found),

@@ -209,3 +209,17 @@ fn vars_hold_the_limit_of_descriptors() {
     let vars: serde_json::Value = serde_json::from_str(&body).expect("JSON");
     assert!(status == 200 && vars["file_descriptor_limit"].as_u64().is_some_and(|limit| limit > 0), "{body}");
 }
+
+#[test]
+fn a_page_says_whether_it_needs_the_cluster() {
+    let needs = |target: &str| get(target).reads_linearizably();
+    for target in ["/health", "/health?serializable=false", "/readyz", "/readyz?verbose", "/readyz/linearizable_read"] {
+        assert!(needs(target), "{target}");
+    }
+    let others =
+        ["/health?serializable=true", "/livez", "/readyz?exclude=linearizable_read", "/readyz/serializable_read"];
+    for target in others.into_iter().chain(["/metrics", "/version", "/readyz/"]) {
+        assert!(!needs(target), "{target}");
+    }
+    assert!(!PageRequest { method: "HEAD", ..get("/health") }.reads_linearizably());
+}

@@ -67,6 +67,11 @@ impl NodeHandle {
         }
     }
 
+    /// What the newest compactions hashed, ascending by revision.
+    pub fn compaction_hashes(&self) -> Vec<HashKv> {
+        self.hash_cache.lock().expect("no one panics while holding the cache").hashes().to_vec()
+    }
+
     fn resolve_hash(&self, revision: i64, view: &View) -> Result<HashRequest, Unavailable> {
         let cache = self.hash_cache.lock().expect("no one panics while holding the cache");
         cache.resolve(revision, view.revision, view.compact_revision).map_err(|cause| match cause {

@@ -30,6 +30,7 @@ pub mod core;
 mod data_dir;
 pub(crate) mod fatal;
 mod first_start;
+mod force_new_cluster;
 pub mod gather;
 pub mod handle;
 pub mod hash_marks;

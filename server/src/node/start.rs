@@ -27,6 +27,7 @@ use super::compaction_hashes::CompactionHashes;
 use super::core::{Core, CoreConfig};
 use super::data_dir::{open_data_dir, open_directory, refuse_etcd_log};
 pub use super::first_start::{First, FirstStart};
+use super::force_new_cluster::{Survivor, force_new_cluster};
 use super::handle::{Gauges, Identity, Limits, NodeHandle, Waiters};
 use super::node_thread::{NodeInput, NodeLinks, Outgoing};
 pub use super::open_log::{log_store, open_log};
@@ -91,6 +92,8 @@ pub struct NodeConfig {
     pub peer_urls: Vec<String>,
     /// Entries that stay in memory for members that lag behind.
     pub catchup_entries: u64,
+    /// Whether all other members are removed, for they are lost (`--force-new-cluster`).
+    pub force_new_cluster: bool,
 }
 
 /// Makes the way to other members of those that the node tells from; by default there is none.
@@ -214,7 +217,7 @@ fn spawn(
     (disk, log_disk): (&Arc<dyn Disk>, &Arc<dyn Disk>),
     cache: Arc<PageCache>,
     opened: Opened,
-    recovered: Recovered,
+    mut recovered: Recovered,
     lock: DirectoryLock,
     seeds: &mut StdRng,
 ) -> Result<Running, StartError> {
@@ -234,6 +237,16 @@ fn spawn(
     metrics.apply_version.set(members.apply_version().into());
     members.fill_peer_urls(identity.member_id, &config.peer_urls);
     store.conf_state = members.encode();
+    if config.force_new_cluster {
+        let (member_id, generation) = (identity.member_id, manifest.generation);
+        let survivor = Survivor { member_id, members: &members, applied, generation };
+        let removed = force_new_cluster(&**log_disk, survivor, &mut recovered)?;
+        let removed = removed.iter().map(|id| format!("{id:x}")).collect::<Vec<_>>().join(",");
+        warn!(
+            removed,
+            "--force-new-cluster: this member is a cluster of its own from now on; take the flag away before members are added"
+        );
+    }
     let raft_store = log_store(&recovered, members.conf_state(), applied);
     let core_config = CoreConfig {
         member_id: identity.member_id,

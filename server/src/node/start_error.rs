@@ -128,6 +128,12 @@ pub enum StartError {
     /// Consensus refuses its state.
     #[error("starting consensus")]
     Consensus(#[from] CoreError),
+    /// It cannot go on alone.
+    #[error(
+        "--force-new-cluster: this member cannot be a cluster of its own, for {0}; begin with another member, or restore a \
+         snapshot"
+    )]
+    ForceNewCluster(&'static str),
     /// It does not come to lead, or the log is longer than this.
     #[error("not ready after {} s: see what the disk is busy with, and start again", waited.as_secs())]
     NotReady {

@@ -1,8 +1,10 @@
 //! The program `basalt`: configuration, node, ports, signals, and one clear last line when something is wrong.
 
 mod membership;
+mod node_setup;
+mod ports;
+mod signals;
 
-use std::future::Future;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
@@ -14,31 +16,30 @@ use basalt_proto::log::request::Kind;
 use basalt_storage::mvcc::kept_views::KeptViews;
 use basalt_storage::mvcc::key_index::KEPT_ROOTS_BYTES_DEFAULT;
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use self::membership::{describe, description, end_of, expelled, first_start, hand_over};
+use self::node_setup::node_config;
+use self::ports::{open_member_ports, open_ports, serve_members, serve_ports};
+use self::signals::{StopSignals, notify_systemd, unless_stopped};
 use crate::api::maintenance::ETCD_VERSION;
 use crate::api::member_changes::MemberRules;
 use crate::api::service::Service;
 use crate::apply::answer::Refusal;
 use crate::auto_compaction::{AutoCompactor, Outcome};
-use crate::config::{self, AutoCompaction, Config, Parsed, TlsConfig, TlsVersion, Url};
-use crate::edge::Edge;
-use crate::listen::{ConnectionLimit, Deadlines, ListenOptions, Listener, PeerTlsClient, Tls};
+use crate::config::{self, AutoCompaction, Config, FeatureGate, Parsed, Url};
+use crate::corruption::{CompactHashChecker, initial_check};
+use crate::listen::PeerTlsClient;
 use crate::logging;
-use crate::memory::MemoryShares;
 use crate::metrics::{self, Metrics};
-use crate::node::content::SNAPSHOT_UNREAD_MAX;
 use crate::node::fatal::causes;
-use crate::node::handle::{Limits, Unavailable};
+use crate::node::handle::Unavailable;
 use crate::node::node_thread::Outgoing;
-use crate::node::start::{First, Inbound, NodeConfig, Running, StartError, start};
-use crate::pages::{Pages, Serves};
+use crate::node::start::{Inbound, Running, StartError, start};
+use crate::pages::Pages;
 use crate::peer::{PeerConnector, Peers};
-use crate::peer_edge::PeerEdge;
 
 /// How long a start may take to lead and to replay its log before it gives up.
 const READY_TIMEOUT: Duration = Duration::from_secs(600);
@@ -132,12 +133,28 @@ fn serve(config: &Config) -> Result<(), ProgramError> {
         member_rules: MemberRules { strict: config.peer.strict_reconfig_check, learners_max: config.peer.max_learners },
         stopping: stopping.clone(),
     });
-    // The other members have to reach this one before it can be ready.
+    if config.feature_gates.enabled(FeatureGate::InitialCorruptCheck) {
+        // Before anybody is served, other members included.
+        let checked = initial_check(&running.handle, &peers, service.request_timeout);
+        match runtime.block_on(unless_stopped(signals.received(), checked)) {
+            Some(checked) => checked?,
+            None => {
+                stopped_early(runtime);
+                return Ok(());
+            }
+        }
+    }
     let mut listeners = JoinSet::new();
-    runtime.block_on(async { serve_members(member_ports, &peers, &service, &stopping, &mut listeners) });
+    // The other members have to reach this one before it can be ready; those that are to be removed must not before they are.
+    let (leader_wait, early_ports, late_ports) = if config.peer.force_new_cluster {
+        (READY_TIMEOUT, Vec::new(), member_ports)
+    } else {
+        (LEADER_WAIT, member_ports, Vec::new())
+    };
+    runtime.block_on(async { serve_members(early_ports, &peers, &service, &stopping, &mut listeners) });
     let ready = {
         let running = running.clone();
-        runtime.spawn_blocking(move || running.wait_ready(READY_TIMEOUT, LEADER_WAIT))
+        runtime.spawn_blocking(move || running.wait_ready(READY_TIMEOUT, leader_wait))
     };
     let member_id = service.node.identity.member_id;
     let ready = runtime.block_on(async {
@@ -153,6 +170,7 @@ fn serve(config: &Config) -> Result<(), ProgramError> {
             return expelled.map_or(Ok(()), |cause| end_of(cause, member_id));
         }
     }
+    runtime.block_on(async { serve_members(late_ports, &peers, &service, &stopping, &mut listeners) });
     // As with etcd a ready member is one that the cluster knows by name; where nothing can be ordered, it serves without.
     let description = description(&service, &config.name, &texts(&config.client.advertise_urls));
     let mut described = runtime.spawn(describe(service.clone(), description));
@@ -163,6 +181,10 @@ fn serve(config: &Config) -> Result<(), ProgramError> {
         }
     }
     identify(&metrics, config, &running);
+    if config.feature_gates.enabled(FeatureGate::CompactHashCheck) {
+        let checker = CompactHashChecker::new(running.handle.clone(), peers.clone(), service.request_timeout);
+        runtime.spawn(checker.run(config.compact_hash_check_time));
+    }
     runtime.spawn(compact_by_itself(service.clone(), config.compaction.auto));
     let pages = Arc::new(Pages::new(service.clone(), metrics, config));
     let end = runtime.block_on(async {
@@ -195,93 +217,6 @@ fn stopped_early(runtime: Runtime) {
     info!("stopped before the node was ready: its data is as it was, the next start begins anew");
     // What is under way may be cut anywhere, as by a crash, which is safe.
     runtime.shutdown_background();
-}
-
-/// What `work` comes to, or nothing if the stop comes first.
-async fn unless_stopped<T>(stop: impl Future<Output = ()>, work: impl Future<Output = T>) -> Option<T> {
-    tokio::select! {
-        biased;
-        () = stop => None,
-        done = work => Some(done),
-    }
-}
-
-fn listen_options(config: &Config) -> ListenOptions {
-    ListenOptions {
-        socket: config.socket,
-        keepalive: config.keepalive,
-        concurrent_streams_max: config.limits.concurrent_streams_max,
-        connections: ConnectionLimit::from_file_limit(),
-        deadlines: Deadlines::default(),
-        shutdown_grace: SHUTDOWN_GRACE,
-    }
-}
-
-fn open_ports(config: &Config) -> Result<Vec<(Listener, Serves)>, ProgramError> {
-    let tls = config.client.tls.clone().map(Tls::load).transpose()?;
-    let options = listen_options(config);
-    let client = &config.client;
-    let split = !client.listen_http_urls.is_empty();
-    let main = if split { Serves::GrpcOnly } else { Serves::Everything };
-    let with = |serves: Serves| move |url: &Url| (url.clone(), serves);
-    let wanted = client.listen_urls.iter().map(with(main));
-    let wanted = wanted.chain(client.listen_http_urls.iter().map(with(Serves::PagesOnly)));
-    let wanted = wanted.chain(client.listen_metrics_urls.iter().map(with(Serves::Probes)));
-    let open = |(url, serves): (Url, Serves)| Ok((Listener::bind(&url, tls.as_ref(), options.clone())?, serves));
-    wanted.map(open).collect()
-}
-
-/// The ports for other members. A cluster of one has nobody to open them for, but they say whose they are.
-fn open_member_ports(config: &Config) -> Result<Vec<Listener>, ProgramError> {
-    let peer = &config.peer;
-    let tls = peer.tls.clone().map(|tls| {
-        Tls::load(TlsConfig {
-            cert_file: tls.cert_file,
-            key_file: tls.key_file,
-            trusted_ca_file: tls.trusted_ca_file,
-            client_cert_auth: tls.client_cert_auth,
-            client_crl_file: None,
-            version_min: TlsVersion::Tls12,
-            version_max: TlsVersion::Tls13,
-            cipher_suites: Vec::new(),
-        })
-    });
-    let tls = tls.transpose()?;
-    let options = listen_options(config);
-    peer.listen_urls.iter().map(|url| Ok(Listener::bind(url, tls.as_ref(), options.clone())?)).collect()
-}
-
-fn serve_members(
-    ports: Vec<Listener>,
-    peers: &Arc<Peers>,
-    service: &Arc<Service>,
-    stopping: &watch::Receiver<bool>,
-    listeners: &mut JoinSet<()>,
-) {
-    for listener in ports {
-        info!(address = listener.url().as_str(), "serving peer traffic");
-        let edge = PeerEdge { peers: peers.clone(), service: service.clone() };
-        listeners.spawn(listener.serve(edge, stopping.clone()));
-    }
-}
-
-fn serve_ports(
-    ports: Vec<(Listener, Serves)>,
-    service: &Arc<Service>,
-    pages: &Arc<Pages>,
-    stopping: &watch::Receiver<bool>,
-    listeners: &mut JoinSet<()>,
-) {
-    for (listener, serves) in ports {
-        let edge = Edge { service: service.clone(), pages: pages.clone(), serves };
-        let (url, secure) = (listener.url().as_str().to_owned(), listener.url().is_tls());
-        listeners.spawn(listener.serve(edge, stopping.clone()));
-        info!(
-            traffic = if secure { "grpc+http" } else { "grpc+http (insecure)" },
-            address = url,
-            "serving client traffic"
-        );
-    }
 }
 
 fn announce(config: &Config, running: &Running) {
@@ -330,89 +265,6 @@ async fn compact_by_itself(service: Arc<Service>, mode: AutoCompaction) {
     }
 }
 
-/// SIGTERM and SIGINT, caught from the moment of installation on.
-struct StopSignals(Option<[Signal; 2]>);
-
-impl StopSignals {
-    /// To be called inside a runtime.
-    fn install() -> Self {
-        match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-            (Ok(terminate), Ok(interrupt)) => Self(Some([terminate, interrupt])),
-            _ => {
-                warn!("signals cannot be caught: kill -9 is the way to stop, and is safe");
-                Self(None)
-            }
-        }
-    }
-
-    /// Waits for either.
-    async fn received(&mut self) {
-        let Some([terminate, interrupt]) = &mut self.0 else { return std::future::pending().await };
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    }
-}
-
-/// Tells systemd that the service is up (sd_notify), if it asked for it.
-fn notify_systemd() {
-    let Ok(socket) = std::env::var("NOTIFY_SOCKET") else { return };
-    let told = std::os::unix::net::UnixDatagram::unbound().and_then(|sender| {
-        if let Some(name) = socket.strip_prefix('@') {
-            use std::os::linux::net::SocketAddrExt;
-            let address = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
-            return sender.send_to_addr(b"READY=1", &address);
-        }
-        sender.send_to(b"READY=1", &socket)
-    });
-    if let Err(error) = told {
-        warn!(%error, "systemd could not be told that the service is ready");
-    }
-}
-
-fn node_config(config: &Config, first: First) -> NodeConfig {
-    NodeConfig {
-        data_dir: config.data_dir.clone(),
-        wal_dir: config.wal_dir.clone(),
-        first,
-        shard_map: config.initial_shards.clone(),
-        heartbeat_interval: config.raft.heartbeat_interval,
-        election_timeout: config.raft.election_timeout(),
-        sweep_pause: config.compaction.sleep_interval,
-        sweep_batch: config.compaction.batch_limit,
-        hash_mark_interval: config.corrupt_check_time,
-        slow_apply: config.slow_request.apply,
-        memory: config.memory_limit.map_or_else(MemoryShares::of_process, MemoryShares::of),
-        limits: Limits {
-            request_bytes_max: config.limits.request_bytes_max,
-            txn_operations_max: config.limits.txn_ops_max,
-            quota_bytes: config.limits.quota_bytes,
-            lease_ttl_min: config.raft.lease_ttl_min(),
-            snapshot_unread: SNAPSHOT_UNREAD_MAX,
-        },
-        progress_notify_interval: config.watch_progress_notify_interval,
-        pre_vote: config.raft.pre_vote,
-        peer_urls: texts(&config.peer.advertise_urls),
-        catchup_entries: config.raft.snapshot_catchup_entries,
-    }
-}
-
 fn texts(urls: &[Url]) -> Vec<String> {
     urls.iter().map(|url| url.as_str().to_owned()).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_stop_is_heard_while_the_node_starts() {
-        let mut signals = StopSignals::install();
-        assert_eq!(unless_stopped(std::future::pending(), std::future::ready(1)).await, Some(1));
-        let this = rustix::process::getpid();
-        rustix::process::kill_process(this, rustix::process::Signal::TERM).expect("we may");
-        let start_without_end = std::future::pending::<()>();
-        assert_eq!(unless_stopped(signals.received(), start_without_end).await, None);
-    }
 }

@@ -79,6 +79,12 @@ func (m Members) Without(gone *Server) Members {
 // AddArgs adds flags to those of its next life.
 func (s *Server) AddArgs(args ...string) { s.extra = slices.Concat(s.extra, args) }
 
+// Extra gives the flags that came with the server, beside the harness's own, and sets those of the next lives.
+func (s *Server) Extra(args ...string) (before []string) {
+	before, s.extra = s.extra, args
+	return before
+}
+
 // Pause stops the process where it stands; Resume lets it go on.
 func (s *Server) Pause() { s.signal(syscall.SIGSTOP) }
 

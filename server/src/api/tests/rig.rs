@@ -135,5 +135,6 @@ fn config(directory: &TempDir) -> NodeConfig {
         pre_vote: true,
         peer_urls: Vec::new(),
         catchup_entries: 5000,
+        force_new_cluster: false,
     }
 }

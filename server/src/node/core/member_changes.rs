@@ -12,7 +12,7 @@ use basalt_proto::log::{LogEntry, MemberChange, Request};
 use basalt_storage::mvcc::view::LogPosition;
 use basalt_storage::planted::{Bug, is_planted};
 use prost::Message as _;
-use raft::prelude::{ConfChangeSingle, ConfChangeType, ConfChangeV2, Entry};
+use raft::prelude::{ConfChangeSingle, ConfChangeType, ConfChangeV2};
 use raft_prost::Message as _;
 
 use super::Core;
@@ -157,10 +157,17 @@ fn single(kind: ConfChangeType, id: u64) -> ConfChangeV2 {
     change
 }
 
-/// The requests of an entry of Raft's own type.
+/// The data of an entry of Raft's own type; `None` for one that will be refused, or is no change.
+pub fn change_data(entry: &LogEntry) -> Option<Vec<u8>> {
+    let mut change = conf_change(entry)?;
+    change.context = entry.encode_to_vec();
+    Some(raft_prost::Message::encode_to_vec(&change))
+}
+
+/// The requests of an entry of Raft's own type, by its data.
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn context_of(entry: &Entry) -> Result<Vec<u8>, raft_prost::DecodeError> {
-    ConfChangeV2::decode(&*entry.data).map(|change| change.context)
+pub fn context_of(data: &[u8]) -> Result<Vec<u8>, raft_prost::DecodeError> {
+    ConfChangeV2::decode(data).map(|change| change.context)
 }

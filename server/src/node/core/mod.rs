@@ -43,10 +43,10 @@ use rand::{Rng, SeedableRng};
 pub use self::message_check::BadMessage;
 pub use self::traffic::{Append, Committed, CoreConfig, CoreError, Input, Leadership, Output};
 
-pub use self::member_changes::conf_change_of;
+pub use self::member_changes::{change_data, conf_change_of, context_of};
 
 use self::forwarded::{Forwarded, Taken};
-use self::member_changes::{Waiting, context_of, is_change_entry};
+use self::member_changes::{Waiting, is_change_entry};
 use self::outbox::Outbox;
 use self::reads::Reads;
 use self::rounds::is_leaders_own;
@@ -479,7 +479,7 @@ impl Core {
                     None => {
                         let index = entry.index;
                         let context =
-                            context_of(&entry).map_err(|cause| CoreError::MalformedChange { index, cause })?;
+                            context_of(&entry.data).map_err(|cause| CoreError::MalformedChange { index, cause })?;
                         decode(index, context)?
                     }
                 }),

@@ -1,0 +1,36 @@
+//! What the node is told of the configuration.
+
+use super::texts;
+use crate::config::Config;
+use crate::memory::MemoryShares;
+use crate::node::content::SNAPSHOT_UNREAD_MAX;
+use crate::node::handle::Limits;
+use crate::node::start::{First, NodeConfig};
+
+pub(super) fn node_config(config: &Config, first: First) -> NodeConfig {
+    NodeConfig {
+        data_dir: config.data_dir.clone(),
+        wal_dir: config.wal_dir.clone(),
+        first,
+        shard_map: config.initial_shards.clone(),
+        heartbeat_interval: config.raft.heartbeat_interval,
+        election_timeout: config.raft.election_timeout(),
+        sweep_pause: config.compaction.sleep_interval,
+        sweep_batch: config.compaction.batch_limit,
+        hash_mark_interval: config.corrupt_check_time,
+        slow_apply: config.slow_request.apply,
+        memory: config.memory_limit.map_or_else(MemoryShares::of_process, MemoryShares::of),
+        limits: Limits {
+            request_bytes_max: config.limits.request_bytes_max,
+            txn_operations_max: config.limits.txn_ops_max,
+            quota_bytes: config.limits.quota_bytes,
+            lease_ttl_min: config.raft.lease_ttl_min(),
+            snapshot_unread: SNAPSHOT_UNREAD_MAX,
+        },
+        progress_notify_interval: config.watch_progress_notify_interval,
+        pre_vote: config.raft.pre_vote,
+        peer_urls: texts(&config.peer.advertise_urls),
+        catchup_entries: config.raft.snapshot_catchup_entries,
+        force_new_cluster: config.peer.force_new_cluster,
+    }
+}

@@ -1,0 +1,94 @@
+//! The ports: opened before the data is, served when the node is up.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tracing::info;
+
+use super::{ProgramError, SHUTDOWN_GRACE};
+use crate::api::service::Service;
+use crate::config::{Config, TlsConfig, TlsVersion, Url};
+use crate::edge::Edge;
+use crate::listen::{ConnectionLimit, Deadlines, ListenOptions, Listener, Tls};
+use crate::pages::{Pages, Serves};
+use crate::peer::Peers;
+use crate::peer_edge::PeerEdge;
+
+fn listen_options(config: &Config) -> ListenOptions {
+    ListenOptions {
+        socket: config.socket,
+        keepalive: config.keepalive,
+        concurrent_streams_max: config.limits.concurrent_streams_max,
+        connections: ConnectionLimit::from_file_limit(),
+        deadlines: Deadlines::default(),
+        shutdown_grace: SHUTDOWN_GRACE,
+    }
+}
+
+pub(super) fn open_ports(config: &Config) -> Result<Vec<(Listener, Serves)>, ProgramError> {
+    let tls = config.client.tls.clone().map(Tls::load).transpose()?;
+    let options = listen_options(config);
+    let client = &config.client;
+    let split = !client.listen_http_urls.is_empty();
+    let main = if split { Serves::GrpcOnly } else { Serves::Everything };
+    let with = |serves: Serves| move |url: &Url| (url.clone(), serves);
+    let wanted = client.listen_urls.iter().map(with(main));
+    let wanted = wanted.chain(client.listen_http_urls.iter().map(with(Serves::PagesOnly)));
+    let wanted = wanted.chain(client.listen_metrics_urls.iter().map(with(Serves::Probes)));
+    let open = |(url, serves): (Url, Serves)| Ok((Listener::bind(&url, tls.as_ref(), options.clone())?, serves));
+    wanted.map(open).collect()
+}
+
+/// The ports for other members. A cluster of one has nobody to open them for, but they say whose they are.
+pub(super) fn open_member_ports(config: &Config) -> Result<Vec<Listener>, ProgramError> {
+    let peer = &config.peer;
+    let tls = peer.tls.clone().map(|tls| {
+        Tls::load(TlsConfig {
+            cert_file: tls.cert_file,
+            key_file: tls.key_file,
+            trusted_ca_file: tls.trusted_ca_file,
+            client_cert_auth: tls.client_cert_auth,
+            client_crl_file: None,
+            version_min: TlsVersion::Tls12,
+            version_max: TlsVersion::Tls13,
+            cipher_suites: Vec::new(),
+        })
+    });
+    let tls = tls.transpose()?;
+    let options = listen_options(config);
+    peer.listen_urls.iter().map(|url| Ok(Listener::bind(url, tls.as_ref(), options.clone())?)).collect()
+}
+
+pub(super) fn serve_members(
+    ports: Vec<Listener>,
+    peers: &Arc<Peers>,
+    service: &Arc<Service>,
+    stopping: &watch::Receiver<bool>,
+    listeners: &mut JoinSet<()>,
+) {
+    for listener in ports {
+        info!(address = listener.url().as_str(), "serving peer traffic");
+        let edge = PeerEdge { peers: peers.clone(), service: service.clone() };
+        listeners.spawn(listener.serve(edge, stopping.clone()));
+    }
+}
+
+pub(super) fn serve_ports(
+    ports: Vec<(Listener, Serves)>,
+    service: &Arc<Service>,
+    pages: &Arc<Pages>,
+    stopping: &watch::Receiver<bool>,
+    listeners: &mut JoinSet<()>,
+) {
+    for (listener, serves) in ports {
+        let edge = Edge { service: service.clone(), pages: pages.clone(), serves };
+        let (url, secure) = (listener.url().as_str().to_owned(), listener.url().is_tls());
+        listeners.spawn(listener.serve(edge, stopping.clone()));
+        info!(
+            traffic = if secure { "grpc+http" } else { "grpc+http (insecure)" },
+            address = url,
+            "serving client traffic"
+        );
+    }
+}

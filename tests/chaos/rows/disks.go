@@ -19,8 +19,8 @@ import (
 // fullOne is row 12: a follower's disk, then the leader's.
 func fullOne(s *Stage) error {
 	if err := s.begin(func(machines *rig.Options, clients *load.Options) {
-		machines.Disk, machines.DiskMiB = rig.Loop, 512
-		clients.ValueBytes = 4096
+		machines.Disk, machines.DiskMiB = rig.Loop, 1024
+		clients.ValueBytes = 1024
 	}); err != nil {
 		return err
 	}
@@ -40,16 +40,22 @@ func fullOne(s *Stage) error {
 		if err := member.FillDisk(0); err != nil {
 			return err
 		}
-		if err := s.wait(size(s, 12*time.Second, 40*time.Second, 2*time.Minute)); err != nil {
+		others := s.cluster.Others(member)
+		// More than the space that a log has set aside for itself.
+		big, err := putBig(s, others, size(s, 100, 300, 300))
+		if err != nil {
 			return err
 		}
-		to, others := s.load.Now(), s.cluster.Others(member)
+		if err := s.wait(size(s, 6*time.Second, 15*time.Second, time.Minute)); err != nil {
+			return err
+		}
+		to := s.load.Now()
 		end := "it goes on"
 		if !member.Running() {
 			end = fmt.Sprintf("it stops with %d, %q", member.ExitCode(), clipped(member.LastLine()))
 		}
 		writes := written(s.load.Record(), to-5*time.Second, to-time.Second, others...)
-		s.Did("%s disk filled for %v", words, (to - from).Round(time.Second))
+		s.Did("%s disk filled for %v, amid %d puts of 512 KiB", words, (to - from).Round(time.Second), big)
 		s.Measured("%s", end)
 		s.Require(len(writes) > 0 && unanswered(writes) == 0, "at last %d of %d writes through the others acknowledged%s",
 			len(writes)-unanswered(writes), len(writes), firstError(writes))
@@ -64,6 +70,22 @@ func fullOne(s *Stage) error {
 		}
 	}
 	return s.judge()
+}
+
+// putBig writes values of 512 KiB through these members, as fast as they are acknowledged, and returns how many were.
+func putBig(s *Stage, through []*rig.Member, count int) (acknowledged int, err error) {
+	for n := range count {
+		ctx, cancel := context.WithTimeout(s, 5*time.Second)
+		change := history.Change{Key: fmt.Sprintf("big/%d", n%4), Value: s.load.Value(512 << 10)}
+		if s.load.Write(ctx, through[n%len(through)], nil, change).Outcome == history.Acknowledged {
+			acknowledged++
+		}
+		cancel()
+		if err := s.wait(20 * time.Millisecond); err != nil {
+			return acknowledged, err
+		}
+	}
+	return acknowledged, nil
 }
 
 func clipped(text string) string { return text[:min(len(text), 160)] }

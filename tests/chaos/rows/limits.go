@@ -165,11 +165,14 @@ func leasesTogether(s *Stage) error {
 	if err := grantMany(s, count, ends); err != nil {
 		return err
 	}
-	granted := time.Now()
+	if time.Until(ends) < 10*time.Second {
+		return fmt.Errorf("the machine is too slow: %d leases took %v to be granted, and live %v", count, life-time.Until(ends), life)
+	}
+	granted := life - time.Until(ends)
 	if err := s.wait(time.Until(ends.Add(-8 * time.Second))); err != nil {
 		return err
 	}
-	s.Require(granted.Before(ends), "%d granted in %s", count, rounded(life-time.Until(ends)))
+	s.Measured("%d granted in %s", count, rounded(granted))
 	seen, calmFrom := watchLeaderships(s.cluster), s.load.Now()
 	if err := s.wait(time.Until(ends.Add(-2 * time.Second))); err != nil {
 		return err

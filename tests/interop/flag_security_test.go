@@ -21,15 +21,16 @@ import (
 
 func observeTLS(t *testing.T) { expectServedWith(t, harness.NewCertificates(t)) }
 
-// observeRevokedCertificates: the list has the serial number of the harness's client; a list is not verified.
-func observeRevokedCertificates(t *testing.T) {
+// revoking writes a list with this serial number; a list is not verified.
+func revoking(t *testing.T, serial int64) string {
+	t.Helper()
 	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(t)
 	issuer := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "issuer"}, IsCA: true, BasicConstraintsValid: true,
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCRLSign,
 		SubjectKeyId: []byte{1},
 	}
-	revoked := []x509.RevocationListEntry{{SerialNumber: big.NewInt(3), RevocationTime: time.Now()}}
+	revoked := []x509.RevocationListEntry{{SerialNumber: big.NewInt(serial), RevocationTime: time.Now()}}
 	list := must(x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
 		Number: big.NewInt(1), ThisUpdate: time.Now(), NextUpdate: time.Now().Add(time.Hour), RevokedCertificateEntries: revoked,
 	}, issuer, key))(t)
@@ -37,8 +38,13 @@ func observeRevokedCertificates(t *testing.T) {
 	if err := os.WriteFile(path, list, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	return path
+}
+
+// observeRevokedCertificates: the list has the serial number of the harness's client.
+func observeRevokedCertificates(t *testing.T) {
 	certificates := harness.NewCertificates(t)
-	server := harness.Start(t, harness.Options{TLS: certificates, Args: []string{"--client-crl-file=" + path}})
+	server := harness.Start(t, harness.Options{TLS: certificates, Args: []string{"--client-crl-file=" + revoking(t, 3)}})
 	if response, err := newClient(certificates.ClientConfig(t), false).Get(server.Endpoint() + "/health"); err == nil {
 		response.Body.Close()
 		t.Error("served a revoked certificate")

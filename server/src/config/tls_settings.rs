@@ -7,7 +7,7 @@ use super::error::ConfigError;
 use super::settings::Settings;
 use super::tls_files::{self, CertificateError};
 use super::tls_values::{CipherSuite, NamedSuite, TlsVersion, named_suite};
-use super::tree::{PeerTls, TlsConfig};
+use super::tree::{AllowedNames, PeerTls, TlsConfig};
 use super::url::Url;
 
 /// How files are read.
@@ -19,16 +19,7 @@ pub(super) fn client_tls(
     secure: Option<&Url>,
     read_file: ReadFile<'_>,
 ) -> Result<Option<TlsConfig>, ConfigError> {
-    let (mut version_min, version_max) = tls_versions(settings)?;
-    let cipher_suites = cipher_suites(settings, version_min)?;
-    // A list of suites of TLS 1.3 alone leaves none for TLS 1.2.
-    if cipher_suites.is_empty() && !settings.list("cipher-suites").is_empty() {
-        version_min = TlsVersion::Tls13;
-        if version_max < version_min {
-            let cause = format!("{} holds no cipher suite of TLS 1.2", settings.origin("cipher-suites"));
-            return Err(ConfigError::invalid(cause, "add one, or remove --tls-max-version"));
-        }
-    }
+    let Protocols { version_min, version_max, cipher_suites } = protocols(settings)?;
     let Some((cert_file, key_file)) = key_pair(settings, "cert-file", "key-file", read_file)? else {
         if let Some(url) = secure {
             return Err(ConfigError::invalid(
@@ -66,11 +57,12 @@ pub(super) fn client_tls(
         version_min,
         version_max,
         cipher_suites,
+        allowed: AllowedNames::All,
     }))
 }
 
 /// TLS towards other members; `None` without certificate.
-pub(super) fn peer_tls(settings: &Settings, read_file: ReadFile<'_>) -> Result<Option<PeerTls>, ConfigError> {
+pub(super) fn peer_tls(settings: &mut Settings, read_file: ReadFile<'_>) -> Result<Option<PeerTls>, ConfigError> {
     let Some((cert_file, key_file)) = key_pair(settings, "peer-cert-file", "peer-key-file", read_file)? else {
         return Ok(None);
     };
@@ -78,12 +70,63 @@ pub(super) fn peer_tls(settings: &Settings, read_file: ReadFile<'_>) -> Result<O
     if let Some(path) = &trusted_ca_file {
         check_file(settings, "peer-trusted-ca-file", path, read_file, |pem| tls_files::certificates(pem).map(drop))?;
     }
+    let Protocols { version_min, version_max, cipher_suites } = protocols(settings)?;
+    let client_files = key_pair(settings, "peer-client-cert-file", "peer-client-key-file", read_file)?;
+    let crl_file = settings.text_if_any("peer-crl-file");
+    if let Some(path) = &crl_file {
+        check_file(settings, "peer-crl-file", path, read_file, |list| tls_files::revoked_serials(list).map(drop))?;
+    }
     Ok(Some(PeerTls {
+        client_files: client_files.map(|(cert_file, key_file)| (cert_file.into(), key_file.into())),
+        crl_file: crl_file.map(Into::into),
+        allowed: allowed_names(settings)?,
+        version_min,
+        version_max,
+        cipher_suites,
         cert_file: cert_file.into(),
         key_file: key_file.into(),
         trusted_ca_file: trusted_ca_file.map(Into::into),
         client_cert_auth: settings.bool("peer-client-cert-auth"),
     }))
+}
+
+/// What is spoken, with clients and with members.
+struct Protocols {
+    version_min: TlsVersion,
+    version_max: TlsVersion,
+    cipher_suites: Vec<CipherSuite>,
+}
+
+fn protocols(settings: &mut Settings) -> Result<Protocols, ConfigError> {
+    let (mut version_min, version_max) = tls_versions(settings)?;
+    let cipher_suites = cipher_suites(settings, version_min)?;
+    // A list of suites of TLS 1.3 alone leaves none for TLS 1.2.
+    if cipher_suites.is_empty() && !settings.list("cipher-suites").is_empty() {
+        version_min = TlsVersion::Tls13;
+        if version_max < version_min {
+            let cause = format!("{} holds no cipher suite of TLS 1.2", settings.origin("cipher-suites"));
+            return Err(ConfigError::invalid(cause, "add one, or remove --tls-max-version"));
+        }
+    }
+    Ok(Protocols { version_min, version_max, cipher_suites })
+}
+
+/// Which members are let in.
+fn allowed_names(settings: &Settings) -> Result<AllowedNames, ConfigError> {
+    let (names, hosts) = (settings.list("peer-cert-allowed-cn"), settings.list("peer-cert-allowed-hostname"));
+    match (names.is_empty(), hosts.is_empty()) {
+        (true, true) => Ok(AllowedNames::All),
+        (false, true) => Ok(AllowedNames::CommonNames(names)),
+        (true, false) => Ok(AllowedNames::Hostnames(hosts)),
+        (false, false) => Err(ConfigError::invalid(
+            format!(
+                "AllowedCNs and AllowedHostnames are mutually exclusive (cns=[{}], hostnames=[{}])",
+                names.join(" "),
+                hosts.join(" ")
+            ),
+            "set --peer-cert-allowed-cn or --peer-cert-allowed-hostname",
+        )),
+    }
 }
 
 /// A certificate and its key, both readable; `None` if neither is set.
@@ -154,7 +197,11 @@ fn cipher_suites(settings: &mut Settings, version_min: TlsVersion) -> Result<Vec
             Some(NamedSuite::Offered(suite)) if !suites.contains(&suite) => suites.push(suite),
             Some(NamedSuite::Offered(_) | NamedSuite::Tls13) => {}
             Some(NamedSuite::Weak) => {
-                settings.warnings.push(format!("{origin}: {name} is never offered, for it is weak"));
+                let warning = format!("{origin}: {name} is never offered, for it is weak");
+                // The same list is of clients and of members.
+                if !settings.warnings.contains(&warning) {
+                    settings.warnings.push(warning);
+                }
             }
             None => {
                 let cause = format!("{origin}: unexpected TLS cipher suite {name:?}");

@@ -90,6 +90,30 @@ pub struct PeerTls {
     pub trusted_ca_file: Option<PathBuf>,
     /// Whether other members need a certificate.
     pub client_cert_auth: bool,
+    /// Certificate and key towards other members, if not the same.
+    pub client_files: Option<(PathBuf, PathBuf)>,
+    /// Revoked serial numbers. Default none.
+    pub crl_file: Option<PathBuf>,
+    /// Which members are let in, and believed.
+    pub allowed: AllowedNames,
+    /// As of [`TlsConfig`].
+    pub version_min: TlsVersion,
+    /// As of [`TlsConfig`].
+    pub version_max: TlsVersion,
+    /// As of [`TlsConfig`].
+    pub cipher_suites: Vec<CipherSuite>,
+}
+
+/// Which certificates are let in, of those that verify.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum AllowedNames {
+    /// All.
+    #[default]
+    All,
+    /// Those with one of these common names.
+    CommonNames(Vec<String>),
+    /// Those that are good for one of these hosts.
+    Hostnames(Vec<String>),
 }
 
 /// Where and how clients are served.
@@ -126,6 +150,8 @@ pub struct TlsConfig {
     pub version_max: TlsVersion,
     /// Suites of TLS 1.2 in order of preference; empty for all. Default empty.
     pub cipher_suites: Vec<CipherSuite>,
+    /// Which clients are let in. Default all.
+    pub allowed: AllowedNames,
 }
 
 /// What HTTP serves, and to whom.

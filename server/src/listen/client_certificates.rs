@@ -14,7 +14,8 @@ use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, 
 use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::config::RevokedSerials;
+use super::allowed_names;
+use crate::config::{AllowedNames, RevokedSerials};
 
 /// Asks every client for a certificate and verifies it.
 #[derive(Debug)]
@@ -22,19 +23,22 @@ pub(super) struct ClientCertificates {
     chains: Arc<dyn ClientCertVerifier>,
     trusted: Vec<CertificateDer<'static>>,
     revoked: RevokedSerials,
+    allowed: AllowedNames,
 }
 
 impl ClientCertificates {
-    /// Trusts what `trusted` signed or holds, but for `revoked`. `None` if none of it can be a trust anchor.
+    /// Trusts what `trusted` signed or holds, but for `revoked`, and lets in whom `allowed` names. `None` if none of it can be a
+    /// trust anchor.
     pub(super) fn new(
         trusted: Vec<CertificateDer<'static>>,
         revoked: RevokedSerials,
+        allowed: AllowedNames,
         provider: &Arc<rustls::crypto::CryptoProvider>,
     ) -> Option<Self> {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(trusted.iter().cloned());
         let chains = WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(provider)).build().ok()?;
-        Some(Self { chains, trusted, revoked })
+        Some(Self { chains, trusted, revoked, allowed })
     }
 }
 
@@ -53,10 +57,12 @@ impl ClientCertVerifier for ClientCertificates {
         if std::iter::once(end_entity).chain(intermediates).any(|shown| self.revoked.contains(shown)) {
             return Err(CertificateError::Revoked.into());
         }
-        if self.trusted.iter().any(|trusted| trusted == end_entity) {
-            return verify_trusted(end_entity, now);
-        }
-        self.chains.verify_client_cert(end_entity, intermediates, now)
+        let verified = if self.trusted.iter().any(|trusted| trusted == end_entity) {
+            verify_trusted(end_entity, now)?
+        } else {
+            self.chains.verify_client_cert(end_entity, intermediates, now)?
+        };
+        allowed_names::check(&self.allowed, end_entity).map(|()| verified)
     }
 
     fn verify_tls12_signature(

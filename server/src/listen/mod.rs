@@ -20,6 +20,7 @@
 //! * [`Listener::serve`] owns the tasks of its connections: when it returns, none is left.
 
 mod accept;
+mod allowed_names;
 mod bind;
 mod call;
 mod client_certificates;

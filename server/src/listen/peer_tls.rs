@@ -3,10 +3,11 @@
 use std::io;
 use std::sync::Arc;
 
-use rustls::crypto::aws_lc_rs;
+use rustls::client::WebPkiServerVerifier;
 use rustls::{ClientConfig, RootCertStore};
 
-use super::tls::read;
+use super::allowed_names::MemberCertificates;
+use super::tls::{provider, read, versions};
 use crate::config::{self, PeerTls};
 
 /// The certificate that this member shows, and whom it trusts.
@@ -32,12 +33,21 @@ impl PeerTlsClient {
         };
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(read(trusted, config::certificates).map_err(io::Error::other)?);
-        let chain = read(&config.cert_file, config::certificates).map_err(io::Error::other)?;
-        let key = read(&config.key_file, config::private_key).map_err(io::Error::other)?;
-        let mut client = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .and_then(|builder| builder.with_root_certificates(roots).with_client_auth_cert(chain, key))
+        let (cert_file, key_file) = match &config.client_files {
+            Some((cert_file, key_file)) => (cert_file, key_file),
+            None => (&config.cert_file, &config.key_file),
+        };
+        let chain = read(cert_file, config::certificates).map_err(io::Error::other)?;
+        let key = read(key_file, config::private_key).map_err(io::Error::other)?;
+        let provider = Arc::new(provider(&config.cipher_suites));
+        let chains = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+        let chains = chains.build().map_err(io::Error::other)?;
+        let members = MemberCertificates { chains, allowed: config.allowed.clone() };
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&versions(config.version_min..=config.version_max))
             .map_err(io::Error::other)?;
+        let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(members));
+        let mut client = builder.with_client_auth_cert(chain, key).map_err(io::Error::other)?;
         client.alpn_protocols = vec![b"h2".to_vec()];
         Ok(Arc::new(client))
     }

@@ -26,7 +26,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::*;
-use crate::config::{CipherSuite, KeepaliveConfig, SocketConfig, TlsConfig, TlsVersion, Url};
+use crate::config::{AllowedNames, CipherSuite, KeepaliveConfig, SocketConfig, TlsConfig, TlsVersion, Url};
 
 type Ca = CertifiedIssuer<'static, KeyPair>;
 
@@ -148,6 +148,7 @@ impl Files {
             version_min: TlsVersion::Tls12,
             version_max: TlsVersion::Tls13,
             cipher_suites: Vec::new(),
+            allowed: AllowedNames::All,
         }
     }
 

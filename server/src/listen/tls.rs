@@ -1,6 +1,7 @@
 //! TLS towards clients: the settings and files of the operator as a `rustls` configuration, renewed when files change.
 
 use std::fs;
+use std::ops::RangeInclusive;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -92,7 +93,7 @@ fn server_config(config: &TlsConfig) -> Result<Arc<ServerConfig>, ListenError> {
     let provider = Arc::new(provider(&config.cipher_suites));
     let unusable = |cause| ListenError::Tls { cert_file: config.cert_file.clone(), cause };
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-        .with_protocol_versions(&versions(config))
+        .with_protocol_versions(&versions(config.version_min..=config.version_max))
         .map_err(unusable)?;
     let builder = match &config.trusted_ca_file {
         Some(path) => {
@@ -101,7 +102,7 @@ fn server_config(config: &TlsConfig) -> Result<Arc<ServerConfig>, ListenError> {
                 Some(path) => read(path, config::revoked_serials)?,
                 None => config::RevokedSerials::default(),
             };
-            let verifier = ClientCertificates::new(trusted, revoked, &provider)
+            let verifier = ClientCertificates::new(trusted, revoked, config.allowed.clone(), &provider)
                 .ok_or_else(|| ListenError::NoTrustAnchor { path: path.clone() })?;
             builder.with_client_cert_verifier(Arc::new(verifier))
         }
@@ -120,14 +121,13 @@ pub(super) fn read<T>(path: &Path, parse: impl Fn(&[u8]) -> Result<T, Certificat
     parse(&content).map_err(|cause| ListenError::Content { path: path.to_owned(), cause })
 }
 
-fn versions(config: &TlsConfig) -> Vec<&'static SupportedProtocolVersion> {
+pub(super) fn versions(wanted: RangeInclusive<TlsVersion>) -> Vec<&'static SupportedProtocolVersion> {
     let all = [(TlsVersion::Tls13, &rustls::version::TLS13), (TlsVersion::Tls12, &rustls::version::TLS12)];
-    let wanted = config.version_min..=config.version_max;
     all.into_iter().filter(|(version, _)| wanted.contains(version)).map(|(_, version)| version).collect()
 }
 
 /// Algorithms of aws-lc; of the suites of TLS 1.2 only `suites`, in that order, unless it is empty.
-fn provider(suites: &[CipherSuite]) -> CryptoProvider {
+pub(super) fn provider(suites: &[CipherSuite]) -> CryptoProvider {
     let mut provider = aws_lc_rs::default_provider();
     if suites.is_empty() {
         return provider;

@@ -8,7 +8,7 @@ use tracing::info;
 
 use super::{ProgramError, SHUTDOWN_GRACE};
 use crate::api::service::Service;
-use crate::config::{Config, TlsConfig, TlsVersion, Url};
+use crate::config::{Config, TlsConfig, Url};
 use crate::edge::Edge;
 use crate::listen::{ConnectionLimit, Deadlines, ListenOptions, Listener, Tls};
 use crate::pages::{Pages, Serves};
@@ -49,10 +49,11 @@ pub(super) fn open_member_ports(config: &Config) -> Result<Vec<Listener>, Progra
             key_file: tls.key_file,
             trusted_ca_file: tls.trusted_ca_file,
             client_cert_auth: tls.client_cert_auth,
-            client_crl_file: None,
-            version_min: TlsVersion::Tls12,
-            version_max: TlsVersion::Tls13,
-            cipher_suites: Vec::new(),
+            client_crl_file: tls.crl_file,
+            version_min: tls.version_min,
+            version_max: tls.version_max,
+            cipher_suites: tls.cipher_suites,
+            allowed: tls.allowed,
         })
     });
     let tls = tls.transpose()?;

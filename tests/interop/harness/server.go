@@ -99,6 +99,14 @@ type Server struct {
 // Start runs a server and returns when it has said that it is ready.
 func Start(t testing.TB, options Options) *Server {
 	t.Helper()
+	server := StartLater(t, options)
+	server.awaitReady()
+	return server
+}
+
+// StartLater runs a server without waiting for it.
+func StartLater(t testing.TB, options Options) *Server {
+	t.Helper()
 	kind := options.Kind
 	if kind == "" {
 		kind = UnderTest(t)
@@ -122,7 +130,7 @@ func Start(t testing.TB, options Options) *Server {
 		}
 		server.config = path
 	}
-	server.run()
+	server.launch()
 	return server
 }
 

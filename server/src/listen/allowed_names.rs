@@ -1,0 +1,114 @@
+//! Which certificates of members are let in, of those that verify: by common name, or by a host name that they are good for
+//! (`--peer-cert-allowed-cn`, `--peer-cert-allowed-hostname`).
+
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
+use rustls::server::ParsedCertificate;
+use rustls::{DigitallySignedStruct, Error, SignatureScheme};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::config::AllowedNames;
+
+/// Whether a certificate that verifies has an allowed name.
+///
+/// # Errors
+/// It has none.
+pub(super) fn check(allowed: &AllowedNames, certificate: &CertificateDer<'_>) -> Result<(), Error> {
+    let is_allowed = match allowed {
+        AllowedNames::All => true,
+        AllowedNames::CommonNames(names) => common_name(certificate).is_some_and(|name| names.contains(&name)),
+        AllowedNames::Hostnames(names) => {
+            let certificate = ParsedCertificate::try_from(certificate)?;
+            let hosts = names.iter().filter_map(|name| ServerName::try_from(name.as_str()).ok());
+            hosts.into_iter().any(|host| verify_server_name(&certificate, &host).is_ok())
+        }
+    };
+    if is_allowed { Ok(()) } else { Err(Error::General("client certificate authentication failed".to_owned())) }
+}
+
+fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let name = certificate.subject().iter_common_name().next()?.as_str().ok()?;
+    Some(name.to_owned())
+}
+
+/// Verifies whom this member connects to, and looks at its name.
+#[derive(Debug)]
+pub(super) struct MemberCertificates {
+    pub(super) chains: Arc<WebPkiServerVerifier>,
+    pub(super) allowed: AllowedNames,
+}
+
+impl ServerCertVerifier for MemberCertificates {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let verified = self.chains.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
+        check(&self.allowed, end_entity).map(|()| verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.chains.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.chains.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chains.supported_verify_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, DnType, KeyPair};
+
+    use super::*;
+
+    fn certificate(common_name: &str, hosts: &[&str]) -> CertificateDer<'static> {
+        let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
+        let mut params = CertificateParams::new(hosts).expect("names");
+        params.distinguished_name.push(DnType::CommonName, common_name);
+        let key = KeyPair::generate().expect("a key");
+        params.self_signed(&key).expect("a certificate").der().clone()
+    }
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn a_certificate_needs_one_of_the_names() {
+        let shown = certificate("m1", &["m1.example.org", "10.0.0.1", "*.sub.example.org"]);
+        let allows = |allowed: AllowedNames| check(&allowed, &shown).is_ok();
+        assert!(allows(AllowedNames::All));
+        assert!(allows(AllowedNames::CommonNames(names(&["m0", "m1"]))));
+        assert!(!allows(AllowedNames::CommonNames(names(&["m", "m1.example.org"]))));
+        for host in ["m1.example.org", "10.0.0.1", "a.sub.example.org"] {
+            assert!(allows(AllowedNames::Hostnames(names(&[host]))), "{host}");
+        }
+        for host in ["m1", "m2.example.org", "10.0.0.2", "sub.example.org", "no host"] {
+            assert!(!allows(AllowedNames::Hostnames(names(&[host]))), "{host}");
+        }
+        assert!(check(&AllowedNames::CommonNames(names(&["m1"])), &CertificateDer::from(vec![1, 2, 3])).is_err());
+    }
+}

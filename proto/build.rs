@@ -22,6 +22,7 @@ const FILES: &[&str] = &[
     "basalt/effects/v1/effects.proto",
     "basalt/log/v1/log.proto",
     "basalt/members/v1/members.proto",
+    "basalt/node/v1/node.proto",
     "basalt/peer/v1/peer.proto",
     "basalt/snapshot/v1/snapshot.proto",
 ];

@@ -13,6 +13,7 @@ pub mod nesting;
 pub use basalt::effects::v1 as effects;
 pub use basalt::log::v1 as log;
 pub use basalt::members::v1 as members;
+pub use basalt::node::v1 as node;
 pub use basalt::peer::v1 as peer;
 pub use basalt::snapshot::v1 as snapshot;
 pub use grpc::health::v1 as health;
@@ -66,6 +67,12 @@ mod basalt {
         packages! {
             /// Who belongs to a cluster.
             v1 = "basalt.members.v1";
+        }
+    }
+    pub mod node {
+        packages! {
+            /// What a member tells of itself beside etcd's Status.
+            v1 = "basalt.node.v1";
         }
     }
     pub mod peer {

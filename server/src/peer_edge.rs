@@ -11,8 +11,8 @@ use std::time::Duration;
 use basalt_proto::peer::deliver_request::Kind;
 use basalt_proto::peer::snapshot_request::Kind as SnapshotKind;
 use basalt_proto::peer::{
-    DeliverRequest, HashKvRequest, MembersRequest, MembersResponse, RenewLeaseRequest, RenewLeaseResponse,
-    SnapshotPositionRequest, SnapshotRequest, SnapshotResponse, TimeToLiveRequest,
+    DeliverRequest, HashKvRequest, MembersRequest, MembersResponse, PingRequest, PingResponse, RenewLeaseRequest,
+    RenewLeaseResponse, SnapshotPositionRequest, SnapshotRequest, SnapshotResponse, TimeToLiveRequest,
 };
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -29,6 +29,7 @@ use crate::api::status::{Code, Status};
 use crate::edge::EdgeBody;
 use crate::listen::{ClientConnection, RequestBody};
 use crate::node::core::PROPOSAL_BYTES_MAX;
+use crate::node::handle::unix_time_ns;
 use crate::node::node_thread::NodeInput;
 use crate::peer::frame::{Introduction, PartChecksum, Refused};
 use crate::peer::{ArrivalError, Peers};
@@ -48,6 +49,7 @@ const SNAPSHOT_POSITION: &str = "/basalt.peer.v1.Peer/SnapshotPosition";
 const MEMBERS: &str = "/basalt.peer.v1.Peer/Members";
 const RENEW_LEASE: &str = "/basalt.peer.v1.Peer/RenewLease";
 const TIME_TO_LIVE: &str = "/basalt.peer.v1.Peer/TimeToLive";
+const PING: &str = "/basalt.peer.v1.Peer/Ping";
 const HASH_KV: &str = "/basalt.peer.v1.Peer/HashKv";
 
 /// The service of the peer port.
@@ -78,6 +80,7 @@ impl PeerEdge {
             MEMBERS => self.members(request).await,
             RENEW_LEASE => self.renew_lease(request).await,
             TIME_TO_LIVE => self.time_to_live(request).await,
+            PING => self.ping(request).await,
             HASH_KV => self.hash_kv(request).await,
             path => Err(Status::new(Code::Unimplemented, format!("basalt: {path} is not served to members"))),
         };
@@ -96,6 +99,12 @@ impl PeerEdge {
         self.expect_cluster(request.cluster_id)?;
         let answer = self.service.time_to_live_here(request.request.unwrap_or_default()).await?;
         Ok(Chunks::of(&answer))
+    }
+
+    async fn ping(&self, request: Request<RequestBody>) -> Result<Chunks, Status> {
+        let request: PingRequest = decode(one_message(request).await?)?;
+        self.expect_cluster(request.cluster_id)?;
+        Ok(Chunks::of(&PingResponse { time_unix_ns: unix_time_ns() }))
     }
 
     async fn hash_kv(&self, request: Request<RequestBody>) -> Result<Chunks, Status> {
@@ -155,15 +164,17 @@ impl PeerEdge {
             return Err(Refused::Second(introduction.from));
         }
         let mut refusals = peers.refusals(introduction.from);
+        let meters = peers.received_from(introduction.from);
         info!(member_id = format_args!("{:x}", introduction.from), "a member opened a stream");
         loop {
             let request = tokio::select! {
                 biased;
                 _ = refusals.changed() => {
+                    meters.failed();
                     let cause = refusals.borrow().clone();
                     return Err(Refused::Impossible(cause.unwrap_or_default()));
                 }
-                request = next(&mut requests) => request?,
+                request = next(&mut requests) => request.inspect_err(|_| meters.failed())?,
                 // One that was removed may say nothing more, and is to know.
                 () = tokio::time::sleep(MEMBERSHIP_CHECK) => {
                     if peers.members.load().is_removed(introduction.from) {
@@ -176,7 +187,8 @@ impl PeerEdge {
             if peers.members.load().is_removed(introduction.from) {
                 return Err(Refused::Removed(introduction.from));
             }
-            for message in introduction.messages(request)? {
+            for message in introduction.messages(request).inspect_err(|_| meters.failed())? {
+                meters.received(message.encoded_len());
                 // The node thread is gone only when the process is about to be.
                 let room = peers.room_for(message.encoded_len()).await;
                 drop(peers.node.send(NodeInput::Message(Box::new(message), room)));
@@ -229,6 +241,7 @@ impl PeerEdge {
         if message.from != introduction.from || message.to != own {
             return Err(Refused::Foreign.into());
         }
+        let meters = peers.state_from(introduction.from);
         let mut arrival = peers.arrivals.begin(opening.snapshot_id, message)?;
         let mut checksum = PartChecksum::new(opening.snapshot_id);
         loop {
@@ -238,7 +251,9 @@ impl PeerEdge {
             if checksum.add(&part.chunk) != part.crc {
                 return Err(Refused::Checksum.into());
             }
+            meters.part(part.chunk.len());
             if arrival.take(part.chunk).await? {
+                meters.arrived();
                 return Ok(());
             }
         }

@@ -1,7 +1,7 @@
 //! The calls of the service Cluster that change who belongs to it (etcd-contract 46).
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use basalt_proto::etcdserverpb::{
     Member as WireMember, MemberAddRequest, MemberAddResponse, MemberPromoteRequest, MemberPromoteResponse,
@@ -90,9 +90,9 @@ impl Service {
             Ok(completed) => completed,
             Err(unavailable) => return Reply::Ready(Err(unavailable.into())),
         };
-        let service = self.clone();
+        let (service, started) = (self.clone(), Instant::now());
         Reply::later(async move {
-            let completed = service.within(completed).await?;
+            let completed = service.ordered_within(started, completed).await?;
             let Answer::Members { members, .. } = completed.answer else {
                 unreachable!("a change of members is answered by them")
             };

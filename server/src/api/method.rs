@@ -32,6 +32,8 @@ pub enum Method {
     AuthStatus,
     HealthCheck,
     HealthWatch,
+    /// Ours: what etcd's Status does not tell.
+    Describe,
     /// One of etcd's that a later release serves; the text says what is missing.
     NotAvailable(&'static str),
 }
@@ -74,13 +76,15 @@ impl Method {
             }
             ("grpc.health.v1.Health", "Check") => Method::HealthCheck,
             ("grpc.health.v1.Health", "Watch") => Method::HealthWatch,
+            ("basalt.node.v1.Node", "Describe") => Method::Describe,
             _ => return None,
         })
     }
 }
 
-/// Services that etcd serves, whatever is available here.
-const SERVICES: [&str; 9] = [
+/// Services that etcd serves, whatever is available here, and ours.
+const SERVICES: [&str; 10] = [
+    "basalt.node.v1.Node",
     "etcdserverpb.KV",
     "etcdserverpb.Watch",
     "etcdserverpb.Lease",

@@ -13,6 +13,7 @@
 pub mod checks;
 pub mod chunks;
 mod cluster;
+mod describe;
 pub mod encode;
 pub mod grpc;
 mod kv;
@@ -26,3 +27,4 @@ pub mod status;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod timeouts;

@@ -107,7 +107,7 @@ fn decode_txn(body: Bytes, operations_max: usize) -> Result<TxnRequest, Status> 
 /// Unary calls that a learner answers.
 fn is_for_learners(method: Method, body: &Bytes) -> bool {
     match method {
-        Method::Status => true,
+        Method::Status | Method::Describe => true,
         Method::Range => RangeRequest::decode(body.clone()).is_ok_and(|request| request.serializable),
         _ => false,
     }
@@ -144,6 +144,7 @@ impl Service {
             Method::MoveLeader => self.move_leader(&decode(body)?),
             Method::Hash => self.hash(),
             Method::HashKv => self.hash_kv(decode(body)?),
+            Method::Describe => self.describe(),
             Method::AuthStatus => self.auth_status(),
             Method::HealthCheck => self.health_check(&decode(body)?),
             Method::NotAvailable(what) => Reply::Ready(Err(Status::not_available(what))),
@@ -176,10 +177,7 @@ impl Service {
         };
         let service = self.clone();
         Reply::later(async move {
-            let completed = service.within(completed).await;
-            if completed.as_ref().is_err_and(|status| *status == status::timed_out()) {
-                service.metrics.proposals_failed_total.inc();
-            }
+            let completed = service.ordered_within(started, completed).await;
             if let Some(operation) = operation {
                 service.metrics.request_seconds.observe(operation, completed.is_ok(), started.elapsed());
             }
@@ -233,7 +231,28 @@ impl Service {
     pub async fn linearizable_view(&self) -> Result<Arc<View>, Status> {
         match self.node.linearizable_view() {
             LinearizableView::Ready(view) => Ok(view),
-            LinearizableView::Later(view) => self.within(view.wait()).await,
+            LinearizableView::Later(view) => {
+                let view = self.within(view.wait()).await;
+                if view.as_ref().is_err_and(|status| *status == status::timed_out()) {
+                    self.metrics.read_indexes_slow_total.inc();
+                }
+                view
+            }
+        }
+    }
+
+    /// Waits as long as a request that is to be ordered may; it came at `since`.
+    ///
+    /// # Errors
+    /// The node's, and timing out, with what may be the cause.
+    pub async fn ordered_within<T>(
+        &self,
+        since: Instant,
+        answer: impl Future<Output = Result<T, Unavailable>>,
+    ) -> Result<T, Status> {
+        match tokio::time::timeout(self.request_timeout, answer).await {
+            Ok(answer) => Ok(answer?),
+            Err(_) => Err(self.proposal_timed_out(since)),
         }
     }
 

@@ -137,6 +137,10 @@ statuses! {
     stopped = Unavailable, "etcdserver: server stopped";
     /// A call took longer than it may.
     timed_out = Unavailable, "etcdserver: request timed out";
+    /// The same, and its leader was lost meanwhile.
+    timed_out_after_leader_failure = Unavailable, "etcdserver: request timed out, possibly due to previous leader failure";
+    /// The same, and whoever orders requests was not reached all the time.
+    timed_out_without_connection = Unavailable, "etcdserver: request timed out, possibly due to connection lost";
     /// This member does not lead.
     not_leader = FailedPrecondition, "etcdserver: not leader";
     /// No voter has that id.

@@ -41,6 +41,12 @@ impl LeaseTable {
         self.0.insert(id, record);
     }
 
+    /// How many there are.
+    #[allow(clippy::len_without_is_empty)] // nobody asks
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// One lease.
     pub fn get(&self, id: i64) -> Option<&LeaseRecord> {
         self.0.get(&id)

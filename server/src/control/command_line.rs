@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use basalt_storage::mvcc::shard_map::ShardMap;
 use thiserror::Error;
 
+use super::cluster::{ClusterOptions, MemberCommand, ReseedOptions};
+use super::cluster_line;
+
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Command {
@@ -18,6 +21,12 @@ pub(super) enum Command {
     Status(PathBuf),
     /// `check DIR`
     Check(CheckOptions),
+    /// `status`
+    ClusterStatus(ClusterOptions),
+    /// `member ...`
+    Member(MemberCommand, ClusterOptions),
+    /// `reseed`
+    Reseed(ReseedOptions, ClusterOptions),
 }
 
 /// What is checked.
@@ -34,6 +43,9 @@ pub(super) enum Topic {
     Restore,
     Status,
     Check,
+    ClusterStatus,
+    Member,
+    Reseed,
 }
 
 /// The flags of `snapshot restore`, with etcdutl's defaults.
@@ -55,7 +67,7 @@ pub(super) struct RestoreOptions {
 /// A command line that cannot be parsed.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("{0}; see 'basaltctl --help'")]
-pub(super) struct UsageError(String);
+pub(super) struct UsageError(pub(super) String);
 
 /// Whether a flag has a value.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -65,9 +77,9 @@ enum Takes {
 }
 
 /// A flag as it stands on the command line.
-struct Given {
-    name: String,
-    value: Option<String>,
+pub(super) struct Given {
+    pub(super) name: String,
+    pub(super) value: Option<String>,
 }
 
 /// Reads the arguments behind the program's name.
@@ -79,6 +91,9 @@ pub(super) fn read(args: &[String]) -> Result<Command, UsageError> {
         (["snapshot", "restore", ..], true) | (["help", "snapshot", "restore"], _) => Ok(Command::Help(Topic::Restore)),
         (["snapshot", "status", ..], true) | (["help", "snapshot", "status"], _) => Ok(Command::Help(Topic::Status)),
         (["check", ..], true) | (["help", "check"], _) => Ok(Command::Help(Topic::Check)),
+        (["status", ..], true) | (["help", "status"], _) => Ok(Command::Help(Topic::ClusterStatus)),
+        (["member", ..], true) | (["help", "member", ..], _) => Ok(Command::Help(Topic::Member)),
+        (["reseed", ..], true) | (["help", "reseed"], _) => Ok(Command::Help(Topic::Reseed)),
         (_, true) | (["help", ..], _) => Ok(Command::Help(Topic::All)),
         (["version"], _) => Ok(Command::Version),
         ([], _) if flags.iter().any(|flag| flag.name == "version") => Ok(Command::Version),
@@ -94,6 +109,9 @@ pub(super) fn read(args: &[String]) -> Result<Command, UsageError> {
         (["snapshot", "status", ..], false) => Err(UsageError("snapshot status requires exactly one argument".into())),
         (["check", directory], false) => check(directory, flags).map(Command::Check),
         (["check", ..], false) => Err(UsageError("check requires exactly one argument".into())),
+        (["status"], false) => cluster_line::status(flags),
+        (["member", words @ ..], false) => cluster_line::member(words, flags),
+        (["reseed"], false) => cluster_line::reseed(flags),
         ([], false) => Err(UsageError("no command was given".into())),
         (words, false) => Err(UsageError(format!("unknown command {:?}", words.join(" ")))),
     }
@@ -110,7 +128,18 @@ fn takes(name: &str) -> Option<Takes> {
         | "initial-advertise-peer-urls"
         | "bump-revision"
         | "initial-memory-map-size"
-        | "basalt-initial-shards" => Some(Takes::Value),
+        | "basalt-initial-shards"
+        | "endpoints"
+        | "cacert"
+        | "cert"
+        | "key"
+        | "w"
+        | "write-out"
+        | "command-timeout"
+        | "wait-timeout"
+        | "member"
+        | "peer-urls" => Some(Takes::Value),
+        "learner" | "no-wait" => Some(Takes::Nothing),
         "skip-hash-check" | "mark-compacted" | "help" | "h" | "version" => Some(Takes::Nothing),
         _ => None,
     }
@@ -201,7 +230,7 @@ fn restore(file: &str, flags: Vec<Given>) -> Result<RestoreOptions, UsageError> 
     Ok(options)
 }
 
-fn switch(name: &str, value: Option<&str>) -> Result<bool, UsageError> {
+pub(super) fn switch(name: &str, value: Option<&str>) -> Result<bool, UsageError> {
     match value {
         None | Some("true" | "1") => Ok(true),
         Some("false" | "0") => Ok(false),

@@ -3,12 +3,16 @@
 use super::command_line::Topic;
 
 const ALL: &str = "\
-basaltctl: what is done to data of basalt while no node runs on it.
+basaltctl: what is done to data of basalt while no node runs on it, and to a cluster that runs.
 
 Usage:
   basaltctl snapshot restore FILE [flags]   make a data directory from a snapshot, of etcd or of basalt
   basaltctl snapshot status FILE            print hash, revision, keys, size and version of a snapshot
   basaltctl check DIR                       read a whole data directory and say what is damaged
+  basaltctl status [flags]                  print each member: role, term, index, lag, sizes, sync time of its log, alarms
+  basaltctl member list|add|remove|promote|replace ...
+                                            who belongs to the cluster, and changes of that
+  basaltctl reseed --data-dir DIR [flags]   give a member with damaged data that of the others
   basaltctl version                         print the versions
   basaltctl COMMAND --help                  print the flags of a command
 
@@ -58,11 +62,80 @@ Flags:
   --wal-dir DIR   where the log lies, if elsewhere
 ";
 
+macro_rules! cluster_flags {
+    () => {
+        "\
+  --endpoints HOST:PORT,...   members to ask, one after the other until one answers. Default 127.0.0.1:2379
+  --cacert FILE               certificates that sign the members', PEM; needed for https://
+  --cert FILE, --key FILE     certificate and key to show, PEM
+  -w, --write-out FORM        simple, table or json. Default simple
+  --command-timeout SECONDS   how long one answer may take. Default 20
+"
+    };
+}
+
+const CLUSTER_STATUS: &str = concat!(
+    "\
+Asks who belongs to the cluster, then each member for itself: id, name, endpoint, role, version, term, index, applied index,
+entries behind the newest, bytes of its data, the time that one in a hundred syncs of its log exceeds, alarms and errors.
+
+Usage:
+  basaltctl status [flags]
+
+Flags:
+",
+    cluster_flags!()
+);
+
+const MEMBER: &str = concat!(
+    "\
+Lists or changes the members of a cluster.
+
+Usage:
+  basaltctl member list [flags]
+  basaltctl member add NAME --peer-urls URL,... [--learner] [flags]   prints the flags of the new member
+  basaltctl member remove ID [flags]
+  basaltctl member promote ID [flags]                                 a learner that has caught up votes from then on
+  basaltctl member replace ID NAME --peer-urls URL,... [flags]        removes a lost member, adds a learner in its place, waits
+                                                                      until it was started and has caught up, and promotes it
+
+Flags:
+",
+    cluster_flags!(),
+    "\
+  --wait-timeout SECONDS      how long a replacement may take. Default 3600
+"
+);
+
+const RESEED: &str = concat!(
+    "\
+Gives a stopped member whose log or pages are damaged the data of the others. Run it where its data lies: the member is
+removed and added anew as a learner, its old data is moved aside within its directories, and once you have started it, with its
+usual flags, it is brought the data and promoted. Interrupted, the same command goes on.
+
+Usage:
+  basaltctl reseed --data-dir DIR --endpoints OTHERS [flags]
+
+Flags:
+  --data-dir DIR              the member's data directory
+  --wal-dir DIR               where its log lies, if elsewhere
+  --member ID                 its id, if the directory cannot say it any more
+  --no-wait                   do not wait for the start: promote it later with `basaltctl member promote`
+",
+    cluster_flags!(),
+    "\
+  --wait-timeout SECONDS      how long it may take until it votes. Default 3600
+"
+);
+
 pub(super) fn text(topic: Topic) -> &'static str {
     match topic {
         Topic::All => ALL,
         Topic::Restore => RESTORE,
         Topic::Status => STATUS,
         Topic::Check => CHECK,
+        Topic::ClusterStatus => CLUSTER_STATUS,
+        Topic::Member => MEMBER,
+        Topic::Reseed => RESEED,
     }
 }

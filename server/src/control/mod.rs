@@ -1,9 +1,10 @@
-//! The program `basaltctl`: what an operator does to data while no node runs on it.
+//! The program `basaltctl`: what an operator does to data while no node runs on it, and to a cluster that runs.
 //!
 //! ```text
 //!   arguments ─► command_line ─► snapshot restore ─► import ─► a new data directory
 //!                           ├──► snapshot status
-//!                           └──► check ─► basalt_storage::check
+//!                           ├──► check ─► basalt_storage::check
+//!                           └──► cluster: status, member, reseed ─► members, over gRPC
 //! ```
 //!
 //! It takes etcdutl's words and flags where there are any. Results go to standard output, progress and errors to standard
@@ -14,6 +15,8 @@
 //! parsed, or `check` could not look.
 
 mod check;
+mod cluster;
+mod cluster_line;
 mod command_line;
 mod help;
 mod program;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::command_line::{self, Command};
-use super::{check, help, restore, status};
+use super::{check, cluster, help, restore, status};
 use crate::config::version_text;
 use crate::node::fatal::causes;
 
@@ -27,6 +27,9 @@ pub fn main() -> ExitCode {
         Command::Version => done(&version_text()),
         Command::Restore(options) => end(restore::restore(&options)),
         Command::Status(file) => end(status::status(&file)),
+        Command::ClusterStatus(options) => asked(cluster::status(&options)),
+        Command::Member(command, options) => asked(cluster::run_member(&command, &options)),
+        Command::Reseed(options, cluster) => asked(cluster::reseed(&options, &cluster)),
         Command::Check(options) => match check::check(&options) {
             Ok((text, damaged)) => {
                 print!("{text}");
@@ -37,6 +40,18 @@ pub fn main() -> ExitCode {
                 ExitCode::from(EXIT_NOT_CHECKED)
             }
         },
+    }
+}
+
+/// Asks a cluster.
+fn asked<E: std::error::Error + 'static>(question: impl Future<Output = Result<String, E>>) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime {
+        Ok(runtime) => end(runtime.block_on(question)),
+        Err(error) => {
+            eprintln!("basaltctl: cannot start: {error}");
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -1,6 +1,8 @@
-//! TLS towards other members, from the side that connects.
+//! TLS from the side that connects: towards other members, and from our tool to members.
 
 use std::io;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
@@ -8,18 +10,38 @@ use rustls::{ClientConfig, RootCertStore};
 
 use super::allowed_names::MemberCertificates;
 use super::tls::{provider, read, versions};
-use crate::config::{self, PeerTls};
+use crate::config::{self, AllowedNames, CipherSuite, PeerTls, TlsVersion};
 
-/// The certificate that this member shows, and whom it trusts.
+/// The certificate that is shown, and whom it trusts.
 #[derive(Debug)]
 pub struct PeerTlsClient {
-    config: PeerTls,
+    trusted: Option<PathBuf>,
+    /// Certificate chain and key.
+    identity: Option<(PathBuf, PathBuf)>,
+    /// The flag that says who is trusted.
+    flag: &'static str,
+    /// Which of those are believed.
+    allowed: AllowedNames,
+    versions: RangeInclusive<TlsVersion>,
+    cipher_suites: Vec<CipherSuite>,
 }
 
 impl PeerTlsClient {
     /// The files of `config`, which are read at every connection: a rotation needs no restart.
     pub fn new(config: PeerTls) -> Self {
-        Self { config }
+        let identity = config.client_files.unwrap_or((config.cert_file, config.key_file));
+        Self {
+            allowed: config.allowed,
+            versions: config.version_min..=config.version_max,
+            cipher_suites: config.cipher_suites,
+            ..Self::of(config.trusted_ca_file, Some(identity), "--peer-trusted-ca-file")
+        }
+    }
+
+    /// These files: who is trusted, as `flag` says, and what is shown, if anything.
+    pub fn of(trusted: Option<PathBuf>, identity: Option<(PathBuf, PathBuf)>, flag: &'static str) -> Self {
+        let versions = TlsVersion::Tls12..=TlsVersion::Tls13;
+        Self { trusted, identity, flag, allowed: AllowedNames::All, versions, cipher_suites: Vec::new() }
     }
 
     /// For the next connection.
@@ -27,27 +49,28 @@ impl PeerTlsClient {
     /// # Errors
     /// A file cannot be used, or nobody is trusted.
     pub fn client_config(&self) -> io::Result<Arc<ClientConfig>> {
-        let config = &self.config;
-        let Some(trusted) = &config.trusted_ca_file else {
-            return Err(io::Error::other("https to a member needs --peer-trusted-ca-file"));
+        let Some(trusted) = &self.trusted else {
+            return Err(io::Error::other(format!("https needs {}", self.flag)));
         };
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(read(trusted, config::certificates).map_err(io::Error::other)?);
-        let (cert_file, key_file) = match &config.client_files {
-            Some((cert_file, key_file)) => (cert_file, key_file),
-            None => (&config.cert_file, &config.key_file),
-        };
-        let chain = read(cert_file, config::certificates).map_err(io::Error::other)?;
-        let key = read(key_file, config::private_key).map_err(io::Error::other)?;
-        let provider = Arc::new(provider(&config.cipher_suites));
+        let provider = Arc::new(provider(&self.cipher_suites));
         let chains = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone());
         let chains = chains.build().map_err(io::Error::other)?;
-        let members = MemberCertificates { chains, allowed: config.allowed.clone() };
+        let members = MemberCertificates { chains, allowed: self.allowed.clone() };
         let builder = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&versions(config.version_min..=config.version_max))
-            .map_err(io::Error::other)?;
-        let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(members));
-        let mut client = builder.with_client_auth_cert(chain, key).map_err(io::Error::other)?;
+            .with_protocol_versions(&versions(self.versions.clone()))
+            .map_err(io::Error::other)?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(members));
+        let mut client = match &self.identity {
+            Some((cert_file, key_file)) => {
+                let chain = read(cert_file, config::certificates).map_err(io::Error::other)?;
+                let key = read(key_file, config::private_key).map_err(io::Error::other)?;
+                builder.with_client_auth_cert(chain, key).map_err(io::Error::other)?
+            }
+            None => builder.with_no_client_auth(),
+        };
         client.alpn_protocols = vec![b"h2".to_vec()];
         Ok(Arc::new(client))
     }

@@ -1,12 +1,13 @@
 //! The table of families: one line a name.
 
-use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
+use prometheus::{GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
 use super::client_requests::ClientRequests;
 use super::family::{Doubling, family};
 use super::grpc_calls::GrpcCalls;
 use super::operations::{OperationSeconds, OutcomeSeconds};
 use super::process::ProcessMetrics;
+use super::recent::Recent;
 use super::vestiges;
 use crate::config::MetricsDetail;
 
@@ -37,6 +38,8 @@ macro_rules! families {
             pub range_seconds: OutcomeSeconds,
             /// `etcd_server_client_requests_total`: The total number of client requests per client version.
             pub client_requests: ClientRequests,
+            /// The last syncs of the log; on no page.
+            pub log_syncs: Recent,
             pub(super) process: ProcessMetrics,
             pub(super) registry: Registry,
         }
@@ -60,6 +63,7 @@ macro_rules! families {
                     request_seconds: OperationSeconds::new(request, &[]),
                     range_seconds: OutcomeSeconds::new(&range),
                     client_requests: ClientRequests::new(clients),
+                    log_syncs: Recent::default(),
                     process: ProcessMetrics::register(&registry)?,
                     registry,
                 })
@@ -261,6 +265,10 @@ families! {
         "Comparisons of this member's data with another's that found them equal.";
     hash_marks_different_total: IntCounter = "basalt_hash_marks_different_total" (),
         "Comparisons of this member's data with another's that found them different; the CORRUPT alarm follows.";
+    member_lag_entries: IntGaugeVec = "basalt_member_lag_entries" &["member"],
+        "Entries of the log that a member is not known to have; from the leader alone.";
+    peer_clock_difference_seconds: GaugeVec = "basalt_peer_clock_difference_seconds" &["To"],
+        "How much later the clock of another member is than ours.";
     slow_disk_hand_overs_total: IntCounter = "basalt_slow_disk_hand_overs_total" (),
         "Times this member had another one lead because its disk was slower than theirs.";
     apply_version: IntGauge = "basalt_apply_version" (),

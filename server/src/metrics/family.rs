@@ -2,8 +2,8 @@
 
 use prometheus::core::Collector;
 use prometheus::{
-    Counter, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry,
+    Counter, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry,
 };
 
 /// Names of labels.
@@ -35,6 +35,7 @@ kinds! {
     Gauge, (): |name, help, ()| Gauge::new(name, help);
     Histogram, Doubling: |name, help, buckets| Histogram::with_opts(buckets.of(name, help)?);
     IntCounterVec, Labels: |name, help, labels| IntCounterVec::new(Opts::new(name, help), labels);
+    GaugeVec, Labels: |name, help, labels| GaugeVec::new(Opts::new(name, help), labels);
     IntGaugeVec, Labels: |name, help, labels| IntGaugeVec::new(Opts::new(name, help), labels);
     HistogramVec, (Doubling, Labels): |name, help, (bounds, labels)| HistogramVec::new(bounds.of(name, help)?, labels);
 }

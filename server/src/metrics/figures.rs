@@ -47,6 +47,11 @@ pub struct Figures {
     pub wal_written_bytes: u64,
     /// The cluster version as `major.minor`, once there is one.
     pub cluster_version: Option<String>,
+    /// This member, and all of the cluster.
+    pub member_id: u64,
+    pub members: Vec<u64>,
+    /// Entries that each other member lacks, as its leader knows; empty if another leads.
+    pub lags: Vec<(u64, u64)>,
     pub shards: Vec<ShardFigures>,
     pub classes: Vec<ClassFigures>,
 }
@@ -79,8 +84,6 @@ impl Metrics {
     pub fn identify(&self, identity: &Identity<'_>) {
         let member = format!("{:x}", identity.member_id);
         self.server_id.with_label_values(&[&member]).set(1);
-        // etcd counts every member of the cluster here, itself too.
-        self.known_peers.with_label_values(&[&member, &member]).set(1);
         self.server_version.with_label_values(&[identity.etcd_version]).set(1);
         self.build_info.with_label_values(&[identity.version, identity.etcd_version]).set(1);
         for (name, enabled) in [("AllAlpha", false), ("AllBeta", false)].iter().chain(identity.features) {
@@ -119,6 +122,7 @@ impl Metrics {
         }
         self.events_total.inc_by(figures.events_sent.saturating_sub(self.events_total.get()));
         self.refresh_cluster_version(figures.cluster_version.as_deref());
+        self.refresh_members(figures);
         for shard in &figures.shards {
             self.refresh_shard(shard);
         }
@@ -153,6 +157,24 @@ impl Metrics {
             }
         }
         self.cluster_version.with_label_values(&[version]).set(1);
+    }
+
+    /// As in etcd every member of the cluster is counted, this one too, and one that left is at zero.
+    fn refresh_members(&self, figures: &Figures) {
+        let local = format!("{:x}", figures.member_id);
+        for family in prometheus::core::Collector::collect(&self.known_peers) {
+            let labels = family.get_metric().iter().flat_map(|series| series.get_label());
+            for label in labels.filter(|label| label.name() == "Remote") {
+                self.known_peers.with_label_values(&[&local, label.value()]).set(0);
+            }
+        }
+        for member in &figures.members {
+            self.known_peers.with_label_values(&[&local, &format!("{member:x}")]).set(1);
+        }
+        self.member_lag_entries.reset();
+        for (member, lag) in &figures.lags {
+            self.member_lag_entries.with_label_values(&[&format!("{member:x}")]).set(signed(*lag));
+        }
     }
 
     fn refresh_class(&self, class: &ClassFigures) {

@@ -9,6 +9,7 @@
 //! client_requests  requests by version of the client, so many and no more    counted by the edge
 //! operations       durations by operation and outcome                        counted by apply and the edge
 //! figures          what the node knows anyway (revision, size, leader ...)   copied in before a scrape
+//! recent           the last syncs of the log, for a percentile of now         observed by the log thread
 //! process          process_* and os_fd_*                                     read from /proc at a scrape
 //! vestiges         etcd names of machinery that does not exist here          always zero
 //! ```
@@ -31,6 +32,7 @@ mod grpc_calls;
 mod grpc_method;
 mod operations;
 mod process;
+mod recent;
 mod vestiges;
 
 #[cfg(test)]
@@ -42,3 +44,4 @@ pub use figures::{ClassFigures, Figures, Identity, ShardFigures};
 pub use grpc_calls::GrpcCalls;
 pub use grpc_method::{CallKind, GrpcMethod};
 pub use operations::{Operation, OperationSeconds, OutcomeSeconds};
+pub use recent::Recent;

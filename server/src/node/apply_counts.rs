@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use basalt_proto::log::LogEntry;
+use basalt_proto::log::member_change::Kind as Change;
 use basalt_proto::log::request::Kind;
+use basalt_proto::log::{LogEntry, MemberChange};
 use basalt_storage::mvcc::key_value::KeyValue;
 use basalt_storage::mvcc::transaction::ChangeKind;
 
@@ -56,6 +57,9 @@ impl ApplyCounts {
                 let success = !matches!(answer, Err(refusal) if *refusal != Refusal::Compacted);
                 metrics.apply_seconds.observe(operation, success, share);
             }
+            if leads {
+                self.promotion(request.kind.as_ref(), answer.as_ref().err());
+            }
             let Ok(answer) = answer else { continue };
             operations.add(answer);
             // Nobody asked for this revoke: the leader's clock did.
@@ -70,6 +74,16 @@ impl ApplyCounts {
         metrics.put_total.inc_by(operations.puts);
         metrics.delete_total.inc_by(deletes);
         metrics.txn_total.inc_by(operations.transactions);
+    }
+
+    /// The leader counts promotions, and why they were refused.
+    fn promotion(&self, kind: Option<&Kind>, refused: Option<&Refusal>) {
+        let Some(Kind::MemberChange(MemberChange { kind: Some(Change::Promote(_)) })) = kind else { return };
+        match refused {
+            None => self.metrics.learner_promote_successes.inc(),
+            // The reasons of etcd's errors, of which there are few.
+            Some(refusal) => self.metrics.learner_promote_failures.with_label_values(&[&refusal.to_string()]).inc(),
+        }
     }
 
     /// Counts what effects say; returns how many keys were deleted.

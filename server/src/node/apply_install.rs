@@ -38,6 +38,7 @@ impl ApplyThread {
     /// Begins to install. What is held was of the state before: it is in the new one.
     pub(super) fn begin_install(&mut self, filled: Filled) {
         self.replacing.under_way = true;
+        self.links.metrics.snapshot_apply_in_progress.set(1);
         self.held.clear();
         if matches!(std::mem::take(&mut self.read_ahead), ReadAhead::Running) {
             self.replacing.stale_reads += 1;
@@ -52,6 +53,7 @@ impl ApplyThread {
         (self.file_bytes, self.live_bytes) = (file_bytes, live_bytes);
         self.machine = Machine::new(store);
         self.replacing.under_way = false;
+        self.links.metrics.snapshot_apply_in_progress.set(0);
         self.marks.forget();
         let now = self.links.started.elapsed();
         if !tidy {

@@ -345,6 +345,7 @@ impl ApplyThread {
         for (shard, view) in (0u32..).map(ShardId).zip(&self.links.view.load().shards) {
             self.links.gate.set_delta_bytes(shard, (view.delta.bytes() + view.frozen.bytes()) as u64);
         }
+        self.links.gauges.leases.store(self.machine.leases().len() as u64, Ordering::Relaxed);
         self.links.gauges.db_size.store(self.file_bytes + delta, Ordering::Relaxed);
         self.links.gauges.db_size_in_use.store(self.live_bytes + delta, Ordering::Relaxed);
         self.show_alarms();

@@ -35,7 +35,7 @@ fn advice(error: &(dyn Error + 'static)) -> &'static str {
     if chain(error).any(|cause| cause.is::<io::Error>()) {
         "check the disk and its free space, then start again: nothing acknowledged is lost"
     } else {
-        "start again, and restore a snapshot if it stops again"
+        "start again; if it stops again, give one of several members the data of the others (basaltctl reseed), or restore a snapshot"
     }
 }
 

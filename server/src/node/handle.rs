@@ -113,6 +113,12 @@ pub struct Gauges {
     pub leads: AtomicBool,
     /// Who leads; 0 while nobody is known to.
     pub leader: AtomicU64,
+    /// When that leader was first heard of, on the node's clock; 0 before the first.
+    pub leader_since_ns: AtomicU64,
+    /// Entries that each other member is not known to have; of a leader.
+    pub lags: Mutex<Vec<(u64, u64)>>,
+    /// Leases that are granted and not revoked, whoever leads.
+    pub leases: AtomicU64,
     /// Whether this node is the only one that votes.
     pub single_voter: AtomicBool,
     /// Last index known as committed.
@@ -329,6 +335,11 @@ impl NodeHandle {
         while self.gauges.applied_index.load(Ordering::Relaxed) < committed {
             tokio::time::sleep(APPLIED_POLL).await;
         }
+    }
+
+    /// Entries that each other member is not known to have; nothing unless this node leads.
+    pub fn lags(&self) -> Vec<(u64, u64)> {
+        self.gauges.lags.lock().expect("no one panics while holding lags").clone()
     }
 
     /// Who leads, if anybody is known to.

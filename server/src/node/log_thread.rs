@@ -61,6 +61,7 @@ pub fn serve(
                     log.finish_batch(&durable);
                 }
                 metrics.wal_fsync_seconds.observe(started.elapsed().as_secs_f64());
+                metrics.log_syncs.observe(started.elapsed());
                 // The node thread is gone only when the process is about to be.
                 drop(node.send(NodeInput::Persisted(number)));
                 if Instant::now() >= prepare_due {

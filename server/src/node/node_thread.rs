@@ -193,7 +193,9 @@ pub fn serve(mut core: Core, links: &NodeLinks, inbox: &Receiver<NodeInput>) {
             }
         }
         if Instant::now() >= next_tick {
+            mind_late_tick(&core, next_tick, links);
             next_tick = Instant::now() + links.tick;
+            *links.gauges.lags.lock().expect("no one panics while holding lags") = core.lags();
             inputs.push(Input::Tick);
             // Nobody would hear of the answer, and the client may have tried again.
             core.retain_queued(|request| !links.waiters.forget_gone(request.id));
@@ -213,6 +215,20 @@ pub fn serve(mut core: Core, links: &NodeLinks, inbox: &Receiver<NodeInput>) {
         links.gauges.committed_index.store(core.committed(), Ordering::Relaxed);
         links.gauges.single_voter.store(core.is_single_voter(), Ordering::Relaxed);
         carry(&mut outputs, &mut reads, &mut snapshots, links);
+    }
+}
+
+/// A tick of a leader is a heartbeat to every other member. One that is late by more than a tick says that this thread
+/// had too much to do (etcd counts heartbeats that leave after more than twice their interval).
+fn mind_late_tick(core: &Core, due: Instant, links: &NodeLinks) {
+    let late = due.elapsed();
+    if core.leads() && !core.is_single_voter() && late > links.tick {
+        let (exceeded_ms, expected_ms) = (late.as_millis() as u64, links.tick.as_millis() as u64);
+        warn!(
+            expected_ms,
+            exceeded_ms, "leader failed to send out heartbeat on time; took too long, leader is overloaded"
+        );
+        links.metrics.heartbeat_send_failures_total.inc();
     }
 }
 
@@ -245,7 +261,10 @@ fn carry(outputs: &mut Vec<Output>, reads: &mut ReadWaiters, snapshots: &mut Sna
             Output::Left => _ = links.expelled.send(Some(Expelled::Removed)),
             Output::Role(leadership) => change_role(leadership, links),
             Output::ReadsReady(ready) => reads.answer(&ready, Ok(())),
-            Output::ReadsFailed(failed) => reads.answer(&failed, Err(Unavailable::LeaderChanged)),
+            Output::ReadsFailed(failed) => {
+                links.metrics.read_indexes_failed_total.inc();
+                reads.answer(&failed, Err(Unavailable::LeaderChanged));
+            }
             Output::Refused { from, cause } => {
                 warn!(from = format_args!("{from:x}"), %cause, "a member said what cannot be; its stream ends");
                 links.peers.refuse(from, &cause);
@@ -376,6 +395,8 @@ fn change_role(leadership: Leadership, links: &NodeLinks) {
     info!(leads, term, leader = format_args!("{leader:x}"), "raft role changed");
     if followed != leader && leader != 0 {
         links.metrics.leader_changes_total.inc();
+        let now_ns = u64::try_from(links.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        links.gauges.leader_since_ns.store(now_ns.max(1), Ordering::Relaxed);
     }
     if led == leads {
         return;

@@ -244,7 +244,7 @@ impl From<SnapshotError> for Unavailable {
 
 /// The line names the page, which may stand far down in the causes.
 fn damaged(cause: &(dyn std::error::Error + 'static)) -> Unavailable {
-    error!(error = %causes(cause), "stored data is damaged");
+    error!(error = %causes(cause), way_out = "one of several members: basaltctl reseed; else restore a snapshot", "stored data is damaged");
     Unavailable::Damaged
 }
 

@@ -13,6 +13,9 @@ use super::core::CoreError;
 use crate::apply::members::MembersError;
 use crate::import::ImportFailure;
 
+/// What one of several members can do about damage.
+const WAY_OF_MEMBERS: &str = " (one of several members is given the data of the others: basaltctl reseed)";
+
 /// Why a node did not start.
 #[derive(Debug, Error)]
 pub enum StartError {
@@ -81,10 +84,10 @@ pub enum StartError {
     #[error("{0}")]
     Bootstrap(String),
     /// Checkpoints cannot be opened.
-    #[error("opening the data directory")]
+    #[error("opening the data directory{WAY_OF_MEMBERS}")]
     Recovery(#[from] RecoveryError),
     /// The log cannot be opened.
-    #[error("opening the log")]
+    #[error("opening the log{WAY_OF_MEMBERS}")]
     Log(#[source] WalError),
     /// The disk under the log does not do what it should.
     #[error("opening the log failed; check the disk and its free space, then start again")]
@@ -92,7 +95,7 @@ pub enum StartError {
     /// The log knows a manifest that is not there.
     #[error(
         "the log knows checkpoint {known}, the newest manifest found is {found}: the manifest was lost; put it back, or restore \
-         a snapshot"
+         a snapshot{WAY_OF_MEMBERS}"
     )]
     ManifestLost {
         /// What the log knows.
@@ -103,7 +106,7 @@ pub enum StartError {
     /// The log begins after the last checkpoint ends.
     #[error(
         "the log begins after entry {log}, the last checkpoint ends at {checkpoint}: a part of the log is missing; put its \
-         files back, or restore a snapshot"
+         files back, or restore a snapshot{WAY_OF_MEMBERS}"
     )]
     LogGap {
         /// The entry before the log's first.
@@ -114,7 +117,7 @@ pub enum StartError {
     /// The log does not hold the last checkpoint's entry.
     #[error(
         "the log ends at entry {log} and does not hold entry {checkpoint}, at which the last checkpoint ends: a part of the log is \
-         missing; put its files back, or restore a snapshot"
+         missing; put its files back, or restore a snapshot{WAY_OF_MEMBERS}"
     )]
     LogBehind {
         /// The log's last entry.

@@ -64,7 +64,7 @@ impl Peers {
         self.checked(member, answer).await
     }
 
-    async fn client(&self, member: u64) -> Result<PeerClient<Channel>, tonic::Status> {
+    pub(super) async fn client(&self, member: u64) -> Result<PeerClient<Channel>, tonic::Status> {
         if let Some(client) = self.asked.lock().await.get(&member) {
             return Ok(client.clone());
         }
@@ -83,7 +83,7 @@ impl Peers {
     }
 
     /// An answer; a connection that failed is forgotten, so that the next question opens one.
-    async fn checked<T>(
+    pub(super) async fn checked<T>(
         &self,
         member: u64,
         answer: Result<tonic::Response<T>, tonic::Status>,

@@ -43,13 +43,24 @@ impl PeerConnector {
     /// # Errors
     /// In words for the log.
     pub async fn connect(&self, url: &str) -> Result<PeerClient<Channel>, String> {
+        Ok(PeerClient::new(self.channel(url).await?))
+    }
+
+    /// A new connection, for whatever service.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub async fn channel(&self, url: &str) -> Result<Channel, String> {
         let url = Url::parse(url)?;
         let UrlAddress::Tcp { host, port } = url.address() else {
-            return Err("members are reached over TCP".to_owned());
+            return Err("only TCP is spoken to members".to_owned());
         };
         let bracketed = if host.contains(':') { format!("[{host}]") } else { host.clone() };
         let tls = if url.is_tls() {
-            let tls = self.tls.clone().ok_or("https to a member needs --peer-cert-file or --peer-trusted-ca-file")?;
+            let tls = self
+                .tls
+                .clone()
+                .ok_or("https needs certificates: --peer-cert-file and --peer-trusted-ca-file, or --cacert")?;
             Some((tls, host.clone()))
         } else {
             None
@@ -63,8 +74,7 @@ impl PeerConnector {
             .keep_alive_while_idle(true)
             .initial_stream_window_size(WINDOW_BYTES)
             .initial_connection_window_size(WINDOW_BYTES);
-        let channel = endpoint.connect_with_connector(Dial { target, tls }).await.map_err(|error| words(&error))?;
-        Ok(PeerClient::new(channel))
+        endpoint.connect_with_connector(Dial { target, tls }).await.map_err(|error| words(&error))
     }
 }
 

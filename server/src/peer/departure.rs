@@ -16,6 +16,7 @@ use tracing::{info, warn};
 
 use super::connect::PeerConnector;
 use super::frame::{Introduction, PartChecksum};
+use super::meters::StateMeters;
 use crate::node::handle::Unavailable;
 use crate::node::readers::Readers;
 use crate::transfer::{MemberSnapshot, SnapshotStream};
@@ -45,6 +46,7 @@ pub(super) struct Departure {
     pub(super) bytes_per_second: u64,
     /// Drawn for this state.
     pub(super) snapshot_id: u64,
+    pub(super) meters: StateMeters,
 }
 
 impl Departure {
@@ -60,6 +62,7 @@ impl Departure {
                 Ok(bytes) => {
                     let seconds = began.elapsed().as_secs_f64();
                     info!(member_id = format_args!("{member_id:x}"), index, bytes, seconds, "the state arrived");
+                    self.meters.arrived();
                     return true;
                 }
                 Err(error) => {
@@ -122,6 +125,7 @@ impl Departure {
             stream = rest;
             let Some(chunk) = chunk else { return Ok(bytes) };
             bytes += chunk.len() as u64;
+            self.meters.part(chunk.len());
             let crc = checksum.add(&chunk);
             let part = SnapshotRequest { kind: Some(Kind::Part(SnapshotPart { chunk, crc })) };
             let sent = timeout(STALL_TIMEOUT, parts.send(part)).await;

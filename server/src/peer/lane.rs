@@ -15,6 +15,7 @@ use tracing::{info, warn};
 
 use super::connect::PeerConnector;
 use super::frame::{Introduction, Refused, protocol_of};
+use super::meters::MemberMeters;
 use crate::apply::members::Members;
 use crate::node::handle::Expelled;
 use crate::node::node_thread::NodeInput;
@@ -52,6 +53,7 @@ pub(super) struct Destination {
     pub(super) own_urls: Vec<String>,
     pub(super) connector: PeerConnector,
     pub(super) node: Sender<NodeInput>,
+    pub(super) meters: MemberMeters,
 }
 
 /// The near end of a lane. The task ends with it.
@@ -122,12 +124,16 @@ async fn work(kind: Kind, destination: Destination, mut inbox: Inbox, waiting: A
             },
         };
         let url = &urls[turn % urls.len()];
-        let ended = stream(&destination, url, &mut held, &mut inbox, &waiting, &open_since).await;
-        set(&open_since, |since| *since = None);
+        let ended = stream(kind, &destination, url, &mut held, &mut inbox, &waiting, &open_since).await;
+        let was_open = set(&open_since, Option::take).is_some();
+        if was_open && kind == Kind::Urgent {
+            destination.meters.closed();
+        }
         if let Some((bytes, _)) = held {
             waiting.left(bytes);
         }
         let Err(failure) = ended else { return };
+        destination.meters.failed();
         // The node goes on from what the member has.
         drop(destination.node.send(NodeInput::Unreachable(member)));
         if let Some(cause) = failure.expelled {
@@ -151,6 +157,7 @@ async fn work(kind: Kind, destination: Destination, mut inbox: Inbox, waiting: A
         // Too old by now: who waits for them asks again.
         while let Ok((bytes, _)) = inbox.try_recv() {
             waiting.left(bytes);
+            destination.meters.failed();
         }
     }
 }
@@ -164,6 +171,7 @@ struct Failure {
 
 /// One stream, to its end. `held` is its first message, and none once it is on its way. `Ok` when the near end is gone.
 async fn stream(
+    kind: Kind,
     destination: &Destination,
     url: &str,
     held: &mut Option<(usize, Message)>,
@@ -201,6 +209,7 @@ async fn stream(
                 }
                 let batch = introduction.batch(&messages);
                 waiting.some_left(bytes, messages.len());
+                destination.meters.sent(bytes);
                 batch
             }
         };
@@ -213,6 +222,9 @@ async fn stream(
         if held.is_none() && !is_open {
             is_open = true;
             set(open_since, |since| *since = Some(Instant::now()));
+            if kind == Kind::Urgent {
+                destination.meters.opened();
+            }
         }
     }
 }

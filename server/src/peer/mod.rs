@@ -21,9 +21,12 @@ mod departure;
 pub mod frame;
 mod join;
 mod lane;
+mod meters;
 mod peers;
+mod probe;
 
 pub use arrivals::{Arrival, ArrivalError, Arrivals};
 pub use connect::PeerConnector;
 pub use join::{Joined, join, refuse_known};
+pub use meters::{ReceivedMeters, StateMeters};
 pub use peers::Peers;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -22,7 +23,9 @@ use super::connect::PeerConnector;
 use super::departure::Departure;
 use super::frame::{Introduction, protocol_of};
 use super::lane::{Destination, Kind, Lane};
+use super::meters::{MemberMeters, ReceivedMeters, StateMeters};
 use crate::apply::members::Members;
+use crate::metrics::Metrics;
 use crate::node::core::BadMessage;
 use crate::node::handle::Identity;
 use crate::node::node_thread::{NodeInput, Outgoing};
@@ -48,6 +51,7 @@ pub struct Peers {
     pub identity: Identity,
     /// Who belongs to the cluster.
     pub members: Arc<ArcSwap<Members>>,
+    pub(super) metrics: Arc<Metrics>,
     /// Takes what members say.
     pub node: Sender<NodeInput>,
     pub(super) connector: PeerConnector,
@@ -66,8 +70,8 @@ pub struct Peers {
     strangers: Mutex<HashMap<u64, Vec<String>>>,
     /// Page reads for states that leave.
     readers: Readers,
-    /// States on their way, by receiver: a newer one takes the place of an older.
-    departures: Mutex<HashMap<u64, AbortHandle>>,
+    /// States on their way, by receiver: a newer one takes the place of an older. How many bytes are on it.
+    departures: Mutex<HashMap<u64, (AbortHandle, Arc<AtomicU64>)>>,
     /// Where those of others arrive.
     pub arrivals: Arrivals,
 }
@@ -90,7 +94,7 @@ struct Lanes {
 
 impl Peers {
     /// The way to the members that `inbound` names.
-    pub fn new(inbound: Inbound, connector: PeerConnector, runtime: Handle) -> Self {
+    pub fn new(inbound: Inbound, connector: PeerConnector, runtime: Handle, metrics: Arc<Metrics>) -> Self {
         let arrivals = Arrivals::new(inbound.disk, inbound.manifest, inbound.node.clone());
         Self {
             arrivals,
@@ -99,6 +103,7 @@ impl Peers {
             readers: inbound.readers,
             identity: inbound.identity,
             members: inbound.members,
+            metrics,
             node: inbound.node,
             connector,
             incarnation: inbound.incarnation,
@@ -151,6 +156,27 @@ impl Peers {
         }
     }
 
+    /// Counters of a stream from a member.
+    pub fn received_from(&self, member: u64) -> ReceivedMeters {
+        ReceivedMeters::new(&self.metrics, member)
+    }
+
+    /// Counters of a whole state from a member.
+    pub fn state_from(&self, member: u64) -> StateMeters {
+        StateMeters::receiving(&self.metrics, member)
+    }
+
+    /// Whole states on their way: to whom, and how many bytes are there.
+    pub fn departing(&self) -> Vec<(u64, u64)> {
+        let departures = lock(&self.departures);
+        let under_way = departures.iter().filter(|(_, (task, _))| !task.is_finished());
+        under_way.map(|(member, (_, bytes))| (*member, bytes.load(Ordering::Relaxed))).collect()
+    }
+
+    fn meters(&self, member: u64) -> MemberMeters {
+        MemberMeters::new(&self.metrics, self.identity.member_id, member)
+    }
+
     fn introduction(&self, to: u64) -> Introduction {
         Introduction {
             cluster_id: self.identity.cluster_id,
@@ -175,7 +201,8 @@ impl Peers {
         let (connector, node) = (self.connector.clone(), self.node.clone());
         let own_urls = self.urls(self.identity.member_id);
         let members = self.members.clone();
-        let destination = Destination { introduction, members, urls: urls.clone(), own_urls, connector, node };
+        let (urls_known, meters) = (urls.clone(), self.meters(to));
+        let destination = Destination { introduction, members, urls: urls_known, own_urls, connector, node, meters };
         let urgent = Lane::start(Kind::Urgent, destination.clone());
         Some(vacant.insert(Lanes { urls, ends: None, urgent, entries: Lane::start(Kind::Entries, destination) }))
     }
@@ -208,6 +235,7 @@ impl Outgoing for Peers {
                 _ => &lanes.urgent,
             };
             if !lane.send(message) {
+                self.meters(to).failed();
                 // The node thread is gone only when the process is about to be.
                 drop(self.node.send(NodeInput::Unreachable(to)));
             }
@@ -220,6 +248,8 @@ impl Outgoing for Peers {
         if urls.is_empty() {
             return drop(node.send(NodeInput::SnapshotSent(to, false)));
         }
+        let meters = StateMeters::sending(&self.metrics, to);
+        let progress = meters.progress();
         let departure = Departure {
             introduction: self.introduction(to),
             urls,
@@ -228,12 +258,13 @@ impl Outgoing for Peers {
             readers: self.readers.clone(),
             bytes_per_second: SNAPSHOT_BYTES_PER_SECOND,
             snapshot_id: StdRng::from_os_rng().random(),
+            meters,
         };
         let task = self.runtime.spawn(async move {
             let arrived = departure.run(message, snapshot).await;
             drop(node.send(NodeInput::SnapshotSent(to, arrived)));
         });
-        if let Some(older) = lock(&self.departures).insert(to, task.abort_handle()) {
+        if let Some((older, _)) = lock(&self.departures).insert(to, (task.abort_handle(), progress)) {
             older.abort();
         }
     }

@@ -1,5 +1,6 @@
 //! A member of a cluster, from its first start to its last: who it is, that the others know it, and that it is one no more.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use crate::api::service::Service;
 use crate::apply::answer::Refusal;
 use crate::apply::machine::APPLY_VERSION;
 use crate::apply::members::Members;
-use crate::config::Config;
+use crate::config::{Config, JoinFile};
 use crate::node::handle::{Expelled, Identity, Unavailable};
 use crate::node::start::{First, FirstStart};
 use crate::peer::{Joined, PeerConnector, join, refuse_known};
@@ -127,21 +128,40 @@ pub(super) fn first_start(config: &Config, connector: PeerConnector, runtime: to
     let bootstrap = config.bootstrap();
     let peer = &config.peer;
     let (joins, cluster, own_urls) = (peer.join_existing, peer.initial_cluster.clone(), peer.advertise_urls.clone());
+    let reseeded = config.data_dir.join(JoinFile::NAME);
     First(Arc::new(move || {
+        if let Some(file) = read_join_file(&reseeded)? {
+            warn!(member_id = file.member_id, "the data of this member was moved aside: it joins anew");
+            return joining(runtime.block_on(join(&connector, &file.cluster()?, &file.urls()?))?);
+        }
         let bootstrap = bootstrap.as_ref().map_err(ToString::to_string)?;
         if !joins {
             let identity = Identity { cluster_id: bootstrap.cluster_id, member_id: bootstrap.member_id };
             runtime.block_on(refuse_known(&connector, &cluster, &own_urls, &identity))?;
             return Ok(FirstStart::new_cluster(identity, Members::first(bootstrap.members.clone())));
         }
-        let Joined { cluster_id, member_id, membership, shards } =
-            runtime.block_on(join(&connector, &cluster, &own_urls))?;
-        let shard_map = shards.parse().map_err(|error| format!("the cluster's shards {shards:?}: {error}"))?;
-        Ok(FirstStart {
-            identity: Identity { cluster_id, member_id },
-            members: Members::joining(membership),
-            shard_map: Some(shard_map),
-            begins_after: LogPosition::default(),
-        })
+        joining(runtime.block_on(join(&connector, &cluster, &own_urls))?)
     }))
+}
+
+/// One that was added to a running cluster.
+fn joining(joined: Joined) -> Result<FirstStart, String> {
+    let Joined { cluster_id, member_id, membership, shards } = joined;
+    let shard_map = shards.parse().map_err(|error| format!("the cluster's shards {shards:?}: {error}"))?;
+    Ok(FirstStart {
+        identity: Identity { cluster_id, member_id },
+        members: Members::joining(membership),
+        shard_map: Some(shard_map),
+        begins_after: LogPosition::default(),
+    })
+}
+
+/// What `basaltctl reseed` left in a directory without data.
+fn read_join_file(path: &Path) -> Result<Option<JoinFile>, String> {
+    let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    match std::fs::read(path) {
+        Ok(bytes) => JoinFile::decode(&bytes).map(Some).map_err(|error| failed(&error)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed(&error)),
+    }
 }

@@ -109,7 +109,8 @@ fn serve(config: &Config) -> Result<(), ProgramError> {
         runtime.spawn_blocking(move || {
             let peers = OnceLock::new();
             let connect = |inbound: Inbound| -> Arc<dyn Outgoing> {
-                peers.get_or_init(|| Arc::new(Peers::new(inbound, connector.clone(), handle.clone()))).clone()
+                let made = || Arc::new(Peers::new(inbound, connector.clone(), handle.clone(), metrics.clone()));
+                peers.get_or_init(made).clone()
             };
             let running = start(&config, &metrics, &connect)?;
             Ok::<_, StartError>((Arc::new(running), peers.into_inner().expect("a node that runs was connected")))
@@ -181,6 +182,7 @@ fn serve(config: &Config) -> Result<(), ProgramError> {
         }
     }
     identify(&metrics, config, &running);
+    runtime.spawn(peers.clone().probe());
     if config.feature_gates.enabled(FeatureGate::CompactHashCheck) {
         let checker = CompactHashChecker::new(running.handle.clone(), peers.clone(), service.request_timeout);
         runtime.spawn(checker.run(config.compact_hash_check_time));

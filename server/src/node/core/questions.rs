@@ -48,6 +48,16 @@ impl Core {
         self.raft.raft.state == StateRole::Leader
     }
 
+    /// By member, how many entries of this leader's log it is not known to have; nothing unless this node leads.
+    pub fn lags(&self) -> Vec<(u64, u64)> {
+        let raft = &self.raft.raft;
+        let last = raft.raft_log.last_index();
+        let others = raft.prs().iter().filter(|(id, _)| self.leads() && **id != self.member_id);
+        let mut lags: Vec<_> = others.map(|(id, progress)| (*id, last.saturating_sub(progress.matched))).collect();
+        lags.sort_unstable();
+        lags
+    }
+
     /// Whether this node is the only one that votes.
     pub fn is_single_voter(&self) -> bool {
         self.raft.raft.prs().is_singleton() && self.raft.raft.promotable()

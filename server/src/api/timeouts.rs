@@ -1,0 +1,81 @@
+//! What a client is told whose request was not ordered in time (etcd `parseProposeCtxErr`).
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::service::Service;
+use super::status::{self, Status};
+
+/// What is known when a request timed out.
+struct TimedOut {
+    /// How long ago it came.
+    waited: Duration,
+    /// How long ago the leader was elected; `None` if none ever was.
+    elected: Option<Duration>,
+    /// See [`Service::election_timeout`].
+    election_timeout: Duration,
+    /// Whether whoever orders requests was reached since then: from the leader a quorum, else the leader. `None` while nobody
+    /// leads.
+    reached: Option<bool>,
+}
+
+impl Service {
+    /// The answer to a request that came at `since` and was not ordered in time.
+    pub(super) fn proposal_timed_out(&self, since: Instant) -> Status {
+        self.metrics.proposals_failed_total.inc();
+        let (waited, own) = (since.elapsed(), self.node.identity.member_id);
+        let reached_since = |id: u64| {
+            let reached_for = self.peers.as_ref().and_then(|peers| peers.reached_for(id));
+            id == own || reached_for.is_some_and(|time| time > waited)
+        };
+        let reached = self.node.leader().map(|leader| {
+            if leader != own {
+                return reached_since(leader);
+            }
+            let members = self.node.members.load();
+            let reached = members.iter().filter(|member| reached_since(member.id)).count();
+            reached > members.iter().count() / 2
+        });
+        let elected_ns = self.node.gauges.leader_since_ns.load(Ordering::Relaxed);
+        let elected = (elected_ns > 0).then(|| self.node.now().saturating_sub(Duration::from_nanos(elected_ns)));
+        TimedOut { waited, elected, election_timeout: self.election_timeout, reached }.status()
+    }
+}
+
+impl TimedOut {
+    fn status(&self) -> Status {
+        // It came while the leader before was lost, which takes up to two election timeouts to be noticed.
+        let came_between = self
+            .elected
+            .is_some_and(|elected| self.waited > elected && self.waited < elected + 2 * self.election_timeout);
+        match self.reached {
+            _ if came_between => status::timed_out_after_leader_failure(),
+            Some(false) => status::timed_out_without_connection(),
+            Some(true) | None => status::timed_out(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_says_what_was_lost_since_the_request_came() {
+        let text = |waited, elected: Option<u64>, reached| {
+            let elected = elected.map(Duration::from_secs);
+            let (waited, election_timeout) = (Duration::from_secs(waited), Duration::from_secs(1));
+            TimedOut { waited, elected, election_timeout, reached }.status().message
+        };
+        let plain = "etcdserver: request timed out";
+        assert_eq!(text(7, None, None), plain);
+        assert_eq!(text(7, Some(100), Some(true)), plain);
+        assert_eq!(text(7, Some(100), None), plain);
+        assert_eq!(text(7, Some(100), Some(false)), format!("{plain}, possibly due to connection lost"));
+        // Two seconds before a leader was elected the one before may have been lost.
+        assert_eq!(text(7, Some(6), Some(true)), format!("{plain}, possibly due to previous leader failure"));
+        assert_eq!(text(7, Some(6), Some(false)), format!("{plain}, possibly due to previous leader failure"));
+        assert_eq!(text(7, Some(5), Some(true)), plain);
+        assert_eq!(text(7, Some(7), Some(true)), plain);
+    }
+}

@@ -23,4 +23,4 @@ mod clock;
 #[cfg(test)]
 mod clock_tests;
 
-pub use clock::{LeaseClock, LeaseClockConfig, Renewal};
+pub use clock::{LeaseClock, LeaseClockConfig, REVOKES_IN_FLIGHT_MAX, Renewal};

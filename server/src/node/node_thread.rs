@@ -22,13 +22,13 @@ use super::fatal;
 use super::handle::{ApplyRequest, Expelled, Gauges, Unavailable, Waiters, unix_time_ns};
 use crate::admission::{Gate, Proposal};
 use crate::apply::machine::Machine;
-use crate::lease::LeaseClock;
+use crate::lease::{LeaseClock, REVOKES_IN_FLIGHT_MAX};
 use crate::metrics::Metrics;
 use crate::transfer::MemberSnapshot;
 use crate::watch;
 
-/// Leases looked at for ending in one tick; the clock paces them further.
-const LEASES_PER_TICK: usize = 256;
+/// Leases that may be ended in one tick. With ticks of 100 ms, 100,000 that expire together are gone within 15 seconds.
+const LEASES_PER_TICK: usize = REVOKES_IN_FLIGHT_MAX;
 
 /// Ids of requests that nobody waits for.
 pub(super) const ID_NOBODY: u64 = 0;

@@ -13,10 +13,7 @@ use basalt_server::apply::effects::Effects;
 use basalt_server::apply::machine::Machine;
 use basalt_storage::hashes::{HashKv, HashKvJob, HashPurpose};
 use basalt_storage::job::{BUDGET_UNLIMITED, run};
-use basalt_storage::mvcc::fetch::Fetch;
-use basalt_storage::mvcc::key_range::KeyRange;
 use basalt_storage::mvcc::key_value::KeyValue;
-use basalt_storage::mvcc::range::RangeQuery;
 use basalt_storage::mvcc::view::{LogPosition, View};
 use basalt_storage::revision::Revision;
 use basalt_storage::snapshot::KEY_BUCKET;
@@ -28,6 +25,7 @@ use sha2::{Digest, Sha256};
 use crate::model::{Lease, Model, ModelMembers, Version};
 use crate::node_sim::{Outcome, SimulatedNode, TakenSnapshot};
 use crate::opening;
+use crate::stored::read_range;
 
 /// Revisions looked at besides the newest and the oldest readable.
 const REVISIONS_CHECKED: usize = 4;
@@ -41,6 +39,13 @@ pub struct Ledger {
     /// Sent and not yet seen in an entry, by id.
     in_flight: BTreeMap<u64, Request>,
     model: Model,
+    membership_changes: usize,
+}
+
+/// A machine that was given nothing but effects, and its HashKV at some revisions.
+pub struct HashedReplica {
+    machine: Machine,
+    hashes: Vec<(i64, HashKv)>,
 }
 
 #[derive(Clone)]
@@ -62,12 +67,23 @@ impl Ledger {
     pub fn of_cluster(voters: &[u64]) -> Self {
         let mut ledger = Self { begins_after: voters.len() as u64, ..Self::default() };
         ledger.model.members.voters = voters.iter().copied().collect();
+        ledger.model.remember();
         ledger
+    }
+
+    /// What the log came to.
+    pub fn model(&self) -> &Model {
+        &self.model
     }
 
     /// Who belongs to the cluster after the last entry.
     pub fn members(&self) -> &ModelMembers {
         &self.model.members
+    }
+
+    /// How often that changed.
+    pub fn membership_changes(&self) -> usize {
+        self.membership_changes
     }
 
     /// The store's revision after it.
@@ -105,9 +121,13 @@ impl Ledger {
             let sent = self.in_flight.remove(&request.id);
             assert_eq!(sent, Some(as_sent(request)), "an entry holds what nobody sent, or sent once");
         }
-        let expected: Vec<_> = requests.map(|request| (request.id, self.model.apply(request))).collect();
+        let expected: Vec<_> = requests.clone().map(|request| (request.id, self.model.apply(request))).collect();
         assert_eq!(*answers, expected, "answers of entry {}: {entry:?}", position.index);
         assert!(entry.is_none() || effects.revision == self.model.revision);
+        let is_change = |request: &&Request| matches!(request.kind, Some(Kind::MemberChange(_)));
+        let changed =
+            requests.filter(is_change).filter(|request| answers.contains(&(request.id, Some(effects.revision))));
+        self.membership_changes += changed.count();
         self.entries.insert(position.index, recorded);
     }
 
@@ -116,11 +136,19 @@ impl Ledger {
     /// # Panics
     /// When it does not.
     pub fn check(&self, node: &SimulatedNode) {
+        self.check_beside(node, &self.hashed_replica());
+    }
+
+    /// The same beside a replica that was made for several nodes.
+    ///
+    /// # Panics
+    /// As [`Self::check`].
+    pub fn check_beside(&self, node: &SimulatedNode, replica: &HashedReplica) {
         let view = node.view();
         assert_eq!(view.applied.index, self.last_index(), "acknowledged entries are there");
         assert_eq!((view.revision, view.compact_revision), (self.model.revision, self.model.compact_revision));
         for at in self.revisions() {
-            assert!(live(node, &view, at) == self.model.live(at), "other keys at {at}");
+            assert!(read_range(node, &view, &[0], &[0], at) == self.model.live(at), "other keys at {at}");
         }
         assert_eq!(leases(node.machine()), self.model.leases());
         assert_eq!(node.machine().alarms().any(AlarmKind::NoSpace), self.model.is_out_of_space());
@@ -130,7 +158,7 @@ impl Ledger {
                 members.iter().map(|member| member.id).partition(|id| !members.is_learner(*id));
             assert_eq!((&voters, &learners), (&self.model.members.voters, &self.model.members.learners), "members");
         }
-        self.check_replica(node);
+        self.check_replica(node, replica);
     }
 
     /// Looks whether a snapshot is whole and holds the store of its revision.
@@ -144,22 +172,28 @@ impl Ledger {
         for (at, tombstone, value) in stored_in(file) {
             assert!(at.main <= revision, "a snapshot of {revision} holds {at:?}");
             let stored = KeyValue::parse(&value).expect("stored values are whole");
-            newest.insert(stored.key.to_vec(), (!tombstone).then(|| version_of(&stored)));
+            newest.insert(stored.key.to_vec(), (!tombstone).then(|| Version::of(&stored)));
         }
         let live: Vec<_> = newest.into_iter().filter_map(|(key, version)| Some((key, version?))).collect();
         assert!(live == self.model.live(revision), "a snapshot of {revision}, compacted at {compact_revision}");
     }
 
     /// The recorded effects, installed into an empty store, come to the same state.
-    fn check_replica(&self, node: &SimulatedNode) {
-        let replica = self.replica();
-        assert_eq!(replica.leases(), node.machine().leases());
-        assert_eq!(replica.alarms(), node.machine().alarms());
-        let (view, copy) = (node.view(), Arc::new(replica.store().head()));
-        for at in self.revisions() {
-            let hash = node.read(hash_job(&view, at));
-            assert_eq!(hash, hash_of_memory(&copy, at), "HashKV at {at}");
+    fn check_replica(&self, node: &SimulatedNode, replica: &HashedReplica) {
+        assert_eq!(replica.machine.leases(), node.machine().leases());
+        assert_eq!(replica.machine.alarms(), node.machine().alarms());
+        let view = node.view();
+        for (at, hash) in &replica.hashes {
+            assert_eq!(node.read(hash_job(&view, *at)), *hash, "HashKV at {at}");
         }
+    }
+
+    /// A machine that knows the effects only, and its HashKVs.
+    pub fn hashed_replica(&self) -> HashedReplica {
+        let machine = self.replica();
+        let copy = Arc::new(machine.store().head());
+        let hashes = self.revisions().into_iter().map(|at| (at, hash_of_memory(&copy, at))).collect();
+        HashedReplica { machine, hashes }
     }
 
     /// A machine that knows the effects only, as they come from a wire.
@@ -210,26 +244,6 @@ fn hash_job(view: &Arc<View>, at: i64) -> HashKvJob {
 fn hash_of_memory(view: &Arc<View>, at: i64) -> HashKv {
     let disk = basalt_storage::disk::SimulatedDisk::new(0);
     run(&mut hash_job(view, at), &disk, BUDGET_UNLIMITED).expect("nothing is read")
-}
-
-fn live(node: &SimulatedNode, view: &Arc<View>, at: i64) -> Vec<(Vec<u8>, Version)> {
-    let plan = view.plan(&RangeQuery { revision: at, ..RangeQuery::all(KeyRange::ALL) }).expect("readable");
-    let values = node.read(Fetch::new(view.clone(), plan.hits));
-    let version = |bytes: Bytes| {
-        let stored = KeyValue::parse(&bytes).expect("stored values are whole");
-        (stored.key.to_vec(), version_of(&stored))
-    };
-    values.into_iter().map(version).collect()
-}
-
-fn version_of(stored: &KeyValue<'_>) -> Version {
-    Version {
-        create_revision: stored.create_revision,
-        mod_revision: stored.mod_revision,
-        version: stored.version,
-        lease: stored.lease,
-        value: Some(stored.value.to_vec()),
-    }
 }
 
 /// The revisions in a snapshot's file, in their order.

@@ -1,6 +1,7 @@
 //! What a log of requests must come to: one list of versions for each key, and no more thought than that.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use basalt_proto::etcdserverpb::alarm_request::AlarmAction;
 use basalt_proto::etcdserverpb::compare::{CompareTarget, TargetUnion};
@@ -9,6 +10,7 @@ use basalt_proto::etcdserverpb::{Compare, DeleteRangeRequest, PutRequest, Reques
 use basalt_proto::log::member_change::Kind as Change;
 use basalt_proto::log::request::Kind;
 use basalt_proto::log::{MemberChange, Request};
+use basalt_storage::mvcc::key_value::KeyValue;
 
 use crate::workload::LEASE_TTL_MIN;
 
@@ -27,6 +29,30 @@ pub struct Version {
     pub value: Option<Vec<u8>>,
 }
 
+impl Version {
+    /// As it is stored.
+    pub fn of(stored: &KeyValue<'_>) -> Self {
+        Self {
+            create_revision: stored.create_revision,
+            mod_revision: stored.mod_revision,
+            version: stored.version,
+            lease: stored.lease,
+            value: Some(stored.value.to_vec()),
+        }
+    }
+}
+
+/// One change of one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Happened {
+    /// Which key.
+    pub key: Vec<u8>,
+    /// What it is from then on; without a value it was deleted.
+    pub version: Version,
+    /// The live version before.
+    pub previous: Option<Version>,
+}
+
 /// A lease: granted seconds, remembered remainder, attached keys.
 pub type Lease = (i64, i64, BTreeSet<Vec<u8>>);
 
@@ -40,6 +66,8 @@ pub struct Model {
     keys: BTreeMap<Vec<u8>, Vec<Version>>,
     leases: BTreeMap<i64, (i64, i64)>,
     no_space: bool,
+    /// Every change, in order, where somebody wants to know.
+    history: Option<Vec<Happened>>,
     /// Who belongs to the cluster.
     pub members: ModelMembers,
 }
@@ -83,16 +111,43 @@ impl Default for Model {
     fn default() -> Self {
         let (keys, leases) = (BTreeMap::new(), BTreeMap::new());
         let members = ModelMembers::default();
-        Self { revision: 1, compact_revision: -1, keys, leases, no_space: false, members }
+        Self { revision: 1, compact_revision: -1, keys, leases, no_space: false, history: None, members }
     }
 }
 
 impl Model {
     /// The live keys at a revision, in order.
     pub fn live(&self, at: i64) -> Vec<(Vec<u8>, Version)> {
+        self.range(&[0], &[0], at)
+    }
+
+    /// The live keys of a range at a revision, in order; as on the wire an empty end means the first key alone, and a zero
+    /// all that follow.
+    pub fn range(&self, key: &[u8], range_end: &[u8], at: i64) -> Vec<(Vec<u8>, Version)> {
+        let end = match range_end {
+            [] => Bound::Included(key),
+            [0] => Bound::Unbounded,
+            end => Bound::Excluded(end),
+        };
         let newest = |versions: &Vec<Version>| versions.iter().rfind(|version| version.mod_revision <= at).cloned();
-        let live = self.keys.iter().filter_map(|(key, versions)| Some((key.clone(), newest(versions)?)));
+        let keys = self.keys.range::<[u8], _>((Bound::Included(key), end));
+        let live = keys.filter_map(|(key, versions)| Some((key.clone(), newest(versions)?)));
         live.filter(|(_, version)| version.value.is_some()).collect()
+    }
+
+    /// Remembers every change from now on.
+    pub fn remember(&mut self) {
+        self.history.get_or_insert_default();
+    }
+
+    /// Every change that is remembered, in order.
+    pub fn history(&self) -> &[Happened] {
+        self.history.as_deref().unwrap_or_default()
+    }
+
+    /// Granted seconds of a lease, if there is one.
+    pub fn lease_ttl(&self, id: i64) -> Option<i64> {
+        self.leases.get(&id).map(|(ttl, _)| *ttl)
     }
 
     /// All leases.
@@ -133,9 +188,11 @@ impl Model {
                 Some(self.revision)
             }
             Kind::LeaseRevoke(revoke) => {
-                let (_, _, keys) = self.leases().remove(&revoke.id)?;
-                let delete = |key: Vec<u8>| DeleteRangeRequest { key: key.into(), ..Default::default() };
-                let deletes: Vec<_> = keys.into_iter().map(|key| Op::RequestDeleteRange(delete(key))).collect();
+                self.leases.get(&revoke.id)?;
+                let last = |versions: &Vec<Version>| versions.last().is_some_and(|last| last.lease == revoke.id);
+                let attached = self.keys.iter().filter(|(_, versions)| last(versions));
+                let delete = |key: &Vec<u8>| DeleteRangeRequest { key: key.clone().into(), ..Default::default() };
+                let deletes: Vec<_> = attached.map(|(key, _)| Op::RequestDeleteRange(delete(key))).collect();
                 let revision = self.write(&deletes);
                 self.leases.remove(&revoke.id);
                 revision
@@ -183,9 +240,8 @@ impl Model {
 
     /// Puts and deletes in one revision, all or nothing.
     fn write(&mut self, operations: &[Op]) -> Option<i64> {
-        let before = self.clone();
         let mut changed = false;
-        for operation in operations {
+        for (position, operation) in operations.iter().enumerate() {
             let done = match operation {
                 Op::RequestPut(put) => self.put(put),
                 Op::RequestDeleteRange(delete) => Some(self.delete(delete)),
@@ -195,7 +251,7 @@ impl Model {
             match done {
                 Some(change) => changed |= change,
                 None => {
-                    *self = before;
+                    operations[..position].iter().for_each(|done| self.take_back(done));
                     return None;
                 }
             }
@@ -204,12 +260,31 @@ impl Model {
         Some(self.revision)
     }
 
+    /// As if an operation of the revision that does not come about had not been.
+    fn take_back(&mut self, operation: &Op) {
+        let revision = self.revision;
+        if let Some(history) = &mut self.history {
+            while history.pop_if(|happened| happened.version.mod_revision > revision).is_some() {}
+        }
+        let forget = |versions: &mut Vec<Version>| {
+            while versions.pop_if(|version| version.mod_revision > revision).is_some() {}
+        };
+        match operation {
+            Op::RequestPut(put) => self.keys.get_mut(&put.key[..]).into_iter().for_each(forget),
+            Op::RequestDeleteRange(delete) => {
+                keys_of(&mut self.keys, delete).for_each(|(_, versions)| forget(versions));
+            }
+            Op::RequestRange(_) | Op::RequestTxn(_) => {}
+        }
+    }
+
     fn put(&mut self, put: &PutRequest) -> Option<bool> {
         let live = self.newest_live(&put.key).cloned();
         if (put.lease != 0 && !self.leases.contains_key(&put.lease)) || (put.ignore_value && live.is_none()) {
             return None;
         }
         let mod_revision = self.revision + 1;
+        let previous = live.clone();
         let version = match live {
             Some(live) => Version {
                 mod_revision,
@@ -226,21 +301,39 @@ impl Model {
                 value: Some(put.value.to_vec()),
             },
         };
+        if let Some(history) = &mut self.history {
+            history.push(Happened { key: put.key.to_vec(), version: version.clone(), previous });
+        }
         self.keys.entry(put.key.to_vec()).or_default().push(version);
         Some(true)
     }
 
     fn delete(&mut self, delete: &DeleteRangeRequest) -> bool {
-        let (mod_revision, key, end) = (self.revision + 1, &delete.key[..], &delete.range_end[..]);
+        let mod_revision = self.revision + 1;
         let mut changed = false;
-        for (_, versions) in self.keys.iter_mut().filter(|(k, _)| k[..] == *key || (k[..] >= *key && k[..] < *end)) {
-            if versions.last().is_some_and(|version| version.value.is_some()) {
-                versions.push(Version { create_revision: 0, mod_revision, version: 0, lease: 0, value: None });
-                changed = true;
+        for (key, versions) in keys_of(&mut self.keys, delete) {
+            let Some(live) = versions.last().filter(|version| version.value.is_some()) else { continue };
+            let version = Version { create_revision: 0, mod_revision, version: 0, lease: 0, value: None };
+            if let Some(history) = &mut self.history {
+                history.push(Happened { key: key.clone(), version: version.clone(), previous: Some(live.clone()) });
             }
+            versions.push(version);
+            changed = true;
         }
         changed
     }
+}
+
+/// What a delete is about.
+fn keys_of<'a>(
+    keys: &'a mut BTreeMap<Vec<u8>, Vec<Version>>,
+    delete: &DeleteRangeRequest,
+) -> impl Iterator<Item = (&'a Vec<u8>, &'a mut Vec<Version>)> {
+    let first = delete.key.to_vec();
+    let end = if delete.range_end.is_empty() { [&first[..], &[0]].concat() } else { delete.range_end.to_vec() };
+    // An end below the first key is no range; one key is named at least.
+    let end = end.max([&first[..], &[0]].concat());
+    keys.range_mut(first..end)
 }
 
 /// What NOSPACE refuses (etcd-contract 42).

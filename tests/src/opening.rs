@@ -2,6 +2,7 @@
 //! lock and its `member` file.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use basalt_proto::members::Member;
 use basalt_server::apply::members::Members;
@@ -19,6 +20,7 @@ use rand::Rng;
 use rand::rngs::StdRng;
 use thiserror::Error;
 
+use crate::node_sim::MemberClock;
 use crate::over::{Over, over};
 
 /// The member of all simulated nodes.
@@ -27,7 +29,8 @@ pub const MEMBER_ID: u64 = 7;
 pub const CLUSTER_ID: u64 = 11;
 
 /// Small, so that a short run has many segments.
-const LOG_OPTIONS: LogOptions = LogOptions { segment_bytes: 24 << 10, first_segment_bytes: 16 << 10 };
+const SEGMENT_BYTES: u64 = 24 << 10;
+const FIRST_SEGMENT_BYTES: u64 = 16 << 10;
 
 /// A few pages, so that reads reach the disk.
 const CACHE_BYTES: usize = 64 << 10;
@@ -45,6 +48,14 @@ pub struct Place {
     pub catchup_entries: u64,
     /// Whether it joins a cluster of these, of whom it knows no more than who they are.
     pub joins: bool,
+    /// Length of its log's segments; small, so that a short run has many.
+    pub segment_bytes: u64,
+    /// How its clocks go.
+    pub clock: MemberClock,
+    /// Pause between records of how long a lease still lives; `None` for the server's.
+    pub lease_checkpoint_interval: Option<Duration>,
+    /// Whether anybody watches.
+    pub is_watched: bool,
 }
 
 impl Place {
@@ -61,7 +72,17 @@ impl Place {
 impl Default for Place {
     /// The only member.
     fn default() -> Self {
-        Self { member_id: MEMBER_ID, voters: vec![MEMBER_ID], pre_vote: true, catchup_entries: 0, joins: false }
+        Self {
+            member_id: MEMBER_ID,
+            voters: vec![MEMBER_ID],
+            pre_vote: true,
+            catchup_entries: 0,
+            joins: false,
+            segment_bytes: SEGMENT_BYTES,
+            clock: MemberClock::default(),
+            lease_checkpoint_interval: None,
+            is_watched: false,
+        }
     }
 }
 
@@ -120,7 +141,8 @@ pub fn try_open(disk: &SimulatedDisk, seeds: &mut StdRng) -> Result<Parts, OpenE
 
 fn try_open_as(place: &Place, disk: &SimulatedDisk, seeds: &mut StdRng) -> Result<Parts, OpenError> {
     let opened = open_store(place, disk, seeds)?;
-    let recovered = start::open_log(disk, &opened, LOG_OPTIONS, seeds.random())?;
+    let options = LogOptions { segment_bytes: place.segment_bytes, first_segment_bytes: FIRST_SEGMENT_BYTES };
+    let recovered = start::open_log(disk, &opened, options, seeds.random())?;
     let Opened { store, mut checkpointer, .. } = opened;
     recovery::settle(disk, &mut checkpointer)?;
     let members = Members::decode(&store.conf_state).expect("every manifest names its members");

@@ -8,9 +8,13 @@ use basalt_storage::hashes::{HashKv, HashKvJob, HashPurpose};
 use basalt_storage::job::{BUDGET_UNLIMITED, run};
 use basalt_storage::mvcc::fetch::Fetch;
 use basalt_storage::mvcc::key_range::KeyRange;
+use basalt_storage::mvcc::key_value::KeyValue;
 use basalt_storage::mvcc::range::RangeQuery;
 use basalt_storage::mvcc::view::{LogPosition, View};
 use bytes::Bytes;
+
+use crate::model::Version;
+use crate::node_sim::SimulatedNode;
 
 /// What a View answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,4 +48,25 @@ impl Stored {
     pub fn applied_index(&self) -> u64 {
         self.applied.index
     }
+}
+
+/// The live keys of a range at a revision, in order.
+///
+/// # Panics
+/// When they cannot be read.
+pub fn read_range(
+    node: &SimulatedNode,
+    view: &Arc<View>,
+    key: &[u8],
+    range_end: &[u8],
+    at: i64,
+) -> Vec<(Vec<u8>, Version)> {
+    let range = KeyRange::from_wire(key, range_end);
+    let plan = view.plan(&RangeQuery { revision: at, ..RangeQuery::all(range) }).expect("readable");
+    let values = node.read(Fetch::new(view.clone(), plan.hits));
+    let version = |bytes: Bytes| {
+        let stored = KeyValue::parse(&bytes).expect("stored values are whole");
+        (stored.key.to_vec(), Version::of(&stored))
+    };
+    values.into_iter().map(version).collect()
 }

@@ -1,10 +1,17 @@
 //! Clusters of whole members under faults; see `basalt_tests::simulation`.
 //!
-//! `SIMULATION_SEEDS=from..to` runs other seeds, `SIMULATION_TRACE=1` says what happens in them.
+//! `SIMULATION_SEEDS=from..to` runs other seeds, `SIMULATION_TRACE=1` says what happens in them, `SIMULATION_FAULTS=3,7`
+//! lets nothing go wrong but these of a seed's faults.
 
 use std::time::{Duration, Instant};
 
-use basalt_tests::simulation::cluster::{Cluster, Plan, Report};
+use basalt_tests::simulation::cluster::Cluster;
+use basalt_tests::simulation::plan::Plan;
+use basalt_tests::simulation::report::Report;
+use basalt_tests::simulation::schedule::Schedule;
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn seeds() -> std::ops::Range<u64> {
     let Ok(text) = std::env::var("SIMULATION_SEEDS") else { return 0..12 };
@@ -12,30 +19,33 @@ fn seeds() -> std::ops::Range<u64> {
     from.parse().expect("a number")..to.parse().expect("a number")
 }
 
+fn schedule(plan: &Plan) -> Schedule {
+    let Ok(text) = std::env::var("SIMULATION_FAULTS") else { return Schedule::of(plan) };
+    let numbers = text.split(',').filter(|number| !number.is_empty());
+    Schedule::of(plan).only(&numbers.map(|number| number.parse().expect("SIMULATION_FAULTS are numbers")).collect())
+}
+
 #[test]
 fn clusters_keep_their_promises_under_faults() {
     let trace = std::env::var_os("SIMULATION_TRACE").is_some();
     let mut all = Report::default();
-    let (started, mut virtual_time) = (Instant::now(), Duration::ZERO);
+    let started = Instant::now();
     for seed in seeds() {
         println!("seed {seed}: SIMULATION_TRACE=1 SIMULATION_SEEDS={seed}..{} repeats it", seed + 1);
-        let report = Cluster::new(Plan::of(seed), trace).run();
-        virtual_time += Plan::of(seed).length;
-        println!("  {report:?}");
-        all.sent += report.sent;
-        all.acknowledged += report.acknowledged;
-        all.reads += report.reads;
-        all.leaders += report.leaders;
-        all.crashes += report.crashes;
-        all.asked_again += report.asked_again;
-        all.installs += report.installs;
-        all.changes += report.changes;
-        all.resumed += report.resumed;
+        let plan = Plan::of(seed);
+        let report = Cluster::with(plan, &schedule(&plan), trace).run();
+        println!("  {:x}: {}", report.fingerprint, report.line());
+        all.add(&report);
     }
-    println!("{virtual_time:?} of virtual time in {:?}: {all:?}", started.elapsed());
+    let (simulated, spent) = (all.virtual_time.as_secs_f64(), started.elapsed());
+    println!("{simulated:.0} s in {spent:.1?}, {:.0} a second: {}", simulated / spent.as_secs_f64(), all.line());
     if seeds().count() > 8 {
-        assert!(all.crashes > 0 && all.leaders > seeds().count() && all.reads > 0 && all.asked_again > 0, "{all:?}");
-        assert!(all.installs > 0 && all.resumed > 0 && all.changes > 0, "{all:?}");
+        for what in
+            ["power cuts", "linearizable reads", "asked again", "whole states", "resumed states", "changes of members"]
+        {
+            assert!(all.counted(what) > 0, "no {what}: {}", all.line());
+        }
+        assert!(all.counted("leaders") > all.seeds as u64, "{}", all.line());
     }
 }
 

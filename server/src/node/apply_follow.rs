@@ -3,13 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use basalt_storage::mvcc::key_value::KeyValue;
-use basalt_storage::mvcc::transaction::{Change, ChangeKind};
 use basalt_storage::mvcc::view::View;
 use tracing::{info, warn};
 
 use super::apply_thread::ApplyThread;
-use super::watch_thread::look_before_transactions;
+use super::watch_events::{self, event_of};
 use crate::apply::alarms::AlarmKind;
 use crate::apply::effects::Effect;
 use crate::watch;
@@ -27,7 +25,7 @@ impl ApplyThread {
         let mut events = Vec::new();
         for effect in effects {
             match effect {
-                Effect::Key(change) => events.push(event(change)),
+                Effect::Key(change) => events.push(event_of(change)),
                 Effect::Compaction { revision } => {
                     self.compactions.begin(self.links.started.elapsed());
                     self.send_events(&mut events, 0);
@@ -51,13 +49,9 @@ impl ApplyThread {
         }
     }
 
-    /// `revision` is the store's after these events, if nothing of the batch comes behind them.
     fn send_events(&self, events: &mut Vec<watch::Event>, revision: i64) {
-        if let Some(last) = events.last() {
-            let revision = revision.max(last.revision.main);
-            let mut events = std::mem::take(events);
-            look_before_transactions(&mut events);
-            drop(self.links.watches.send(watch::Input::Applied { revision, events }));
+        if let Some(applied) = watch_events::applied(events, revision) {
+            drop(self.links.watches.send(applied));
         }
     }
 
@@ -91,20 +85,4 @@ impl ApplyThread {
         self.links.gauges.no_space.store(alarms.any(AlarmKind::NoSpace), Ordering::Relaxed);
         self.links.gauges.corrupt.store(alarms.any(AlarmKind::Corrupt), Ordering::Relaxed);
     }
-}
-
-/// A change as watchers see it. A delete shows key and revision only (etcd-contract 20); what a create replaces, a
-/// tombstone perhaps, is nobody's previous value.
-fn event(change: &Change) -> watch::Event {
-    let (kind, key_value, previous) = match &change.kind {
-        ChangeKind::Put { key_value, create_revision, .. } => {
-            let replaces = *create_revision != change.revision.main;
-            (watch::EventKind::Put, key_value.clone(), change.previous.filter(|_| replaces))
-        }
-        ChangeKind::Delete => {
-            let shown = KeyValue { key: &change.key, mod_revision: change.revision.main, ..KeyValue::default() };
-            (watch::EventKind::Delete, shown.encode(), change.previous)
-        }
-    };
-    watch::Event { revision: change.revision, shard: change.shard, key: change.key.clone(), kind, key_value, previous }
 }

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use tracing::error;
 
 use super::fatal::causes;
-use super::watch_thread::look_before_transactions;
+use super::watch_events::look_before_transactions;
 use crate::watch::{Event, EventKind, PreviousValue};
 
 /// Values of one step of history, over all shards; a step ends behind the revision that brings it above this.

@@ -17,7 +17,7 @@ use super::handle::Gauges;
 use super::readers::Readers;
 use super::watch_history::{Scanned, previous, scan};
 use crate::metrics::Metrics;
-use crate::watch::{Event, Input, Output, StreamId, Watches};
+use crate::watch::{Input, Output, StreamId, Watches};
 
 /// How often the room looks at its clock: for progress and for streams that drained.
 const TICK: Duration = Duration::from_millis(50);
@@ -212,18 +212,6 @@ fn carry(outputs: &mut Vec<Output>, links: &WatchLinks) {
         let sink = sinks.as_mut().and_then(|sinks| sinks.get_mut(&stream.0));
         let sink = sink.expect("the lock is held since the sink was seen");
         drop(sink.out.send(std::mem::take(&mut sink.gathered)));
-    }
-}
-
-/// What a watcher is shown as previous stood before the whole transaction, not before the change inside it
-/// (etcd-contract 21). Events are in order, so that the earlier change of a key is settled before the later one.
-pub(super) fn look_before_transactions(events: &mut [Event]) {
-    for at in 0..events.len() {
-        let (before, rest) = events.split_at_mut(at);
-        let event = &mut rest[0];
-        let Some(inner) = event.previous.filter(|previous| previous.main == event.revision.main) else { continue };
-        let earlier = before.iter().rev().find(|earlier| earlier.revision == inner);
-        event.previous = earlier.and_then(|earlier| earlier.previous);
     }
 }
 

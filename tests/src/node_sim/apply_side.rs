@@ -11,6 +11,8 @@ use basalt_server::apply::machine::Machine;
 use basalt_server::apply::values::{Prefetched, Values};
 use basalt_server::lease::{LeaseClock, LeaseClockConfig};
 use basalt_server::node::core::{Committed, conf_change_of};
+use basalt_server::node::watch_events::{applied, event_of};
+use basalt_server::watch;
 use basalt_storage::disk::SimulatedDisk;
 use basalt_storage::job::{BUDGET_UNLIMITED, run};
 use basalt_storage::mvcc::fetch::Fetch;
@@ -55,12 +57,25 @@ pub(super) struct ApplySide {
     pub(super) changes: Vec<ConfChangeV2>,
     /// Whether it waits for another member's state to take the place of this one.
     pub(super) is_replaced: bool,
+    is_watched: bool,
+    /// What watches are to be told, before anybody hears of the answers.
+    pub(super) told: Vec<watch::Input>,
 }
 
 impl ApplySide {
-    pub(super) fn new(machine: Machine) -> Self {
-        let leases = LeaseClock::new(LeaseClockConfig::default());
-        Self { machine, leases, inbox: VecDeque::new(), outcomes: Vec::new(), changes: Vec::new(), is_replaced: false }
+    pub(super) fn new(machine: Machine, lease_checkpoint_interval: Option<Duration>, is_watched: bool) -> Self {
+        let mut config = LeaseClockConfig::default();
+        config.checkpoint_interval = lease_checkpoint_interval.unwrap_or(config.checkpoint_interval);
+        Self {
+            machine,
+            leases: LeaseClock::new(config),
+            inbox: VecDeque::new(),
+            outcomes: Vec::new(),
+            changes: Vec::new(),
+            is_replaced: false,
+            is_watched,
+            told: Vec::new(),
+        }
     }
 
     pub(super) fn push(&mut self, input: ApplyInput) {
@@ -75,6 +90,8 @@ impl ApplySide {
     pub(super) fn replace(&mut self, machine: Machine) {
         self.machine = machine;
         self.is_replaced = false;
+        let View { revision, compact_revision, .. } = self.machine.store().head();
+        self.told.push(watch::Input::Restored { revision, compact_revision });
     }
 
     pub(super) fn view(&self) -> Arc<View> {
@@ -107,7 +124,7 @@ impl ApplySide {
         now: Duration,
         Committed { position, entry }: Committed,
     ) -> Result<u64, Over> {
-        let applied = match &entry {
+        let done = match &entry {
             None => {
                 self.machine.apply_empty(position);
                 Default::default()
@@ -117,9 +134,28 @@ impl ApplySide {
                 self.machine.apply(position, entry, &mut values)
             }
         };
-        applied.effects.effects.iter().for_each(|effect| self.follow(effect, now));
-        self.outcomes.push(Outcome { position, entry, answers: applied.answers, effects: applied.effects });
+        done.effects.effects.iter().for_each(|effect| self.follow(effect, now));
+        self.tell_watches(&done.effects);
+        self.outcomes.push(Outcome { position, entry, answers: done.answers, effects: done.effects });
         Ok(position.index)
+    }
+
+    fn tell_watches(&mut self, effects: &Effects) {
+        if !self.is_watched {
+            return;
+        }
+        let mut events = Vec::new();
+        for effect in &effects.effects {
+            match effect {
+                Effect::Key(change) => events.push(event_of(change)),
+                Effect::Compaction { revision } => {
+                    self.told.extend(applied(&mut events, 0));
+                    self.told.push(watch::Input::Compacted(*revision));
+                }
+                _ => {}
+            }
+        }
+        self.told.extend(applied(&mut events, self.machine.store().revision()));
     }
 
     fn prefetch(&self, disk: &SimulatedDisk, hits: Vec<Hit>) -> Result<PrefetchedOnly, Over> {

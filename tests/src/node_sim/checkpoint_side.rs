@@ -103,13 +103,14 @@ impl CheckpointSide {
     }
 
     /// Makes another member's state this one's; gives its store and the generation of its manifest.
-    pub(super) fn install(&mut self, disk: &SimulatedDisk, filled: Filled) -> (Store, u64) {
+    pub(super) fn install(&mut self, disk: &SimulatedDisk, filled: Filled) -> Result<(Store, u64), Over> {
         let checkpointer = self.checkpointer.take().expect("no checkpoint runs");
-        let opened = checkpointer.install(disk, &opening::page_cache(), filled).expect("nobody stops this disk");
+        let opened = checkpointer.install(disk, &opening::page_cache(), filled);
+        let opened = opened.map_err(|error| over("installing a state", &error))?;
         self.is_dirty = !opened.checkpointer.is_tidy(false);
         self.manifest = opened.checkpointer.manifest().clone();
         self.checkpointer = Some(opened.checkpointer);
-        (opened.store, self.manifest.generation)
+        Ok((opened.store, self.manifest.generation))
     }
 
     /// Starts one, or goes on with it.

@@ -5,6 +5,7 @@
 //!   requests ─► SimulatedNode: Core, ticks, order ─► LogSide ─► ApplySide ─► outcomes
 //!                                                      ▲           │ frozen state
 //!                                                      └──── CheckpointSide     SnapshotSide ◄─ a View
+//!   other members, watchers, leases ─► cluster_face         WatchSide ◄─ events      LeaseSide ◄─ renewals
 //! ```
 //!
 //! Consensus, log, machine, checkpoints, opening and the words between them are the server's own; what is said again here
@@ -15,14 +16,23 @@
 //! * Everything in it but the disk is lost in a crash.
 
 mod apply_side;
+mod carrying;
 mod checkpoint_side;
+mod cluster_face;
+mod lease_side;
 mod log_side;
+mod member_clock;
 mod node;
 mod overlaps;
+mod said;
 mod snapshot_side;
 mod transfer_side;
+mod turns;
+mod watch_side;
 
 pub use apply_side::Outcome;
-pub use node::{Said, SimulatedNode};
+pub use member_clock::MemberClock;
+pub use node::SimulatedNode;
 pub use overlaps::Overlaps;
+pub use said::{Appended, Said};
 pub use snapshot_side::TakenSnapshot;

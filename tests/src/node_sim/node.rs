@@ -5,93 +5,63 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use basalt_proto::etcdserverpb::{LeaseCheckpoint, LeaseCheckpointRequest, LeaseRevokeRequest};
 use basalt_proto::log::Request;
-use basalt_proto::log::request::Kind;
-use basalt_server::admission::Proposal;
 use basalt_server::apply::machine::{APPLY_VERSION, Machine};
-use basalt_server::node::core::{BadMessage, Core, CoreConfig, Input, Leadership, Output};
-use basalt_server::transfer::MemberSnapshot;
-use basalt_storage::disk::{InjectedFault, PowerCut, SimulatedDisk};
+use basalt_server::node::core::{Core, CoreConfig, Input, Leadership};
+use basalt_storage::disk::{PowerCut, SimulatedDisk};
 use basalt_storage::job::{Job, run};
 use basalt_storage::mvcc::view::View;
-use basalt_storage::revision::Revision;
-use bytes::Bytes;
-use raft::prelude::Message;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::apply_side::{ApplyInput, ApplySide, Outcome};
-use super::checkpoint_side::{CheckpointSide, Ended};
+use super::apply_side::{ApplySide, Outcome};
+use super::checkpoint_side::CheckpointSide;
+use super::lease_side::LeaseSide;
 use super::log_side::LogSide;
+use super::member_clock::MemberClock;
 use super::overlaps::Overlaps;
+use super::said::{Appended, Said};
 use super::snapshot_side::{SnapshotSide, TakenSnapshot};
 use super::transfer_side::TransferSide;
-use crate::opening::{self, CLUSTER_ID, Parts, Place};
+use super::watch_side::WatchSide;
+use crate::opening::{self, Parts, Place};
 use crate::over::Over;
 
-const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(100);
+pub(super) const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(100);
 pub(super) const ELECTION_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long the virtual clock moves in one turn, at most.
-const TURN: Duration = Duration::from_millis(4);
-/// 2020-09-13, when the virtual clock stands at 0.
-const EPOCH_NS: i64 = 1_600_000_000_000_000_000;
 /// Turns after which a node that should have come to rest is called stuck.
 const TURNS_TO_REST: usize = 200_000;
 
-/// What can advance.
-#[derive(Clone, Copy, Debug)]
-enum Turn {
-    Node,
-    Tick,
-    Propose,
-    Log,
-    Prepare,
-    Recycle,
-    Apply,
-    Sweep,
-    Checkpoint,
-    Install,
-    Snapshot,
-}
-
-/// What a node says to the world.
-#[derive(Default)]
-pub struct Said {
-    /// To other members.
-    pub messages: Vec<Message>,
-    /// Reads that may look at the newest View.
-    pub reads: Vec<u64>,
-    /// Reads whose leader is gone.
-    pub failed_reads: Vec<u64>,
-    /// Whole states for other members, each with the message that goes with it.
-    pub snapshots: Vec<(Message, Arc<MemberSnapshot>)>,
-    /// Whether it was removed, and may stop.
-    pub left: bool,
-    /// Changes of role.
-    pub roles: Vec<Leadership>,
-    /// Messages that it refused.
-    pub refused: Vec<BadMessage>,
-}
-
 /// The node. Everything in it but the disk is lost in a crash.
 pub struct SimulatedNode {
-    disk: SimulatedDisk,
-    random: StdRng,
-    now: Duration,
-    next_tick: Duration,
-    core: Core,
-    proposals: VecDeque<Request>,
-    inbox: VecDeque<Input>,
-    log: LogSide,
-    apply: ApplySide,
-    checkpoints: CheckpointSide,
-    snapshots: SnapshotSide,
-    transfers: TransferSide,
+    pub(super) member_id: u64,
+    pub(super) disk: SimulatedDisk,
+    pub(super) random: StdRng,
+    /// The world's time; what this node knows of it says its clock.
+    pub(super) now: Duration,
+    pub(super) clock: MemberClock,
+    pub(super) next_tick: Duration,
+    /// Nothing that it asks of its disk comes back before.
+    pub(super) disk_stalls_until: Duration,
+    pub(super) core: Core,
+    pub(super) proposals: VecDeque<Request>,
+    pub(super) inbox: VecDeque<Input>,
+    pub(super) log: LogSide,
+    pub(super) apply: ApplySide,
+    pub(super) checkpoints: CheckpointSide,
+    pub(super) snapshots: SnapshotSide,
+    pub(super) transfers: TransferSide,
+    pub(super) leases: LeaseSide,
+    /// `None` where nobody watches.
+    pub(super) watches: Option<WatchSide>,
     /// Entries that another member's state took the place of.
     pub installs: usize,
-    said: Said,
-    leads: bool,
+    pub(super) said: Said,
+    /// Whether it says what its log holds.
+    pub(super) is_observed: bool,
+    pub(super) leadership: Leadership,
+    /// What ended it between two turns.
+    pub(super) over: Option<Over>,
     /// What ran beside what.
     pub overlaps: Overlaps,
 }
@@ -137,6 +107,7 @@ impl SimulatedNode {
         now: Duration,
     ) -> Self {
         let Parts { store, checkpointer, log, log_store } = parts;
+        let is_observed = place.voters.len() > 1 || place.joins;
         let config = CoreConfig {
             member_id: place.member_id,
             heartbeat_interval: HEARTBEAT_INTERVAL,
@@ -144,26 +115,42 @@ impl SimulatedNode {
             applied: store.applied.index,
             pre_vote: place.pre_vote,
             shards: store.shard_map().shards().len(),
-            catchup_entries: if place.voters.len() > 1 || place.joins { place.catchup_entries } else { 0 },
+            catchup_entries: if is_observed { place.catchup_entries } else { 0 },
             apply_version: APPLY_VERSION,
             seed: random.random(),
         };
         let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let mut said = Said::default();
+        if is_observed {
+            said.appended.push(Appended::all_of(&log_store));
+        }
+        let watches = place.is_watched.then(|| {
+            let (shard_map, view) = (store.shard_map().clone(), store.head());
+            WatchSide::new(place.member_id, shard_map, &view, random.random())
+        });
+        let clock = place.clock;
         let mut node = Self {
+            member_id: place.member_id,
             random,
             now,
-            next_tick: now + HEARTBEAT_INTERVAL,
+            clock,
+            next_tick: now + clock.until(HEARTBEAT_INTERVAL),
+            disk_stalls_until: Duration::ZERO,
             core: Core::new(&config, log_store, &logger).expect("raft accepts a recovered log"),
             proposals: VecDeque::new(),
             inbox: VecDeque::new(),
             log: LogSide::new(log, checkpointer.manifest().generation),
-            apply: ApplySide::new(Machine::new(store)),
+            apply: ApplySide::new(Machine::new(store), place.lease_checkpoint_interval, place.is_watched),
             checkpoints: CheckpointSide::new(checkpointer, &disk, checkpoint_interval, now),
             snapshots: SnapshotSide::default(),
             transfers: TransferSide::default(),
+            leases: LeaseSide::default(),
+            watches,
             installs: 0,
-            said: Said::default(),
-            leads: false,
+            said,
+            is_observed,
+            leadership: Leadership::default(),
+            over: None,
             overlaps: Overlaps::default(),
             disk,
         };
@@ -273,253 +260,5 @@ impl SimulatedNode {
             self.turn()?;
         }
         panic!("the node does not come to rest");
-    }
-
-    /// What it said since the last call.
-    pub fn take_said(&mut self) -> Said {
-        std::mem::take(&mut self.said)
-    }
-
-    /// Another member says something.
-    pub fn hear(&mut self, message: Message) {
-        self.inbox.push_back(Input::Message(Box::new(message)));
-    }
-
-    /// A client wants to read what was acknowledged before.
-    pub fn read_index(&mut self, read: u64) {
-        self.inbox.push_back(Input::Read(read));
-    }
-
-    /// Another member shall lead.
-    pub fn transfer(&mut self, member: u64) {
-        self.inbox.push_back(Input::Transfer(member));
-    }
-
-    /// A stream of a whole state begins, with its first chunk; `id` is the state's.
-    pub fn open_arrival(&mut self, id: u64, message: &Message, head: Bytes) {
-        self.transfers.open(&self.disk, id, self.checkpoints.manifest(), message, head);
-    }
-
-    /// The next chunk of it; says whether it was the last. `None` if another state arrives by now.
-    pub fn take_arrival(&mut self, id: u64, message: &Message, chunk: Bytes) -> Option<bool> {
-        let (is_whole, received) = self.transfers.take(&self.disk, id, message, chunk)?;
-        self.inbox.extend(received);
-        Some(is_whole)
-    }
-
-    /// The last revision of state `id` that arrived.
-    pub fn arrived(&self, id: u64) -> Option<Revision> {
-        self.transfers.last(id)
-    }
-
-    /// In words, for whoever finds it stuck.
-    pub fn state(&self) -> String {
-        let (applied, committed) = (self.machine().store().applied.index, self.core.committed());
-        let (busy, installing) = (self.is_busy(), self.is_installing());
-        let (standing, progress) = (self.core.standing(), self.core.progress());
-        format!(
-            "applied {applied}, committed {committed}, busy {busy}, installing {installing}; {standing}; {progress}"
-        )
-    }
-
-    /// Whether a state that arrived is neither installed nor discarded.
-    pub fn is_installing(&self) -> bool {
-        self.transfers.has_filled() || self.apply.is_replaced
-    }
-
-    /// A state for another member is on its way no more.
-    pub fn snapshot_sent(&mut self, to: u64, arrived: bool) {
-        self.inbox.push_back(Input::SnapshotSent { to, arrived });
-    }
-
-    /// Whether it leads.
-    pub fn leads(&self) -> bool {
-        self.core.leads()
-    }
-
-    /// The time on its clock goes on to `now`, but never back.
-    pub fn pass_until(&mut self, now: Duration) {
-        self.now = self.now.max(now);
-    }
-
-    /// When it does something again, if nobody says anything before: now, or with its next tick.
-    pub fn next_turn(&self) -> Duration {
-        if self.runnable().is_empty() { self.next_tick } else { self.now }
-    }
-
-    /// Something that can advance does so by one step or one request to the disk.
-    ///
-    /// # Errors
-    /// [`Over`]; the node is.
-    pub fn turn(&mut self) -> Result<(), Over> {
-        self.turn_of(TURN)
-    }
-
-    /// The same, of a node whose turns take other time.
-    ///
-    /// # Errors
-    /// As [`Self::turn`].
-    pub fn turn_of(&mut self, longest: Duration) -> Result<(), Over> {
-        self.now += longest.mul_f64(self.random.random());
-        let runnable = self.runnable();
-        if runnable.is_empty() {
-            // Nothing but time can bring anything.
-            self.now = self.next_tick;
-            return Ok(());
-        }
-        let (disk, random, seen) = (&self.disk, &mut self.random, &mut self.overlaps);
-        match runnable[random.random_range(0..runnable.len())] {
-            Turn::Node => self.take_input(),
-            Turn::Tick => self.tick(),
-            Turn::Propose => self.propose_some(),
-            Turn::Log => self.inbox.extend(self.log.append(disk, random)?.map(Input::Persisted)),
-            Turn::Prepare => self.log.prepare(disk, random, seen)?,
-            Turn::Recycle => self.log.recycle(disk, random, seen)?,
-            Turn::Apply => self.apply_next()?,
-            Turn::Sweep => self.sweep(),
-            Turn::Checkpoint => self.advance_checkpoint()?,
-            Turn::Install => self.install(),
-            Turn::Snapshot => self.snapshots.advance(disk, random, seen)?,
-        }
-        // Work that may fail without harm meets a stopped disk too: the power is gone for everything.
-        if self.disk.is_stopped() { Err(Over(InjectedFault::Stopped)) } else { Ok(()) }
-    }
-
-    fn runnable(&self) -> Vec<Turn> {
-        let candidates = [
-            (Turn::Node, !self.inbox.is_empty()),
-            (Turn::Tick, self.now >= self.next_tick),
-            (Turn::Propose, !self.proposals.is_empty()),
-            (Turn::Log, self.log.has_appends()),
-            (Turn::Prepare, self.log.may_prepare()),
-            (Turn::Recycle, self.log.may_recycle()),
-            (Turn::Apply, self.apply.has_inputs()),
-            (Turn::Sweep, self.machine().store().is_sweeping() && !self.apply.is_replaced),
-            (Turn::Checkpoint, self.may_checkpoint()),
-            (Turn::Install, self.apply.is_replaced && !self.checkpoints.is_running()),
-            (Turn::Snapshot, self.snapshots.is_running()),
-        ];
-        candidates.into_iter().filter_map(|(turn, ready)| ready.then_some(turn)).collect()
-    }
-
-    fn take_input(&mut self) {
-        let input = self.inbox.pop_front().expect("runnable");
-        self.step_core(input);
-    }
-
-    fn step_core(&mut self, input: Input) {
-        let mut outputs = Vec::new();
-        self.core.step(input, &mut outputs).expect("raft goes on");
-        self.carry(outputs);
-    }
-
-    fn carry(&mut self, outputs: Vec<Output>) {
-        for output in outputs {
-            match output {
-                Output::Append(append) => self.log.push(append),
-                Output::Apply(all) => {
-                    all.into_iter().for_each(|committed| self.apply.push(ApplyInput::Committed(committed)));
-                }
-                Output::Role(leadership) => {
-                    if leadership.leads != self.leads {
-                        self.leads = leadership.leads;
-                        self.apply.push(ApplyInput::Role { leads: leadership.leads });
-                    }
-                    self.said.roles.push(leadership);
-                }
-                Output::Lost(requests) => {
-                    self.overlaps.asked_again += requests.len();
-                    self.proposals.extend(requests);
-                }
-                Output::Send(messages) => self.said.messages.extend(messages),
-                Output::SnapshotWanted(to) => {
-                    let snapshot = MemberSnapshot::of(&self.apply.machine, CLUSTER_ID);
-                    self.inbox.push_back(self.transfers.made(to, snapshot));
-                }
-                Output::SendSnapshot(message) => match self.transfers.take_made(&message) {
-                    Some(snapshot) => self.said.snapshots.push((*message, snapshot)),
-                    None => self.snapshot_sent(message.to, false),
-                },
-                Output::Install(_) => self.apply.push(ApplyInput::Install),
-                Output::Discard => self.transfers.discard(&self.disk),
-                Output::DiskTooSlow { .. } => {}
-                Output::Left => self.said.left = true,
-                Output::ReadsReady(reads) => self.said.reads.extend(reads),
-                Output::ReadsFailed(reads) => self.said.failed_reads.extend(reads),
-                Output::Refused { cause, .. } => self.said.refused.push(cause),
-            }
-        }
-    }
-
-    fn tick(&mut self) {
-        self.next_tick = self.now + HEARTBEAT_INTERVAL;
-        self.step_core(Input::Tick);
-        let revoke = |id| Kind::LeaseRevoke(LeaseRevokeRequest { id });
-        let leases = &mut self.apply.leases;
-        let mut kinds: Vec<_> = leases.expired(self.now, 8).into_iter().map(revoke).collect();
-        self.overlaps.expired += kinds.len();
-        let remainders = leases.checkpoints(self.now, 8).into_iter();
-        let checkpoints: Vec<_> = remainders.map(|(id, remaining_ttl)| LeaseCheckpoint { id, remaining_ttl }).collect();
-        if !checkpoints.is_empty() {
-            kinds.push(Kind::LeaseCheckpoint(LeaseCheckpointRequest { checkpoints }));
-        }
-        self.proposals.extend(kinds.into_iter().map(|kind| Request { id: 0, principal: None, kind: Some(kind) }));
-    }
-
-    fn propose_some(&mut self) {
-        let count = self.random.random_range(1..=self.proposals.len().min(3));
-        let time_unix_ns = EPOCH_NS + i64::try_from(self.now.as_nanos()).expect("a run is short");
-        let shards = self.apply.machine.store().shard_map();
-        let proposals = self.proposals.drain(..count).map(|request| Proposal::new(request, shards)).collect();
-        self.step_core(Input::Propose { proposals, time_unix_ns });
-    }
-
-    fn apply_next(&mut self) -> Result<(), Over> {
-        let Some(index) = self.apply.next(&self.disk, self.now)? else { return Ok(()) };
-        self.checkpoints.is_dirty = true;
-        let changes = std::mem::take(&mut self.apply.changes).into_iter();
-        self.inbox.extend(changes.map(|change| Input::ConfChange(Box::new(change))));
-        self.inbox.push_back(Input::Applied(index));
-        let seen = &mut self.overlaps;
-        seen.applied_in_checkpoint += usize::from(self.checkpoints.is_running());
-        seen.applied_in_checkpoint_sync += usize::from(self.checkpoints.is_syncing());
-        seen.applied_in_log_sync += usize::from(self.log.is_syncing());
-        seen.applied_in_sweep += usize::from(self.apply.machine.store().is_sweeping());
-        seen.applied_in_snapshot += usize::from(self.snapshots.is_running());
-        Ok(())
-    }
-
-    fn sweep(&mut self) {
-        let store = self.apply.machine.store_mut();
-        store.sweep(0);
-        self.overlaps.swept_in_checkpoint += usize::from(self.checkpoints.is_running());
-        if !store.is_sweeping() {
-            self.checkpoints.is_dirty = true;
-            self.overlaps.compactions += 1;
-        }
-    }
-
-    fn advance_checkpoint(&mut self) -> Result<(), Over> {
-        let store = self.apply.machine.store_mut();
-        let ended = self.checkpoints.advance(&self.disk, &mut self.random, self.now, store, &mut self.overlaps)?;
-        if let Some(Ended { applied_index, generation }) = ended {
-            self.log.generation = generation;
-            self.log.release(applied_index);
-        }
-        Ok(())
-    }
-
-    /// One that runs goes on; none begins while another state takes the place of this one.
-    fn may_checkpoint(&self) -> bool {
-        self.checkpoints.is_running() || (!self.apply.is_replaced && self.checkpoints.may_advance(self.now))
-    }
-
-    fn install(&mut self) {
-        let filled = self.transfers.take_filled();
-        let (store, generation) = self.checkpoints.install(&self.disk, filled);
-        self.apply.replace(Machine::new(store));
-        self.log.generation = generation;
-        self.installs += 1;
-        self.inbox.push_back(Input::Installed);
     }
 }

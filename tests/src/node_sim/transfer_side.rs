@@ -12,6 +12,8 @@ use basalt_storage::revision::Revision;
 use bytes::Bytes;
 use raft::prelude::Message;
 
+use crate::over::{Over, over};
+
 /// Both directions.
 #[derive(Default)]
 pub(super) struct TransferSide {
@@ -46,19 +48,30 @@ impl TransferSide {
     }
 
     /// The first chunk of a stream.
-    pub(super) fn open(&mut self, disk: &SimulatedDisk, id: u64, live: &Manifest, message: &Message, head: Bytes) {
+    ///
+    /// # Errors
+    /// [`Over`]; so with the others.
+    pub(super) fn open(
+        &mut self,
+        disk: &SimulatedDisk,
+        id: u64,
+        live: &Manifest,
+        message: &Message,
+        head: Bytes,
+    ) -> Result<(), Over> {
         if self.last(id).is_some()
             && let Some(Arriving { receiving, .. }) = &mut self.arriving
         {
             receiving.go_on(head).expect("the same state");
-            return;
+            return Ok(());
         }
         if let Some(Arriving { receiving, .. }) = self.arriving.take() {
-            receiving.discard(disk).expect("nobody stops this disk");
+            receiving.discard(disk).map_err(|error| over("discarding a state", &error))?;
         }
         let expected = Expected { live, announced: message.get_snapshot(), seed: id };
-        let receiving = Receiving::begin(disk, &expected, head).expect("an honest member's state");
+        let receiving = Receiving::begin(disk, &expected, head).map_err(|error| over("receiving a state", &error))?;
         self.arriving = Some(Arriving { id, receiving });
+        Ok(())
     }
 
     /// A further chunk; says whether it was the last, and gives what Raft is told then. `None` if another state arrives by
@@ -69,19 +82,21 @@ impl TransferSide {
         of: u64,
         message: &Message,
         chunk: Bytes,
-    ) -> Option<(bool, Option<Input>)> {
-        let Arriving { id, mut receiving } = self.arriving.take_if(|arriving| arriving.id == of)?;
-        if !receiving.take(disk, chunk).expect("an honest member's state") {
+    ) -> Result<Option<(bool, Option<Input>)>, Over> {
+        let Some(Arriving { id, mut receiving }) = self.arriving.take_if(|arriving| arriving.id == of) else {
+            return Ok(None);
+        };
+        if !receiving.take(disk, chunk).map_err(|error| over("receiving a state", &error))? {
             self.arriving = Some(Arriving { id, receiving });
-            return Some((false, None));
+            return Ok(Some((false, None)));
         }
-        let filled = receiving.finish(disk).expect("nobody stops this disk");
+        let filled = receiving.finish(disk).map_err(|error| over("finishing a state", &error))?;
         if self.filled.is_some() {
-            filled.discard(disk).expect("nobody stops this disk");
-            return Some((true, None));
+            filled.discard(disk).map_err(|error| over("discarding a state", &error))?;
+            return Ok(Some((true, None)));
         }
         self.filled = Some(filled);
-        Some((true, Some(Input::Received(Box::new(message.clone())))))
+        Ok(Some((true, Some(Input::Received(Box::new(message.clone()))))))
     }
 
     pub(super) fn has_filled(&self) -> bool {

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use basalt_proto::log::MemberChange;
-use basalt_proto::log::member_change::Kind as Change;
+use basalt_proto::log::Request;
 use basalt_proto::log::request::Kind;
 use rand::Rng;
 use rand::rngs::StdRng;
 
+use super::invariants::compaction;
+use super::invariants::reads::{Question, linearizable};
+use crate::ledger::Ledger;
 use crate::node_sim::{Outcome, SimulatedNode};
 use crate::workload::Workload;
 
@@ -16,19 +18,23 @@ use crate::workload::Workload;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Seen {
     /// Requests sent.
-    pub sent: usize,
+    pub sent: u64,
     /// Requests answered.
-    pub acknowledged: usize,
-    /// Reads that saw what they had to.
-    pub reads: usize,
+    pub acknowledged: u64,
+    /// Linearizable reads that saw what they had to.
+    pub reads: u64,
+    /// Reads that asked nobody, and saw what they had to.
+    pub serializable: u64,
     /// Reads that were told to come again.
-    pub reads_failed: usize,
+    pub reads_failed: u64,
 }
 
 /// A client that waits for a member, which forgets it when it dies.
 struct Waiting {
     member: u64,
     life: u64,
+    /// A lease that it asked for, and when.
+    grant: Option<(i64, Duration)>,
 }
 
 struct Reading {
@@ -36,6 +42,9 @@ struct Reading {
     life: u64,
     /// The newest revision that anybody was told of when the read began.
     floor: i64,
+    question: Question,
+    /// Where in the past it looks besides.
+    past: Option<u64>,
 }
 
 /// All clients.
@@ -54,7 +63,7 @@ impl Clients {
     /// Clients of a seed.
     pub fn new(seed: u64) -> Self {
         Self {
-            workload: Workload::new(seed),
+            workload: Workload::of_cluster(seed),
             next_read: 0,
             waiting: BTreeMap::new(),
             reading: BTreeMap::new(),
@@ -63,76 +72,105 @@ impl Clients {
         }
     }
 
-    /// Sends a request to a member; gives it for the ledger.
-    pub fn write(&mut self, node: &mut SimulatedNode, member: u64, life: u64) -> basalt_proto::log::Request {
-        let request = self.workload.next_request(self.told.max(1));
-        self.waiting.insert(request.id, Waiting { member, life });
+    /// Sends a request to a member in its life; gives it for the ledger. `lease` may be what a written key hangs on.
+    pub fn write(&mut self, node: &mut SimulatedNode, at: (u64, u64), lease: Option<i64>, now: Duration) -> Request {
+        let mut request = self.workload.next_request(self.told.max(1));
+        if let (Some(Kind::Put(put)), Some(lease)) = (&mut request.kind, lease) {
+            put.lease = lease;
+        }
         self.seen.sent += 1;
+        self.send(node, at, request, now)
+    }
+
+    /// Has this ordered; gives the request for the ledger.
+    pub fn order(&mut self, node: &mut SimulatedNode, at: (u64, u64), kind: Kind, now: Duration) -> Request {
+        let request = self.workload.request(kind);
+        self.send(node, at, request, now)
+    }
+
+    /// An id that no other request has.
+    pub fn next_id(&mut self) -> u64 {
+        self.workload.next_id()
+    }
+
+    fn send(&mut self, node: &mut SimulatedNode, at: (u64, u64), request: Request, now: Duration) -> Request {
+        let grant = match &request.kind {
+            Some(Kind::LeaseGrant(grant)) => Some((grant.id, now)),
+            _ => None,
+        };
+        let (member, life) = at;
+        self.waiting.insert(request.id, Waiting { member, life, grant });
         node.propose(request.clone());
         request
     }
 
-    /// Has a member change who belongs to the cluster; gives the request for the ledger.
-    pub fn change(
-        &mut self,
-        node: &mut SimulatedNode,
-        member: u64,
-        life: u64,
-        change: Change,
-    ) -> basalt_proto::log::Request {
-        let request = self.workload.request(Kind::MemberChange(MemberChange { kind: Some(change) }));
-        self.waiting.insert(request.id, Waiting { member, life });
-        node.propose(request.clone());
-        request
-    }
-
-    /// Begins a linearizable read at a member.
-    pub fn read(&mut self, node: &mut SimulatedNode, member: u64, life: u64) {
+    /// Reads at a member, linearizably or not.
+    pub fn read(&mut self, node: &mut SimulatedNode, (member, life): (u64, u64), random: &mut StdRng, ledger: &Ledger) {
+        let question = self.workload.question();
+        let past = random.random_ratio(1, 4).then(|| random.random());
+        if random.random_ratio(1, 3) {
+            question.ask(node, 0, ledger);
+            self.seen.serializable += 1;
+            return;
+        }
         self.next_read += 1;
-        self.reading.insert(self.next_read, Reading { member, life, floor: self.told });
+        self.reading.insert(self.next_read, Reading { member, life, floor: self.told, question, past });
         node.read_index(self.next_read);
     }
 
-    /// A member applied entries: whoever waits there is answered.
-    pub fn hear_outcomes(&mut self, outcomes: &[Outcome], member: u64, life: u64) {
+    /// A member applied entries: whoever waits there is answered. Gives leases that were granted: lease, request, and when it
+    /// was asked for.
+    pub fn hear_outcomes(&mut self, outcomes: &[Outcome], member: u64, life: u64) -> Vec<(i64, u64, Duration)> {
+        let mut granted = Vec::new();
         for (outcome, entry) in outcomes.iter().filter_map(|outcome| Some((outcome, outcome.entry.as_ref()?))) {
             if entry.proposer != member {
                 continue;
             }
             for (id, answer) in &outcome.answers {
-                let waits =
-                    self.waiting.get(id).is_some_and(|waiting| (waiting.member, waiting.life) == (member, life));
-                if waits {
-                    self.waiting.remove(id);
-                    self.seen.acknowledged += 1;
-                    if let Ok(answer) = answer {
-                        self.told = self.told.max(answer.revision());
-                    }
+                let waits = |waiting: &&Waiting| (waiting.member, waiting.life) == (member, life);
+                let Some(grant) = self.waiting.get(id).filter(waits).map(|waiting| waiting.grant) else { continue };
+                self.waiting.remove(id);
+                self.seen.acknowledged += 1;
+                if let Ok(answer) = answer {
+                    self.told = self.told.max(answer.revision());
+                    granted.extend(grant.map(|(lease, asked)| (lease, *id, asked)));
                 }
             }
         }
+        granted
     }
 
-    /// Reads that a member lets go on: each must find what was told to anybody before it began (I7).
+    /// Reads that a member lets go on: each must find what was told to anybody before it began.
     ///
     /// # Panics
     /// When one does not.
-    pub fn hear_reads(&mut self, node: &SimulatedNode, ready: &[u64], failed: &[u64], member: u64, life: u64) {
+    pub fn hear_reads(
+        &mut self,
+        node: &SimulatedNode,
+        (ready, failed): (&[u64], &[u64]),
+        (member, life): (u64, u64),
+        ledger: &Ledger,
+    ) {
         for read in ready {
             let reading = self.reading.remove(read).unwrap_or_else(|| panic!("read {read} was answered twice"));
             assert_eq!((reading.member, reading.life), (member, life), "a read of another life was answered");
-            let revision = node.view().revision;
-            assert!(
-                revision >= reading.floor,
-                "a read found {revision} at {member:x}, {} was told before",
-                reading.floor
-            );
+            let (revision, _) = reading.question.ask(node, 0, ledger);
+            linearizable(member, revision, reading.floor);
+            if let Some(share) = reading.past {
+                compaction::past(member, node, &reading.question, share, ledger);
+            }
             self.seen.reads += 1;
         }
         for read in failed {
             self.reading.remove(read);
             self.seen.reads_failed += 1;
         }
+    }
+
+    /// Those that wait at a life of a member that is over hear nothing more.
+    pub fn forget(&mut self, member: u64) {
+        self.waiting.retain(|_, waiting| waiting.member != member);
+        self.reading.retain(|_, reading| reading.member != member);
     }
 
     /// A pause until the next thing that clients do.

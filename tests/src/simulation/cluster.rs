@@ -1,108 +1,67 @@
 //! The members, their clocks, and whose turn it is.
 
+mod agreement;
+mod hearing;
+mod injection;
+mod leasing;
+mod member;
 mod membership;
+mod watching;
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hasher};
 use std::time::Duration;
 
-use basalt_storage::disk::{PowerCut, SimulatedDisk};
-use raft::prelude::{Message, MessageType};
+use basalt_storage::disk::SimulatedDisk;
+use raft::prelude::Message;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::clients::{Clients, Seen};
-use super::faults::{self, Fault};
-use super::network::{Network, Weather};
+use self::injection::Active;
+use self::member::MemberPlace;
+use super::agenda::Agenda;
+use super::clients::Clients;
+use super::invariants::leader_completeness::LeaderCompleteness;
+use super::invariants::leases::Leases;
+use super::invariants::log_matching::LogMatching;
+use super::invariants::one_leader::OneLeader;
+use super::invariants::{bounds, recovery};
+use super::keepers::Keepers;
+use super::network::Network;
+use super::plan::Plan;
+use super::report::Report;
+use super::schedule::{Schedule, Scheduled};
 use super::transfers::{End, Transfers};
+use super::watchers::Watchers;
 use crate::ledger::Ledger;
-use crate::model::ModelMembers;
-use crate::node_sim::{Said, SimulatedNode};
+use crate::node_sim::{MemberClock, SimulatedNode};
 use crate::opening::Place;
 
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(2);
-/// A turn of a healthy member takes this at most.
-const TURN: Duration = Duration::from_micros(400);
-/// How long a healed cluster may take to agree (I20): ten election timeouts, and what it has to catch up.
-const AGREEMENT: Duration = Duration::from_secs(40);
+/// Between two looks at what members hold.
+const LOOK: Duration = Duration::from_millis(500);
 
-/// What a run is made of.
+/// What is to happen.
 #[derive(Clone, Copy, Debug)]
-pub struct Plan {
-    /// Decides everything.
-    pub seed: u64,
-    /// How many members.
-    pub members: u64,
-    /// Virtual time with faults.
-    pub length: Duration,
-    /// Requests a second, reads among them.
-    pub per_second: u32,
-    /// Longest pause between two faults; `None` for none.
-    pub fault_pause: Option<Duration>,
-    /// Whether members ask for votes before an election (`--pre-vote`); without, elections collide.
-    pub pre_vote: bool,
-    /// Entries kept for members that lag behind; who lags more gets the whole state.
-    pub catchup_entries: u64,
-    /// Pause between two changes of members, about; `None` for none.
-    pub change_pause: Option<Duration>,
-}
-
-impl Plan {
-    /// The plan of a seed: every kind of cluster and of trouble comes.
-    pub fn of(seed: u64) -> Self {
-        let pauses = [None, Some(Duration::from_secs(4)), Some(Duration::from_secs(1)), Some(Duration::from_secs(2))];
-        Self {
-            seed,
-            members: if seed.is_multiple_of(3) { 5 } else { 3 },
-            length: Duration::from_secs(60),
-            per_second: [20, 50, 100][seed as usize % 3],
-            fault_pause: pauses[seed as usize % 4],
-            pre_vote: !seed.is_multiple_of(5),
-            catchup_entries: [10, 100, 1000][seed as usize % 7 % 3],
-            change_pause: (seed % 5 < 2).then_some(Duration::from_millis(1500)),
-        }
-    }
-}
-
-/// What a run came to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Report {
-    /// Of everything that happened, in order.
-    pub fingerprint: u64,
-    /// Requests sent, and answered.
-    pub sent: usize,
-    /// See [`Self::sent`].
-    pub acknowledged: usize,
-    /// Linearizable reads that were checked.
-    pub reads: usize,
-    /// Leaders that were elected.
-    pub leaders: usize,
-    /// Power cuts.
-    pub crashes: usize,
-    /// Requests that outlived their leader and were ordered by another.
-    pub asked_again: usize,
-    /// Messages that arrived.
-    pub messages: u64,
-    /// States of other members that took the place of a member's own.
-    pub installs: usize,
-    /// Changes of members that came about.
-    pub changes: usize,
-    /// Of these on their way, those that went on after they were cut off.
-    pub resumed: usize,
-}
-
-/// One member, up or down.
-struct MemberPlace {
-    place: Place,
-    node: Option<SimulatedNode>,
-    /// While it is down.
-    disk: Option<SimulatedDisk>,
-    life: u64,
-    turn: Duration,
-    /// It stands still until then.
-    paused_until: Duration,
-    asked_again: usize,
-    installs: usize,
+enum Event {
+    /// Something goes wrong.
+    Fault(Scheduled),
+    /// It is over.
+    FaultEnds(usize),
+    /// A member comes back.
+    Return(u64),
+    /// A client does something.
+    Request,
+    /// A client reads what its watches were told.
+    Watch(usize),
+    /// A client does something with its lease.
+    Keep(usize),
+    /// A renewal comes to the leader.
+    Call(u64),
+    /// Its answer comes to the client: seconds to live, or 0.
+    Renewed(u64, i64),
+    /// What members hold is looked at.
+    Look,
 }
 
 /// The cluster.
@@ -114,17 +73,26 @@ pub struct Cluster {
     network: Network,
     transfers: Transfers,
     clients: Clients,
+    watchers: Watchers,
+    keepers: Keepers,
     ledger: Ledger,
-    /// When somebody changes the members again.
-    next_change: Option<Duration>,
+    /// After the last entry of the ledger.
+    revision: i64,
+    agenda: Agenda<Event>,
+    /// What goes wrong now.
+    active: Vec<Active>,
     /// The id of the next one to be added.
     next_member: u64,
-    /// Until then whoever gives a vote may die of it, and whoever is elected stands still.
-    storm_until: Duration,
-    /// Members that come back by themselves, and when.
-    returns: BTreeMap<Duration, u64>,
-    /// By term.
-    leaders: BTreeMap<u64, u64>,
+    leaders: OneLeader,
+    logs: LogMatching,
+    completeness: LeaderCompleteness,
+    leases: Leases,
+    /// Since when everybody was healthy, as it was last seen; how many leaders there were then, and the last.
+    healthy: Option<(Duration, (usize, Option<u64>))>,
+    /// Whether all faults are over.
+    is_calm: bool,
+    /// Changes of members that were seen.
+    changes: usize,
     hasher: DefaultHasher,
     report: Report,
     /// Whether to say what happens.
@@ -134,6 +102,11 @@ pub struct Cluster {
 impl Cluster {
     /// A new cluster.
     pub fn new(plan: Plan, trace: bool) -> Self {
+        Self::with(plan, &Schedule::of(&plan), trace)
+    }
+
+    /// A new cluster in which this goes wrong.
+    pub fn with(plan: Plan, schedule: &Schedule, trace: bool) -> Self {
         let voters: Vec<u64> = (1..=plan.members).collect();
         let mut cluster = Self {
             plan,
@@ -143,27 +116,55 @@ impl Cluster {
             network: Network::default(),
             transfers: Transfers::default(),
             clients: Clients::new(plan.seed),
+            watchers: Watchers::new(plan.seed),
+            keepers: Keepers::new(plan.seed),
             ledger: Ledger::of_cluster(&voters),
-            next_change: plan.change_pause,
+            revision: 1,
+            agenda: Agenda::default(),
+            active: Vec::new(),
             next_member: plan.members + 1,
-            storm_until: Duration::ZERO,
-            returns: BTreeMap::new(),
-            leaders: BTreeMap::new(),
+            leaders: OneLeader::default(),
+            logs: LogMatching::default(),
+            completeness: LeaderCompleteness::default(),
+            leases: Leases::new(plan.drift_ppm),
+            healthy: None,
+            is_calm: false,
+            changes: 0,
             hasher: DefaultHasher::new(),
             report: Report::default(),
             trace,
         };
         for member_id in voters.clone() {
-            let catchup_entries = plan.catchup_entries;
-            let (voters, pre_vote) = (voters.clone(), plan.pre_vote);
-            let place = Place { member_id, voters, pre_vote, catchup_entries, joins: false };
-            let disk = Some(SimulatedDisk::new(plan.seed ^ member_id));
-            let (life, turn, paused_until) = (0, TURN, Duration::ZERO);
-            let member = MemberPlace { place, node: None, disk, life, turn, paused_until, asked_again: 0, installs: 0 };
-            cluster.members.insert(member_id, member);
-            cluster.start(member_id);
+            cluster.add(member_id, voters.clone(), false);
         }
+        for scheduled in schedule.faults() {
+            cluster.agenda.file(scheduled.at, Event::Fault(*scheduled));
+        }
+        cluster.agenda.file(Duration::ZERO, Event::Request);
+        (0..cluster.watchers.len()).for_each(|client| cluster.agenda.file(Duration::ZERO, Event::Watch(client)));
+        (0..cluster.keepers.len()).for_each(|keeper| cluster.agenda.file(Duration::ZERO, Event::Keep(keeper)));
+        cluster.agenda.file(LOOK, Event::Look);
         cluster
+    }
+
+    /// A member with an empty disk starts.
+    fn add(&mut self, member_id: u64, voters: Vec<u64>, joins: bool) {
+        let Plan { pre_vote, catchup_entries, segment_bytes, lease_checkpoint_interval, .. } = self.plan;
+        let clock = MemberClock { drift_ppm: self.plan.drift_of(member_id), wall_ahead_ms: 0 };
+        let place = Place {
+            member_id,
+            voters,
+            pre_vote,
+            catchup_entries,
+            joins,
+            segment_bytes,
+            clock,
+            lease_checkpoint_interval: Some(lease_checkpoint_interval),
+            is_watched: true,
+        };
+        let disk = SimulatedDisk::new(self.plan.seed ^ member_id);
+        self.members.insert(member_id, MemberPlace::new(place, disk));
+        self.start(member_id);
     }
 
     /// All ids.
@@ -171,9 +172,9 @@ impl Cluster {
         self.members.keys().copied().collect()
     }
 
-    /// Those that are down.
-    pub fn down(&self) -> Vec<u64> {
-        self.members.iter().filter(|(_, member)| member.node.is_none()).map(|(id, _)| *id).collect()
+    /// Those that are up.
+    fn up(&self) -> Vec<u64> {
+        self.members.iter().filter(|(_, member)| member.node.is_some()).map(|(id, _)| *id).collect()
     }
 
     /// Runs the plan: faults, then none, then a look at everything.
@@ -181,76 +182,130 @@ impl Cluster {
     /// # Panics
     /// When an invariant does not hold.
     pub fn run(mut self) -> Report {
-        let mut next_request = Duration::ZERO;
-        let mut next_fault = self.plan.fault_pause.map(|pause| pause.mul_f64(self.random.random()));
         while self.now < self.plan.length {
-            if self.now >= next_request {
-                self.ask();
-                next_request = self.now + Clients::pause(&mut self.random, self.plan.per_second);
-            }
-            if let (Some(due), Some(pause)) = (next_fault, self.plan.fault_pause)
-                && self.now >= due
-            {
-                let fault = faults::draw(&self, &mut self.random.clone());
-                // One draw of its own, so that the next fault differs.
-                let _: u64 = self.random.random();
-                self.inject(fault);
-                next_fault = Some(self.now + pause.mul_f64(self.random.random()));
-            }
-            if self.next_change.is_some_and(|due| self.now >= due) {
-                self.change_members();
-                self.next_change = self.plan.change_pause.map(|pause| self.now + pause.mul_f64(self.random.random()));
-            }
-            while let Some(back) = self.returns.first_entry().filter(|back| *back.key() <= self.now) {
-                let id = back.remove();
-                self.start(id);
-            }
-            let until = next_fault.map_or(next_request, |due| due.min(next_request));
-            let until = self.returns.first_key_value().map_or(until, |(back, _)| until.min(*back));
-            let until = self.next_change.map_or(until, |due| until.min(due));
-            self.advance(until.min(self.plan.length));
+            self.advance(self.plan.length);
         }
         self.heal();
         self.agree();
-        let Seen { sent, acknowledged, reads, .. } = self.clients.seen;
-        let asked_again = self.members.values().map(|member| member.asked_again + again(member)).sum();
-        let installs = self.members.values().map(|member| member.installs + installs(member)).sum();
-        Report {
-            fingerprint: self.hasher.finish(),
-            sent,
-            acknowledged,
-            reads,
-            leaders: self.leaders.len(),
-            asked_again,
-            messages: self.network.arrived,
-            installs,
-            resumed: self.transfers.resumed,
-            ..self.report
-        }
+        self.into_report()
+    }
+
+    fn into_report(mut self) -> Report {
+        let (seen, watched) = (self.clients.seen, self.watchers.seen);
+        let (again, installs) =
+            self.members.values().map(MemberPlace::totals).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+        let counts = [
+            ("sent", seen.sent),
+            ("acknowledged", seen.acknowledged),
+            ("linearizable reads", seen.reads),
+            ("serializable reads", seen.serializable),
+            ("events", watched.events),
+            ("progress", watched.progress),
+            ("resumed watches", watched.resumed),
+            ("compacted watches", watched.compacted),
+            ("renewals", self.keepers.renewed),
+            ("expired leases", self.leases.expired),
+            ("flipped bits", self.network.flips),
+            ("leaders", self.leaders.count() as u64),
+            ("asked again", again as u64),
+            ("messages", self.network.arrived),
+            ("whole states", installs as u64),
+            ("resumed states", self.transfers.resumed as u64),
+            ("changes of members", self.changes as u64),
+            ("entries", self.ledger.last_index()),
+        ];
+        counts.into_iter().for_each(|(what, times)| self.report.count(what, times));
+        self.report.fingerprint = self.hasher.finish();
+        self.report.seeds = 1;
+        self.report.virtual_time = self.now;
+        self.report
     }
 
     /// The earliest thing that can happen does, or the time goes on to `until`.
     fn advance(&mut self, until: Duration) {
-        let arrival = self.network.next_arrival();
-        let turn = self.next_turn();
-        let transfer = self.transfers.next();
-        let next = [arrival, transfer, turn.map(|(time, _)| time)].into_iter().flatten().min();
+        let (turn, second) = self.next_turns();
+        let (arrival, transfer, event) = (self.network.next_arrival(), self.transfers.next(), self.agenda.next());
+        let next = [arrival, transfer, event, turn.map(|(time, _)| time)].into_iter().flatten().min();
         let Some(next) = next.filter(|next| *next < until) else {
             self.now = self.now.max(until);
             return;
         };
         self.now = self.now.max(next);
-        if arrival.is_some_and(|time| time <= next) {
-            while let Some(message) = self.network.arrive(self.now) {
-                self.deliver(message);
-            }
-            return;
+        if let Some(event) = self.agenda.take(self.now) {
+            return self.take_event(event);
+        }
+        if let Some(message) = self.network.arrive(self.now) {
+            return self.deliver(message);
         }
         if transfer.is_some_and(|time| time <= next) {
             return self.go_on_with_transfer();
         }
         if let Some((_, member)) = turn {
-            self.take_turn(member);
+            // Nobody else does anything before.
+            let others = [arrival, transfer, event, second].into_iter().flatten().min();
+            self.take_turns(member, others.map_or(until, |others| others.min(until)));
+        }
+    }
+
+    /// Whose turn is next, and when; and when the next one's after that is.
+    fn next_turns(&self) -> (Option<(Duration, u64)>, Option<Duration>) {
+        let (mut first, mut second) = (None, None);
+        for (id, member) in &self.members {
+            let Some(at) = member.turn_at() else { continue };
+            if first.is_none_or(|(earliest, _)| at < earliest) {
+                second = first.map(|(earliest, _)| earliest);
+                first = Some((at, *id));
+            } else if second.is_none_or(|next| at < next) {
+                second = Some(at);
+            }
+        }
+        (first, second)
+    }
+
+    fn take_event(&mut self, event: Event) {
+        match event {
+            Event::Fault(scheduled) => self.inject(scheduled),
+            Event::FaultEnds(number) => self.end_fault(number),
+            Event::Return(id) => self.start(id),
+            Event::Request => {
+                self.ask();
+                let pause = Clients::pause(&mut self.random, self.plan.per_second);
+                self.agenda.file(self.now + pause, Event::Request);
+            }
+            Event::Watch(client) => self.read_watches(client),
+            Event::Keep(keeper) => self.keep(keeper),
+            Event::Call(number) => self.call_arrives(number),
+            Event::Renewed(number, ttl) => self.renewed(number, ttl),
+            Event::Look => {
+                for (id, member) in &self.members {
+                    let Some(node) = &member.node else { continue };
+                    bounds::check(*id, node, self.plan.catchup_entries);
+                }
+                self.look_at_leases();
+                self.agenda.file(self.now + LOOK, Event::Look);
+            }
+        }
+    }
+
+    /// Turns of a member up to this time, or until it says something.
+    fn take_turns(&mut self, id: u64, until: Duration) {
+        loop {
+            self.report.turns += 1;
+            let now = self.now;
+            let Some(member) = self.members.get_mut(&id) else { return };
+            let Some(node) = &mut member.node else { return };
+            node.pass_until(now);
+            if let Err(over) = node.turn_of(member.turn) {
+                return self.dies(id, over);
+            }
+            if node.has_said() {
+                return self.hear(id);
+            }
+            member.look();
+            match member.turn_at() {
+                Some(at) if at < until => self.now = self.now.max(at),
+                _ => return,
+            }
         }
     }
 
@@ -263,176 +318,51 @@ impl Cluster {
             return self.transfers.put_off(transfer, until);
         }
         let mut ends = BTreeMap::new();
-        for (id, member) in &mut self.members {
+        for (id, member) in self.members.iter_mut().filter(|(id, _)| [from, to].contains(id)) {
             if let Some(node) = &mut member.node {
                 node.pass_until(self.now);
                 ends.insert(*id, End { node, life: member.life });
             }
         }
-        let (from, to) = (ends.remove(&from), ends.remove(&to));
-        self.transfers.go_on(transfer, from, to, &self.network, self.now, &mut self.random);
-    }
-
-    /// Whose turn is next, and when. Members that are equally early take turns by chance.
-    fn next_turn(&mut self) -> Option<(Duration, u64)> {
-        let times = self
-            .members
-            .iter()
-            .filter_map(|(id, member)| Some((member.node.as_ref()?.next_turn().max(member.paused_until), *id)));
-        times.min()
-    }
-
-    fn take_turn(&mut self, id: u64) {
-        let now = self.now;
-        let Some(member) = self.members.get_mut(&id) else { return };
-        let Some(node) = &mut member.node else { return };
-        node.pass_until(now);
-        node.turn_of(member.turn).expect("nobody stops this disk");
-        self.carry(id);
-    }
-
-    /// What a member said and did becomes known.
-    fn carry(&mut self, id: u64) {
-        let member = self.members.get_mut(&id).expect("there");
-        let (node, life) = (member.node.as_mut().expect("it spoke just now"), member.life);
-        let Said { messages, reads, failed_reads, snapshots, left, roles, refused } = node.take_said();
-        assert!(refused.is_empty(), "an honest member was refused: {refused:?}");
-        let outcomes = node.take_outcomes();
-        self.clients.hear_outcomes(&outcomes, id, life);
-        self.clients.hear_reads(node, &reads, &failed_reads, id, life);
-        for outcome in &outcomes {
-            self.hasher.write_u64(id);
-            self.hasher.write_u64(outcome.position.index);
-            self.hasher.write_i64(outcome.effects.revision);
+        let (sender, receiver) = (ends.remove(&from), ends.remove(&to));
+        self.transfers.go_on(transfer, sender, receiver, &self.network, self.now, &mut self.random);
+        for id in [from, to] {
+            self.members.entry(id).and_modify(MemberPlace::look);
         }
-        let before = self.ledger.members().clone();
-        self.ledger.take(outcomes);
-        if *self.ledger.members() != before {
-            self.report.changes += 1;
-            if self.trace {
-                println!("{:?} {:?}", self.now, self.ledger.members());
-            }
-        }
-        for role in roles {
-            self.hasher.write_u64(role.term);
-            if role.leads {
-                // I1
-                let leader = *self.leaders.entry(role.term).or_insert(id);
-                assert_eq!(leader, id, "two leaders in term {}", role.term);
-                if self.now < self.storm_until {
-                    let member = self.members.get_mut(&id).expect("there");
-                    member.paused_until = self.now + Duration::from_millis(self.random.random_range(100..2500));
-                }
-            }
-            if self.trace {
-                println!("{:?} {id}: {role:?}", self.now);
-            }
-        }
-        let votes =
-            |message: &Message| message.get_msg_type() == MessageType::MsgRequestVoteResponse && !message.reject;
-        let dies = self.now < self.storm_until && messages.iter().any(votes) && self.random.random_ratio(1, 2);
-        for (message, snapshot) in snapshots {
-            let life_there = self.members.get(&message.to).map_or(0, |member| member.life);
-            if self.trace {
-                println!("{:?} {id}: the state of {:?} leaves for {}", self.now, snapshot.position(), message.to);
-            }
-            self.transfers.begin(message, snapshot, (life, life_there), self.now);
-        }
-        for message in messages {
-            self.network.send(message, self.now, &mut self.random);
-        }
-        if dies {
-            self.inject(Fault::Crash(id, PowerCut::KeepNone));
-            let back = self.now + Duration::from_millis(self.random.random_range(1..30));
-            self.returns.insert(back, id);
-        }
-        if left {
-            self.stop(id);
-        }
-    }
-
-    /// Those that are to come to agree.
-    fn expected(&self) -> Vec<u64> {
-        let ModelMembers { voters, learners, .. } = self.ledger.members();
-        voters.iter().chain(learners).copied().filter(|id| self.members.contains_key(id)).collect()
     }
 
     fn deliver(&mut self, message: Message) {
+        let now = self.now;
         let Some(member) = self.members.get_mut(&message.to) else { return };
-        let Some(node) = &mut member.node else { return };
+        let Some(node) = member.awake(now) else { return };
         // As where its stream ends, and it is told why.
         if node.machine().members().is_removed(message.from) {
             return self.stop(message.from);
         }
-        // Who stands still hears it when he goes on.
-        node.pass_until(self.now.max(member.paused_until));
         node.hear(message);
+        member.look();
     }
 
     /// A client does something, at some member.
     fn ask(&mut self) {
-        let up: Vec<u64> = self.members.iter().filter(|(_, member)| member.node.is_some()).map(|(id, _)| *id).collect();
+        let up = self.up();
         if up.is_empty() {
             return;
         }
         let id = up[self.random.random_range(0..up.len())];
         let reads = self.random.random_ratio(1, 3);
+        let now = self.now;
         let member = self.members.get_mut(&id).expect("it is up");
-        let node = member.node.as_mut().expect("it is up");
-        node.pass_until(self.now.max(member.paused_until));
+        let life = member.life;
+        let node = member.awake(now).expect("it is up");
         if reads {
-            self.clients.read(node, id, member.life);
+            self.clients.read(node, (id, life), &mut self.random, &self.ledger);
         } else {
-            let request = self.clients.write(node, id, member.life);
+            let lease = if self.random.random_ratio(1, 4) { self.keepers.some_lease() } else { None };
+            let request = self.clients.write(node, (id, life), lease, now);
             self.ledger.sent(&request);
         }
-    }
-
-    fn inject(&mut self, fault: Fault) {
-        if self.trace {
-            println!("{:?} {fault:?}", self.now);
-        }
-        let members = self.members();
-        match fault {
-            Fault::Crash(id, power_cut) => {
-                let member = self.members.get_mut(&id).expect("there");
-                if let Some(node) = member.node.take() {
-                    member.asked_again += node.overlaps.asked_again;
-                    member.installs += node.installs;
-                    member.disk = Some(node.crash(power_cut));
-                    self.report.crashes += 1;
-                }
-            }
-            Fault::Restart(id) => self.start(id),
-            Fault::Pause(id, length) => self.members.get_mut(&id).expect("there").paused_until = self.now + length,
-            Fault::Slow(id, turn) => self.members.get_mut(&id).expect("there").turn = TURN + turn,
-            Fault::Split(group) => {
-                for one in &members {
-                    for other in &members {
-                        if group.contains(one) != group.contains(other) {
-                            self.network.cut(*one, *other);
-                        }
-                    }
-                }
-            }
-            Fault::OneWay(from, to) => self.network.cut(from, to),
-            Fault::Bridge(middle) => {
-                for one in members.iter().filter(|one| **one != middle) {
-                    for other in members.iter().filter(|other| **other != middle && *other != one) {
-                        self.network.cut(*one, *other);
-                    }
-                }
-            }
-            Fault::Storm(length) => {
-                self.storm_until = self.now + length;
-                self.network.weather = Weather::STORM;
-            }
-            Fault::Weather(weather) => self.network.weather = weather,
-            Fault::Heal => self.network.heal(),
-            Fault::Transfer(to) => {
-                self.members.values_mut().filter_map(|member| member.node.as_mut()).for_each(|node| node.transfer(to));
-            }
-        }
+        member.look();
     }
 
     fn start(&mut self, id: u64) {
@@ -440,72 +370,18 @@ impl Cluster {
         let member = self.members.get_mut(&id).expect("there");
         let Some(disk) = member.disk.take() else { return };
         member.life += 1;
-        let opened = SimulatedNode::open_as(&member.place, disk, seed, CHECKPOINT_INTERVAL, now);
-        member.node = Some(opened.expect("nobody stops this disk"));
-        self.carry(id);
-    }
-
-    fn heal(&mut self) {
-        (self.storm_until, self.returns) = (Duration::ZERO, BTreeMap::new());
-        self.network.heal();
-        for id in self.members() {
-            self.start(id);
-            let member = self.members.get_mut(&id).expect("there");
-            (member.turn, member.paused_until) = (TURN, Duration::ZERO);
-        }
-    }
-
-    /// A healed cluster takes writes again, and all members come to the same state (I5, I20).
-    fn agree(&mut self) {
-        let deadline = self.now + AGREEMENT;
-        let mut asked = Duration::ZERO;
-        let before = self.clients.seen.acknowledged;
-        loop {
-            if self.now >= asked {
-                self.ask();
-                asked = self.now + Duration::from_millis(50);
+        let opened = SimulatedNode::open_as(&member.place, disk.clone(), seed, CHECKPOINT_INTERVAL, now);
+        let is_full = self.active.iter().any(|active| active.fills(id));
+        match recovery::started(id, opened, is_full) {
+            Ok(node) => {
+                member.node = Some(node);
+                self.hear(id);
             }
-            self.advance(self.now + Duration::from_millis(20));
-            let is_alive = self.clients.seen.acknowledged >= before + 20;
-            if is_alive && self.is_agreed() {
-                break;
-            }
-            assert!(
-                self.now < deadline,
-                "seed {}: a healed cluster does not come to agree on entry {}: {}states: {}",
-                self.plan.seed,
-                self.ledger.last_index(),
-                self.members.iter().map(|(id, member)| format!("{id}: {}; ", state(member))).collect::<String>(),
-                self.transfers.state()
-            );
-            // Nothing more is asked, so that it can.
-            if is_alive {
-                asked = deadline * 2;
+            // The disk is full: later it may be so no more.
+            Err(_) => {
+                member.disk = Some(disk.restart());
+                self.comes_back(id);
             }
         }
-        for id in self.expected() {
-            self.ledger.check(self.members[&id].node.as_ref().expect("all are up"));
-        }
     }
-
-    fn is_agreed(&self) -> bool {
-        let last = self.ledger.last_index();
-        let agrees = |id: u64| {
-            let node = self.members[&id].node.as_ref();
-            node.is_some_and(|node| !node.is_busy() && node.view().applied.index == last)
-        };
-        self.expected().into_iter().all(agrees)
-    }
-}
-
-fn state(member: &MemberPlace) -> String {
-    member.node.as_ref().map_or("down".to_owned(), SimulatedNode::state)
-}
-
-fn installs(member: &MemberPlace) -> usize {
-    member.node.as_ref().map_or(0, |node| node.installs)
-}
-
-fn again(member: &MemberPlace) -> usize {
-    member.node.as_ref().map_or(0, |node| node.overlaps.asked_again)
 }

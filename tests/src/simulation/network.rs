@@ -7,6 +7,11 @@ use raft::prelude::Message;
 use rand::Rng;
 use rand::rngs::StdRng;
 
+use super::frames;
+
+/// Of so many messages one is put into its frame and taken out of it.
+const FRAMES_LOOKED_AT: u32 = 64;
+
 /// How bad the network is.
 #[derive(Clone, Copy, Debug)]
 pub struct Weather {
@@ -18,6 +23,8 @@ pub struct Weather {
     pub loss_percent: u32,
     /// Messages of a hundred that come twice.
     pub repeat_percent: u32,
+    /// Messages of a thousand in which a bit flips.
+    pub flips_permille: u32,
 }
 
 impl Weather {
@@ -27,6 +34,7 @@ impl Weather {
         jitter: Duration::from_micros(300),
         loss_percent: 0,
         repeat_percent: 0,
+        flips_permille: 0,
     };
 
     /// A network in which the votes of one election arrive after those of the next.
@@ -35,6 +43,7 @@ impl Weather {
         jitter: Duration::from_millis(300),
         loss_percent: 0,
         repeat_percent: 20,
+        flips_permille: 0,
     };
 }
 
@@ -48,12 +57,14 @@ pub struct Network {
     pub weather: Weather,
     /// Messages that arrived.
     pub arrived: u64,
+    /// Bits that flipped on the way, and were seen.
+    pub flips: u64,
 }
 
 impl Default for Network {
     fn default() -> Self {
         let (on_the_way, cuts) = (BTreeMap::new(), BTreeSet::new());
-        Self { on_the_way, sent: 0, cuts, weather: Weather::FAIR, arrived: 0 }
+        Self { on_the_way, sent: 0, cuts, weather: Weather::FAIR, arrived: 0, flips: 0 }
     }
 }
 
@@ -63,12 +74,27 @@ impl Network {
         if self.cuts.contains(&(message.from, message.to)) || chance(random, self.weather.loss_percent) {
             return;
         }
+        if self.weather.flips_permille > 0 && random.random_ratio(self.weather.flips_permille.min(1000), 1000) {
+            frames::flip(&message, random);
+            self.flips += 1;
+            return;
+        }
+        if random.random_ratio(1, FRAMES_LOOKED_AT) {
+            frames::carries(&message);
+        }
         let repeats = chance(random, self.weather.repeat_percent);
         for _ in 0..=u32::from(repeats) {
             let delay = self.weather.latency + self.weather.jitter.mul_f64(random.random());
             self.sent += 1;
             self.on_the_way.insert((now + delay, self.sent), message.clone());
         }
+    }
+
+    /// How long a call from one member to the other takes, unless it is lost.
+    pub fn call(&self, from: u64, to: u64, random: &mut StdRng) -> Option<Duration> {
+        let lost = self.cuts.contains(&(from, to)) || self.cuts.contains(&(to, from));
+        let Weather { latency, jitter, loss_percent, .. } = self.weather;
+        (!lost && !chance(random, loss_percent)).then(|| latency + jitter.mul_f64(random.random()))
     }
 
     /// When the next message arrives.

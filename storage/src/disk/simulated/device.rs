@@ -1,6 +1,6 @@
 //! The simulated disk itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,6 +29,8 @@ struct Device {
     namespace: Namespace,
     files: BTreeMap<Inode, SimulatedFile>,
     open: BTreeMap<FileId, Inode>,
+    /// Files without a name: some are open, or a power cut may bring their names back.
+    unnamed: BTreeSet<Inode>,
     /// Never reused, also across crashes: an id of an earlier life is invalid, not somebody else's.
     file_ids: u64,
     inodes: u64,
@@ -47,6 +49,7 @@ impl SimulatedDisk {
             namespace: Namespace::default(),
             files: BTreeMap::new(),
             open: BTreeMap::new(),
+            unnamed: BTreeSet::new(),
             file_ids: 0,
             inodes: 0,
             operations: 0,
@@ -217,7 +220,9 @@ impl Disk for SimulatedDisk {
 
 impl Device {
     fn reborn(&self, namespace: Namespace, files: BTreeMap<Inode, SimulatedFile>) -> Self {
+        let named = namespace.named();
         let mut device = Self {
+            unnamed: files.keys().filter(|inode| !named.contains(inode)).copied().collect(),
             namespace,
             files,
             open: BTreeMap::new(),
@@ -248,7 +253,9 @@ impl Device {
             Io::Rename { from, to } => {
                 name::check_file(&from)?;
                 name::check_file(&to)?;
+                let replaced = self.namespace.find(&to).filter(|_| from != to);
                 self.namespace.rename(&from, &to)?;
+                self.unnamed.extend(replaced);
             }
             Io::Exchange { one, other } => {
                 name::check_file(&one)?;
@@ -257,7 +264,9 @@ impl Device {
             }
             Io::Remove { name } => {
                 name::check_file(&name)?;
+                let inode = self.namespace.find(&name);
                 self.namespace.unlink(&name)?;
+                self.unnamed.extend(inode);
             }
             Io::CreateDir { name } => {
                 name::check_file(&name)?;
@@ -331,14 +340,12 @@ impl Device {
     }
 
     fn sync(&mut self, file: FileId) -> io::Result<()> {
-        let failure = self.faults.take_sync();
-        let mut fates = Fates::new(PowerCut::Seeded(self.random.next_u64()));
-        let file = self.file(file)?.1;
-        if let Some(error) = failure {
-            file.fail_sync(&mut fates);
+        if let Some(error) = self.faults.take_sync() {
+            let mut fates = Fates::new(PowerCut::Seeded(self.random.next_u64()));
+            self.file(file)?.1.fail_sync(&mut fates);
             return Err(error);
         }
-        file.sync();
+        self.file(file)?.1.sync();
         Ok(())
     }
 
@@ -354,10 +361,17 @@ impl Device {
 
     fn check_space(&mut self, file: FileId, offset: u64, end: u64) -> io::Result<()> {
         let missing = self.file(file)?.1.missing_bytes(offset, end);
-        if missing > 0 && self.used_bytes().saturating_add(missing) > self.capacity_bytes {
+        // Most disks are far from full: what all files take together is quicker to say.
+        let fits = |used: u64| used.saturating_add(missing) <= self.capacity_bytes;
+        if missing > 0 && !fits(self.allocated_bytes()) && !fits(self.used_bytes()) {
             return Err(self.faults.full());
         }
         Ok(())
+    }
+
+    /// Of all files, also those that nothing but a power cut would bring back.
+    fn allocated_bytes(&self) -> u64 {
+        self.files.values().map(SimulatedFile::allocated_bytes).sum()
     }
 
     fn used_bytes(&self) -> u64 {
@@ -368,9 +382,14 @@ impl Device {
 
     /// Drops files that nobody holds open and that no power cut could bring back.
     fn forget_unreachable(&mut self) {
-        let mut kept = self.namespace.reachable();
-        kept.extend(self.open.values());
-        self.files.retain(|inode, _| kept.contains(inode));
+        let Self { namespace, files, open, unnamed, .. } = self;
+        unnamed.retain(|inode| {
+            let is_kept = namespace.reaches(*inode) || open.values().any(|opened| opened == inode);
+            if !is_kept {
+                files.remove(inode);
+            }
+            is_kept
+        });
     }
 }
 

@@ -190,7 +190,7 @@ impl SimulatedFile {
         for sector in from / SECTOR_BYTES..to.div_ceil(SECTOR_BYTES) {
             let mut bytes = [0; SECTOR_BYTES as usize];
             self.cached.read(sector * SECTOR_BYTES, &mut bytes);
-            let state = bytes.iter().any(|byte| *byte != 0).then(|| Arc::new(bytes));
+            let state = (bytes != [0; SECTOR_BYTES as usize]).then(|| Arc::new(bytes));
             push_bounded(self.pending_sectors.entry(sector).or_default(), state);
         }
     }

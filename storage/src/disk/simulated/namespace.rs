@@ -55,13 +55,14 @@ impl Namespace {
         self.cached.files.values().copied().collect()
     }
 
-    /// Files that some power cut could give a name.
-    pub(super) fn reachable(&self) -> BTreeSet<Inode> {
-        let linked = self.pending.iter().filter_map(|pending| match pending.change {
-            Change::Link { inode, .. } | Change::Move { inode, .. } => Some(inode),
-            Change::Unlink { .. } | Change::Exchange { .. } | Change::MakeDirectory { .. } => None,
-        });
-        self.cached.files.values().chain(self.durable.files.values()).copied().chain(linked).collect()
+    /// Whether a file has a name, or some power cut could give it one.
+    pub(super) fn reaches(&self, file: Inode) -> bool {
+        let links = |pending: &Pending| match pending.change {
+            Change::Link { inode, .. } | Change::Move { inode, .. } => inode == file,
+            Change::Unlink { .. } | Change::Exchange { .. } | Change::MakeDirectory { .. } => false,
+        };
+        let mut names = self.cached.files.values().chain(self.durable.files.values());
+        names.any(|inode| *inode == file) || self.pending.iter().any(links)
     }
 
     pub(super) fn link(&mut self, name: &str, inode: Inode) -> io::Result<()> {

@@ -8,6 +8,8 @@ pub(super) const BLOCK_BYTES: u64 = 4096;
 
 type Block = [u8; BLOCK_BYTES as usize];
 
+const ZEROS: Block = [0; BLOCK_BYTES as usize];
+
 /// An unbounded run of zeros, some blocks of which are allocated. Cloning shares the blocks.
 #[derive(Clone, Debug, Default)]
 pub(super) struct SparseBytes {
@@ -49,7 +51,7 @@ impl SparseBytes {
     pub(super) fn write(&mut self, offset: u64, bytes: &[u8]) {
         for (block, within, part) in pieces(offset, bytes.len()) {
             let slot = self.blocks.entry(block).or_default();
-            if slot.is_some() || bytes[part.clone()].iter().any(|byte| *byte != 0) {
+            if slot.is_some() || bytes[part.clone()] != ZEROS[..part.len()] {
                 let block = slot.get_or_insert_with(|| Arc::new([0; BLOCK_BYTES as usize]));
                 Arc::make_mut(block)[within].copy_from_slice(&bytes[part]);
             }

@@ -1,0 +1,280 @@
+//! Clients that watch, at any member: some read slowly, some ask how far they are, and all go on elsewhere when their member
+//! dies, or when they feel like it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use basalt_proto::etcdserverpb::watch_create_request::FilterType;
+use basalt_proto::etcdserverpb::{WatchCreateRequest, WatchResponse};
+use basalt_server::watch::{Input, StreamId};
+use bytes::Bytes;
+use prost::Message;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use super::invariants::watch::{Wanted, Watched};
+use crate::ledger::Ledger;
+use crate::node_sim::SimulatedNode;
+use crate::workload::Workload;
+
+const STREAMS: usize = 6;
+const WATCHES_MAX: i64 = 3;
+/// Of a thousand readings, after so many a client goes elsewhere, and after so many it begins anew.
+const MOVES: u32 = 8;
+const STARTS_ANEW: u32 = 4;
+
+/// What watchers saw.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WatchSeen {
+    /// Events.
+    pub events: u64,
+    /// Responses without events that said how far a watch is.
+    pub progress: u64,
+    /// Watches that went on at another member or in another life of one.
+    pub resumed: u64,
+    /// Watches that ended because what they lacked was compacted.
+    pub compacted: u64,
+}
+
+/// One watch of a stream.
+struct Watch {
+    wanted: Wanted,
+    progress_notify: bool,
+    fragment: bool,
+    /// `None` until it is created for the first time: it begins with what comes then.
+    watched: Option<Watched>,
+    is_created: bool,
+    /// Where it was last asked to begin, 0 for what comes.
+    start_revision: i64,
+}
+
+/// A client with one stream.
+struct Client {
+    id: StreamId,
+    /// The member and its life.
+    at: Option<(u64, u64)>,
+    watches: BTreeMap<i64, Watch>,
+    /// Arrived, and not read yet.
+    inbox: VecDeque<Vec<Bytes>>,
+    /// Between two readings.
+    pause: Duration,
+}
+
+/// All clients that watch.
+pub struct Watchers {
+    random: StdRng,
+    workload: Workload,
+    clients: Vec<Client>,
+    by_stream: BTreeMap<StreamId, usize>,
+    streams: u64,
+    /// What they saw.
+    pub seen: WatchSeen,
+}
+
+impl Watchers {
+    /// Clients of a seed.
+    pub fn new(seed: u64) -> Self {
+        let mut watchers = Self {
+            random: StdRng::seed_from_u64(seed ^ 0x3a7c),
+            workload: Workload::new(seed ^ 0x3a7c),
+            clients: Vec::new(),
+            by_stream: BTreeMap::new(),
+            streams: 0,
+            seen: WatchSeen::default(),
+        };
+        for _ in 0..STREAMS {
+            let pause = Duration::from_millis([20, 100, 400, 3000][watchers.random.random_range(0..4)]);
+            let (id, watches) = (StreamId(0), BTreeMap::new());
+            watchers.clients.push(Client { id, at: None, watches, inbox: VecDeque::new(), pause });
+        }
+        watchers
+    }
+
+    /// How many clients there are.
+    pub fn len(&self) -> usize {
+        self.clients.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.clients.is_empty()
+    }
+
+    /// When a client that read at `now` reads again.
+    pub fn next_reading(&mut self, client: usize, now: Duration) -> Duration {
+        now + self.clients[client].pause.mul_f64(self.random.random_range(0.5..1.5))
+    }
+
+    /// Nobody reads slowly any more.
+    pub fn hurry(&mut self) {
+        self.clients.iter_mut().for_each(|client| client.pause = client.pause.min(Duration::from_millis(50)));
+    }
+
+    /// The member of a client, if it has one.
+    pub fn member_of(&self, client: usize) -> Option<(u64, u64)> {
+        self.clients[client].at
+    }
+
+    /// A message arrives, if anybody still waits for it.
+    pub fn arrive(&mut self, stream: StreamId, message: Vec<Bytes>) {
+        if let Some(client) = self.by_stream.get(&stream) {
+            self.clients[*client].inbox.push_back(message);
+        }
+    }
+
+    /// A client opens its stream at a member, and goes on with its watches there.
+    pub fn open(&mut self, client: usize, node: &mut SimulatedNode, at: (u64, u64), ledger: &Ledger) {
+        self.leave(client, None);
+        self.streams += 1;
+        let id = StreamId(self.streams);
+        self.by_stream.insert(id, client);
+        if self.clients[client].watches.is_empty() {
+            self.draw_watches(client, ledger);
+        }
+        let one = &mut self.clients[client];
+        (one.id, one.at) = (id, Some(at));
+        node.watch(Input::Open(id));
+        for (watch_id, watch) in &mut one.watches {
+            if let Some(watched) = &mut watch.watched {
+                watched.resumed(ledger.model().history());
+                watch.start_revision = watched.resume_at();
+                self.seen.resumed += 1;
+            }
+            watch.is_created = false;
+            node.watch(Input::Create { stream: id, request: request(*watch_id, watch) });
+        }
+    }
+
+    /// A client gives its stream up; the member, if it still is the one, hears of it.
+    pub fn leave(&mut self, client: usize, node: Option<&mut SimulatedNode>) {
+        let one = &mut self.clients[client];
+        self.by_stream.remove(&one.id);
+        one.inbox.clear();
+        if let (Some(node), Some(_)) = (node, one.at) {
+            node.watch(Input::Close(one.id));
+        }
+        one.at = None;
+    }
+
+    fn draw_watches(&mut self, client: usize, ledger: &Ledger) {
+        for watch_id in 1..=self.random.random_range(1..=WATCHES_MAX) {
+            let question = self.workload.question();
+            let (key, range_end) = match self.random.random_range(0..3) {
+                0 => (b"/registry/".to_vec(), b"/registry0".to_vec()),
+                _ => (question.key, question.range_end),
+            };
+            let wanted = Wanted {
+                key,
+                range_end,
+                prev_kv: self.random.random(),
+                no_put: self.random.random_ratio(1, 8),
+                no_delete: self.random.random_ratio(1, 8),
+                begins: 0,
+            };
+            let newest = ledger.revision();
+            let start_revision = match self.random.random_range(0..4) {
+                0 => newest - self.random.random_range(0..200),
+                1 => newest + self.random.random_range(0..20),
+                _ => 0,
+            };
+            let (progress_notify, fragment) = (self.random.random(), self.random.random());
+            let start_revision = start_revision.max(0);
+            let watch = Watch { wanted, progress_notify, fragment, watched: None, is_created: false, start_revision };
+            self.clients[client].watches.insert(watch_id, watch);
+        }
+    }
+
+    /// A client reads what arrived, and says so to its member; says whether it goes elsewhere then.
+    ///
+    /// # Panics
+    /// When it was told what cannot be.
+    pub fn read(&mut self, client: usize, node: &mut SimulatedNode, ledger: &Ledger, calm: bool) -> bool {
+        let stream = self.clients[client].id;
+        let mut drained = 0;
+        while let Some(message) = self.clients[client].inbox.pop_front() {
+            let bytes = message.concat();
+            drained += bytes.len();
+            let response = WatchResponse::decode(&bytes[..]).expect("a response is whole");
+            self.take(client, &response, ledger);
+        }
+        if drained > 0 {
+            node.watch(Input::Drained { stream, bytes: drained });
+        }
+        if self.random.random_ratio(1, 10) {
+            node.watch(Input::Progress { stream });
+        }
+        let drawn = self.random.random_range(0..1000);
+        if !calm && drawn < STARTS_ANEW {
+            self.clients[client].watches.clear();
+        }
+        // A client whose watches all ended makes others.
+        self.clients[client].watches.is_empty() || (!calm && drawn < MOVES)
+    }
+
+    fn take(&mut self, client: usize, response: &WatchResponse, ledger: &Ledger) {
+        let (history, compact_revision) = (ledger.model().history(), ledger.model().compact_revision);
+        let revision = response.header.as_ref().expect("a response has a header").revision;
+        assert!(revision <= ledger.revision(), "a watch was told of revision {revision}, which is still to come");
+        let watches = &mut self.clients[client].watches;
+        if response.watch_id == -1 {
+            assert!(response.events.is_empty() && !response.canceled, "{response:?}");
+            self.seen.progress += 1;
+            let told = watches.values_mut().filter_map(|watch| watch.watched.as_mut().filter(|_| watch.is_created));
+            return told.for_each(|watched| watched.told_progress(revision, history));
+        }
+        let Some(watch) = watches.get_mut(&response.watch_id) else { return };
+        if response.canceled {
+            let (compacted, start) = (response.compact_revision, watch.resume_at());
+            assert!(
+                compacted > 0 && compacted <= compact_revision && start < compacted,
+                "a watch from {start} on was ended, compacted is {compact_revision}: {response:?}"
+            );
+            self.seen.compacted += 1;
+            watches.remove(&response.watch_id);
+            return;
+        }
+        if response.created {
+            watch.is_created = true;
+            let begin = if watch.start_revision == 0 { revision + 1 } else { watch.start_revision };
+            watch.watched.get_or_insert_with(|| Watched::from(watch.wanted.clone(), begin, history));
+            return;
+        }
+        assert!(watch.is_created, "a watch that is not created was told {response:?}");
+        let watched = watch.watched.as_mut().expect("it is created");
+        if response.events.is_empty() {
+            self.seen.progress += 1;
+            return watched.told_progress(revision, history);
+        }
+        assert!(!response.fragment || watch.fragment, "fragments that nobody asked for");
+        self.seen.events += response.events.len() as u64;
+        watched.told(&response.events, response.fragment, history, compact_revision);
+    }
+
+    /// Whether all were told everything.
+    pub fn are_up_to_date(&self, ledger: &Ledger) -> bool {
+        let told =
+            |watch: &Watch| watch.watched.as_ref().is_some_and(|all| all.is_up_to_date(ledger.model().history()));
+        self.clients.iter().all(|client| client.watches.values().all(told))
+    }
+}
+
+impl Watch {
+    fn resume_at(&self) -> i64 {
+        self.watched.as_ref().map_or(self.start_revision, Watched::resume_at)
+    }
+}
+
+fn request(watch_id: i64, watch: &Watch) -> WatchCreateRequest {
+    let Wanted { key, range_end, prev_kv, no_put, no_delete, .. } = &watch.wanted;
+    let filters = [(no_put, FilterType::Noput), (no_delete, FilterType::Nodelete)];
+    WatchCreateRequest {
+        key: key.clone().into(),
+        range_end: range_end.clone().into(),
+        start_revision: watch.start_revision,
+        progress_notify: watch.progress_notify,
+        filters: filters.into_iter().filter(|(asked, _)| **asked).map(|(_, filter)| filter as i32).collect(),
+        prev_kv: *prev_kv,
+        watch_id,
+        fragment: watch.fragment,
+    }
+}

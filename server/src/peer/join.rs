@@ -133,6 +133,8 @@ fn assign(answer: MembersResponse, initial_cluster: &[(String, Vec<Url>)], own_u
     }
     let own = membership.members.iter().find(|member| same_texts(own_urls, &member.peer_urls));
     let own = own.ok_or_else(|| failed("this member is not among those of the cluster".to_owned()))?;
+    // One that was added and never ran is known by its URLs alone.
+    check_unknown(&membership, own.id)?;
     if membership.apply_version > APPLY_VERSION {
         let found = membership.apply_version;
         return Err(format!(
@@ -185,6 +187,15 @@ mod tests {
         );
         let left = Membership { removed: vec![2], ..Membership::default() };
         assert!(check_unknown(&left, 2).is_err());
+    }
+
+    #[test]
+    fn who_ran_before_does_not_join_again() {
+        let cluster = [("a".to_owned(), url("http://a:1")), ("b".to_owned(), url("http://b:1"))];
+        let mut answer = answer(&[(1, "http://a:1"), (2, "http://b:1")]);
+        answer.membership.as_mut().expect("members").members[1].incarnation = vec![7; 16].into();
+        let refused = assign(answer, &cluster, &url("http://b:1")).expect_err("it ran before");
+        assert!(refused.starts_with("member 2 has already been bootstrapped"), "{refused}");
     }
 
     #[test]

@@ -121,6 +121,10 @@ impl Probe for Asked<'_> {
         no_space.into_iter().chain(corrupt).collect()
     }
 
+    fn is_damaged(&self) -> bool {
+        self.pages.service.metrics.damaged_answers_total.get() > 0
+    }
+
     fn has_leader(&self) -> bool {
         self.pages.service.node.leader().is_some()
     }

@@ -3,6 +3,7 @@ package interop
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -11,6 +12,8 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"google.golang.org/grpc/codes"
 
 	"basalt/tests/interop/harness"
 )
@@ -185,7 +188,7 @@ func TestBasaltctlReplace(t *testing.T) {
 // runbook docs/operations/corrupt-member.md).
 func TestReseed(t *testing.T) {
 	needsBasaltctl(t)
-	for _, damaged := range []string{"log", "manifest", "index"} {
+	for _, damaged := range []string{"log", "manifest", "index", "page"} {
 		t.Run(damaged, func(t *testing.T) {
 			members := harness.StartMembers(t, harness.Basalt, 3)
 			for n := range 200 {
@@ -197,12 +200,16 @@ func TestReseed(t *testing.T) {
 			others := members.Without(bad)
 			bad.Stop()
 			damage(t, bad.DataDir, damaged)
-			bad.RestartLater()
-			if code := bad.AwaitExit(); code == 0 {
-				t.Fatal("a member with damaged data ended with 0")
-			}
-			if line := bad.LastLine(); !strings.Contains(line, "basaltctl reseed") {
-				t.Errorf("the last line does not name the way out: %s", line)
+			if damaged == "page" {
+				foundDamagedByARead(t, bad)
+			} else {
+				bad.RestartLater()
+				if code := bad.AwaitExit(); code == 0 {
+					t.Fatal("a member with damaged data ended with 0")
+				}
+				if line := bad.LastLine(); !strings.Contains(line, "basaltctl reseed") {
+					t.Errorf("the last line does not name the way out: %s", line)
+				}
 			}
 			reseed := []string{"reseed", "--data-dir=" + bad.DataDir, "--endpoints=" + others.Endpoints(), "--wait-timeout=120"}
 			if damaged == "manifest" {
@@ -242,10 +249,36 @@ func TestReseed(t *testing.T) {
 	}
 }
 
-// damage flips bits of a stopped member's data where a start looks.
+// foundDamagedByARead starts a member with a damaged value, which nothing reads at a start. The read that finds it fails, and from
+// then on the member is not ready, and says why.
+func foundDamagedByARead(t *testing.T, bad *harness.Server) {
+	t.Helper()
+	bad.Restart()
+	read := &pb.RangeRequest{Key: []byte{0}, RangeEnd: []byte{0}, Serializable: true}
+	_, err := pb.NewKVClient(bad.Conn(t)).Range(harness.Context(t, 10*time.Second), read)
+	refusedWith(t, "a read of damaged values", err, codes.DataLoss, "basalt: stored data is damaged; see the server's log")
+	if text := expectPageStatus(t, bad, "/readyz", http.StatusServiceUnavailable); !strings.Contains(text, "[-]data_corruption failed") || !strings.Contains(text, "basaltctl reseed") {
+		t.Errorf("/readyz of a damaged member: %s", text)
+	}
+	id, said := fmt.Sprintf("%x", idOf(t, bad)), ""
+	for _, row := range statusRows(t, "--endpoints="+bad.Target()) {
+		if row.ID == id {
+			said = strings.Join(row.Errors, " ")
+		}
+	}
+	if !strings.Contains(said, "stored data is damaged") {
+		t.Errorf("the status of a damaged member: %q", said)
+	}
+	if !bad.LogContains("basaltctl reseed") {
+		t.Error("the log does not name the way out")
+	}
+	bad.Kill()
+}
+
+// damage flips bits of a stopped member's data: where a start looks, or in pages, which only reads look at.
 func damage(t *testing.T, directory, what string) {
 	t.Helper()
-	pattern := map[string]string{"log": "wal/*", "manifest": "manifest", "index": "runs/*"}[what]
+	pattern := map[string]string{"log": "wal/*", "manifest": "manifest", "index": "runs/*", "page": "pages/*"}[what]
 	files, err := filepath.Glob(filepath.Join(directory, pattern))
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no %s in %s: %v", pattern, directory, err)

@@ -78,6 +78,13 @@ impl Tally {
         }
     }
 
+    fn ended_with(&mut self, status: &Status) {
+        if *status == status::damaged() {
+            self.metrics.damaged_answers_total.inc();
+        }
+        self.end(status.code);
+    }
+
     fn sent(&self, bytes: usize) {
         self.metrics.grpc.sent(self.method);
         self.metrics.client_sent_bytes.inc_by(bytes as u64);
@@ -211,7 +218,7 @@ fn respond(flow: Flow) -> Response<GrpcBody> {
 /// An error without a message: status and text stand in the headers.
 fn refused(status: &Status, tally: Option<&mut Tally>) -> Response<GrpcBody> {
     if let Some(tally) = tally {
-        tally.end(status.code);
+        tally.ended_with(status);
     }
     let mut response = respond(Flow::Whole(None, None, true));
     *response.status_mut() = StatusCode::OK;
@@ -283,7 +290,7 @@ impl Body for GrpcBody {
                     }
                     let status = status.take().unwrap_or(Status { code: Code::Ok, message: String::new() });
                     if let Some(tally) = &mut body.tally {
-                        tally.end(status.code);
+                        tally.ended_with(&status);
                     }
                     return Poll::Ready(Some(Ok(Frame::trailers(trailers(&status)))));
                 }

@@ -62,6 +62,9 @@ impl Service {
         let leader = self.node.leader();
         let mut errors: Vec<String> =
             leader.is_none().then(|| "etcdserver: no leader".to_owned()).into_iter().collect();
+        if self.metrics.damaged_answers_total.get() > 0 {
+            errors.push("basalt: stored data is damaged; see the server's log".to_owned());
+        }
         // Go prints the message as text; the spaces vary by build of etcd (etcd-contract 54).
         errors.extend(alarms.iter().map(|alarm| format!("memberID:{}  alarm:{}", alarm.member_id, alarm.kind.name())));
         StatusResponse {

@@ -133,6 +133,8 @@ statuses! {
     unhealthy = Unavailable, "etcdserver: unhealthy cluster";
     /// The CORRUPT alarm is armed.
     corrupt = DataLoss, "etcdserver: corrupt cluster";
+    /// Stored bytes are not what was written.
+    damaged = DataLoss, "basalt: stored data is damaged; see the server's log";
     /// The server is going down.
     stopped = Unavailable, "etcdserver: server stopped";
     /// A call took longer than it may.
@@ -206,7 +208,7 @@ impl From<Unavailable> for Status {
                 Code::DeadlineExceeded,
                 "basalt: the snapshot was not read for 60 s and was given up; take it again",
             ),
-            Unavailable::Damaged => Status::new(Code::DataLoss, "basalt: stored data is damaged; see the server's log"),
+            Unavailable::Damaged => damaged(),
             Unavailable::Refused(refusal) => refusal.into(),
         }
     }

@@ -10,6 +10,9 @@ use crate::metrics::Metrics;
 /// The check that asks the cluster.
 pub(super) const LINEARIZABLE_READ: &str = "linearizable_read";
 
+/// What is not etcd's: there a damaged page ends the process, or is not noticed.
+const DAMAGED: &str = "stored data of this member is damaged; see its log, and basaltctl reseed";
+
 /// A set of checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Endpoint {
@@ -42,6 +45,7 @@ impl Check {
             Check::DataCorruption if node.alarms().contains(&AlarmKind::Corrupt) => {
                 Err(format!("alarm activated: {}", AlarmKind::Corrupt.name()))
             }
+            Check::DataCorruption if node.is_damaged() => Err(DAMAGED.to_owned()),
             Check::NonLearner if node.is_learner() => Err("not supported for learner".to_owned()),
             Check::DataCorruption | Check::NonLearner => Ok(()),
             Check::SerializableRead => node.serializable_read(),

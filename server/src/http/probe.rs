@@ -36,6 +36,9 @@ pub trait Probe {
     /// Alarms armed in the cluster, of whatever member.
     fn alarms(&self) -> Vec<AlarmKind>;
 
+    /// Whether stored data of this member was found damaged in this life of it.
+    fn is_damaged(&self) -> bool;
+
     /// Whether this member knows a leader.
     fn has_leader(&self) -> bool;
 

@@ -18,6 +18,7 @@ const ETCD: &str = include_str!("etcd-3.7.3-pages.txt");
 #[derive(Default)]
 struct Node {
     alarms: Vec<AlarmKind>,
+    damaged: bool,
     leaderless: bool,
     learner: bool,
     serializable: Option<&'static str>,
@@ -28,6 +29,10 @@ struct Node {
 impl Probe for Node {
     fn alarms(&self) -> Vec<AlarmKind> {
         self.alarms.clone()
+    }
+
+    fn is_damaged(&self) -> bool {
+        self.damaged
     }
 
     fn has_leader(&self) -> bool {
@@ -222,4 +227,14 @@ fn a_page_says_whether_it_needs_the_cluster() {
         assert!(!needs(target), "{target}");
     }
     assert!(!PageRequest { method: "HEAD", ..get("/health") }.reads_linearizably());
+}
+
+#[test]
+fn who_was_found_damaged_is_not_ready() {
+    let node = Node { damaged: true, ..Node::default() };
+    let (status, text) = body("/readyz", &node);
+    assert_eq!(status, 503);
+    assert!(text.contains("[-]data_corruption failed: stored data of this member is damaged"), "{text}");
+    assert_eq!(body("/livez", &node).0, 200);
+    assert_eq!(body("/health", &node).0, 200);
 }

@@ -265,6 +265,8 @@ families! {
         "Comparisons of this member's data with another's that found them equal.";
     hash_marks_different_total: IntCounter = "basalt_hash_marks_different_total" (),
         "Comparisons of this member's data with another's that found them different; the CORRUPT alarm follows.";
+    damaged_answers_total: IntCounter = "basalt_damaged_answers_total" (),
+        "Calls that failed because stored data is damaged; then this member is not ready any more until it is started again.";
     member_lag_entries: IntGaugeVec = "basalt_member_lag_entries" &["member"],
         "Entries of the log that a member is not known to have; from the leader alone.";
     peer_clock_difference_seconds: GaugeVec = "basalt_peer_clock_difference_seconds" &["To"],

@@ -107,7 +107,7 @@ func (o *options) run(ctx context.Context) error {
 		return err
 	}
 	fmt.Printf("seed %d, %d members, %s\n", o.seed, o.members, o.binary)
-	if o.quick && o.rounds == 0 {
+	if o.quick && o.rounds == 0 && o.rows == "" {
 		o.rounds = 2
 	}
 	var failed error

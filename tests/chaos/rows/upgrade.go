@@ -43,7 +43,7 @@ func rolling(s *Stage) error {
 	}
 	words := "restarts of one build"
 	if s.Options.Newer != "" {
-		words = "upgrades to " + s.Options.Newer
+		words = "upgrades to the newer build"
 	}
 	s.Did("%d rolling %s under load, with MoveLeader and SIGTERM", times, words)
 	s.RequireTime(figures.Percentile(gaps, 100) <= 3*time.Second, "longest time without a write through the others: %s (p50), %s (max)",

@@ -1,14 +1,16 @@
 //! Clusters of whole members under faults; see `basalt_tests::simulation`.
 //!
 //! `SIMULATION_SEEDS=from..to` runs other seeds, `SIMULATION_TRACE=1` says what happens in them, `SIMULATION_FAULTS=3,7`
-//! lets nothing go wrong but these of a seed's faults.
+//! lets nothing go wrong but these of a seed's faults. `SIMULATION_FRESH_SECONDS=n` runs seeds that nobody ran before, for so
+//! long; `tests/run` does.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use basalt_tests::simulation::cluster::Cluster;
 use basalt_tests::simulation::plan::Plan;
 use basalt_tests::simulation::report::Report;
 use basalt_tests::simulation::schedule::Schedule;
+use basalt_tests::simulation::trial;
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -46,6 +48,23 @@ fn clusters_keep_their_promises_under_faults() {
             assert!(all.counted(what) > 0, "no {what}: {}", all.line());
         }
         assert!(all.counted("leaders") > all.seeds as u64, "{}", all.line());
+    }
+}
+
+/// One that fails is shrunk, and printed with what repeats it.
+#[test]
+fn fresh_seeds_keep_them_too() {
+    let seconds = std::env::var("SIMULATION_FRESH_SECONDS").map_or(0, |text| text.parse().expect("a number"));
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970");
+    let (first, started) = (since.as_secs(), Instant::now());
+    println!("fresh seeds begin at {first}");
+    for seed in (first..).take_while(|_| started.elapsed().as_secs() < seconds) {
+        let plan = Plan::of(seed);
+        let schedule = Schedule::of(&plan);
+        let Err(failure) = trial::run(&plan, &schedule) else { continue };
+        let (shorter, failure) = trial::shrink(&plan, &schedule, &failure);
+        shorter.faults().iter().for_each(|scheduled| println!("{scheduled}"));
+        panic!("seed {seed}: {failure:?}: {}", trial::command(&plan, &shorter));
     }
 }
 

@@ -23,4 +23,5 @@ pub mod plan;
 pub mod report;
 pub mod schedule;
 pub mod transfers;
+pub mod trial;
 pub mod watchers;

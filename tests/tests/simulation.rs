@@ -51,6 +51,15 @@ fn clusters_keep_their_promises_under_faults() {
     }
 }
 
+/// Seeds that once found what nobody had planted.
+#[test]
+fn what_was_found_once_stays_mended() {
+    // A keepalive that first cleared a remainder was answered by who led no more.
+    for seed in [1006, 1182] {
+        Cluster::new(Plan::of(seed), false).run();
+    }
+}
+
 /// One that fails is shrunk, and printed with what repeats it.
 #[test]
 fn fresh_seeds_keep_them_too() {

@@ -190,7 +190,10 @@ impl Service {
                     let request = LeaseCheckpointRequest { checkpoints };
                     let cleared = self.node.propose(Kind::LeaseCheckpoint(request)).map_err(Status::from)?;
                     self.within(cleared).await?;
-                    return Ok(ttl);
+                    // It may have been another leader that had it ordered.
+                    if self.still_leads(term).await? {
+                        return Ok(ttl);
+                    }
                 }
                 Renewal::Expiring => tokio::time::sleep(REVOKE_POLL).await,
             }

@@ -38,6 +38,7 @@ enum Stage {
     /// Until the remainder is cleared.
     Clearing {
         ttl: i64,
+        term: u64,
     },
     /// Until then.
     Expiring(Duration),
@@ -114,7 +115,7 @@ impl LeaseSide {
             Renewal::CommitFirst { ttl } => {
                 let checkpoints = vec![LeaseCheckpoint { id: call.lease, remaining_ttl: 0 }];
                 let kind = Kind::LeaseCheckpoint(LeaseCheckpointRequest { checkpoints });
-                call.stage = Stage::Clearing { ttl };
+                call.stage = Stage::Clearing { ttl, term };
                 step = Step::Propose(Request { id: call.request, principal: None, kind: Some(kind) });
             }
             Renewal::Expiring => call.stage = Stage::Expiring(now + REVOKE_POLL),
@@ -145,12 +146,14 @@ impl LeaseSide {
         self.calls.iter().position(waits)
     }
 
-    /// A request was answered: who waited for it is told.
-    pub(super) fn answered(&mut self, request: u64) -> Option<(u64, Option<i64>)> {
-        let waits = |call: &Call| call.request == request && matches!(call.stage, Stage::Clearing { .. });
-        let call = self.calls.swap_remove(self.calls.iter().position(waits)?);
-        let Stage::Clearing { ttl } = call.stage else { unreachable!("it waits for that") };
-        Some((call.number, Some(ttl)))
+    /// A request was answered: gives the number of a read that who waited for it is to ask for.
+    pub(super) fn answered(&mut self, request: u64) -> Option<u64> {
+        let waits = |call: &&mut Call| call.request == request && matches!(call.stage, Stage::Clearing { .. });
+        let call = self.calls.iter_mut().find(waits)?;
+        if let Stage::Clearing { ttl, term } = call.stage {
+            call.stage = Stage::Confirming { ttl, term };
+        }
+        Some(CONFIRMATION | call.number)
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -203,7 +203,7 @@ impl SimulatedNode {
         let Some(outcome) = self.apply.outcomes.last().filter(|_| !self.leases.is_empty()) else { return };
         let is_own = outcome.entry.as_ref().is_some_and(|entry| entry.proposer == self.member_id);
         for (request, _) in outcome.answers.iter().filter(|_| is_own) {
-            self.said.renewals.extend(self.leases.answered(*request));
+            self.inbox.extend(self.leases.answered(*request).map(Input::Read));
         }
     }
 

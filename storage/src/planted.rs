@@ -42,11 +42,19 @@ pub enum Bug {
     LogRestartForgotten,
     /// A leader that was removed stops before the others know it.
     RemovedLeaderStops,
+    /// A watcher that comes up to date misses the revision behind what it was served.
+    WatchSkipsRevision,
+    /// A watcher that comes up to date is told what is before its revision, as far as it is served to another.
+    WatchFromBefore,
+    /// A renewal does not clear the remainder of a lease that was recorded before.
+    RenewalKeepsRemainder,
+    /// What a leader ends by itself is still ordered when it leads no more.
+    RevokeOutlivesLeader,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 18] = [
+    pub const ALL: [Bug; 22] = [
         Bug::LogUnsynced,
         Bug::SegmentNamesUnsynced,
         Bug::PagesUnsynced,
@@ -65,6 +73,10 @@ impl Bug {
         Bug::AppliedTwice,
         Bug::LogRestartForgotten,
         Bug::RemovedLeaderStops,
+        Bug::WatchSkipsRevision,
+        Bug::WatchFromBefore,
+        Bug::RenewalKeepsRemainder,
+        Bug::RevokeOutlivesLeader,
     ];
 }
 

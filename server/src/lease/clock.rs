@@ -3,6 +3,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
+use basalt_storage::planted::{Bug, is_planted};
+
 /// Revokes that may be under way at a time: a small part of what a node orders in a tenth of a second, so that others'
 /// writes go on beside them.
 pub const REVOKES_IN_FLIGHT_MAX: usize = 768;
@@ -144,7 +146,11 @@ impl LeaseClock {
         self.by_expiry.insert((lease.expiry, id));
         let (ttl, checkpointed) = (lease.ttl, lease.checkpointed);
         self.schedule_checkpoint(id, now);
-        if checkpointed { Renewal::CommitFirst { ttl } } else { Renewal::Renewed { ttl } }
+        if checkpointed && !is_planted(Bug::RenewalKeepsRemainder) {
+            Renewal::CommitFirst { ttl }
+        } else {
+            Renewal::Renewed { ttl }
+        }
     }
 
     /// Granted and remaining time of a lease in whole seconds, the latter rounded down as etcd does and 0 when expired.

@@ -26,8 +26,9 @@ use crate::lease::{LeaseClock, LeaseClockConfig};
 use crate::metrics::Metrics;
 use crate::node::checkpoint_thread::CheckpointWork;
 use crate::node::compaction_hashes::CompactionHashes;
-use crate::node::handle::{Completion, Gauges, Unavailable, Waiters};
+use crate::node::handle::{Completion, Gauges, Unavailable};
 use crate::node::readers::{ReadPools, Readers};
+use crate::node::waiters::Waiters;
 use crate::watch;
 
 const COLD: &str = "/registry/pods/cold";

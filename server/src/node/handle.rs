@@ -1,7 +1,6 @@
 //! What the API may do with a node: propose, look at a View, fetch values, ask for the rare things that only the apply
 //! thread knows. Cheap to share; nothing in it waits on a lock that is held for long.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
@@ -23,6 +22,7 @@ use super::gather::{ANSWER_BYTES_MAX, Gather, Limit, Shown};
 use super::node_thread::NodeInput;
 use super::read_ahead;
 use super::readers::{Gathering, ReadPools};
+use super::waiters::Waiters;
 use crate::admission::{Full, Gate, Proposal};
 use crate::apply::answer::{Answer, Refusal};
 use crate::apply::machine::Machine;
@@ -210,42 +210,6 @@ pub struct NodeHandle {
     pub watches: Sender<watch::Input>,
 }
 
-/// Callers that wait for their proposals.
-#[derive(Default)]
-pub struct Waiters(Mutex<HashMap<u64, Waiter>>);
-
-/// Since when one waits, and where he hears of it.
-struct Waiter {
-    since: Instant,
-    sender: oneshot::Sender<Completion>,
-}
-
-impl Waiters {
-    pub(super) fn add(&self, id: u64, sender: oneshot::Sender<Completion>) {
-        self.lock().insert(id, Waiter { since: Instant::now(), sender });
-    }
-
-    /// Takes those that wait for `ids`.
-    pub fn take(&self, ids: impl Iterator<Item = u64>) -> Vec<Option<oneshot::Sender<Completion>>> {
-        let mut waiting = self.lock();
-        ids.map(|id| waiting.remove(&id).map(|waiter| waiter.sender)).collect()
-    }
-
-    /// Forgets who waits for `id` if he gave up; says whether he did.
-    pub fn forget_gone(&self, id: u64) -> bool {
-        let mut waiting = self.lock();
-        let gone = waiting.get(&id).is_some_and(|waiter| waiter.sender.is_closed());
-        if gone {
-            waiting.remove(&id);
-        }
-        gone
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Waiter>> {
-        self.0.lock().expect("no one panics while holding the waiters: a panic stops the process")
-    }
-}
-
 impl NodeHandle {
     /// This member was found to belong to the cluster no more.
     pub fn expel(&self, cause: Expelled) {
@@ -290,13 +254,12 @@ impl NodeHandle {
 
     /// Proposals that were not answered yet, also those whose caller gave up.
     pub fn proposals_pending(&self) -> u64 {
-        self.waiters.lock().len() as u64
+        self.waiters.len() as u64
     }
 
     /// How long the oldest of them has waited. Looks at all: for health checks.
     pub fn oldest_proposal_wait(&self) -> Duration {
-        let waiting = self.waiters.lock();
-        waiting.values().map(|waiter| waiter.since.elapsed()).max().unwrap_or_default()
+        self.waiters.longest_wait()
     }
 
     /// The newest View.

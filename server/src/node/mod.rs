@@ -43,6 +43,7 @@ mod read_ahead;
 pub mod readers;
 pub mod start;
 mod start_error;
+pub mod waiters;
 pub mod watch_events;
 pub mod watch_history;
 pub mod watch_thread;

@@ -8,7 +8,7 @@ use basalt_storage::job::{BUDGET_UNLIMITED, run};
 use basalt_storage::mvcc::shard_map::ShardMap;
 use basalt_storage::wal::{Identity, Log, LogOptions};
 use prost::Message as _;
-use raft::prelude::ConfState;
+use raft::prelude::{ConfState, Entry};
 
 use super::super::log_thread;
 use super::*;

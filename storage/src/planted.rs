@@ -50,11 +50,29 @@ pub enum Bug {
     RenewalKeepsRemainder,
     /// What a leader ends by itself is still ordered when it leads no more.
     RevokeOutlivesLeader,
+    /// A member that lost its data votes on.
+    WipedMemberVotes,
+    /// What members say is taken whatever its checksum.
+    ChecksumSkipped,
+    /// A failed sync is taken for one that would succeed when it is repeated.
+    SyncRetried,
+    /// A learner votes.
+    LearnerVotes,
+    /// A whole state is announced for the entry behind its last one.
+    StateAnnouncedAhead,
+    /// A tombstone at the compact revision goes with what is below.
+    TombstoneDropped,
+    /// Progress is told to a watcher that lags behind.
+    ProgressAhead,
+    /// A watch from a revision to come is told what happens before it.
+    FutureWatchServed,
+    /// A range without an end is read as one that ends at the zero byte.
+    RangeEndMisread,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 22] = [
+    pub const ALL: [Bug; 31] = [
         Bug::LogUnsynced,
         Bug::SegmentNamesUnsynced,
         Bug::PagesUnsynced,
@@ -77,6 +95,15 @@ impl Bug {
         Bug::WatchFromBefore,
         Bug::RenewalKeepsRemainder,
         Bug::RevokeOutlivesLeader,
+        Bug::WipedMemberVotes,
+        Bug::ChecksumSkipped,
+        Bug::SyncRetried,
+        Bug::LearnerVotes,
+        Bug::StateAnnouncedAhead,
+        Bug::TombstoneDropped,
+        Bug::ProgressAhead,
+        Bug::FutureWatchServed,
+        Bug::RangeEndMisread,
     ];
 }
 

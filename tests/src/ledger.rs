@@ -157,6 +157,10 @@ impl Ledger {
             let (voters, learners): (BTreeSet<u64>, BTreeSet<u64>) =
                 members.iter().map(|member| member.id).partition(|id| !members.is_learner(*id));
             assert_eq!((&voters, &learners), (&self.model.members.voters, &self.model.members.learners), "members");
+            let described = members.iter().filter(|member| !member.incarnation.is_empty());
+            let incarnations: BTreeMap<u64, Vec<u8>> =
+                described.map(|member| (member.id, member.incarnation.to_vec())).collect();
+            assert_eq!(incarnations, self.model.members.incarnations, "from which data directories members speak");
         }
         self.check_replica(node, replica);
     }

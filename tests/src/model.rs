@@ -9,7 +9,7 @@ use basalt_proto::etcdserverpb::request_op::Request as Op;
 use basalt_proto::etcdserverpb::{Compare, DeleteRangeRequest, PutRequest, RequestOp, TxnRequest};
 use basalt_proto::log::member_change::Kind as Change;
 use basalt_proto::log::request::Kind;
-use basalt_proto::log::{MemberChange, Request};
+use basalt_proto::log::{MemberChange, MemberDescription, Request};
 use basalt_storage::mvcc::key_value::KeyValue;
 
 use crate::workload::LEASE_TTL_MIN;
@@ -81,6 +81,8 @@ pub struct ModelMembers {
     pub learners: BTreeSet<u64>,
     /// Those who left.
     pub removed: BTreeSet<u64>,
+    /// From which data directory each speaks that said so.
+    pub incarnations: BTreeMap<u64, Vec<u8>>,
 }
 
 impl ModelMembers {
@@ -97,6 +99,9 @@ impl ModelMembers {
             Change::Remove(id) => {
                 let others = self.voters.iter().any(|voter| voter != id);
                 let is_gone = others && (self.voters.remove(id) || self.learners.remove(id));
+                if is_gone {
+                    self.incarnations.remove(id);
+                }
                 is_gone && self.removed.insert(*id)
             }
             Change::Promote(promotion) => {
@@ -104,6 +109,14 @@ impl ModelMembers {
             }
             Change::Update(_) => panic!("no workload makes it"),
         }
+    }
+
+    /// A member says who it is; says whether that may be.
+    fn describe(&mut self, description: &MemberDescription) -> bool {
+        let id = description.id;
+        let belongs = self.voters.contains(&id) || self.learners.contains(&id);
+        let said = description.incarnation.to_vec();
+        !belongs || *self.incarnations.entry(id).or_insert(said) == description.incarnation
     }
 }
 
@@ -210,6 +223,7 @@ impl Model {
                 Some(self.revision)
             }
             Kind::MemberChange(change) => self.members.change(change).then_some(self.revision),
+            Kind::MemberDescription(description) => self.members.describe(description).then_some(self.revision),
             other => panic!("no workload makes {other:?}"),
         }
     }

@@ -96,6 +96,8 @@ pub struct Parts {
     pub log: Log,
     /// What the log held.
     pub log_store: LogStore,
+    /// The number of the data directory.
+    pub incarnation: u128,
 }
 
 /// Why a directory was refused.
@@ -147,7 +149,8 @@ fn try_open_as(place: &Place, disk: &SimulatedDisk, seeds: &mut StdRng) -> Resul
     recovery::settle(disk, &mut checkpointer)?;
     let members = Members::decode(&store.conf_state).expect("every manifest names its members");
     let log_store = start::log_store(&recovered, members.conf_state(), store.applied.index);
-    Ok(Parts { store, checkpointer, log: recovered.log, log_store })
+    let incarnation = checkpointer.manifest().incarnation;
+    Ok(Parts { store, checkpointer, log: recovered.log, log_store, incarnation })
 }
 
 /// Pages of one node's files.

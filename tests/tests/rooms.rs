@@ -27,7 +27,7 @@ const STORAGE: Order = &[
     ("wal", &["disk", "job", "planted"]),
     ("runs", &["disk", "job"]),
     ("pages", &["disk", "job", "planted", "revision"]),
-    ("mvcc", &["job", "pages", "revision"]),
+    ("mvcc", &["job", "pages", "planted", "revision"]),
     ("checkpoint", &["disk", "job", "planted", "revision", "wal", "pages", "runs", "mvcc"]),
     ("snapshot", &["disk", "job", "revision", "pages", "mvcc"]),
     ("hashes", &["job", "revision", "pages", "mvcc", "snapshot"]),

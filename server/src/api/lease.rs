@@ -93,8 +93,8 @@ impl Service {
             clock.is_running().then(|| clock.remaining(request.id, self.node.now())).ok_or_else(status::no_leader)
         };
         let mut remaining = look()?;
-        if remaining.is_none() {
-            self.node.applied_what_is_committed().await;
+        // Another member may have granted it just now.
+        if remaining.is_none() && self.still_leads(term).await? {
             remaining = look()?;
         }
         if !self.still_leads(term).await? {
@@ -124,7 +124,8 @@ impl Service {
     }
 
     /// Whether this member has led since it read `term`. A quorum is asked: one that stood still or was cut off may have been
-    /// replaced without hearing of it, and its clock says nothing then.
+    /// replaced without hearing of it, and its clock says nothing then. Afterwards all is applied here that was acknowledged by
+    /// anybody before.
     async fn still_leads(&self, term: u64) -> Result<bool, Status> {
         self.linearizable_view().await?;
         Ok(self.led_term().is_ok_and(|now| now == term))
@@ -170,14 +171,10 @@ impl Service {
                 clock.renew(id, self.node.now())
             };
             match renewal {
-                Renewal::Unknown => {
-                    if is_caught_up && self.still_leads(term).await? {
-                        return Ok(0);
-                    }
-                    // Another member may have granted it just now.
-                    self.node.applied_what_is_committed().await;
-                    is_caught_up = true;
-                }
+                Renewal::Unknown if is_caught_up => return Ok(0),
+                // Another member may have granted it just now, also as the leader before this one, which does not know what
+                // that one had committed before it has committed something itself.
+                Renewal::Unknown => is_caught_up = self.still_leads(term).await?,
                 // A next leader counts from its own beginning, which then is later than this renewal.
                 Renewal::Renewed { ttl } => {
                     if self.still_leads(term).await? {

@@ -169,9 +169,6 @@ pub enum Expelled {
     Wiped,
 }
 
-/// How often somebody who waits for apply looks again.
-const APPLIED_POLL: Duration = Duration::from_millis(1);
-
 /// Committed entries that may wait for apply (etcd `maxGapBetweenApplyAndCommitIndex`, etcd-contract 41).
 pub const UNAPPLIED_MAX: u64 = 5000;
 
@@ -289,15 +286,6 @@ impl NodeHandle {
     /// Has whoever is fit for it lead, if this one does: it is about to stop.
     pub fn hand_over(&self) {
         drop(self.inbox.send(NodeInput::HandOver));
-    }
-
-    /// Waits until everything that this member knows as committed now is applied here: another member may have applied it,
-    /// and told its clients, before this one.
-    pub async fn applied_what_is_committed(&self) {
-        let committed = self.gauges.committed_index.load(Ordering::Relaxed);
-        while self.gauges.applied_index.load(Ordering::Relaxed) < committed {
-            tokio::time::sleep(APPLIED_POLL).await;
-        }
     }
 
     /// Entries that each other member is not known to have; nothing unless this node leads.

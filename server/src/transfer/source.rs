@@ -7,6 +7,7 @@ use basalt_proto::snapshot::chunk::Kind;
 use basalt_proto::snapshot::{Chunk, End, Head, Record, Records, Revision as WireRevision, Revisions, Shard};
 use basalt_storage::job::{Completions, Job, Step};
 use basalt_storage::mvcc::view::{LogPosition, View};
+use basalt_storage::planted::{Bug, is_planted};
 use basalt_storage::revision::Revision;
 use basalt_storage::snapshot::{SnapshotError, StoredRevision, StoredRevisions};
 use bytes::Bytes;
@@ -67,7 +68,8 @@ impl MemberSnapshot {
     pub fn raft_snapshot(&self) -> Snapshot {
         let mut snapshot = Snapshot::default();
         let metadata = snapshot.mut_metadata();
-        (metadata.index, metadata.term) = (self.view.applied.index, self.view.applied.term);
+        let ahead = u64::from(is_planted(Bug::StateAnnouncedAhead));
+        (metadata.index, metadata.term) = (self.view.applied.index + ahead, self.view.applied.term);
         metadata.set_conf_state(self.conf_state.clone());
         snapshot
     }

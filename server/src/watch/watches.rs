@@ -7,6 +7,7 @@ use basalt_proto::etcdserverpb::WatchCreateRequest;
 use basalt_proto::etcdserverpb::watch_create_request::FilterType;
 use basalt_storage::mvcc::key_range::KeyRange;
 use basalt_storage::mvcc::shard_map::{ShardId, ShardMap};
+use basalt_storage::planted::{Bug, is_planted};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -230,7 +231,11 @@ impl Watches {
             watch_id,
             range,
             start_revision,
-            next_revision: if start_revision == 0 { self.revision + 1 } else { start_revision },
+            next_revision: match start_revision {
+                0 => self.revision + 1,
+                future if future > self.revision && is_planted(Bug::FutureWatchServed) => self.revision + 1,
+                start => start,
+            },
             sync: Sync::Live,
             waiting_since: 0,
             prev_kv: request.prev_kv,

@@ -1,5 +1,7 @@
 //! A range of keys as etcd's requests name it.
 
+use crate::planted::{Bug, is_planted};
+
 /// Where a [`KeyRange`] ends.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum RangeEnd {
@@ -29,7 +31,7 @@ impl KeyRange {
     pub fn from_wire(key: &[u8], range_end: &[u8]) -> Self {
         let end = match range_end {
             [] => RangeEnd::Single,
-            [0] => RangeEnd::Unbounded,
+            [0] if !is_planted(Bug::RangeEndMisread) => RangeEnd::Unbounded,
             before => RangeEnd::Before(before.to_vec()),
         };
         Self { start: key.to_vec(), end }

@@ -1,7 +1,8 @@
 //! Runs of the cluster simulator for hours, on several cores: `tests/simulation/campaign` starts it.
 //!
-//! `simulation-campaign <first seed> <seeds, 0 for all> <hours, 0 for no end> <cores>`: prints how far it is, then a row for
-//! `docs/simulation-report.md`. A seed that fails is shrunk and printed with the command that repeats it.
+//! `simulation-campaign <first seed> <seeds, 0 for all> <hours, 0 for no end> <cores> <requests a second, 0 for what the seed
+//! says>`: prints how far it is, then a row for `docs/simulation-report.md`. A seed that fails is shrunk and printed with the
+//! command that repeats it.
 
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -23,6 +24,7 @@ struct Campaign {
     first: u64,
     seeds: u64,
     ends: Option<Instant>,
+    per_second: u32,
     next: AtomicU64,
     state: Mutex<State>,
 }
@@ -40,7 +42,7 @@ impl Campaign {
             if self.seeds > 0 && count >= self.seeds {
                 return;
             }
-            let plan = Plan::of(self.first + count);
+            let plan = Plan::of(self.first + count).asking(self.per_second);
             let schedule = Schedule::of(&plan);
             match trial::run(&plan, &schedule) {
                 Ok(report) => self.succeeded(&report, started),
@@ -76,20 +78,24 @@ fn progress(state: &State, started: Instant) -> String {
     format!("{seeds} seeds, {hours:.2} h simulated in {spent:.0} s, {:.0} a second, {failed} failed", simulated / spent)
 }
 
-fn numbers() -> Option<[u64; 4]> {
+fn numbers() -> Option<[u64; 5]> {
     let numbers: Vec<u64> = std::env::args().skip(1).map(|text| text.parse().ok()).collect::<Option<_>>()?;
     numbers.try_into().ok()
 }
 
 fn main() -> ExitCode {
-    let Some([first, seeds, hours, cores]) = numbers() else {
-        eprintln!("simulation-campaign: four numbers: the first seed, how many (0: no end), hours (0: no end), cores");
+    let Some([first, seeds, hours, cores, per_second]) = numbers() else {
+        eprintln!(
+            "simulation-campaign: five numbers: the first seed, how many (0: no end), hours (0: no end), cores, requests a \
+             second (0: by the seed)"
+        );
         return ExitCode::from(2);
     };
     let started = Instant::now();
     let state = State { all: Report::default(), failed: Vec::new(), told: started };
     let ends = (hours > 0).then(|| started + Duration::from_secs(hours * 3600));
-    let campaign = Campaign { first, seeds, ends, next: AtomicU64::new(0), state: Mutex::new(state) };
+    let per_second = u32::try_from(per_second).unwrap_or(u32::MAX);
+    let campaign = Campaign { first, seeds, ends, per_second, next: AtomicU64::new(0), state: Mutex::new(state) };
     std::thread::scope(|scope| {
         (0..cores.max(1)).for_each(|_| _ = scope.spawn(|| campaign.work(started)));
     });

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use basalt_server::apply::members::Members;
 use basalt_server::node::core::Input;
 use basalt_server::watch::{self, WatchFigures};
 use basalt_storage::revision::Revision;
@@ -81,6 +82,18 @@ impl SimulatedNode {
     /// A state for another member is on its way no more.
     pub fn snapshot_sent(&mut self, to: u64, arrived: bool) {
         self.inbox.push_back(Input::SnapshotSent { to, arrived });
+    }
+
+    /// The number of its data directory.
+    pub fn incarnation(&self) -> u128 {
+        self.incarnation
+    }
+
+    /// Whether it knows, also after a power cut, from which data directory this member speaks.
+    pub fn knows_of(&self, member: u64) -> bool {
+        let members =
+            Members::decode(&self.checkpoints.manifest().conf_state).expect("every manifest names its members");
+        members.get(member).is_some_and(|member| !member.incarnation.is_empty())
     }
 
     /// Whether it leads.

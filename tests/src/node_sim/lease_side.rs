@@ -20,7 +20,7 @@ struct Call {
     /// Under this id it may have a request ordered.
     request: u64,
     asked: Duration,
-    /// Whether all was applied that was committed when it came.
+    /// Whether all was applied that anybody was told of before it came.
     is_caught_up: bool,
     stage: Stage,
 }
@@ -28,9 +28,11 @@ struct Call {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     New,
-    /// Until what was committed is applied.
-    Applying(u64),
-    /// Until a quorum says that this node still leads this term; 0 seconds where there is no lease.
+    /// Until a quorum says that this node still leads this term, and all is applied that was committed by then.
+    CatchingUp {
+        term: u64,
+    },
+    /// Until a quorum says that this node still leads this term.
     Confirming {
         ttl: i64,
         term: u64,
@@ -72,15 +74,14 @@ impl LeaseSide {
         self.calls.push(Call { number, lease, request, asked: now, is_caught_up: false, stage: Stage::New });
     }
 
-    pub(super) fn may_go_on(&self, applied: u64, now: Duration) -> bool {
-        self.next(applied, now).is_some()
+    pub(super) fn may_go_on(&self, now: Duration) -> bool {
+        self.next(now).is_some()
     }
 
-    fn next(&self, applied: u64, now: Duration) -> Option<usize> {
+    fn next(&self, now: Duration) -> Option<usize> {
         let ready = |call: &Call| match call.stage {
             Stage::New => true,
-            Stage::Applying(index) => applied >= index,
-            Stage::Clearing { .. } | Stage::Confirming { .. } => false,
+            Stage::CatchingUp { .. } | Stage::Clearing { .. } | Stage::Confirming { .. } => false,
             Stage::Expiring(until) => now >= until,
         };
         self.calls.iter().position(|call| ready(call) || now > call.asked + TIMEOUT)
@@ -91,11 +92,10 @@ impl LeaseSide {
         &mut self,
         leases: &mut LeaseClock,
         leadership: Leadership,
-        (applied, committed): (u64, u64),
         now: Duration,
         own: Duration,
     ) -> Step {
-        let position = self.next(applied, now).expect("one may go on");
+        let position = self.next(now).expect("one may go on");
         let mut call = self.calls.swap_remove(position);
         let Leadership { leads, term, .. } = leadership;
         if !leads || !leases.is_running() || now > call.asked + TIMEOUT {
@@ -103,11 +103,11 @@ impl LeaseSide {
         }
         let mut step = Step::Waits;
         match leases.renew(call.lease, own) {
-            Renewal::Unknown if call.is_caught_up => {
-                call.stage = Stage::Confirming { ttl: 0, term };
+            Renewal::Unknown if call.is_caught_up => return Step::Answer(call.number, Some(0)),
+            Renewal::Unknown => {
+                call.stage = Stage::CatchingUp { term };
                 step = Step::Confirm(CONFIRMATION | call.number);
             }
-            Renewal::Unknown => (call.stage, call.is_caught_up) = (Stage::Applying(committed), true),
             Renewal::Renewed { ttl } => {
                 call.stage = Stage::Confirming { ttl, term };
                 step = Step::Confirm(CONFIRMATION | call.number);
@@ -127,11 +127,16 @@ impl LeaseSide {
     /// A quorum confirmed who leads: gives the answer of who waited for that, or has it try again.
     pub(super) fn confirmed(&mut self, read: u64, leadership: Leadership) -> Option<(u64, Option<i64>)> {
         let position = self.confirming(read)?;
-        let Stage::Confirming { ttl, term } = self.calls[position].stage else { return None };
-        if leadership.leads && leadership.term == term {
-            return Some((self.calls.swap_remove(position).number, Some(ttl)));
+        let call = &mut self.calls[position];
+        let leads = |term| leadership.leads && leadership.term == term;
+        match call.stage {
+            Stage::Confirming { ttl, term } if leads(term) => {
+                return Some((self.calls.swap_remove(position).number, Some(ttl)));
+            }
+            Stage::CatchingUp { term } => call.is_caught_up = leads(term),
+            _ => {}
         }
-        self.calls[position].stage = Stage::New;
+        call.stage = Stage::New;
         None
     }
 
@@ -142,7 +147,10 @@ impl LeaseSide {
     }
 
     fn confirming(&self, read: u64) -> Option<usize> {
-        let waits = |call: &Call| matches!(call.stage, Stage::Confirming { .. }) && CONFIRMATION | call.number == read;
+        let waits = |call: &Call| {
+            let asks = matches!(call.stage, Stage::CatchingUp { .. } | Stage::Confirming { .. });
+            asks && CONFIRMATION | call.number == read
+        };
         self.calls.iter().position(waits)
     }
 

@@ -35,12 +35,15 @@ const TURNS_TO_REST: usize = 200_000;
 /// The node. Everything in it but the disk is lost in a crash.
 pub struct SimulatedNode {
     pub(super) member_id: u64,
+    pub(super) incarnation: u128,
     pub(super) disk: SimulatedDisk,
     pub(super) random: StdRng,
     /// The world's time; what this node knows of it says its clock.
     pub(super) now: Duration,
     pub(super) clock: MemberClock,
     pub(super) next_tick: Duration,
+    /// When it tells the cluster who it is, unless that is known.
+    pub(super) describes_at: Duration,
     /// Nothing that it asks of its disk comes back before.
     pub(super) disk_stalls_until: Duration,
     pub(super) core: Core,
@@ -106,7 +109,7 @@ impl SimulatedNode {
         checkpoint_interval: Duration,
         now: Duration,
     ) -> Self {
-        let Parts { store, checkpointer, log, log_store } = parts;
+        let Parts { store, checkpointer, log, log_store, incarnation } = parts;
         let is_observed = place.voters.len() > 1 || place.joins;
         let config = CoreConfig {
             member_id: place.member_id,
@@ -131,10 +134,12 @@ impl SimulatedNode {
         let clock = place.clock;
         let mut node = Self {
             member_id: place.member_id,
+            incarnation,
             random,
             now,
             clock,
             next_tick: now + clock.until(HEARTBEAT_INTERVAL),
+            describes_at: now,
             disk_stalls_until: Duration::ZERO,
             core: Core::new(&config, log_store, &logger).expect("raft accepts a recovered log"),
             proposals: VecDeque::new(),

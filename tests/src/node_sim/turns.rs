@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use basalt_proto::etcdserverpb::{LeaseCheckpoint, LeaseCheckpointRequest, LeaseRevokeRequest};
-use basalt_proto::log::Request;
 use basalt_proto::log::request::Kind;
+use basalt_proto::log::{MemberDescription, Request};
 use basalt_server::admission::Proposal;
-use basalt_server::apply::machine::Machine;
+use basalt_server::apply::machine::{APPLY_VERSION, Machine};
 use basalt_server::node::core::Input;
 use basalt_server::watch;
 use basalt_storage::disk::InjectedFault;
+use bytes::Bytes;
 use rand::Rng;
 
 use super::checkpoint_side::Ended;
@@ -19,6 +20,9 @@ use crate::over::Over;
 
 /// How long the virtual clock moves in one turn, at most.
 const TURN: Duration = Duration::from_millis(4);
+
+/// Between two times that a member tells the cluster who it is.
+const DESCRIBE_PAUSE: Duration = Duration::from_secs(1);
 
 /// What can advance.
 #[derive(Clone, Copy, Debug)]
@@ -113,7 +117,7 @@ impl SimulatedNode {
             (Turn::Snapshot, disk && self.snapshots.is_running()),
             (Turn::Watch, watches.is_some_and(|watches| watches.has_inputs())),
             (Turn::WatchRead, disk && watches.is_some_and(|watches| watches.has_readings())),
-            (Turn::Renew, self.leases.may_go_on(self.applied(), self.now)),
+            (Turn::Renew, self.leases.may_go_on(self.now)),
         ]
     }
 
@@ -121,6 +125,7 @@ impl SimulatedNode {
         self.next_tick = self.now + self.clock.until(HEARTBEAT_INTERVAL);
         self.step_core(Input::Tick);
         self.watch(watch::Input::Tick);
+        self.describe();
         let own = self.clock.monotonic(self.now);
         let revoke = |id| Kind::LeaseRevoke(LeaseRevokeRequest { id });
         let leases = &mut self.apply.leases;
@@ -132,6 +137,20 @@ impl SimulatedNode {
             kinds.push(Kind::LeaseCheckpoint(LeaseCheckpointRequest { checkpoints }));
         }
         self.proposals.extend(kinds.into_iter().map(|kind| Request { id: 0, principal: None, kind: Some(kind) }));
+    }
+
+    /// Tells the cluster who this member is, unless it knows; again until it does.
+    fn describe(&mut self) {
+        let is_due = self.is_observed && self.now >= self.describes_at;
+        let Some(member) = self.machine().members().get(self.member_id).filter(|_| is_due) else { return };
+        let incarnation = Bytes::copy_from_slice(&self.incarnation.to_le_bytes());
+        if member.incarnation == incarnation {
+            return;
+        }
+        self.describes_at = self.now + self.clock.until(DESCRIBE_PAUSE);
+        let (id, apply_version) = (self.member_id, APPLY_VERSION);
+        let description = MemberDescription { id, incarnation, apply_version, ..MemberDescription::default() };
+        self.proposals.push_back(Request { id: 0, principal: None, kind: Some(Kind::MemberDescription(description)) });
     }
 
     fn propose_some(&mut self) {
@@ -209,8 +228,7 @@ impl SimulatedNode {
 
     fn go_on_with_renewal(&mut self) {
         let own = self.clock.monotonic(self.now);
-        let indexes = (self.applied(), self.core.committed());
-        match self.leases.go_on(&mut self.apply.leases, self.leadership, indexes, self.now, own) {
+        match self.leases.go_on(&mut self.apply.leases, self.leadership, self.now, own) {
             RenewalStep::Waits => {}
             RenewalStep::Confirm(read) => self.inbox.push_back(Input::Read(read)),
             RenewalStep::Answer(number, ttl) => self.said.renewals.push((number, ttl)),
@@ -219,10 +237,6 @@ impl SimulatedNode {
                 self.proposals.push_back(request);
             }
         }
-    }
-
-    fn applied(&self) -> u64 {
-        self.machine().store().applied.index
     }
 
     fn install(&mut self) -> Result<(), Over> {

@@ -6,14 +6,15 @@ mod injection;
 mod leasing;
 mod member;
 mod membership;
+mod registering;
 mod watching;
+mod wiping;
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hasher};
 use std::time::Duration;
 
 use basalt_storage::disk::SimulatedDisk;
-use raft::prelude::Message;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -27,8 +28,9 @@ use super::invariants::log_matching::LogMatching;
 use super::invariants::one_leader::OneLeader;
 use super::invariants::{bounds, recovery};
 use super::keepers::Keepers;
-use super::network::Network;
+use super::network::{Network, Spoken};
 use super::plan::Plan;
+use super::registers::Registers;
 use super::report::Report;
 use super::schedule::{Schedule, Scheduled};
 use super::transfers::{End, Transfers};
@@ -54,6 +56,10 @@ enum Event {
     Request,
     /// A client reads what its watches were told.
     Watch(usize),
+    /// A client of a register asks for something.
+    Register(usize),
+    /// A member whose disk was lost is removed.
+    Remove(u64),
     /// A client does something with its lease.
     Keep(usize),
     /// A renewal comes to the leader.
@@ -75,6 +81,7 @@ pub struct Cluster {
     clients: Clients,
     watchers: Watchers,
     keepers: Keepers,
+    registers: Registers,
     ledger: Ledger,
     /// After the last entry of the ledger.
     revision: i64,
@@ -89,6 +96,8 @@ pub struct Cluster {
     leases: Leases,
     /// Since when everybody was healthy, as it was last seen; how many leaders there were then, and the last.
     healthy: Option<(Duration, (usize, Option<u64>))>,
+    /// Lost its disk, and is not removed yet.
+    wiped: Option<u64>,
     /// Whether all faults are over.
     is_calm: bool,
     /// Changes of members that were seen.
@@ -118,6 +127,7 @@ impl Cluster {
             clients: Clients::new(plan.seed),
             watchers: Watchers::new(plan.seed),
             keepers: Keepers::new(plan.seed),
+            registers: Registers::new(plan.seed, plan.registers),
             ledger: Ledger::of_cluster(&voters),
             revision: 1,
             agenda: Agenda::default(),
@@ -128,6 +138,7 @@ impl Cluster {
             completeness: LeaderCompleteness::default(),
             leases: Leases::new(plan.drift_ppm),
             healthy: None,
+            wiped: None,
             is_calm: false,
             changes: 0,
             hasher: DefaultHasher::new(),
@@ -143,6 +154,7 @@ impl Cluster {
         cluster.agenda.file(Duration::ZERO, Event::Request);
         (0..cluster.watchers.len()).for_each(|client| cluster.agenda.file(Duration::ZERO, Event::Watch(client)));
         (0..cluster.keepers.len()).for_each(|keeper| cluster.agenda.file(Duration::ZERO, Event::Keep(keeper)));
+        (0..cluster.registers.len()).for_each(|client| cluster.agenda.file(Duration::ZERO, Event::Register(client)));
         cluster.agenda.file(LOOK, Event::Look);
         cluster
     }
@@ -177,6 +189,12 @@ impl Cluster {
         self.members.iter().filter(|(_, member)| member.node.is_some()).map(|(id, _)| *id).collect()
     }
 
+    /// Some member that is up.
+    fn some_up(&mut self) -> Option<u64> {
+        let up = self.up();
+        (!up.is_empty()).then(|| up[self.random.random_range(0..up.len())])
+    }
+
     /// Runs the plan: faults, then none, then a look at everything.
     ///
     /// # Panics
@@ -204,6 +222,7 @@ impl Cluster {
             ("resumed watches", watched.resumed),
             ("compacted watches", watched.compacted),
             ("renewals", self.keepers.renewed),
+            ("searched operations", self.registers.known()),
             ("expired leases", self.leases.expired),
             ("flipped bits", self.network.flips),
             ("leaders", self.leaders.count() as u64),
@@ -234,8 +253,8 @@ impl Cluster {
         if let Some(event) = self.agenda.take(self.now) {
             return self.take_event(event);
         }
-        if let Some(message) = self.network.arrive(self.now) {
-            return self.deliver(message);
+        if let Some(spoken) = self.network.arrive(self.now) {
+            return self.deliver(spoken);
         }
         if transfer.is_some_and(|time| time <= next) {
             return self.go_on_with_transfer();
@@ -273,6 +292,8 @@ impl Cluster {
                 self.agenda.file(self.now + pause, Event::Request);
             }
             Event::Watch(client) => self.read_watches(client),
+            Event::Register(client) => self.ask_register(client),
+            Event::Remove(id) => self.remove_wiped(id),
             Event::Keep(keeper) => self.keep(keeper),
             Event::Call(number) => self.call_arrives(number),
             Event::Renewed(number, ttl) => self.renewed(number, ttl),
@@ -331,25 +352,29 @@ impl Cluster {
         }
     }
 
-    fn deliver(&mut self, message: Message) {
-        let now = self.now;
-        let Some(member) = self.members.get_mut(&message.to) else { return };
-        let Some(node) = member.awake(now) else { return };
+    fn deliver(&mut self, Spoken { message, incarnation }: Spoken) {
+        let (now, from, to) = (self.now, message.from, message.to);
+        let Some(member) = self.members.get_mut(&to) else { return };
+        let Some(node) = &member.node else { return };
         // As where its stream ends, and it is told why.
-        if node.machine().members().is_removed(message.from) {
-            return self.stop(message.from);
+        let members = node.machine().members();
+        if members.is_removed(from) {
+            return self.stop(from);
         }
+        if members.is_wiped(from, incarnation) {
+            return self.refuse_wiped(from, to, incarnation);
+        }
+        if !member.is_first_incarnation(from, incarnation) {
+            return;
+        }
+        let Some(node) = member.awake(now) else { return };
         node.hear(message);
         member.look();
     }
 
     /// A client does something, at some member.
     fn ask(&mut self) {
-        let up = self.up();
-        if up.is_empty() {
-            return;
-        }
-        let id = up[self.random.random_range(0..up.len())];
+        let Some(id) = self.some_up() else { return };
         let reads = self.random.random_ratio(1, 3);
         let now = self.now;
         let member = self.members.get_mut(&id).expect("it is up");
@@ -370,6 +395,7 @@ impl Cluster {
         let member = self.members.get_mut(&id).expect("there");
         let Some(disk) = member.disk.take() else { return };
         member.life += 1;
+        member.heard.clear();
         let opened = SimulatedNode::open_as(&member.place, disk.clone(), seed, CHECKPOINT_INTERVAL, now);
         let is_full = self.active.iter().any(|active| active.fills(id));
         match recovery::started(id, opened, is_full) {

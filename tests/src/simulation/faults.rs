@@ -45,6 +45,8 @@ pub enum Fault {
     Split(u64),
     /// One does not hear the other.
     OneWay(Pick, Pick),
+    /// What one says to the other is held up, and then comes all at once.
+    Clog(Pick, Pick),
     /// Everybody hears the middle, and the others do not hear each other.
     Bridge(Pick),
     /// The network is so.
@@ -61,6 +63,8 @@ pub enum Fault {
     DiskFull(Pick, u64),
     /// The wall clock of a member is so much ahead from then on, ms.
     WallJump(Pick, i64),
+    /// A member loses its disk, and is started under its old name as if nothing had been.
+    Wipe(Pick),
     /// Somebody changes who belongs to the cluster.
     Change(u64),
 }
@@ -75,6 +79,7 @@ impl Fault {
             Fault::Slow(..) => "slow",
             Fault::Split(_) => "split",
             Fault::OneWay(..) => "one-way",
+            Fault::Clog(..) => "clog",
             Fault::Bridge(_) => "bridge",
             Fault::Weather(_) => "weather",
             Fault::Storm => "storm",
@@ -83,6 +88,7 @@ impl Fault {
             Fault::SyncFails(..) => "sync-fails",
             Fault::DiskFull(..) => "disk-full",
             Fault::WallJump(..) => "wall-jump",
+            Fault::Wipe(_) => "wipe",
             Fault::Change(_) => "change",
         }
     }
@@ -99,14 +105,17 @@ impl Fault {
             37..39 => (Fault::Pause(member), millis(4000, 20_000, random)),
             39..46 => (Fault::Slow(member, SLOW_TURN.mul_f64(random.random())), a_while * 2),
             46..57 => (Fault::Split(random.random()), a_while),
-            57..63 => (Fault::OneWay(member, other), a_while),
+            57..61 => (Fault::OneWay(member, other), a_while),
+            61..63 => (Fault::Clog(member, other), millis(100, 5000, random)),
             63..67 => (Fault::Bridge(member), a_while),
             67..75 => (Fault::Weather(weather(random)), a_while),
             75..81 => (Fault::Transfer(member), Duration::ZERO),
             81..86 => (Fault::Storm, millis(1000, 10_000, random)),
-            86..89 => (Fault::DiskStall(member), millis(500, 15_000, random)),
+            86..88 => (Fault::DiskStall(member), millis(500, 15_000, random)),
+            88..89 => (Fault::DiskStall(member), millis(5000, 60_000, random)),
             89..94 => (Fault::SyncFails(member, random.random_range(1..200)), Duration::ZERO),
-            94..97 => (Fault::DiskFull(member, random.random_range(0..200 << 10)), a_while * 2),
+            94..96 => (Fault::DiskFull(member, random.random_range(0..200 << 10)), a_while * 2),
+            96..98 => (Fault::Wipe(member), millis(1, 3000, random)),
             _ => (Fault::WallJump(member, random.random_range(-HOUR_MS..HOUR_MS)), Duration::ZERO),
         }
     }

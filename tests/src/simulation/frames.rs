@@ -3,14 +3,14 @@
 use basalt_proto::peer::DeliverRequest;
 use basalt_server::peer::frame::{Introduction, PROTOCOL_VERSION};
 use prost::Message as _;
-use raft::prelude::Message;
 use rand::Rng;
 use rand::rngs::StdRng;
 
+use super::network::Spoken;
 use crate::opening::CLUSTER_ID;
 
-fn introduction(message: &Message) -> Introduction {
-    let incarnation = u128::from(message.from) << 64 | 0x5eed;
+fn introduction(Spoken { message, incarnation }: &Spoken) -> Introduction {
+    let incarnation = *incarnation;
     Introduction { cluster_id: CLUSTER_ID, from: message.from, to: message.to, incarnation, protocol: PROTOCOL_VERSION }
 }
 
@@ -18,8 +18,8 @@ fn introduction(message: &Message) -> Introduction {
 ///
 /// # Panics
 /// When it does not.
-pub fn carries(message: &Message) {
-    let introduction = introduction(message);
+pub fn carries(spoken: &Spoken) {
+    let (introduction, message) = (introduction(spoken), &spoken.message);
     let bytes = introduction.batch([message]).encode_to_vec();
     let framed = DeliverRequest::decode(&bytes[..]).expect("a frame is whole");
     assert_eq!(introduction.messages(framed).as_deref(), Ok(&[message.clone()][..]), "a frame changed what it carries");
@@ -29,8 +29,8 @@ pub fn carries(message: &Message) {
 ///
 /// # Panics
 /// When the receiver takes it for another message.
-pub fn flip(message: &Message, random: &mut StdRng) {
-    let introduction = introduction(message);
+pub fn flip(spoken: &Spoken, random: &mut StdRng) {
+    let (introduction, message) = (introduction(spoken), &spoken.message);
     let mut bytes = introduction.batch([message]).encode_to_vec();
     let bit = random.random_range(0..bytes.len() * 8);
     bytes[bit / 8] ^= 1 << (bit % 8);

@@ -20,6 +20,7 @@ pub mod invariants;
 pub mod keepers;
 pub mod network;
 pub mod plan;
+pub mod registers;
 pub mod report;
 pub mod schedule;
 pub mod transfers;

@@ -47,12 +47,23 @@ impl Weather {
     };
 }
 
+/// A message, and the data directory of the member from which it speaks.
+#[derive(Clone, Debug)]
+pub struct Spoken {
+    /// What is said.
+    pub message: Message,
+    /// By whom.
+    pub incarnation: u128,
+}
+
 /// Messages by the time of their arrival, and ways that are cut.
 pub struct Network {
-    on_the_way: BTreeMap<(Duration, u64), Message>,
+    on_the_way: BTreeMap<(Duration, u64), Spoken>,
     sent: u64,
     /// From, to.
     cuts: BTreeSet<(u64, u64)>,
+    /// From, to, and until when what goes there is held up.
+    clogs: BTreeMap<(u64, u64), Duration>,
     /// Now.
     pub weather: Weather,
     /// Messages that arrived.
@@ -63,30 +74,32 @@ pub struct Network {
 
 impl Default for Network {
     fn default() -> Self {
-        let (on_the_way, cuts) = (BTreeMap::new(), BTreeSet::new());
-        Self { on_the_way, sent: 0, cuts, weather: Weather::FAIR, arrived: 0, flips: 0 }
+        let (on_the_way, cuts, clogs) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
+        Self { on_the_way, sent: 0, cuts, clogs, weather: Weather::FAIR, arrived: 0, flips: 0 }
     }
 }
 
 impl Network {
     /// Takes a message at `now`.
-    pub fn send(&mut self, message: Message, now: Duration, random: &mut StdRng) {
+    pub fn send(&mut self, spoken: Spoken, now: Duration, random: &mut StdRng) {
+        let message = &spoken.message;
         if self.cuts.contains(&(message.from, message.to)) || chance(random, self.weather.loss_percent) {
             return;
         }
         if self.weather.flips_permille > 0 && random.random_ratio(self.weather.flips_permille.min(1000), 1000) {
-            frames::flip(&message, random);
+            frames::flip(&spoken, random);
             self.flips += 1;
             return;
         }
         if random.random_ratio(1, FRAMES_LOOKED_AT) {
-            frames::carries(&message);
+            frames::carries(&spoken);
         }
+        let leaves = self.clogs.get(&(message.from, message.to)).map_or(now, |until| now.max(*until));
         let repeats = chance(random, self.weather.repeat_percent);
         for _ in 0..=u32::from(repeats) {
             let delay = self.weather.latency + self.weather.jitter.mul_f64(random.random());
             self.sent += 1;
-            self.on_the_way.insert((now + delay, self.sent), message.clone());
+            self.on_the_way.insert((leaves + delay, self.sent), spoken.clone());
         }
     }
 
@@ -103,12 +116,12 @@ impl Network {
     }
 
     /// A message that arrived by `now`. One whose way was cut meanwhile is lost.
-    pub fn arrive(&mut self, now: Duration) -> Option<Message> {
+    pub fn arrive(&mut self, now: Duration) -> Option<Spoken> {
         while self.next_arrival().is_some_and(|time| time <= now) {
-            let (_, message) = self.on_the_way.pop_first()?;
-            if !self.cuts.contains(&(message.from, message.to)) {
+            let (_, spoken) = self.on_the_way.pop_first()?;
+            if !self.cuts.contains(&(spoken.message.from, spoken.message.to)) {
                 self.arrived += 1;
-                return Some(message);
+                return Some(spoken);
             }
         }
         None
@@ -124,9 +137,15 @@ impl Network {
         self.cuts.insert((from, to));
     }
 
+    /// What goes one way from now on arrives after `until`, all of it.
+    pub fn clog(&mut self, from: u64, to: u64, until: Duration) {
+        self.clogs.insert((from, to), until);
+    }
+
     /// All ways are open again, and the weather is fair.
     pub fn heal(&mut self) {
         self.cuts.clear();
+        self.clogs.clear();
         self.weather = Weather::FAIR;
     }
 }

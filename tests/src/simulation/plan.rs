@@ -29,6 +29,8 @@ pub struct Plan {
     pub voters_min: usize,
     /// Length of a segment of the log.
     pub segment_bytes: u64,
+    /// Whether clients write and read registers, for a search of an order that explains what they saw.
+    pub registers: bool,
 }
 
 impl Plan {
@@ -49,8 +51,14 @@ impl Plan {
             drift_ppm: [0, 1000, 50_000][seed as usize % 13 % 3],
             lease_checkpoint_interval: seconds([1, 3, 300][seed as usize % 17 % 3]),
             voters_min: if seed.is_multiple_of(2) { 2 } else { 3 },
+            registers: seed % 4 == 1,
             segment_bytes: [24 << 10, 96 << 10, 256 << 10, 1 << 20][seed as usize % 11 % 4],
         }
+    }
+
+    /// The same with clients that ask so often in a second; 0 leaves it as it is.
+    pub fn asking(self, per_second: u32) -> Self {
+        Self { per_second: if per_second == 0 { self.per_second } else { per_second }, ..self }
     }
 
     /// How much too fast the clocks of a member are, in parts of a million.

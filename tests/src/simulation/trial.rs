@@ -102,8 +102,13 @@ fn shrink_by(
 pub fn command(plan: &Plan, schedule: &Schedule) -> String {
     let numbers: Vec<String> = schedule.numbers().iter().map(usize::to_string).collect();
     let (seed, next, numbers) = (plan.seed, plan.seed + 1, numbers.join(","));
+    let rate = if plan.per_second == Plan::of(seed).per_second {
+        String::new()
+    } else {
+        format!("SIMULATION_PER_SECOND={} ", plan.per_second)
+    };
     format!(
-        "SIMULATION_TRACE=1 SIMULATION_SEEDS={seed}..{next} SIMULATION_FAULTS={numbers} cargo test -p basalt-tests --test simulation -- --nocapture clusters"
+        "{rate}SIMULATION_TRACE=1 SIMULATION_SEEDS={seed}..{next} SIMULATION_FAULTS={numbers} cargo test -p basalt-tests --test simulation -- --nocapture clusters"
     )
 }
 

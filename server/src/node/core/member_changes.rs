@@ -141,7 +141,9 @@ fn conf_change(entry: &LogEntry) -> Option<ConfChangeV2> {
 /// What Raft is told when an effect of an applied entry changed who votes or who gets entries.
 pub fn conf_change_of(effect: &Effect) -> Option<ConfChangeV2> {
     match effect {
-        Effect::MemberAdded { member, learner: true } => Some(single(ConfChangeType::AddLearnerNode, member.id)),
+        Effect::MemberAdded { member, learner: true } if !is_planted(Bug::LearnerVotes) => {
+            Some(single(ConfChangeType::AddLearnerNode, member.id))
+        }
         Effect::MemberAdded { member, .. } => Some(single(ConfChangeType::AddNode, member.id)),
         Effect::MemberRemoved { id } => Some(single(ConfChangeType::RemoveNode, *id)),
         Effect::MemberPromoted { id } => Some(single(ConfChangeType::AddNode, *id)),

@@ -14,8 +14,12 @@ impl Cluster {
     /// Everything that can be repaired is.
     pub(super) fn heal(&mut self) {
         self.is_calm = true;
-        self.agenda
-            .retain(|event| matches!(event, Event::Look | Event::Watch(_) | Event::Call(_) | Event::Renewed(..)));
+        self.agenda.retain(|event| {
+            !matches!(
+                event,
+                Event::Fault(_) | Event::FaultEnds(_) | Event::Request | Event::Register(_) | Event::Keep(_)
+            )
+        });
         self.watchers.hurry();
         self.end_all_faults();
         for id in self.members() {
@@ -41,6 +45,7 @@ impl Cluster {
             self.advance_to(self.now + PAUSE);
             liveness::within(self.now - healed, || self.standing());
         }
+        self.registers.check();
         let replica = self.ledger.hashed_replica();
         for id in self.expected() {
             let node = self.members[&id].node.as_ref().expect("all are up");

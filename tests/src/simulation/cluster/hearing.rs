@@ -9,8 +9,10 @@ use rand::Rng;
 
 use super::super::invariants::revisions;
 use super::super::keepers::FIRST_LEASE;
+use super::super::network::Spoken;
+use super::super::registers::is_of_register;
 use super::{Cluster, Event};
-use crate::node_sim::{Appended, Outcome, Said};
+use crate::node_sim::{Appended, Outcome, Said, SimulatedNode};
 
 impl Cluster {
     /// What a member said and did becomes known.
@@ -20,14 +22,19 @@ impl Cluster {
         let said = node.take_said();
         let outcomes = node.take_outcomes();
         member.look();
-        assert!(said.refused.is_empty(), "an honest member was refused: {:?}", said.refused);
+        // Who lost its disk is believed to have what it has no more.
+        let is_wiped = member.is_wiped;
+        assert!(said.refused.is_empty() || is_wiped, "an honest member was refused: {:?}", said.refused);
         self.hear_log(id, &said.appended);
         if !outcomes.is_empty() {
             self.hear_outcomes(id, life, outcomes);
         }
+        let parts = |reads: &[u64]| reads.iter().partition(|read| is_of_register(**read));
+        let (of_registers, reads): (Vec<u64>, Vec<u64>) = parts(&said.reads);
+        let (failed_of_registers, failed): (Vec<u64>, Vec<u64>) = parts(&said.failed_reads);
+        self.read_registers(id, &of_registers, &failed_of_registers);
         let node = self.members[&id].node.as_ref().expect("it spoke just now");
-        let reads = (&said.reads[..], &said.failed_reads[..]);
-        self.clients.hear_reads(node, reads, (id, life), &self.ledger);
+        self.clients.hear_reads(node, (&reads, &failed), (id, life), &self.ledger);
         if let Some((position, term)) = said.committed {
             self.completeness.committed(position, term);
         }
@@ -42,6 +49,7 @@ impl Cluster {
 
     fn hear_outcomes(&mut self, id: u64, life: u64, outcomes: Vec<Outcome>) {
         let granted = self.clients.hear_outcomes(&outcomes, id, life);
+        self.hear_registers(id, &outcomes);
         let last = self.ledger.last_index();
         for outcome in &outcomes {
             self.hasher.write_u64(id);
@@ -100,8 +108,9 @@ impl Cluster {
             }
             self.transfers.begin(message, snapshot, (life, life_there), self.now);
         }
+        let incarnation = self.members[&id].node.as_ref().map_or(0, SimulatedNode::incarnation);
         for message in said.messages {
-            self.network.send(message, self.now, &mut self.random);
+            self.network.send(Spoken { message, incarnation }, self.now, &mut self.random);
         }
         if dies {
             self.cut_power(id, PowerCut::KeepNone);

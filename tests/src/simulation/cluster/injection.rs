@@ -34,6 +34,8 @@ impl Active {
 enum Trouble {
     /// Nothing comes from one to the other.
     Cuts(BTreeSet<(u64, u64)>),
+    /// What one says to the other is held up until then.
+    Clog(u64, u64, Duration),
     Weather(Weather),
     Storm,
     Slow(u64, Duration),
@@ -77,6 +79,12 @@ impl Cluster {
                 let cuts = to.other_than(from, &members).map(|to| (from, to)).into_iter().collect();
                 self.begin(number, length, Trouble::Cuts(cuts));
             }
+            Fault::Clog(from, to) => {
+                let from = from.of(&members);
+                if let Some(to) = to.other_than(from, &members) {
+                    self.begin(number, length, Trouble::Clog(from, to, self.now + length));
+                }
+            }
             Fault::Bridge(middle) => {
                 let middle = middle.of(&members);
                 let past = |(one, other): &(u64, u64)| one != other && *one != middle && *other != middle;
@@ -112,6 +120,7 @@ impl Cluster {
                 member.place.clock.wall_ahead_ms = ms;
                 member.node.iter_mut().for_each(|node| node.set_wall_ahead(ms));
             }
+            Fault::Wipe(pick) => self.wipe(pick.of(&members), length),
             Fault::Change(seed) => self.change_members(&mut StdRng::seed_from_u64(seed)),
         }
     }
@@ -154,6 +163,7 @@ impl Cluster {
         for Active { trouble, .. } in &self.active {
             match trouble {
                 Trouble::Cuts(cuts) => cuts.iter().for_each(|(from, to)| self.network.cut(*from, *to)),
+                Trouble::Clog(from, to, until) => self.network.clog(*from, *to, *until),
                 Trouble::Weather(weather) => self.network.weather = *weather,
                 Trouble::Storm => self.network.weather = Weather::STORM,
                 Trouble::Full(_) => {}
@@ -177,7 +187,7 @@ impl Cluster {
     }
 
     pub(super) fn cut_power(&mut self, id: u64, power_cut: PowerCut) {
-        self.clients.forget(id);
+        self.forget(id);
         self.members.get_mut(&id).expect("there").lose_power(power_cut);
         self.report.count("power cuts", 1);
     }
@@ -187,10 +197,16 @@ impl Cluster {
         if self.trace {
             println!("{:?} {id}: ends by {over:?}", self.now);
         }
-        self.clients.forget(id);
+        self.forget(id);
         self.members.get_mut(&id).expect("there").end_process();
         self.report.count("ends by a disk", 1);
         self.comes_back(id);
+    }
+
+    /// Who waits at a member hears nothing more.
+    pub(super) fn forget(&mut self, id: u64) {
+        self.clients.forget(id);
+        self.registers.forget(id);
     }
 
     /// A member is started again after a while.

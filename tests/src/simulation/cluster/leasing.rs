@@ -29,12 +29,9 @@ impl Cluster {
         }
     }
 
-    fn order(&mut self, kind: Kind) {
-        let up = self.up();
-        if up.is_empty() {
-            return;
-        }
-        let id = up[self.random.random_range(0..up.len())];
+    /// Somebody has this ordered, at some member.
+    pub(super) fn order(&mut self, kind: Kind) {
+        let Some(id) = self.some_up() else { return };
         let now = self.now;
         let member = self.members.get_mut(&id).expect("it is up");
         let life = member.life;
@@ -46,11 +43,7 @@ impl Cluster {
 
     /// Through some member, which asks the leader.
     fn renew(&mut self, lease: i64) {
-        let up = self.up();
-        if up.is_empty() {
-            return;
-        }
-        let via = up[self.random.random_range(0..up.len())];
+        let Some(via) = self.some_up() else { return };
         let leader = self.members[&via].node.as_ref().expect("it is up").leader();
         let Some(life) = self.members.get(&leader).map(|member| member.life) else { return };
         let number = self.keepers.call(Call { lease, asked: self.now, leader: (leader, life) });

@@ -1,5 +1,6 @@
 //! One member, up or down.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use basalt_storage::disk::{PowerCut, SimulatedDisk};
@@ -18,6 +19,10 @@ pub(super) struct MemberPlace {
     pub(super) disk: Option<SimulatedDisk>,
     /// How often it was started.
     pub(super) life: u64,
+    /// The first data directory of each other member that it heard in this life.
+    pub(super) heard: BTreeMap<u64, u128>,
+    /// Whether it lost its disk.
+    pub(super) is_wiped: bool,
     pub(super) turn: Duration,
     /// It stands still until then.
     pub(super) paused_until: Duration,
@@ -36,12 +41,19 @@ impl MemberPlace {
             node: None,
             disk: Some(disk),
             life: 0,
+            heard: BTreeMap::new(),
+            is_wiped: false,
             turn: TURN,
             paused_until: Duration::ZERO,
             turn_at: None,
             asked_again: 0,
             installs: 0,
         }
+    }
+
+    /// Whether this is the first data directory of a member that it hears, in this life.
+    pub(super) fn is_first_incarnation(&mut self, member: u64, incarnation: u128) -> bool {
+        *self.heard.entry(member).or_insert(incarnation) == incarnation
     }
 
     /// Whether it left for good.

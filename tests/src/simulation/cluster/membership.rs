@@ -13,12 +13,19 @@ use crate::model::ModelMembers;
 impl Cluster {
     /// A member that was removed stops, for good.
     pub(super) fn stop(&mut self, id: u64) {
-        self.clients.forget(id);
-        self.members.get_mut(&id).expect("there").end();
+        self.forget(id);
+        if let Some(member) = self.members.get_mut(&id) {
+            member.end();
+            member.disk = None;
+        }
     }
 
     /// Somebody adds a learner, has one vote, or removes a member.
     pub(super) fn change_members(&mut self, random: &mut StdRng) {
+        // One thing at a time: who lost its disk is removed first.
+        if self.wiped.is_some() {
+            return;
+        }
         let ModelMembers { voters, learners, .. } = self.ledger.members().clone();
         let voters: Vec<u64> = voters.into_iter().collect();
         let grows = voters.len() < 6 && random.random();
@@ -38,18 +45,6 @@ impl Cluster {
             }
             None => Change::Remove(voters[random.random_range(0..voters.len())]),
         };
-        let up = self.up();
-        if up.is_empty() {
-            return;
-        }
-        let id = up[random.random_range(0..up.len())];
-        let now = self.now;
-        let member = self.members.get_mut(&id).expect("it is up");
-        let life = member.life;
-        let node = member.awake(now).expect("it is up");
-        let kind = Kind::MemberChange(MemberChange { kind: Some(change) });
-        let request = self.clients.order(node, (id, life), kind, now);
-        self.ledger.sent(&request);
-        member.look();
+        self.order(Kind::MemberChange(MemberChange { kind: Some(change) }));
     }
 }

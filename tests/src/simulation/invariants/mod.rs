@@ -8,7 +8,7 @@
 //! | I3 | [`leader_completeness`] |
 //! | I4, I5 | [`Ledger`](crate::ledger::Ledger): the same entries with the same answers and effects on all members, all that was acknowledged in every later life, nothing twice |
 //! | I6 | [`revisions`] |
-//! | I7, I8 | [`reads`] |
+//! | I7, I8 | [`reads`], and [`linearizable`] by a search |
 //! | I9 to I14 | [`watch`] |
 //! | I15 | [`leases`] |
 //! | I16 | [`compaction`] |
@@ -22,6 +22,7 @@ pub mod checksums;
 pub mod compaction;
 pub mod leader_completeness;
 pub mod leases;
+pub mod linearizable;
 pub mod liveness;
 pub mod log_matching;
 pub mod one_leader;

@@ -12,7 +12,7 @@ use basalt_proto::peer::deliver_request::Kind;
 use basalt_proto::peer::snapshot_request::Kind as SnapshotKind;
 use basalt_proto::peer::{
     DeliverRequest, HashKvRequest, MembersRequest, MembersResponse, PingRequest, PingResponse, RenewLeaseRequest,
-    RenewLeaseResponse, SnapshotPositionRequest, SnapshotRequest, SnapshotResponse, TimeToLiveRequest,
+    RenewLeaseResponse, RenewLeasesRequest, RenewLeasesResponse, SnapshotPositionRequest, SnapshotRequest, SnapshotResponse, TimeToLiveRequest,
 };
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -32,7 +32,7 @@ use crate::node::core::PROPOSAL_BYTES_MAX;
 use crate::node::handle::unix_time_ns;
 use crate::node::node_thread::NodeInput;
 use crate::peer::frame::{Introduction, PartChecksum, Refused};
-use crate::peer::{ArrivalError, Peers};
+use crate::peer::{ArrivalError, Peers, RENEWALS_MAX, TAKES_LONGER};
 
 /// Longest message of a stream: the largest entry with what is around it.
 const MESSAGE_BYTES_MAX: usize = PROPOSAL_BYTES_MAX + (2 << 20);
@@ -48,6 +48,7 @@ const SNAPSHOT: &str = "/basalt.peer.v1.Peer/Snapshot";
 const SNAPSHOT_POSITION: &str = "/basalt.peer.v1.Peer/SnapshotPosition";
 const MEMBERS: &str = "/basalt.peer.v1.Peer/Members";
 const RENEW_LEASE: &str = "/basalt.peer.v1.Peer/RenewLease";
+const RENEW_LEASES: &str = "/basalt.peer.v1.Peer/RenewLeases";
 const TIME_TO_LIVE: &str = "/basalt.peer.v1.Peer/TimeToLive";
 const PING: &str = "/basalt.peer.v1.Peer/Ping";
 const HASH_KV: &str = "/basalt.peer.v1.Peer/HashKv";
@@ -79,6 +80,7 @@ impl PeerEdge {
             SNAPSHOT_POSITION => self.snapshot_position(request).await,
             MEMBERS => self.members(request).await,
             RENEW_LEASE => self.renew_lease(request).await,
+            RENEW_LEASES => self.renew_leases(request).await,
             TIME_TO_LIVE => self.time_to_live(request).await,
             PING => self.ping(request).await,
             HASH_KV => self.hash_kv(request).await,
@@ -92,6 +94,17 @@ impl PeerEdge {
         self.expect_cluster(request.cluster_id)?;
         let ttl = self.service.renew_here(request.id).await?;
         Ok(Chunks::of(&RenewLeaseResponse { ttl }))
+    }
+
+    async fn renew_leases(&self, request: Request<RequestBody>) -> Result<Chunks, Status> {
+        let RenewLeasesRequest { cluster_id, ids } = decode(one_message(request).await?)?;
+        self.expect_cluster(cluster_id)?;
+        if ids.len() > RENEWALS_MAX {
+            return Err(Status::new(Code::InvalidArgument, format!("more than {RENEWALS_MAX} leases in one call")));
+        }
+        let renewed = self.service.renew_at_once(&ids).await?;
+        let ttls = renewed.into_iter().map(|ttl| ttl.unwrap_or(TAKES_LONGER)).collect();
+        Ok(Chunks::of(&RenewLeasesResponse { ttls }))
     }
 
     async fn time_to_live(&self, request: Request<RequestBody>) -> Result<Chunks, Status> {

@@ -66,13 +66,15 @@ pub enum Bug {
     ProgressAhead,
     /// A watch from a revision to come is told what happens before it.
     FutureWatchServed,
+    /// A leader answers a question by what it asked a quorum before it came.
+    QuestionJoinsConfirmation,
     /// A range without an end is read as one that ends at the zero byte.
     RangeEndMisread,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 31] = [
+    pub const ALL: [Bug; 32] = [
         Bug::LogUnsynced,
         Bug::SegmentNamesUnsynced,
         Bug::PagesUnsynced,
@@ -103,6 +105,7 @@ impl Bug {
         Bug::TombstoneDropped,
         Bug::ProgressAhead,
         Bug::FutureWatchServed,
+        Bug::QuestionJoinsConfirmation,
         Bug::RangeEndMisread,
     ];
 }

@@ -91,6 +91,17 @@ impl Ledger {
         self.model.revision
     }
 
+    /// Whether somebody asked that another member than `id` be removed, and nobody knows yet whether it will be.
+    pub fn awaits_removal_beside(&self, id: u64) -> bool {
+        let belongs = |other: &u64| self.model.members.voters.contains(other);
+        self.in_flight.values().any(|request| {
+            let Some(Kind::MemberChange(MemberChange { kind: Some(Change::Remove(other)) })) = &request.kind else {
+                return false;
+            };
+            *other != id && belongs(other)
+        })
+    }
+
     /// Notes what is about to be sent: nothing else may ever be applied, and nothing twice.
     pub fn sent(&mut self, request: &Request) {
         let before = self.in_flight.insert(request.id, request.clone());

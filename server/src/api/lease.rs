@@ -155,6 +155,28 @@ impl Service {
         Ok(Chunks::of(&LeaseKeepAliveResponse { header: Some(header), id, ttl }))
     }
 
+    /// Renews leases by this member's clock; gives the seconds of each, `None` for one that [`Self::renew_here`] must look
+    /// after: it is not known, or its renewal waits for the log.
+    ///
+    /// # Errors
+    /// It does not lead.
+    pub async fn renew_at_once(&self, ids: &[i64]) -> Result<Vec<Option<i64>>, Status> {
+        let term = self.led_term()?;
+        let renewed = {
+            let mut clock = self.node.leases.lock().expect("no one panics while holding the lease clock");
+            if !clock.is_running() {
+                return Err(status::no_leader());
+            }
+            let now = self.node.now();
+            let renew = |id: &i64| match clock.renew(*id, now) {
+                Renewal::Renewed { ttl } => Some(ttl),
+                Renewal::Unknown | Renewal::CommitFirst { .. } | Renewal::Expiring => None,
+            };
+            ids.iter().map(renew).collect()
+        };
+        if self.still_leads(term).await? { Ok(renewed) } else { Err(status::no_leader()) }
+    }
+
     /// Renews a lease by this member's clock; gives its seconds, 0 when there is none.
     ///
     /// # Errors

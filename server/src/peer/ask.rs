@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use basalt_proto::etcdserverpb::{HashKvRequest, HashKvResponse, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse};
 use basalt_proto::peer::peer_client::PeerClient;
-use basalt_proto::peer::{HashKvRequest as PeerHashKvRequest, RenewLeaseRequest, TimeToLiveRequest};
+use basalt_proto::peer::{HashKvRequest as PeerHashKvRequest, TimeToLiveRequest};
 use tonic::transport::Channel;
 
 use super::peers::Peers;
@@ -13,20 +13,10 @@ use super::peers::Peers;
 const REACH_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Peers {
-    /// Has the leader renew a lease; gives its seconds, 0 when there is none.
-    ///
-    /// # Errors
-    /// The leader's status, or why it was not reached.
-    pub async fn renew_lease(&self, leader: u64, id: i64) -> Result<i64, tonic::Status> {
-        let request = RenewLeaseRequest { cluster_id: self.identity.cluster_id, id };
-        let answer = self.client(leader).await?.renew_lease(request).await;
-        Ok(self.checked(leader, answer).await?.ttl)
-    }
-
     /// Asks the leader how long a lease lives.
     ///
     /// # Errors
-    /// As [`Self::renew_lease`].
+    /// The leader's status, or why it was not reached.
     pub async fn time_to_live(
         &self,
         leader: u64,

@@ -24,9 +24,11 @@ mod lane;
 mod meters;
 mod peers;
 mod probe;
+mod renewals;
 
 pub use arrivals::{Arrival, ArrivalError, Arrivals};
 pub use connect::PeerConnector;
 pub use join::{Joined, join, refuse_known};
 pub use meters::{ReceivedMeters, StateMeters};
 pub use peers::Peers;
+pub use renewals::{RENEWALS_MAX, TAKES_LONGER};

@@ -24,6 +24,7 @@ use super::departure::Departure;
 use super::frame::{Introduction, protocol_of};
 use super::lane::{Destination, Kind, Lane};
 use super::meters::{MemberMeters, ReceivedMeters, StateMeters};
+use super::renewals::Renewals;
 use crate::apply::members::Members;
 use crate::metrics::Metrics;
 use crate::node::core::BadMessage;
@@ -56,10 +57,11 @@ pub struct Peers {
     pub node: Sender<NodeInput>,
     pub(super) connector: PeerConnector,
     incarnation: u128,
-    runtime: Handle,
+    pub(super) runtime: Handle,
     ways: Mutex<Ways>,
     /// Connections for questions.
     pub(super) asked: tokio::sync::Mutex<HashMap<u64, PeerClient<Channel>>>,
+    pub(super) renewals: Renewals,
     /// By member, why its streams are to end.
     refused: Mutex<HashMap<u64, watch::Sender<Option<String>>>>,
     /// What members said and the node has not taken yet, in KiB.
@@ -110,6 +112,7 @@ impl Peers {
             runtime,
             ways: Mutex::default(),
             asked: tokio::sync::Mutex::default(),
+            renewals: Renewals::default(),
             refused: Mutex::default(),
             inbound: Arc::new(Semaphore::new(INBOUND_KIBIBYTES_MAX as usize)),
             heard: Mutex::default(),

@@ -112,13 +112,14 @@ pub fn check(disk: &dyn Disk, log_disk: &dyn Disk, observer: &mut dyn Observer) 
     Ok(checked)
 }
 
-/// A bad copy whose slot has a good one is repaired by the next start. A slot that is lost whole is what a crash leaves of
-/// the next manifest; what the log knows was compared.
+/// A bad copy whose slot has a good one is repaired by the next start. A slot that is lost whole, or whose second copy is still
+/// the one before, is what a crash leaves of the next manifest; what the log knows was compared.
 fn check_copies(found: &ManifestFound, manifest: &Manifest, observer: &mut dyn Observer) {
     for copy in &found.bad_copies {
         let place = format!("{MANIFEST_NAME} at byte {}", copy.offset);
         let text = format!("{}; generation {} was read from another copy", copy.reason, manifest.generation);
-        observer.found(if found.damaged { Finding::note(&place, text) } else { Finding::damage(&place, text) });
+        let may_be_of_crash = found.damaged || copy.is_outdated();
+        observer.found(if may_be_of_crash { Finding::note(&place, text) } else { Finding::damage(&place, text) });
     }
 }
 

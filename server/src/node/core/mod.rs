@@ -5,6 +5,7 @@
 //!   Propose ─► FairQueue ─► rounds ─┬─ leader: entries ──► Append ─► Persisted ─┬─► Apply ─► Applied
 //!                                   └─ else: forwarded ─► Send                  └─► Send (outbox: what may leave when)
 //!   Read ─► reads: one question for all ─► Send ─► answer, Applied ─► ReadsReady
+//!             └─ at the leader: confirmations: a quorum is asked once for the questions of all
 //!   Message ─► message_check ─► Raft
 //! ```
 //!
@@ -17,6 +18,7 @@
 //! * What a member says is checked before Raft sees it, and leaves only when what it promises is durable.
 //! * Equal inputs give equal outputs: randomness comes from the seed alone.
 
+mod confirmations;
 mod forwarded;
 mod member_changes;
 mod message_check;
@@ -45,6 +47,7 @@ pub use self::traffic::{Append, Committed, CoreConfig, CoreError, Input, Leaders
 
 pub use self::member_changes::{change_data, conf_change_of, context_of};
 
+use self::confirmations::{Confirmations, Question};
 use self::forwarded::{Forwarded, Taken};
 use self::member_changes::{Waiting, is_change_entry};
 use self::outbox::Outbox;
@@ -93,6 +96,7 @@ pub struct Core {
     /// Number of the last round.
     round: u64,
     reads: Reads,
+    confirmations: Confirmations,
     outbox: Outbox,
     time_unix_ns: i64,
     /// Numbers of readies handed out and not persisted, and whether they wait for a disk.
@@ -150,6 +154,7 @@ impl Core {
             taken: Taken::default(),
             round: u64::from(random.random::<u32>()) << 32,
             reads: Reads::new(random.random(), config.applied),
+            confirmations: Confirmations::new(random.random()),
             outbox: Outbox::default(),
             seed: config.seed,
             time_unix_ns: 0,
@@ -254,8 +259,11 @@ impl Core {
         }
         self.forwarded.tick();
         self.tend_snapshots();
-        if let Some(context) = self.reads.tick()
-            && self.leader() != raft::INVALID_ID
+        if let Some(context) = self.reads.tick() {
+            self.ask_leader(context);
+        }
+        if let Some(context) = self.confirmations.tick()
+            && self.leads()
         {
             self.raft.read_index(context);
         }
@@ -285,6 +293,11 @@ impl Core {
         // Who has no state to go on from does not lead.
         let is_untimely = message.get_msg_type() == MessageType::MsgTimeoutNow && self.is_installing();
         if is_for_leader && !self.leads() || is_untimely {
+            return Ok(());
+        }
+        if message.get_msg_type() == MessageType::MsgReadIndex {
+            let context = message.entries.into_iter().next().map(|entry| entry.data).unwrap_or_default();
+            self.confirmations.add(Question { from: message.from, context });
             return Ok(());
         }
         if message.get_msg_type() == MessageType::MsgPropose {
@@ -326,18 +339,14 @@ impl Core {
         loop {
             self.draw_election_timeout();
             self.follow_leader(outputs);
-            if self.leader() != raft::INVALID_ID
-                && let Some(context) = self.reads.ask()
-            {
-                self.raft.read_index(context);
-            }
+            self.ask_for_reads();
             while self.raft.has_ready() {
                 self.take_ready(outputs)?;
             }
             self.propose_change()?;
             if self.takes_round() {
                 self.propose_round()?;
-            } else if !self.raft.has_ready() {
+            } else if !self.raft.has_ready() && !self.asks_for_reads() {
                 break;
             }
         }
@@ -353,6 +362,35 @@ impl Core {
             outputs.push(Output::ReadsReady(ready));
         }
         Ok(())
+    }
+
+    /// Whether a question may be asked now.
+    fn asks_for_reads(&self) -> bool {
+        let confirms = self.leads() && self.raft.raft.commit_to_current_term() && self.confirmations.is_due();
+        confirms || (self.leader() != raft::INVALID_ID && self.reads.is_due())
+    }
+
+    fn ask_for_reads(&mut self) {
+        if self.leader() != raft::INVALID_ID
+            && let Some(context) = self.reads.ask()
+        {
+            self.ask_leader(context);
+        }
+        // Before, a leader cannot say what is committed.
+        if self.leads()
+            && self.raft.raft.commit_to_current_term()
+            && let Some(context) = self.confirmations.ask()
+        {
+            self.raft.read_index(context);
+        }
+    }
+
+    fn ask_leader(&mut self, context: Vec<u8>) {
+        if self.leads() {
+            self.confirmations.add(Question { from: self.member_id, context });
+        } else if self.leader() != raft::INVALID_ID {
+            self.raft.read_index(context);
+        }
     }
 
     /// Whether what waits may be ordered, or go to who orders it.
@@ -391,6 +429,9 @@ impl Core {
             if !failed.is_empty() {
                 outputs.push(Output::ReadsFailed(failed));
             }
+        }
+        if !leads || leadership.term != self.leadership.term {
+            self.confirmations.forget();
         }
         if leadership.term != self.leadership.term {
             self.taken.forget();

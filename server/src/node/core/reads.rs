@@ -45,9 +45,14 @@ impl Reads {
         }
     }
 
+    /// Whether [`Self::ask`] gives something.
+    pub(super) fn is_due(&self) -> bool {
+        self.asked.is_none() && !self.waiting.is_empty()
+    }
+
     /// The context of a question to be asked now, if a batch is due. To be called when a leader is known.
     pub(super) fn ask(&mut self) -> Option<Vec<u8>> {
-        if self.asked.is_some() || self.waiting.is_empty() {
+        if !self.is_due() {
             return None;
         }
         self.batches += 1;

@@ -40,6 +40,16 @@ pub struct BadCopy {
     pub reason: &'static str,
 }
 
+/// The reason of a copy that holds the manifest before the last of its slot.
+pub(super) const OUTDATED: &str = "an older generation";
+
+impl BadCopy {
+    /// Whether a crash between the two writes of a manifest may have left it.
+    pub fn is_outdated(&self) -> bool {
+        self.reason == OUTDATED
+    }
+}
+
 /// Finds the newest valid manifest. A sector that cannot be read makes its copy a bad one, no more.
 pub fn read_job() -> ReadManifest {
     ReadManifest { phase: Phase::Start }

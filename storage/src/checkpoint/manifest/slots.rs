@@ -3,7 +3,7 @@
 use super::codec::{Unreadable, decode};
 use super::content::Manifest;
 use super::error::ManifestError;
-use super::read_manifest::{BadCopy, ManifestFound};
+use super::read_manifest::{BadCopy, ManifestFound, OUTDATED};
 
 /// The manifest's file, in the root of the data directory.
 pub const MANIFEST_NAME: &str = "manifest";
@@ -65,7 +65,7 @@ pub(super) fn choose(copies: &[Option<bytes::Bytes>]) -> Result<ManifestFound, M
         let of_slot = valid.iter().filter(|(other, _)| other.slot == place.slot);
         of_slot.map(|(_, other)| other.generation).max() > Some(manifest.generation)
     };
-    bad.extend(valid.iter().filter(|copy| outdated(copy)).map(|(place, _)| (*place, Some("an older generation"))));
+    bad.extend(valid.iter().filter(|copy| outdated(copy)).map(|(place, _)| (*place, Some(OUTDATED))));
     bad.sort_by_key(|(place, _)| place.offset());
     let lost = |slot| {
         let intact = valid.iter().any(|(place, _)| place.slot == slot);

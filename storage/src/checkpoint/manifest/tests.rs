@@ -183,6 +183,7 @@ fn a_mirror_that_missed_a_write_and_a_misplaced_copy_are_told() {
     let found = choose(&[copy(2), copy(3), copy(2), copy(1)]).unwrap();
     let stale = BadCopy { offset: offsets(1)[1] as u64, reason: "an older generation" };
     assert_eq!((found.manifest, found.damaged, found.bad_copies), (Some(example(3)), false, vec![stale]));
+    assert!(stale.is_outdated() && !BadCopy { reason: "CRC mismatch", ..stale }.is_outdated());
     let found = choose(&[copy(2), copy(4), copy(2), copy(3)]).unwrap();
     assert_eq!((found.manifest, found.damaged, found.bad_copies.len()), (Some(example(3)), false, 1));
 }

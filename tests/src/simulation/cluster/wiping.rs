@@ -30,7 +30,9 @@ impl Cluster {
             node.is_some_and(|node| node.knows_of(id))
         };
         let mut others = voters.iter().chain(learners).filter(|other| **other != id);
-        if self.wiped.is_some() || voters.len() < VOTERS_MIN || !voters.contains(&id) || !others.all(knows) {
+        // Removing two of three at once leaves none who could decide.
+        let is_alone = self.wiped.is_none() && !self.ledger.awaits_removal_beside(id);
+        if !is_alone || voters.len() < VOTERS_MIN || !voters.contains(&id) || !others.all(knows) {
             return;
         }
         if self.members[&id].node.is_some() {

@@ -12,7 +12,8 @@ use basalt_proto::peer::deliver_request::Kind;
 use basalt_proto::peer::snapshot_request::Kind as SnapshotKind;
 use basalt_proto::peer::{
     DeliverRequest, HashKvRequest, MembersRequest, MembersResponse, PingRequest, PingResponse, RenewLeaseRequest,
-    RenewLeaseResponse, RenewLeasesRequest, RenewLeasesResponse, SnapshotPositionRequest, SnapshotRequest, SnapshotResponse, TimeToLiveRequest,
+    RenewLeaseResponse, RenewLeasesRequest, RenewLeasesResponse, SnapshotPositionRequest, SnapshotRequest,
+    SnapshotResponse, TimeToLiveRequest,
 };
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};

@@ -9,6 +9,7 @@
 //!   answers) never waits behind entries.
 //! * Nothing here waits for the node, and the node waits for nothing here: queues are bounded by bytes, and what does not fit
 //!   is lost, which Raft expects.
+//! * Keepalives of this member's clients go to the leader together ([`renewals`]).
 //! * A whole state goes over a connection of its own, at a bounded rate, and goes on where it was cut off.
 //! * A stream begins with a hello. Whoever is of another cluster, no member, or speaks a newer protocol is refused with one
 //!   clear line on both sides; so is a batch whose checksum does not hold.

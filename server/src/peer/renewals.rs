@@ -84,7 +84,8 @@ impl Peers {
             }
             let ids: Vec<i64> = waiting.iter().map(|one| one.id).collect();
             let late = |_| Err(Status::deadline_exceeded("no answer in time"));
-            let answers = tokio::time::timeout(SILENCE_MAX, self.renew_together(leader, ids)).await.unwrap_or_else(late);
+            let answers =
+                tokio::time::timeout(SILENCE_MAX, self.renew_together(leader, ids)).await.unwrap_or_else(late);
             for (position, Waiting { answer, .. }) in waiting.into_iter().enumerate() {
                 let ttl = |ttls: &Vec<i64>| ttls.get(position).copied().filter(|ttl| *ttl != TAKES_LONGER);
                 // Who does not wait any more needs none.

@@ -10,6 +10,11 @@ pub enum DiscoveryError {
     /// The names of `/etc/resolv.conf` cannot be asked.
     #[error("error setting up initial cluster: cannot use the system's DNS settings: {0}; correct /etc/resolv.conf")]
     NoResolver(String),
+    /// Where this member is reached leads nowhere.
+    #[error(
+        "error setting up initial cluster: {0}; correct --initial-advertise-peer-urls, or what DNS says of its host"
+    )]
+    NoOwnAddress(String),
     /// Neither service has usable records.
     #[error("error setting up initial cluster: {0}; correct the SRV records, or --discovery-srv")]
     NoRecords(String),

@@ -23,12 +23,16 @@ pub(super) async fn find(
     srv: &SrvDiscovery,
     advertised: &[Url],
 ) -> Result<FoundMembers, DiscoveryError> {
+    let mut own = Vec::new();
+    for url in advertised {
+        own.push((address_of(names, url).await.map_err(DiscoveryError::NoOwnAddress)?, url));
+    }
     let mut members: Vec<(String, Vec<Url>)> = Vec::new();
     let mut failed = Vec::new();
     for (service, scheme) in SERVICES {
         let service =
             if srv.service_name.is_empty() { service.to_owned() } else { format!("{service}-{}", srv.service_name) };
-        match listed_by(names, &service, scheme, name, &srv.domain, advertised).await {
+        match listed_by(names, &service, scheme, name, &srv.domain, &own).await {
             Ok(listed) => {
                 let cluster = listed.iter().map(|(name, url)| format!("{name}={url}")).collect::<Vec<_>>().join(",");
                 info!(service_name = service, discovery_srv = srv.domain, cluster, "got bootstrap from DNS");
@@ -58,20 +62,16 @@ pub(super) async fn find(
     Ok(FoundMembers { members, own_urls })
 }
 
-/// Members that one service lists, with a URL each. The own one has its name; the others, whose names DNS does not know,
-/// are numbered until they say them, and names are no part of any id.
+/// Members that one service lists, with a URL each. The own one, at one of the addresses `own`, has its name; the others, whose
+/// names DNS does not know, are numbered until they say them, and names are no part of any id.
 async fn listed_by(
     names: &impl Names,
     service: &str,
     scheme: &str,
     name: &str,
     domain: &str,
-    advertised: &[Url],
+    own: &[(SocketAddr, &Url)],
 ) -> Result<Vec<(String, Url)>, String> {
-    let mut own = Vec::new();
-    for url in advertised {
-        own.push((address_of(names, url).await?, url));
-    }
     let mut records = names.services(&format!("_{service}._tcp.{domain}")).await?;
     if records.len() > CLUSTER_SIZE_MAX {
         return Err(format!("has {} records, more than the {CLUSTER_SIZE_MAX} that a cluster may have", records.len()));
@@ -83,8 +83,9 @@ async fn listed_by(
     let mut unusable = None;
     for record in &records {
         let url = url_of(record, scheme)?;
-        let address = match address_of(names, &url).await {
-            Ok(address) => address,
+        // With the dot at its end: the domains of `search` in /etc/resolv.conf are not for it.
+        let address = match names.address(&record.target).await {
+            Ok(address) => SocketAddr::new(address, record.port),
             Err(why) => {
                 warn!(target = record.target, why, "a SRV record is passed over: its host has no address");
                 unusable = Some(why);

@@ -30,6 +30,7 @@ impl Names for Zone {
     }
 
     async fn address(&self, host: &str) -> Result<IpAddr, String> {
+        let host = host.strip_suffix('.').unwrap_or(host);
         let found = self.addresses.get(host).copied().or_else(|| host.parse().ok());
         found.ok_or_else(|| format!("lookup {host}: no such host"))
     }

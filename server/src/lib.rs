@@ -4,7 +4,7 @@
 //!   program ─► edge ─► api (gRPC) ──► node (threads) ─► admission ─► apply ─► basalt_storage
 //!      │         └───► pages ─► http        ├─► watch
 //!      │                                    └─► lease
-//!      └─► listen, corruption, auto_compaction, logging, memory, config; metrics is counted by all
+//!      └─► listen, discovery, corruption, auto_compaction, logging, memory, config; metrics is counted by all
 //! ```
 //!
 //! Rooms use what stands to their right (`tests/tests/rooms.rs` checks it); `admission`, `apply`, `watch`, `lease`,
@@ -17,6 +17,7 @@ pub mod auto_compaction;
 pub mod config;
 pub mod control;
 pub mod corruption;
+pub mod discovery;
 pub mod edge;
 pub mod http;
 pub mod import;

@@ -9,6 +9,7 @@ use basalt_storage::pages::ENTRY_BYTES_MAX;
 use basalt_storage::wal::BATCH_BYTES_MAX;
 
 use super::bootstrap::parse_initial_cluster;
+use super::discovery::{self, Discovery};
 use super::duration::parse_nanoseconds;
 use super::error::ConfigError;
 use super::logging_values::{LogFormat, LogLevel, LogOutput};
@@ -149,10 +150,13 @@ fn peer(settings: &mut Settings, name: &str, read_file: ReadFile<'_>) -> Result<
     check_bind_urls(settings, "listen-peer-urls", &listen_urls)?;
     let advertise_urls = settings.urls("initial-advertise-peer-urls");
     check_advertised_urls(settings, "initial-advertise-peer-urls", &advertise_urls)?;
+    let discovery = discovery::discovery(settings)?;
     let default_cluster = super::flag::Flag::find("initial-cluster").map_or("", |flag| flag.default);
     let mut cluster = settings.text("initial-cluster");
+    if discovery.is_some() || discovery::is_half_set(settings) {
+        cluster.clear();
     // With a name alone, that member is its own cluster (etcd: UpdateDefaultClusterFromName).
-    if name != DEFAULT_NAME && cluster == default_cluster {
+    } else if name != DEFAULT_NAME && cluster == default_cluster {
         let pairs: Vec<_> = advertise_urls.iter().map(|url| format!("{name}={url}")).collect();
         cluster = pairs.join(",");
     }
@@ -170,7 +174,11 @@ fn peer(settings: &mut Settings, name: &str, read_file: ReadFile<'_>) -> Result<
             let cause = format!("{}: {why}", settings.origin("initial-cluster"));
             ConfigError::invalid(cause, "write it as name=http://host:port")
         })?,
-        initial_cluster_token: settings.text("initial-cluster-token"),
+        initial_cluster_token: match &discovery {
+            Some(Discovery::Service(service)) => service.token.clone(),
+            _ => settings.text("initial-cluster-token"),
+        },
+        discovery,
         force_new_cluster: settings.bool("force-new-cluster"),
         join_existing: settings.text("initial-cluster-state") == "existing",
         strict_reconfig_check: settings.bool("strict-reconfig-check"),

@@ -33,18 +33,25 @@ pub struct FirstMember<'a> {
 }
 
 impl Config {
-    /// The identity of this member in a new cluster; one that joins a running cluster is told who it is there. To be asked when the data directory is empty, before anything is
-    /// written to it.
+    /// The identity of this member in the new cluster that the flags list; one that joins a running cluster is told who it
+    /// is there. To be asked when the data directory is empty, before anything is written to it.
     ///
     /// # Errors
     /// Those of [`FirstMember::bootstrap`].
     pub fn bootstrap(&self) -> Result<Bootstrap, ConfigError> {
-        let peer = &self.peer;
+        self.bootstrap_among(&self.peer.initial_cluster, &self.peer.advertise_urls)
+    }
+
+    /// The same among members that were found otherwise, with the URLs by which they know this one.
+    ///
+    /// # Errors
+    /// Those of [`FirstMember::bootstrap`].
+    pub fn bootstrap_among(&self, members: &[(String, Vec<Url>)], own_urls: &[Url]) -> Result<Bootstrap, ConfigError> {
         let member = FirstMember {
             name: &self.name,
-            initial_cluster: Cow::Borrowed(&peer.initial_cluster),
-            token: &peer.initial_cluster_token,
-            advertise_urls: Cow::Borrowed(&peer.advertise_urls),
+            initial_cluster: Cow::Borrowed(members),
+            token: &self.peer.initial_cluster_token,
+            advertise_urls: Cow::Borrowed(own_urls),
         };
         member.bootstrap()
     }
@@ -129,7 +136,8 @@ fn same_urls(name: &str, initial: &[Url], advertised: &[Url]) -> Result<(), Conf
     Ok(())
 }
 
-fn has_duplicates<'a>(urls: impl Iterator<Item = &'a Url>) -> bool {
+/// Whether a URL comes twice.
+pub fn has_duplicates<'a>(urls: impl Iterator<Item = &'a Url>) -> bool {
     let mut urls: Vec<&Url> = urls.collect();
     urls.sort_unstable();
     urls.windows(2).any(|pair| pair[0] == pair[1])
@@ -139,7 +147,7 @@ fn has_duplicates<'a>(urls: impl Iterator<Item = &'a Url>) -> bool {
 ///
 /// # Errors
 /// What is wrong with the first bad URL.
-pub(super) fn parse_initial_cluster(text: &str) -> Result<Vec<(String, Vec<Url>)>, String> {
+pub fn parse_initial_cluster(text: &str) -> Result<Vec<(String, Vec<Url>)>, String> {
     let mut members: Vec<(String, Vec<Url>)> = Vec::new();
     for pair in text.split(',').filter(|pair| !pair.is_empty()) {
         let (name, url) = pair.split_once('=').unwrap_or((pair, ""));
@@ -154,7 +162,8 @@ pub(super) fn parse_initial_cluster(text: &str) -> Result<Vec<(String, Vec<Url>)
     Ok(members)
 }
 
-fn cluster_text(members: &[(String, Vec<Url>)]) -> String {
+/// `name=URL,name=URL`, as `--initial-cluster` has it.
+pub fn cluster_text(members: &[(String, Vec<Url>)]) -> String {
     members.iter().map(|(name, urls)| member_text(name, urls)).collect::<Vec<_>>().join(",")
 }
 

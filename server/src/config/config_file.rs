@@ -1,4 +1,4 @@
-//! The YAML file of `--config-file`. Keys are the names of flags, but for three blocks.
+//! The YAML file of `--config-file`. Keys are the names of flags, but for four blocks.
 
 use serde_yaml_ng::Value as Yaml;
 
@@ -6,7 +6,7 @@ use super::error::ConfigError;
 use super::flag::{Flag, Kind};
 use super::settings::{Origin, Settings};
 
-/// Keys inside blocks, and the flags that they set.
+/// Keys inside blocks, which may stand in each other, and the flags that they set.
 #[rustfmt::skip]
 const BLOCK_KEYS: &[(&str, &str, &str)] = &[
     ("client-transport-security", "cert-file", "cert-file"),
@@ -28,16 +28,32 @@ const BLOCK_KEYS: &[(&str, &str, &str)] = &[
     ("peer-transport-security", "allowed-cn", "peer-cert-allowed-cn"),
     ("peer-transport-security", "allowed-hostname", "peer-cert-allowed-hostname"),
     ("peer-transport-security", "skip-client-san-verification", "peer-skip-client-san-verification"),
+    ("discovery-config", "token", "discovery-token"),
+    ("discovery-config.client", "endpoints", "discovery-endpoints"),
+    ("discovery-config.client", "dial-timeout", "discovery-dial-timeout"),
+    ("discovery-config.client", "request-timeout", "discovery-request-timeout"),
+    ("discovery-config.client", "keepalive-time", "discovery-keepalive-time"),
+    ("discovery-config.client", "keepalive-timeout", "discovery-keepalive-timeout"),
+    ("discovery-config.client.secure", "insecure-transport", "discovery-insecure-transport"),
+    ("discovery-config.client.secure", "insecure-skip-tls-verify", "discovery-insecure-skip-tls-verify"),
+    ("discovery-config.client.secure", "cert", "discovery-cert"),
+    ("discovery-config.client.secure", "key", "discovery-key"),
+    ("discovery-config.client.secure", "cacert", "discovery-cacert"),
+    ("discovery-config.client.auth", "username", "discovery-user"),
+    ("discovery-config.client.auth", "password", "discovery-password"),
     ("socket-options", "reuse-port", "socket-reuse-port"),
     ("socket-options", "reuse-address", "socket-reuse-address"),
 ];
 
-/// The block of v3 discovery, which is refused as a whole.
-const DISCOVERY_BLOCK: &str = "discovery-config";
-
 /// Flags that the top level of etcd's file does not know: they stand in a block, or nowhere.
-const FLAGS_NOWHERE: [&str; 5] =
-    ["config-file", "client-crl-file", "peer-crl-file", "raft-read-timeout", "raft-write-timeout"];
+const FLAGS_NOWHERE: [&str; 6] = [
+    "config-file",
+    "client-crl-file",
+    "discovery-fallback",
+    "peer-crl-file",
+    "raft-read-timeout",
+    "raft-write-timeout",
+];
 
 /// Reads a config file. Unknown keys pass, as in etcd, but each is named in a warning.
 ///
@@ -67,12 +83,8 @@ fn set_top_level(settings: &mut Settings, key: &str, value: &Yaml) -> Result<(),
     if value.is_null() {
         return Ok(());
     }
-    if key == DISCOVERY_BLOCK {
-        return Err(format!("key {key:?} is not available yet: name the members with initial-cluster instead"));
-    }
-    if BLOCK_KEYS.iter().any(|(block, _, _)| *block == key) {
-        let entries = value.as_mapping().ok_or_else(|| format!("key {key:?} must hold keys of its own"))?;
-        return entries.iter().try_for_each(|(inner, value)| set_in_block(settings, key, inner, value));
+    if is_block(key) {
+        return set_block(settings, key, value);
     }
     if let Some((block, inner, _)) = BLOCK_KEYS.iter().find(|(_, _, flag)| *flag == key) {
         settings.warnings.push(format!("config file key {key:?} is ignored here: write it as {inner} under {block}"));
@@ -87,11 +99,24 @@ fn set_top_level(settings: &mut Settings, key: &str, value: &Yaml) -> Result<(),
     }
 }
 
+fn is_block(path: &str) -> bool {
+    BLOCK_KEYS.iter().any(|(block, _, _)| *block == path)
+}
+
+fn set_block(settings: &mut Settings, block: &str, value: &Yaml) -> Result<(), String> {
+    let entries = value.as_mapping().ok_or_else(|| format!("key {block:?} must hold keys of its own"))?;
+    entries.iter().try_for_each(|(inner, value)| set_in_block(settings, block, inner, value))
+}
+
 fn set_in_block(settings: &mut Settings, block: &str, key: &Yaml, value: &Yaml) -> Result<(), String> {
     let key = key.as_str().ok_or_else(|| format!("{block} has a key that is not text"))?;
     let path = format!("{block}.{key}");
     if value.is_null() {
         return Ok(());
+    }
+    // Blocks of the table nest three deep, so does this.
+    if is_block(&path) {
+        return set_block(settings, &path, value);
     }
     match BLOCK_KEYS.iter().find(|(known, inner, _)| *known == block && *inner == key) {
         Some((_, _, name)) => {
@@ -166,6 +191,30 @@ mod tests {
     }
 
     #[test]
+    fn blocks_stand_in_blocks() {
+        let settings = read_text(
+            "discovery-config:\n  token: t\n  client:\n    endpoints: [a:1, b:1]\n    dial-timeout: 1000000000\n\
+             \x20   secure: {cert: c, insecure-transport: false, server-name: d}\n    auth: {username: u, password: p}\n\
+             discovery-token: elsewhere\ndiscovery-fallback: exit\n",
+        )
+        .expect("valid");
+        assert_eq!(settings.text("discovery-token"), "t");
+        assert_eq!(settings.list("discovery-endpoints"), ["a:1", "b:1"]);
+        assert_eq!(settings.duration("discovery-dial-timeout"), Some(Duration::from_secs(1)));
+        assert_eq!(settings.text("discovery-cert"), "c");
+        assert!(!settings.bool("discovery-insecure-transport"));
+        assert_eq!((&*settings.text("discovery-user"), &*settings.text("discovery-password")), ("u", "p"));
+        assert_eq!(
+            settings.warnings,
+            [
+                "unknown config file key \"discovery-config.client.secure.server-name\" is ignored",
+                "config file key \"discovery-token\" is ignored here: write it as token under discovery-config",
+                "unknown config file key \"discovery-fallback\" is ignored",
+            ]
+        );
+    }
+
+    #[test]
     fn unknown_and_misplaced_keys_are_named() {
         let settings = read_text("nope: 1\ncert-file: c.pem\npeer-transport-security:\n  what: 1\n").expect("valid");
         assert!(!settings.is_set("cert-file"));
@@ -189,7 +238,11 @@ mod tests {
             ("name: {a: b}\n", "key \"name\" holds a value of the wrong kind"),
             ("client-transport-security: 1\n", "\"client-transport-security\" must hold keys"),
             ("feature-gates: Nope=true\n", "unrecognized feature gate: Nope"),
-            ("discovery-config: {token: a}\n", "\"discovery-config\" is not available yet"),
+            ("discovery-config: {client: 1}\n", "\"discovery-config.client\" must hold keys"),
+            (
+                "discovery-config: {client: {dial-timeout: x}}\n",
+                "key \"discovery-config.client.dial-timeout\" is invalid",
+            ),
         ] {
             let error = read_text(text).expect_err(text);
             assert_eq!(error.exit_code(), 1);

@@ -10,7 +10,6 @@ use super::flag::Status::{AliasOf, GateAlias, Ignored, NotYet, Works};
 use super::flag::{Flag, Group, Kind, Status};
 
 const MEMBERS: &str = "connections between members do not know it yet";
-const DISCOVERY: &str = "bootstrap by discovery is not available yet; name the members with --initial-cluster";
 const TRACING: &str = "traces are not exported yet";
 const BBOLT: &str = "it tunes bbolt, which is not used here";
 const NO_DEFRAG: &str = "storage never needs defragmentation here";
@@ -76,22 +75,27 @@ pub const FLAGS: &[Flag] = &[
     row(Clustering, "initial-cluster-token", Text, "etcd-cluster", Works, "A name that goes into cluster and member ids, to keep clusters apart."),
     row(Clustering, "advertise-client-urls", Urls, "http://localhost:2379", Works,
         "Client URLs that clients learn from the member list. Required with --listen-client-urls."),
-    row(Clustering, "discovery-token", Text, "", NotYet(DISCOVERY), "Token of the cluster at the discovery service."),
-    row(Clustering, "discovery-endpoints", List, "", NotYet(DISCOVERY), "Endpoints of the discovery service."),
-    row(Clustering, "discovery-dial-timeout", Duration, "2s", NotYet(DISCOVERY), "Dial timeout to the discovery service."),
-    row(Clustering, "discovery-request-timeout", Duration, "5s", NotYet(DISCOVERY), "Request timeout at the discovery service."),
-    row(Clustering, "discovery-keepalive-time", Duration, "2s", NotYet(DISCOVERY), "Time between pings to the discovery service."),
-    row(Clustering, "discovery-keepalive-timeout", Duration, "6s", NotYet(DISCOVERY), "Timeout of pings to the discovery service."),
-    row(Clustering, "discovery-insecure-transport", Bool, "true", NotYet(DISCOVERY), "Reach the discovery service without TLS."),
-    row(Clustering, "discovery-insecure-skip-tls-verify", Bool, "false", NotYet(DISCOVERY), "Do not verify the discovery service."),
-    row(Clustering, "discovery-cert", Text, "", NotYet(DISCOVERY), "Client certificate for the discovery service."),
-    row(Clustering, "discovery-key", Text, "", NotYet(DISCOVERY), "Client key for the discovery service."),
-    row(Clustering, "discovery-cacert", Text, "", NotYet(DISCOVERY), "Trusted certificates of the discovery service."),
-    row(Clustering, "discovery-user", Text, "", NotYet(DISCOVERY), "User at the discovery service."),
-    row(Clustering, "discovery-password", Text, "", NotYet(DISCOVERY), "Password at the discovery service."),
-    row(Clustering, "discovery-fallback", Text, "exit", NotYet(DISCOVERY), "What to do when discovery fails: 'exit'."),
-    row(Clustering, "discovery-srv", Text, "", NotYet(DISCOVERY), "DNS domain whose SRV records list the members."),
-    row(Clustering, "discovery-srv-name", Text, "", NotYet(DISCOVERY), "Suffix of the SRV service name."),
+    row(Clustering, "discovery-token", Text, "", Works,
+        "Token of the cluster at a discovery service; takes the place of --initial-cluster-token. Needs --discovery-endpoints. \
+         Ignored once there is data, as all of discovery."),
+    row(Clustering, "discovery-endpoints", List, "", Works,
+        "Endpoints of the discovery service, a cluster with etcd's v3 API, as host:port, http://host:port or https://host:port."),
+    row(Clustering, "discovery-dial-timeout", Duration, "2s", Works, "How long a connection to the discovery service may take."),
+    row(Clustering, "discovery-request-timeout", Duration, "5s", Works, "How long a request at the discovery service may take, without the connection."),
+    row(Clustering, "discovery-keepalive-time", Duration, "2s", Works, "Time between pings to the discovery service; 0 never."),
+    row(Clustering, "discovery-keepalive-timeout", Duration, "6s", Works, "How long such a ping may stay unanswered."),
+    row(Clustering, "discovery-insecure-transport", Bool, "true", Works,
+        "Reach endpoints without a scheme without TLS, unless another flag of discovery asks for it."),
+    row(Clustering, "discovery-insecure-skip-tls-verify", Bool, "false", Works, "Take any certificate of the discovery service. For tests only."),
+    row(Clustering, "discovery-cert", Text, "", Works, "Certificate chain shown to the discovery service, PEM."),
+    row(Clustering, "discovery-key", Text, "", Works, "Private key of --discovery-cert, PEM."),
+    row(Clustering, "discovery-cacert", Text, "", Works, "Certificates that sign the discovery service's, PEM; empty means those that the system trusts."),
+    row(Clustering, "discovery-user", Text, "", Works, "User at the discovery service, as name, or as name:password."),
+    row(Clustering, "discovery-password", Text, "", Works, "Password of --discovery-user."),
+    row(Clustering, "discovery-fallback", OneOf(&["exit", "proxy"]), "exit", Works, "What to do when discovery fails: 'exit'. 'proxy' is refused, as in etcd."),
+    row(Clustering, "discovery-srv", Text, "", Works,
+        "DNS domain whose SRV records _etcd-server-ssl._tcp and _etcd-server._tcp list the members' peer URLs."),
+    row(Clustering, "discovery-srv-name", Text, "", Works, "Suffix of the services' names: 'a' asks for _etcd-server-ssl-a and _etcd-server-a."),
     row(Clustering, "strict-reconfig-check", Bool, "true", Works, "Refuse member changes that would lose the quorum."),
     row(Clustering, "pre-vote", Bool, "true", Works, "Ask for votes before an election, so that a returning member does not disturb."),
     row(Clustering, "auto-compaction-retention", Text, "0", Works, "History that automatic compaction keeps; 0 turns it off."),

@@ -23,6 +23,7 @@ mod assemble;
 mod bootstrap;
 mod command_line;
 mod config_file;
+mod discovery;
 mod duration;
 mod environment;
 mod error;
@@ -44,7 +45,8 @@ mod tree;
 mod url;
 mod value;
 
-pub use bootstrap::{Bootstrap, FirstMember};
+pub use bootstrap::{Bootstrap, FirstMember, cluster_text, has_duplicates, parse_initial_cluster};
+pub use discovery::{Discovery, DiscoveryService, DiscoveryTls, DiscoveryUser, SrvDiscovery};
 pub use error::ConfigError;
 pub use feature_gates::{FeatureGate, FeatureGates};
 pub use flag::{Flag, Group, Kind, Status};

@@ -157,6 +157,44 @@ fn bootstrap_follows_etcds_rules() {
 }
 
 #[test]
+fn discovery_takes_the_place_of_the_initial_cluster() {
+    let (config, warnings) =
+        run("--name a --discovery-srv example.org --discovery-srv-name x --initial-cluster-token t");
+    let srv = SrvDiscovery { domain: "example.org".to_owned(), service_name: "x".to_owned() };
+    assert_eq!((config.peer.discovery, config.peer.initial_cluster), (Some(Discovery::Srv(srv)), Vec::new()));
+    assert_eq!((&*config.peer.initial_cluster_token, warnings), ("t", Vec::<String>::new()));
+
+    let service = |line: &str| {
+        let (config, warnings) =
+            run(&format!("--name a --discovery-token t --discovery-endpoints b:1,http://a:1 {line}"));
+        assert_eq!((config.peer.initial_cluster_token, config.peer.initial_cluster), ("t".to_owned(), Vec::new()));
+        let Some(Discovery::Service(service)) = config.peer.discovery else { panic!("{line}") };
+        (*service, warnings)
+    };
+    let (plain, warnings) = service("");
+    assert_eq!((texts(&plain.endpoints), warnings.len()), (vec!["http://a:1", "http://b:1"], 0));
+    assert_eq!((plain.dial_timeout, plain.request_timeout), (Some(Duration::from_secs(2)), Duration::from_secs(5)));
+    assert_eq!(
+        (plain.keepalive_time, plain.keepalive_timeout),
+        (Some(Duration::from_secs(2)), Some(Duration::from_secs(6)))
+    );
+    assert_eq!((plain.tls, plain.user), (DiscoveryTls::default(), None));
+    let (secure, _) = service("--discovery-cert c --discovery-key k");
+    assert_eq!(texts(&secure.endpoints), ["http://a:1", "https://b:1"]);
+    assert_eq!(secure.tls.identity, Some(("c".into(), "k".into())));
+    assert_eq!(texts(&service("--discovery-insecure-transport=false").0.endpoints), ["http://a:1", "https://b:1"]);
+    assert!(service("--discovery-insecure-skip-tls-verify").0.tls.skip_verify);
+    for line in ["--discovery-user u:p", "--discovery-user u --discovery-password p"] {
+        let user = service(line).0.user.expect("both are given");
+        assert_eq!((&*user.name, &*user.password), ("u", "p"));
+    }
+    let (nobody, warnings) = service("--discovery-user u");
+    assert_eq!((nobody.user, warnings.len()), (None, 1));
+    let half = run("--discovery-srv-name x").0;
+    assert!(half.bootstrap().expect_err("nobody is named").to_string().contains("couldn't find local name"));
+}
+
+#[test]
 fn auto_compaction_modes() {
     for (line, expected) in [
         ("--auto-compaction-retention 5", AutoCompaction::Periodic(Duration::from_secs(5 * 3600))),
@@ -251,6 +289,32 @@ fn what_cannot_start_says_why_and_what_to_do() {
         ("--basalt-memory-limit 1000", "use 0 or at least 67108864"),
         ("--max-request-bytes 0", "use 1 to"),
         ("--max-request-bytes 16777217", "use 1 to 16777216"),
+        ("--discovery-token t", "both --discovery-token and --discovery-endpoints must be set"),
+        ("--discovery-endpoints a:1", "both --discovery-token and --discovery-endpoints must be set"),
+        ("--discovery-token t --discovery-endpoints a:1,", "--discovery-endpoints must not contain empty endpoints"),
+        ("--discovery-token t --discovery-endpoints a", "--discovery-endpoints: URL address does not have the form"),
+        ("--discovery-token t --discovery-endpoints a:1 --discovery-request-timeout 0s", "request-timeout must be >0"),
+        (
+            "--discovery-token t --discovery-endpoints a:1 --discovery-cert c",
+            "--discovery-cert is set without --discovery-key",
+        ),
+        (
+            "--discovery-token t --discovery-endpoints a:1 --discovery-key k",
+            "--discovery-key is set without --discovery-cert",
+        ),
+        ("--discovery-fallback proxy", "--discovery-fallback can't be configured as \"proxy\""),
+        (
+            "--discovery-srv a --initial-cluster b=http://c:1",
+            "multiple discovery or bootstrap flags are set. Choose one",
+        ),
+        (
+            "--discovery-srv a --discovery-token t --discovery-endpoints a:1",
+            "multiple discovery or bootstrap flags are set",
+        ),
+        (
+            "--initial-cluster default=http://localhost:2380 --discovery-token t --discovery-endpoints a:1",
+            "multiple discovery or bootstrap flags are set",
+        ),
         (
             "--advertise-client-urls http://a:1 --listen-client-urls http://127.0.0.1:1 \
              --listen-client-http-urls http://127.0.0.1:1",

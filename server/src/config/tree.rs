@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use basalt_storage::mvcc::shard_map::ShardMap;
 
+use super::discovery::Discovery;
 use super::feature_gates::FeatureGates;
 use super::logging_values::{LogFormat, LogLevel, LogOutput};
 use super::tls_values::{CipherSuite, TlsVersion};
@@ -63,9 +64,11 @@ pub struct PeerConfig {
     pub listen_urls: Vec<Url>,
     /// The same, as the others see it; part of the member id. Default `http://localhost:2380`.
     pub advertise_urls: Vec<Url>,
-    /// Members of a new cluster with their URLs, sorted by name. Default: this one.
+    /// Members of a new cluster with their URLs, sorted by name; empty with `discovery`. Default: this one.
     pub initial_cluster: Vec<(String, Vec<Url>)>,
-    /// Part of member and cluster ids. Default `etcd-cluster`.
+    /// Who names those members instead. Default nobody.
+    pub discovery: Option<Discovery>,
+    /// Part of member and cluster ids; that of the discovery service, where there is one. Default `etcd-cluster`.
     pub initial_cluster_token: String,
     /// Whether a start without data joins a running cluster. Default false.
     pub join_existing: bool,

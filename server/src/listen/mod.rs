@@ -7,7 +7,8 @@
 //!
 //! Owns sockets, TLS with certificates that are read again when they change, the deadlines of a connection's first
 //! seconds, and the settings of HTTP. It knows nothing of gRPC or etcd: requests go to any `tower` service, with a
-//! [`ClientConnection`] in their extensions that says who asks.
+//! [`ClientConnection`] in their extensions that says who asks. Beside it stands the side that connects, with the same TLS:
+//! [`Dial`].
 //!
 //! It never lets a peer cost more than a file descriptor and a small buffer before it has spoken: `tonic`'s own accept
 //! loop spins when descriptors run out and waits for silent sockets for ever, and a handshake without deadline is
@@ -26,6 +27,7 @@ mod call;
 mod client_certificates;
 mod coalesced;
 mod connection;
+mod dial;
 mod error;
 mod http2;
 #[cfg(test)]
@@ -33,6 +35,7 @@ mod http2_tests;
 mod limit;
 mod peer_tls;
 mod request_body;
+mod service_tls;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -40,8 +43,10 @@ mod transport;
 
 pub use accept::{Deadlines, ListenOptions, Listener};
 pub use connection::ClientConnection;
+pub use dial::{ClientTls, Dial};
 pub use error::ListenError;
 pub use limit::ConnectionLimit;
 pub use peer_tls::PeerTlsClient;
 pub use request_body::RequestBody;
+pub use service_tls::ServiceTls;
 pub use tls::Tls;

@@ -9,6 +9,7 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::{ClientConfig, RootCertStore};
 
 use super::allowed_names::MemberCertificates;
+use super::dial::ClientTls;
 use super::tls::{provider, read, versions};
 use crate::config::{self, AllowedNames, CipherSuite, PeerTls, TlsVersion};
 
@@ -43,12 +44,10 @@ impl PeerTlsClient {
         let versions = TlsVersion::Tls12..=TlsVersion::Tls13;
         Self { trusted, identity, flag, allowed: AllowedNames::All, versions, cipher_suites: Vec::new() }
     }
+}
 
-    /// For the next connection.
-    ///
-    /// # Errors
-    /// A file cannot be used, or nobody is trusted.
-    pub fn client_config(&self) -> io::Result<Arc<ClientConfig>> {
+impl ClientTls for PeerTlsClient {
+    fn client_config(&self) -> io::Result<Arc<ClientConfig>> {
         let Some(trusted) = &self.trusted else {
             return Err(io::Error::other(format!("https needs {}", self.flag)));
         };

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use basalt_proto::log::MemberDescription;
@@ -17,7 +17,8 @@ use crate::api::service::Service;
 use crate::apply::answer::Refusal;
 use crate::apply::machine::APPLY_VERSION;
 use crate::apply::members::Members;
-use crate::config::{Config, JoinFile};
+use crate::config::{Config, Discovery, JoinFile};
+use crate::discovery::{DiscoveryError, FoundMembers, find_members};
 use crate::node::handle::{Expelled, Identity, Unavailable};
 use crate::node::start::{First, FirstStart};
 use crate::peer::{Joined, PeerConnector, join, refuse_known};
@@ -123,25 +124,53 @@ pub(super) async fn describe(service: Arc<Service>, description: MemberDescripti
     }
 }
 
+/// What is asked of a first start, and whether it was.
+pub(super) struct FirstStarting {
+    pub(super) first: First,
+    asked: Arc<AtomicBool>,
+}
+
+impl FirstStarting {
+    /// Says that a discovery service was not asked, for there is data (etcd `bootstrapClusterWithWAL`).
+    pub(super) fn warn_of_ignored(&self, config: &Config) {
+        if matches!(config.peer.discovery, Some(Discovery::Service(_))) && !self.asked.load(Ordering::Relaxed) {
+            let data_dir = config.data_dir.display();
+            warn!(%data_dir, "discovery token is ignored since cluster already initialized; valid logs are found");
+        }
+    }
+}
+
 /// Who this member is if it has no data: one of the first of a new cluster, or one that was added to a running one.
-pub(super) fn first_start(config: &Config, connector: PeerConnector, runtime: tokio::runtime::Handle) -> First {
-    let bootstrap = config.bootstrap();
-    let peer = &config.peer;
-    let (joins, cluster, own_urls) = (peer.join_existing, peer.initial_cluster.clone(), peer.advertise_urls.clone());
-    let reseeded = config.data_dir.join(JoinFile::NAME);
-    First(Arc::new(move || {
-        if let Some(file) = read_join_file(&reseeded)? {
-            warn!(member_id = file.member_id, "the data of this member was moved aside: it joins anew");
-            return joining(runtime.block_on(join(&connector, &file.cluster()?, &file.urls()?))?);
+pub(super) fn first_start(config: &Config, connector: PeerConnector, runtime: tokio::runtime::Handle) -> FirstStarting {
+    let (config, asked) = (config.clone(), Arc::new(AtomicBool::new(false)));
+    let told = asked.clone();
+    let first = First(Arc::new(move || {
+        told.store(true, Ordering::Relaxed);
+        runtime.block_on(first_of(&config, &connector))
+    }));
+    FirstStarting { first, asked }
+}
+
+async fn first_of(config: &Config, connector: &PeerConnector) -> Result<FirstStart, String> {
+    if let Some(file) = read_join_file(&config.data_dir.join(JoinFile::NAME))? {
+        warn!(member_id = file.member_id, "the data of this member was moved aside: it joins anew");
+        return joining(join(connector, &file.cluster()?, &file.urls()?).await?);
+    }
+    let found = find_members(config).await.map_err(|error| {
+        if matches!(error, DiscoveryError::FullCluster { .. }) {
+            warn!("failed to bootstrap; discovery token was already used");
+            warn!("do not reuse discovery token; generate a new one to bootstrap a cluster");
         }
-        let bootstrap = bootstrap.as_ref().map_err(ToString::to_string)?;
-        if !joins {
-            let identity = Identity { cluster_id: bootstrap.cluster_id, member_id: bootstrap.member_id };
-            runtime.block_on(refuse_known(&connector, &cluster, &own_urls, &identity))?;
-            return Ok(FirstStart::new_cluster(identity, Members::first(bootstrap.members.clone())));
-        }
-        joining(runtime.block_on(join(&connector, &cluster, &own_urls))?)
-    }))
+        error.to_string()
+    })?;
+    let FoundMembers { members, own_urls } = found;
+    let bootstrap = config.bootstrap_among(&members, &own_urls).map_err(|error| error.to_string())?;
+    if config.peer.join_existing {
+        return joining(join(connector, &members, &own_urls).await?);
+    }
+    let identity = Identity { cluster_id: bootstrap.cluster_id, member_id: bootstrap.member_id };
+    refuse_known(connector, &members, &own_urls, &identity).await?;
+    Ok(FirstStart::new_cluster(identity, Members::first(bootstrap.members)))
 }
 
 /// One that was added to a running cluster.

@@ -103,9 +103,10 @@ fn serve(config: &Config) -> Result<(), ProgramError> {
         runtime.block_on(async { Ok::<_, ProgramError>((open_ports(config)?, open_member_ports(config)?)) })?;
     let metrics = Arc::new(Metrics::new(config.metrics));
     let connector = PeerConnector::new(config.peer.tls.clone().map(|tls| Arc::new(PeerTlsClient::new(tls))));
+    let first = first_start(config, connector.clone(), runtime.handle().clone());
     let starting = {
-        let first = first_start(config, connector.clone(), runtime.handle().clone());
-        let (config, metrics, handle) = (node_config(config, first), metrics.clone(), runtime.handle().clone());
+        let config = node_config(config, first.first.clone());
+        let (metrics, handle) = (metrics.clone(), runtime.handle().clone());
         runtime.spawn_blocking(move || {
             let peers = OnceLock::new();
             let connect = |inbound: Inbound| -> Arc<dyn Outgoing> {
@@ -121,6 +122,7 @@ fn serve(config: &Config) -> Result<(), ProgramError> {
         return Ok(());
     };
     let (running, peers) = started??;
+    first.warn_of_ignored(config);
     let (stop, stopping) = watch::channel(false);
     let service = Arc::new(Service {
         kept: Mutex::new(KeptViews::new(KEPT_ROOTS_BYTES_DEFAULT)),

@@ -312,6 +312,10 @@ impl Core {
                 return Ok(());
             }
         }
+        if message.get_msg_type() == MessageType::MsgRequestVote && message.term < self.raft.raft.term {
+            self.refuse_late_vote(message.from);
+            return Ok(());
+        }
         let behind = self.raft.raft.raft_log.last_index();
         match self.raft.step(message) {
             // A member that is none any more, or not yet.
@@ -323,6 +327,16 @@ impl Core {
             self.remember(LogPosition { index, term }, entry);
         }
         Ok(())
+    }
+
+    /// Says to a candidate of an earlier term which one it is, as the paper on Raft has it. The crate is silent, and where
+    /// elections come without asking before ([`CoreConfig::pre_vote`]), a candidate whom this member does not know as a voter yet
+    /// hears of a later term from nobody: both would campaign for ever, each by a term of its own.
+    fn refuse_late_vote(&mut self, candidate: u64) {
+        let term = self.raft.raft.term;
+        let mut answer = Message { from: self.member_id, to: candidate, term, reject: true, ..Message::default() };
+        answer.set_msg_type(MessageType::MsgRequestVoteResponse);
+        self.outbox.add(answer);
     }
 
     /// Whether requests become entries here.

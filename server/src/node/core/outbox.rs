@@ -38,6 +38,14 @@ impl Outbox {
         }
     }
 
+    /// Takes a message that promises nothing and belongs to no ready.
+    pub(super) fn add(&mut self, message: Message) {
+        match self.vote_unpersisted {
+            Some(number) => self.held.push_back((number, message)),
+            None => self.ready.push(message),
+        }
+    }
+
     /// Ready `number` is durable, and with it all before.
     pub(super) fn persisted(&mut self, number: u64) {
         if self.vote_unpersisted.is_some_and(|waits_for| waits_for <= number) {

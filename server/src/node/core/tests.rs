@@ -313,3 +313,32 @@ fn a_state_that_cannot_be_or_is_not_needed_is_given_back() {
     let out = outputs(&mut follower(), Input::Message(Box::new(announced(&[MEMBER, 8]))));
     assert!(matches!(out[..], [Output::Refused { .. }]), "{out:?}");
 }
+
+#[test]
+fn a_candidate_of_an_earlier_term_hears_of_the_later_one() {
+    let mut core = follower();
+    let message = |kind, from, term| {
+        let mut message = Message { from, to: MEMBER, term, ..Message::default() };
+        message.set_msg_type(kind);
+        Input::Message(Box::new(message))
+    };
+    let said = |outputs: Vec<Output>| {
+        let sent = outputs.into_iter().filter_map(|output| match output {
+            Output::Send(messages) => Some(messages),
+            _ => None,
+        });
+        sent.flatten().collect::<Vec<_>>()
+    };
+    let appends = outputs(&mut core, message(MessageType::MsgHeartbeat, 8, 5));
+    let number = appends.iter().find_map(|output| match output {
+        Output::Append(append) => Some(append.number),
+        _ => None,
+    });
+    // Nobody knows 9 here yet.
+    let late = || message(MessageType::MsgRequestVote, 9, 3);
+    assert!(said(outputs(&mut core, late())).is_empty(), "the term that it would speak of is not durable yet");
+    let said = said(outputs(&mut core, Input::Persisted(number.expect("the new term is written"))));
+    let refusal = said.iter().find(|message| message.to == 9).expect("an answer");
+    assert_eq!((refusal.get_msg_type(), refusal.term), (MessageType::MsgRequestVoteResponse, 5));
+    assert!(refusal.reject);
+}

@@ -97,7 +97,7 @@ fn every_rpc_of_etcd_is_there() {
     assert_eq!(all.starting_with("rpc /v3lockpb."), 2);
     assert_eq!(all.starting_with("rpc /v3electionpb."), 5);
     assert_eq!(all.starting_with("rpc /grpc.health.v1.Health/"), 3);
-    assert_eq!(all.starting_with("rpc /basalt.peer.v1.Peer/"), 8);
+    assert_eq!(all.starting_with("rpc /basalt.peer.v1.Peer/"), 9);
     assert_eq!(all.starting_with("rpc /basalt.node.v1.Node/"), 1);
-    assert_eq!(all.starting_with("rpc "), 61);
+    assert_eq!(all.starting_with("rpc "), 62);
 }

@@ -38,11 +38,10 @@ impl Confirmations {
 
     /// A member asks, perhaps once more.
     pub(super) fn add(&mut self, question: Question) {
-        let asked = self.asked.iter_mut().map(|asked| &mut asked.questions);
         if is_planted(Bug::QuestionJoinsConfirmation)
-            && let Some(questions) = asked.last()
+            && let Some(asked) = &mut self.asked
         {
-            return questions.push(question);
+            return asked.questions.push(question);
         }
         let is_asked = |questions: &[Question]| questions.contains(&question);
         if !is_asked(&self.waiting) && !self.asked.as_ref().is_some_and(|asked| is_asked(&asked.questions)) {

@@ -14,10 +14,7 @@ impl Cluster {
     /// A member that was removed stops, for good.
     pub(super) fn stop(&mut self, id: u64) {
         self.forget(id);
-        if let Some(member) = self.members.get_mut(&id) {
-            member.end();
-            member.disk = None;
-        }
+        self.members.get_mut(&id).expect("there").end();
     }
 
     /// Somebody adds a learner, has one vote, or removes a member.

@@ -116,9 +116,8 @@ impl ServiceClient {
                 .http2_keep_alive_interval(interval)
                 .keep_alive_timeout(self.config.keepalive_timeout.unwrap_or(self.config.request_timeout));
         }
-        let dialed = endpoint.connect_with_connector(Dial::new(url.address().clone(), tls, limit));
-        let late = |_| format!("no connection within {limit:?}");
-        timeout(limit, dialed).await.map_err(late)?.map_err(|error| causes(&error))
+        let dialed = Dial::new(url.address().clone(), tls, limit).channel(endpoint);
+        timeout(limit, dialed).await.map_err(|_| format!("no connection within {limit:?}"))?
     }
 
     /// Says who calls, if anybody does, and gives what proves it from then on.
@@ -146,17 +145,6 @@ fn refused(status: Status) -> Trouble {
         }
         _ => Trouble::Passing(words(status)),
     }
-}
-
-/// An error with its causes: that of a connection says little by itself.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 fn words(status: Status) -> String {

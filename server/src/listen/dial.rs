@@ -1,7 +1,9 @@
 //! The side that connects: a TCP or Unix socket, with or without TLS, for a gRPC client.
 
+use std::error::Error;
 use std::future::Future;
 use std::io;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -9,15 +11,19 @@ use std::time::Duration;
 
 use http::Uri;
 use hyper_util::rt::TokioIo;
-use rustls::ClientConfig;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::crypto::CryptoProvider;
+use rustls::{ClientConfig, SupportedProtocolVersion};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tonic::transport::{Channel, Endpoint};
 use tower_service::Service;
 
-use crate::config::UrlAddress;
+use super::tls::read;
+use crate::config::{self, UrlAddress};
 
 /// What is shown and whom is trusted, asked anew for every connection: a rotation of certificates needs no restart.
 pub trait ClientTls: Send + Sync {
@@ -26,6 +32,33 @@ pub trait ClientTls: Send + Sync {
     /// # Errors
     /// A file cannot be used, or nobody is trusted.
     fn client_config(&self) -> io::Result<Arc<ClientConfig>>;
+}
+
+/// A configuration that speaks HTTP/2, believes `verifier` and shows `identity`: a certificate's file and its key's, read now.
+///
+/// # Errors
+/// A file cannot be used, or no version is left.
+pub(super) fn client_config(
+    provider: Arc<CryptoProvider>,
+    versions: &[&'static SupportedProtocolVersion],
+    verifier: Arc<dyn ServerCertVerifier>,
+    identity: Option<&(PathBuf, PathBuf)>,
+) -> io::Result<Arc<ClientConfig>> {
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .map_err(io::Error::other)?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
+    let mut client = match identity {
+        Some((cert_file, key_file)) => {
+            let chain = read(cert_file, config::certificates).map_err(io::Error::other)?;
+            let key = read(key_file, config::private_key).map_err(io::Error::other)?;
+            builder.with_client_auth_cert(chain, key).map_err(io::Error::other)?
+        }
+        None => builder.with_no_client_auth(),
+    };
+    client.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(Arc::new(client))
 }
 
 /// Connects to one address, whatever the URI of a call says.
@@ -48,6 +81,17 @@ impl Dial {
     /// a Unix socket for the last part of its path, as with etcd's clients.
     pub fn new(address: UrlAddress, tls: Option<Arc<dyn ClientTls>>, timeout: Duration) -> Self {
         Self { address, tls, timeout }
+    }
+
+    /// A channel over one such connection, with the settings of `endpoint`.
+    ///
+    /// # Errors
+    /// In words for the log, with all causes: that of a connection says little by itself.
+    pub async fn channel(self, endpoint: Endpoint) -> Result<Channel, String> {
+        endpoint.connect_with_connector(self).await.map_err(|error| {
+            let causes = std::iter::successors(error.source(), |cause: &&(dyn Error + 'static)| (*cause).source());
+            causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+        })
     }
 
     async fn connect(self) -> io::Result<Dialed> {

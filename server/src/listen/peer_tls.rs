@@ -9,7 +9,7 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::{ClientConfig, RootCertStore};
 
 use super::allowed_names::MemberCertificates;
-use super::dial::ClientTls;
+use super::dial::{ClientTls, client_config};
 use super::tls::{provider, read, versions};
 use crate::config::{self, AllowedNames, CipherSuite, PeerTls, TlsVersion};
 
@@ -57,20 +57,6 @@ impl ClientTls for PeerTlsClient {
         let chains = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone());
         let chains = chains.build().map_err(io::Error::other)?;
         let members = MemberCertificates { chains, allowed: self.allowed.clone() };
-        let builder = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&versions(self.versions.clone()))
-            .map_err(io::Error::other)?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(members));
-        let mut client = match &self.identity {
-            Some((cert_file, key_file)) => {
-                let chain = read(cert_file, config::certificates).map_err(io::Error::other)?;
-                let key = read(key_file, config::private_key).map_err(io::Error::other)?;
-                builder.with_client_auth_cert(chain, key).map_err(io::Error::other)?
-            }
-            None => builder.with_no_client_auth(),
-        };
-        client.alpn_protocols = vec![b"h2".to_vec()];
-        Ok(Arc::new(client))
+        client_config(provider, &versions(self.versions.clone()), Arc::new(members), self.identity.as_ref())
     }
 }

@@ -9,7 +9,7 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-use super::dial::ClientTls;
+use super::dial::{ClientTls, client_config};
 use super::tls::{provider, read, versions};
 use crate::config::{self, DiscoveryTls, TlsVersion};
 
@@ -55,21 +55,8 @@ impl ServiceTls {
 impl ClientTls for ServiceTls {
     fn client_config(&self) -> io::Result<Arc<ClientConfig>> {
         let provider = Arc::new(provider(&[]));
-        let builder = ClientConfig::builder_with_provider(provider.clone())
-            .with_protocol_versions(&versions(TlsVersion::Tls12..=TlsVersion::Tls13))
-            .map_err(io::Error::other)?
-            .dangerous()
-            .with_custom_certificate_verifier(self.verifier(provider)?);
-        let mut client = match &self.config.identity {
-            Some((cert_file, key_file)) => {
-                let chain = read(cert_file, config::certificates).map_err(io::Error::other)?;
-                let key = read(key_file, config::private_key).map_err(io::Error::other)?;
-                builder.with_client_auth_cert(chain, key).map_err(io::Error::other)?
-            }
-            None => builder.with_no_client_auth(),
-        };
-        client.alpn_protocols = vec![b"h2".to_vec()];
-        Ok(Arc::new(client))
+        let (versions, verifier) = (versions(TlsVersion::Tls12..=TlsVersion::Tls13), self.verifier(provider.clone())?);
+        client_config(provider, &versions, verifier, self.config.identity.as_ref())
     }
 }
 

@@ -62,17 +62,6 @@ impl PeerConnector {
             .initial_stream_window_size(WINDOW_BYTES)
             .initial_connection_window_size(WINDOW_BYTES);
         let dial = Dial::new(url.address().clone(), tls, CONNECT_TIMEOUT);
-        endpoint.connect_with_connector(dial).await.map_err(|error| words(&error))
+        dial.channel(endpoint).await
     }
-}
-
-/// An error with its causes.
-fn words(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

@@ -45,10 +45,11 @@ impl Renewals {
         is_first
     }
 
-    /// Those of the next call; with none left nobody calls any more.
+    /// Those of the next call, without those who gave up; with none left nobody calls any more.
     fn take(&self, leader: u64) -> Vec<Waiting> {
         let mut all = self.lock();
         let Some(waiting) = all.get_mut(&leader) else { return Vec::new() };
+        waiting.retain(|one| !one.answer.is_closed());
         let taken: Vec<Waiting> = waiting.drain(..waiting.len().min(RENEWALS_MAX)).collect();
         if taken.is_empty() {
             all.remove(&leader);
@@ -111,8 +112,11 @@ impl Peers {
 mod tests {
     use super::*;
 
-    fn waiting(id: i64) -> Waiting {
-        Waiting { id, answer: oneshot::channel().0 }
+    type Answered = oneshot::Receiver<Answer>;
+
+    fn waiting(id: i64) -> (Waiting, Answered) {
+        let (answer, answered) = oneshot::channel();
+        (Waiting { id, answer }, answered)
     }
 
     fn ids(waiting: &[Waiting]) -> Vec<i64> {
@@ -122,19 +126,37 @@ mod tests {
     #[test]
     fn what_comes_while_a_call_is_under_way_goes_with_the_next() {
         let renewals = Renewals::default();
-        assert!(renewals.add(7, waiting(1)), "the first one calls");
+        let mut answers = Vec::new();
+        let mut add = |leader, id| {
+            let (waiting, answered) = waiting(id);
+            answers.push(answered);
+            renewals.add(leader, waiting)
+        };
+        assert!(add(7, 1), "the first one calls");
         assert_eq!(ids(&renewals.take(7)), [1]);
-        assert!(!renewals.add(7, waiting(2)) && !renewals.add(7, waiting(3)));
-        assert!(renewals.add(8, waiting(9)), "another leader is called by itself");
+        assert!(!add(7, 2) && !add(7, 3));
+        assert!(add(8, 9), "another leader is called by itself");
         assert_eq!(ids(&renewals.take(7)), [2, 3]);
         assert_eq!(ids(&renewals.take(7)), [0i64; 0]);
-        assert!(renewals.add(7, waiting(4)), "nobody calls any more");
+        assert!(add(7, 4), "nobody calls any more");
+    }
+
+    #[test]
+    fn who_gave_up_is_not_asked_for() {
+        let renewals = Renewals::default();
+        let (stays, _answered) = waiting(1);
+        let (leaves, gone) = waiting(2);
+        renewals.add(7, stays);
+        renewals.add(7, leaves);
+        drop(gone);
+        assert_eq!(ids(&renewals.take(7)), [1]);
     }
 
     #[test]
     fn a_call_is_bounded() {
         let renewals = Renewals::default();
-        (0..RENEWALS_MAX as i64 + 5).for_each(|id| _ = renewals.add(7, waiting(id)));
+        let (all, _answers): (Vec<_>, Vec<_>) = (0..RENEWALS_MAX as i64 + 5).map(waiting).unzip();
+        all.into_iter().for_each(|one| _ = renewals.add(7, one));
         assert_eq!((renewals.take(7).len(), renewals.take(7).len(), renewals.take(7).len()), (RENEWALS_MAX, 5, 0));
     }
 }

@@ -4,9 +4,13 @@
 //! Without this each question costs a heartbeat to every member and its answer.
 
 use basalt_storage::planted::{Bug, is_planted};
+use raft::prelude::{Entry, Message, MessageType};
 
-/// Ticks after which a quorum is asked again: the crate drops what it cannot answer yet, and messages get lost.
-const ASK_AGAIN_TICKS: u32 = 5;
+use super::Core;
+use super::reads::ASK_AGAIN_TICKS;
+
+/// Questions that may wait. A member has one at a time; of more one is lost, and asked again.
+const QUESTIONS_MAX: usize = 1024;
 
 /// What a member asked; this one, if it is its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +48,10 @@ impl Confirmations {
             return asked.questions.push(question);
         }
         let is_asked = |questions: &[Question]| questions.contains(&question);
-        if !is_asked(&self.waiting) && !self.asked.as_ref().is_some_and(|asked| is_asked(&asked.questions)) {
+        if self.waiting.len() < QUESTIONS_MAX
+            && !is_asked(&self.waiting)
+            && !self.asked.as_ref().is_some_and(|asked| is_asked(&asked.questions))
+        {
             self.waiting.push(question);
         }
     }
@@ -84,6 +91,57 @@ impl Confirmations {
     }
 }
 
+impl Core {
+    /// Whether [`Self::ask_for_reads`] asks somebody something.
+    pub(super) fn asks_for_reads(&self) -> bool {
+        (self.may_confirm() && self.confirmations.is_due())
+            || (self.leader() != raft::INVALID_ID && self.reads.is_due())
+    }
+
+    /// Reads that wait ask the leader, and a leader asks a quorum.
+    pub(super) fn ask_for_reads(&mut self) {
+        if self.leader() != raft::INVALID_ID
+            && let Some(context) = self.reads.ask()
+        {
+            self.ask_leader(context);
+        }
+        if self.may_confirm()
+            && let Some(context) = self.confirmations.ask()
+        {
+            self.raft.read_index(context);
+        }
+    }
+
+    /// A leader that has committed nothing in its term yet cannot say what is committed.
+    fn may_confirm(&self) -> bool {
+        self.leads() && self.raft.raft.commit_to_current_term()
+    }
+
+    pub(super) fn ask_leader(&mut self, context: Vec<u8>) {
+        if self.leads() {
+            self.confirmations.add(Question { from: self.member_id, context });
+        } else if self.leader() != raft::INVALID_ID {
+            self.raft.read_index(context);
+        }
+    }
+
+    /// A quorum confirmed that this member leads: gives the answers to the others that asked.
+    pub(super) fn confirmed(&mut self, context: &[u8], index: u64) -> Vec<Message> {
+        let mut answers = Vec::new();
+        for Question { from, context } in self.confirmations.confirmed(context) {
+            if from == self.member_id {
+                self.reads.answered(&context, index);
+                continue;
+            }
+            let (term, entries) = (self.raft.raft.term, vec![Entry { data: context, ..Entry::default() }]);
+            let mut answer = Message { from: self.member_id, to: from, term, index, entries, ..Message::default() };
+            answer.set_msg_type(MessageType::MsgReadIndexResp);
+            answers.push(answer);
+        }
+        answers
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,6 +177,15 @@ mod tests {
         assert_eq!(again, std::slice::from_ref(&context));
         assert_eq!(confirmations.confirmed(&context), [question(1, 1)]);
         assert_eq!(confirmations.ask(), None);
+    }
+
+    #[test]
+    fn questions_are_bounded() {
+        let mut confirmations = Confirmations::new(7);
+        let many = u32::try_from(QUESTIONS_MAX).expect("few") + 5;
+        (0..many).for_each(|at| confirmations.add(Question { from: 1, context: at.to_le_bytes().to_vec() }));
+        let context = confirmations.ask().expect("they wait");
+        assert_eq!(confirmations.confirmed(&context).len(), QUESTIONS_MAX);
     }
 
     #[test]

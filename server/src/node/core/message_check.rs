@@ -15,6 +15,9 @@ use crate::apply::known;
 /// Terms above this are no work of elections, and the crate would count beyond the end of numbers.
 const TERM_MAX: u64 = 1 << 62;
 
+/// Contexts of reads are two numbers ([`super::reads`]); a later release may want more.
+const CONTEXT_BYTES_MAX: usize = 64;
+
 /// Why a message is not used.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum BadMessage {
@@ -75,6 +78,9 @@ pub(super) fn check(raft: &RawNode<LogStore>, message: &Message) -> Result<Propo
         MessageType::MsgReadIndex | MessageType::MsgReadIndexResp => {
             if message.entries.len() != 1 || message.entries[0].data.is_empty() {
                 return Err(BadMessage::Field("a read without its context"));
+            }
+            if message.entries[0].data.len() > CONTEXT_BYTES_MAX {
+                return Err(BadMessage::Field("a read with a context that nobody makes"));
             }
         }
         MessageType::MsgHeartbeat

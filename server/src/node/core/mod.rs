@@ -378,35 +378,6 @@ impl Core {
         Ok(())
     }
 
-    /// Whether a question may be asked now.
-    fn asks_for_reads(&self) -> bool {
-        let confirms = self.leads() && self.raft.raft.commit_to_current_term() && self.confirmations.is_due();
-        confirms || (self.leader() != raft::INVALID_ID && self.reads.is_due())
-    }
-
-    fn ask_for_reads(&mut self) {
-        if self.leader() != raft::INVALID_ID
-            && let Some(context) = self.reads.ask()
-        {
-            self.ask_leader(context);
-        }
-        // Before, a leader cannot say what is committed.
-        if self.leads()
-            && self.raft.raft.commit_to_current_term()
-            && let Some(context) = self.confirmations.ask()
-        {
-            self.raft.read_index(context);
-        }
-    }
-
-    fn ask_leader(&mut self, context: Vec<u8>) {
-        if self.leads() {
-            self.confirmations.add(Question { from: self.member_id, context });
-        } else if self.leader() != raft::INVALID_ID {
-            self.raft.read_index(context);
-        }
-    }
-
     /// Whether what waits may be ordered, or go to who orders it.
     fn takes_round(&self) -> bool {
         if self.queue.is_empty() {

@@ -3,10 +3,9 @@
 use basalt_proto::log::LogEntry;
 use basalt_proto::nesting::decode_log_entry;
 use basalt_storage::mvcc::view::LogPosition;
-use raft::prelude::{Entry, EntryType, Message, MessageType};
+use raft::prelude::{Entry, EntryType, MessageType};
 
 use super::Core;
-use super::confirmations::Question;
 use super::member_changes::context_of;
 use super::traffic::{Append, Committed, CoreError, Output};
 use crate::apply::known;
@@ -55,22 +54,6 @@ impl Core {
             self.pass_persisted();
         }
         Ok(())
-    }
-
-    /// A quorum confirmed that this member leads: gives the answers to the others that asked.
-    fn confirmed(&mut self, context: &[u8], index: u64) -> Vec<Message> {
-        let mut answers = Vec::new();
-        for Question { from, context } in self.confirmations.confirmed(context) {
-            if from == self.member_id {
-                self.reads.answered(&context, index);
-                continue;
-            }
-            let (term, entries) = (self.raft.raft.term, vec![Entry { data: context, ..Entry::default() }]);
-            let mut answer = Message { from: self.member_id, to: from, term, index, entries, ..Message::default() };
-            answer.set_msg_type(MessageType::MsgReadIndexResp);
-            answers.push(answer);
-        }
-        answers
     }
 
     pub(super) fn persisted(&mut self, number: u64) {

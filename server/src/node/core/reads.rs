@@ -12,8 +12,8 @@ use std::collections::VecDeque;
 
 use basalt_storage::planted::{Bug, is_planted};
 
-/// Ticks after which a question is asked again (etcd: 500 ms).
-const ASK_AGAIN_TICKS: u32 = 5;
+/// Ticks after which a question is asked again (etcd: 500 ms): the crate drops what it cannot answer yet, and messages get lost.
+pub(super) const ASK_AGAIN_TICKS: u32 = 5;
 
 /// Reads by how far they have come.
 pub(super) struct Reads {

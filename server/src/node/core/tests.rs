@@ -342,3 +342,16 @@ fn a_candidate_of_an_earlier_term_hears_of_the_later_one() {
     assert_eq!((refusal.get_msg_type(), refusal.term), (MessageType::MsgRequestVoteResponse, 5));
     assert!(refusal.reject);
 }
+
+#[test]
+fn a_question_with_a_context_that_nobody_makes_is_refused() {
+    let asks = |bytes: usize| {
+        let entries = vec![Entry { data: vec![7; bytes], ..Entry::default() }];
+        let mut message = Message { from: 8, to: MEMBER, entries, ..Message::default() };
+        message.set_msg_type(MessageType::MsgReadIndex);
+        let outputs = outputs(&mut follower(), Input::Message(Box::new(message)));
+        outputs.iter().any(|output| matches!(output, Output::Refused { .. }))
+    };
+    assert!(!asks(16) && !asks(64));
+    assert!(asks(0) && asks(65));
+}

@@ -5,7 +5,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 )
 
@@ -84,12 +83,6 @@ func (s *Server) Extra(args ...string) (before []string) {
 	before, s.extra = s.extra, args
 	return before
 }
-
-// Pause stops the process where it stands; Resume lets it go on.
-func (s *Server) Pause() { s.signal(syscall.SIGSTOP) }
-
-// Resume lets a paused process go on.
-func (s *Server) Resume() { s.signal(syscall.SIGCONT) }
 
 // Spare is a server that will be a member and has not been started: etcdctl is to add it first.
 func Spare(t testing.TB, kind Kind, name string, args ...string) *Server {

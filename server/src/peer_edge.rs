@@ -173,6 +173,9 @@ impl PeerEdge {
         let (cluster_id, own) = (peers.identity.cluster_id, peers.identity.member_id);
         let Some(Kind::Hello(hello)) = hello.kind else { return Err(Refused::NoHello) };
         let introduction = Introduction::read_hello(&hello, cluster_id, own, &peers.members.load())?;
+        if peers.has_removed(introduction.from) {
+            return Err(Refused::Removed(introduction.from));
+        }
         peers.introduced(&hello);
         if !peers.is_first_incarnation(introduction.from, introduction.incarnation) {
             return Err(Refused::Second(introduction.from));
@@ -191,14 +194,14 @@ impl PeerEdge {
                 request = next(&mut requests) => request.inspect_err(|_| meters.failed())?,
                 // One that was removed may say nothing more, and is to know.
                 () = tokio::time::sleep(MEMBERSHIP_CHECK) => {
-                    if peers.members.load().is_removed(introduction.from) {
+                    if peers.has_removed(introduction.from) {
                         return Err(Refused::Removed(introduction.from));
                     }
                     continue;
                 }
             };
             let Some(request) = request else { return Ok(()) };
-            if peers.members.load().is_removed(introduction.from) {
+            if peers.has_removed(introduction.from) {
                 return Err(Refused::Removed(introduction.from));
             }
             for message in introduction.messages(request).inspect_err(|_| meters.failed())? {
@@ -248,6 +251,9 @@ impl PeerEdge {
         let (cluster_id, own) = (peers.identity.cluster_id, peers.identity.member_id);
         let hello = opening.hello.unwrap_or_default();
         let introduction = Introduction::read_hello(&hello, cluster_id, own, &peers.members.load())?;
+        if peers.members.load().is_removed(introduction.from) {
+            return Err(Refused::Removed(introduction.from).into());
+        }
         if !peers.is_first_incarnation(introduction.from, introduction.incarnation) {
             return Err(Refused::Second(introduction.from).into());
         }

@@ -162,7 +162,9 @@ impl Ledger {
             assert!(read_range(node, &view, &[0], &[0], at) == self.model.live(at), "other keys at {at}");
         }
         assert_eq!(leases(node.machine()), self.model.leases());
-        assert_eq!(node.machine().alarms().any(AlarmKind::NoSpace), self.model.is_out_of_space());
+        let alarms = node.machine().alarms().list(Some(AlarmKind::NoSpace));
+        let out_of_space: BTreeSet<u64> = alarms.iter().map(|alarm| alarm.member_id).collect();
+        assert_eq!(out_of_space, *self.model.out_of_space(), "who armed NOSPACE");
         if !self.model.members.voters.is_empty() {
             let members = node.machine().members();
             let (voters, learners): (BTreeSet<u64>, BTreeSet<u64>) =
@@ -172,6 +174,9 @@ impl Ledger {
             let incarnations: BTreeMap<u64, Vec<u8>> =
                 described.map(|member| (member.id, member.incarnation.to_vec())).collect();
             assert_eq!(incarnations, self.model.members.incarnations, "from which data directories members speak");
+            let full: BTreeSet<u64> =
+                members.iter().filter(|member| member.disk_full).map(|member| member.id).collect();
+            assert_eq!(full, self.model.members.full, "whose disks are full");
         }
         self.check_replica(node, replica);
     }

@@ -65,7 +65,8 @@ pub struct Model {
     pub compact_revision: i64,
     keys: BTreeMap<Vec<u8>, Vec<Version>>,
     leases: BTreeMap<i64, (i64, i64)>,
-    no_space: bool,
+    /// Who armed NOSPACE.
+    no_space: BTreeSet<u64>,
     /// Every change, in order, where somebody wants to know.
     history: Option<Vec<Happened>>,
     /// Who belongs to the cluster.
@@ -83,6 +84,8 @@ pub struct ModelMembers {
     pub removed: BTreeSet<u64>,
     /// From which data directory each speaks that said so.
     pub incarnations: BTreeMap<u64, Vec<u8>>,
+    /// Those whose disks are full.
+    pub full: BTreeSet<u64>,
 }
 
 impl ModelMembers {
@@ -101,6 +104,7 @@ impl ModelMembers {
                 let is_gone = others && (self.voters.remove(id) || self.learners.remove(id));
                 if is_gone {
                     self.incarnations.remove(id);
+                    self.full.remove(id);
                 }
                 is_gone && self.removed.insert(*id)
             }
@@ -111,12 +115,35 @@ impl ModelMembers {
         }
     }
 
-    /// A member says who it is; says whether that may be.
+    /// Where nobody counts members there is one, to whom everything is told.
+    fn is_alone(&self) -> bool {
+        self.voters.is_empty()
+    }
+
+    fn belongs(&self, id: u64) -> bool {
+        self.is_alone() || self.voters.contains(&id) || self.learners.contains(&id)
+    }
+
+    /// A member says who it is and whether its disk is full; says whether that may be.
     fn describe(&mut self, description: &MemberDescription) -> bool {
         let id = description.id;
-        let belongs = self.voters.contains(&id) || self.learners.contains(&id);
+        if !self.belongs(id) {
+            return true;
+        }
         let said = description.incarnation.to_vec();
-        !belongs || *self.incarnations.entry(id).or_insert(said) == description.incarnation
+        if !said.is_empty() && *self.incarnations.entry(id).or_insert(said) != description.incarnation {
+            return false;
+        }
+        if description.disk_full {
+            self.full.insert(id)
+        } else {
+            self.full.remove(&id)
+        };
+        true
+    }
+
+    fn are_mostly_full(&self) -> bool {
+        self.is_alone() || self.voters.intersection(&self.full).count() * 2 > self.voters.len()
     }
 }
 
@@ -124,7 +151,7 @@ impl Default for Model {
     fn default() -> Self {
         let (keys, leases) = (BTreeMap::new(), BTreeMap::new());
         let members = ModelMembers::default();
-        Self { revision: 1, compact_revision: -1, keys, leases, no_space: false, history: None, members }
+        Self { revision: 1, compact_revision: -1, keys, leases, no_space: BTreeSet::new(), history: None, members }
     }
 }
 
@@ -170,9 +197,9 @@ impl Model {
         self.leases.iter().map(|(id, (ttl, remaining))| (*id, (*ttl, *remaining, keys(*id)))).collect()
     }
 
-    /// Whether the NOSPACE alarm is armed.
-    pub fn is_out_of_space(&self) -> bool {
-        self.no_space
+    /// Those for whom the NOSPACE alarm is armed.
+    pub fn out_of_space(&self) -> &BTreeSet<u64> {
+        &self.no_space
     }
 
     /// Applies one request; gives the revision that it answers, `None` for a refusal.
@@ -181,7 +208,7 @@ impl Model {
     /// For a request that no workload makes.
     pub fn apply(&mut self, request: &Request) -> Option<i64> {
         let kind = request.kind.as_ref()?;
-        if self.no_space && puts(kind) {
+        if !self.no_space.is_empty() && puts(kind) {
             return None;
         }
         match kind {
@@ -219,11 +246,23 @@ impl Model {
                 Some(self.revision)
             }
             Kind::Alarm(alarm) => {
-                self.no_space = alarm.action == AlarmAction::Activate as i32;
+                let (id, is_armed) = (alarm.member_id, alarm.action == AlarmAction::Activate as i32);
+                if is_armed {
+                    self.no_space.insert(id)
+                } else {
+                    self.no_space.remove(&id)
+                };
                 Some(self.revision)
             }
             Kind::MemberChange(change) => self.members.change(change).then_some(self.revision),
-            Kind::MemberDescription(description) => self.members.describe(description).then_some(self.revision),
+            Kind::MemberDescription(description) => {
+                let allowed = self.members.describe(description);
+                // Who stands alone with a full disk stands back; where most do, nothing is to grow.
+                if allowed && self.members.full.contains(&description.id) && self.members.are_mostly_full() {
+                    self.no_space.insert(description.id);
+                }
+                allowed.then_some(self.revision)
+            }
             other => panic!("no workload makes {other:?}"),
         }
     }

@@ -21,6 +21,7 @@ use super::core::PROPOSAL_BYTES_MAX;
 use super::gather::{ANSWER_BYTES_MAX, Gather, Limit, Shown};
 use super::node_thread::NodeInput;
 use super::read_ahead;
+use super::read_queue::ReadQueue;
 use super::readers::{Gathering, ReadPools};
 use super::waiters::Waiters;
 use crate::admission::{Full, Gate, Proposal};
@@ -177,6 +178,7 @@ pub struct NodeHandle {
     pub(super) inbox: Sender<NodeInput>,
     pub(super) apply: Sender<super::apply_thread::ApplyInput>,
     pub(super) waiters: Arc<Waiters>,
+    pub(super) reads: Arc<ReadQueue>,
     pub(super) gate: Arc<Gate>,
     pub(super) next_id: AtomicU64,
     pub(super) view: Arc<ArcSwap<View>>,
@@ -273,7 +275,9 @@ impl NodeHandle {
         }
         let (waiter, answer) = oneshot::channel();
         // A node that is gone drops the waiter, which says so.
-        drop(self.inbox.send(NodeInput::Read(waiter)));
+        if self.reads.add(waiter) {
+            drop(self.inbox.send(NodeInput::Reads));
+        }
         LinearizableView::Later(PendingView { answer, view: self.view.clone() })
     }
 

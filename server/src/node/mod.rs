@@ -40,6 +40,7 @@ pub mod node_thread;
 mod open_log;
 mod pace;
 mod read_ahead;
+pub mod read_queue;
 pub mod readers;
 pub mod start;
 mod start_error;

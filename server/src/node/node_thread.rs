@@ -20,6 +20,7 @@ use super::apply_thread::ApplyInput;
 use super::core::{Append, BadMessage, Core, Input, Leadership, Output};
 use super::fatal;
 use super::handle::{ApplyRequest, Expelled, Gauges, Unavailable, unix_time_ns};
+use super::read_queue::{ReadQueue, ReadWaiters};
 use super::waiters::Waiters;
 use crate::admission::{Gate, Proposal};
 use crate::apply::machine::Machine;
@@ -47,8 +48,13 @@ pub enum NodeInput {
     Release(u64),
     /// Another member says something. What it may have waiting here is bounded by bytes; the permit ends with the message.
     Message(Box<Message>, OwnedSemaphorePermit),
-    /// This member belongs to the cluster no more, says another.
+    /// This member belongs to the cluster no more.
     Expelled(Expelled),
+    /// This member was removed, says another one, which has that in a checkpoint.
+    Told {
+        /// Who.
+        by: u64,
+    },
     /// A message to this member was lost here.
     Unreachable(u64),
     /// An applied entry changed who votes or who gets entries.
@@ -63,8 +69,8 @@ pub enum NodeInput {
     SnapshotMade(u64, Arc<MemberSnapshot>),
     /// It is on its way no more; whether it arrived.
     SnapshotSent(u64, bool),
-    /// A caller wants to read what was acknowledged before now.
-    Read(ReadWaiter),
+    /// Callers that want to read what was acknowledged before now wait in [`NodeLinks::reads`].
+    Reads,
     /// Another member shall lead.
     Transfer(u64),
     /// Whoever is fit shall lead: this node is about to stop.
@@ -89,9 +95,6 @@ impl std::fmt::Debug for Received {
     }
 }
 
-/// Who waits for a read.
-pub type ReadWaiter = oneshot::Sender<Result<(), Unavailable>>;
-
 /// The way to other members. Nothing in it waits.
 pub trait Outgoing: Send + Sync {
     /// Brings messages to their receivers, or loses them.
@@ -112,6 +115,8 @@ pub struct NodeLinks {
     pub leases: Arc<Mutex<LeaseClock>>,
     /// Callers, some of whom give up before their turn.
     pub waiters: Arc<Waiters>,
+    /// Those who want to read.
+    pub reads: Arc<ReadQueue>,
     /// Hears what has left the queue.
     pub gate: Arc<Gate>,
     /// How proposals are classed.
@@ -155,6 +160,7 @@ pub enum LogInput {
 
 /// Works until told to stop or until the handle is gone.
 pub fn serve(mut core: Core, links: &NodeLinks, inbox: &Receiver<NodeInput>) {
+    let _ends = EndOfReads(&links.reads);
     let mut outputs = Vec::new();
     let mut next_tick = Instant::now() + links.tick;
     let mut reads = ReadWaiters::default();
@@ -181,13 +187,15 @@ pub fn serve(mut core: Core, links: &NodeLinks, inbox: &Receiver<NodeInput>) {
                 NodeInput::Unreachable(member) => inputs.push(Input::Unreachable(member)),
                 // Whoever waits for it may be gone: the process is stopping.
                 NodeInput::Expelled(cause) => _ = links.expelled.send(Some(cause)),
+                NodeInput::Told { by } => inputs.push(Input::Told { by }),
                 NodeInput::ConfChange(change) => inputs.push(Input::ConfChange(change)),
                 NodeInput::Received(received) => inputs.extend(snapshots.received(*received)),
                 NodeInput::ApplyVersion(version) => inputs.push(Input::ApplyVersion(version)),
                 NodeInput::Installed => inputs.push(snapshots.installed()),
                 NodeInput::SnapshotMade(to, snapshot) => inputs.push(snapshots.made(to, snapshot)),
                 NodeInput::SnapshotSent(to, arrived) => inputs.push(Input::SnapshotSent { to, arrived }),
-                NodeInput::Read(waiter) => inputs.push(Input::Read(reads.add(waiter))),
+                // They are taken below, as soon as they may be asked for.
+                NodeInput::Reads => {}
                 NodeInput::HandOver => inputs.push(Input::HandOver),
                 NodeInput::Transfer(member) => inputs.push(Input::Transfer(member)),
                 NodeInput::Stop => return drop(links.log.send(LogInput::Stop)),
@@ -210,6 +218,7 @@ pub fn serve(mut core: Core, links: &NodeLinks, inbox: &Receiver<NodeInput>) {
             step(&mut core, Input::Propose { proposals, time_unix_ns: unix_time_ns() }, &mut outputs);
         }
         inputs.into_iter().for_each(|input| step(&mut core, input, &mut outputs));
+        take_reads(&mut core, &mut reads, links, &mut outputs);
         links.gate.set_left(core.left_queue());
         links.metrics.raft_log_entries.set(i64::try_from(core.entries_in_memory()).unwrap_or(i64::MAX));
         // Before others hear of it: what they apply and tell then is not above it.
@@ -235,6 +244,27 @@ fn mind_late_tick(core: &Core, due: Instant, links: &NodeLinks) {
 
 fn step(core: &mut Core, input: Input, outputs: &mut Vec<Output>) {
     core.step(input, outputs).unwrap_or_else(|cause| fatal::stop("consensus", &cause));
+}
+
+/// Takes the reads that came while the leader was being asked, unless it still is.
+fn take_reads(core: &mut Core, reads: &mut ReadWaiters, links: &NodeLinks, outputs: &mut Vec<Output>) {
+    // A leader that votes alone answers at once: then those who came meanwhile are to be taken too.
+    while core.may_take_reads() {
+        let waiters = links.reads.take();
+        if waiters.is_empty() {
+            return;
+        }
+        step(core, Input::Reads(waiters.into_iter().map(|waiter| reads.add(waiter)).collect()), outputs);
+    }
+}
+
+/// However the node thread ends, nobody waits for it any more.
+struct EndOfReads<'a>(&'a ReadQueue);
+
+impl Drop for EndOfReads<'_> {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 fn carry(outputs: &mut Vec<Output>, reads: &mut ReadWaiters, snapshots: &mut Snapshots, links: &NodeLinks) {
@@ -353,37 +383,6 @@ fn ask_again(request: Request, links: &NodeLinks) {
         links.gate.enter(&proposal);
         // To itself: it takes it with its next turn.
         drop(links.node.send(NodeInput::Propose(proposal)));
-    }
-}
-
-/// Callers that wait for a read, by number.
-#[derive(Default)]
-struct ReadWaiters {
-    next: u64,
-    waiting: HashMap<u64, ReadWaiter>,
-}
-
-impl ReadWaiters {
-    fn add(&mut self, waiter: ReadWaiter) -> u64 {
-        self.next += 1;
-        self.waiting.insert(self.next, waiter);
-        self.next
-    }
-
-    fn answer(&mut self, reads: &[u64], answer: Result<(), Unavailable>) {
-        for waiter in reads.iter().filter_map(|read| self.waiting.remove(read)) {
-            // Whoever gave up needs no answer.
-            _ = waiter.send(answer);
-        }
-    }
-
-    /// Forgets who waits for `read` if he gave up; says whether he did.
-    fn forget_gone(&mut self, read: u64) -> bool {
-        let gone = self.waiting.get(&read).is_none_or(oneshot::Sender::is_closed);
-        if gone {
-            self.waiting.remove(&read);
-        }
-        gone
     }
 }
 

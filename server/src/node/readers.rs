@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use basalt_storage::disk::{Disk, Io};
+use basalt_storage::disk::{Disk, Io, IoOutput};
 use basalt_storage::hashes::HashJobError;
 use basalt_storage::job::{BUDGET_UNLIMITED, Completions, Job, Step};
 use basalt_storage::mvcc::range::Hit;
@@ -29,6 +29,8 @@ const WATCH_THREADS: usize = 2;
 const WALK_THREADS: usize = 2;
 /// The hashes of compactions go slowly, and in order.
 const COMPACTION_THREADS: usize = 1;
+/// Bytes of one answer that are read on the thread of its connection: some pages, about as long as a read thread takes to wake.
+const CACHED_BYTES_MAX: usize = 32 << 10;
 /// Apply waits for one read at a time.
 const APPLY_THREADS: usize = 1;
 
@@ -54,6 +56,7 @@ pub struct ReadPools {
 #[derive(Clone)]
 pub struct Readers {
     work: Sender<Work>,
+    disk: Arc<dyn Disk>,
 }
 
 impl ReadPools {
@@ -89,7 +92,7 @@ impl Readers {
             let name = format!("basalt-read-{name}-{number}");
             threads.push(std::thread::Builder::new().name(name).spawn(move || serve(&inbox, &*disk))?);
         }
-        Ok(Self { work })
+        Ok(Self { work, disk: disk.clone() })
     }
 
     /// Values of a View, in the order of `hits`.
@@ -99,12 +102,29 @@ impl Readers {
 
     /// What a gathering finds.
     pub fn gather(&self, mut gather: Gather) -> Fetched {
-        match gather.step(Completions::new(), BUDGET_UNLIMITED) {
-            Ok(Step::Done(values)) => Fetched::Ready(values),
-            Ok(Step::Again) => Fetched::Pending(self.later(gather, Vec::new())),
-            Ok(Step::Submit(requests)) => Fetched::Pending(self.later(gather, requests)),
-            Err(cause) => Fetched::Failed(cause.into()),
+        let (mut completions, mut left) = (Completions::new(), CACHED_BYTES_MAX);
+        loop {
+            match gather.step(completions, BUDGET_UNLIMITED) {
+                Ok(Step::Done(values)) => return Fetched::Ready(values),
+                Ok(Step::Again) => return Fetched::Pending(self.later(gather, Vec::new())),
+                Ok(Step::Submit(requests)) => match self.read_cached(&requests, &mut left) {
+                    Some(read) => completions = read,
+                    None => return Fetched::Pending(self.later(gather, requests)),
+                },
+                Err(cause) => return Fetched::Failed(cause.into()),
+            }
         }
+    }
+
+    /// What the operating system has in memory is read on the spot, which costs less than to wake a read thread; up to `left`
+    /// bytes, lest a long answer holds up the calls beside it.
+    fn read_cached(&self, requests: &[Io], left: &mut usize) -> Option<Completions> {
+        let read = |io: &Io| {
+            let Io::Read { file, offset, length } = *io else { return None };
+            *left = left.checked_sub(length)?;
+            Some(Ok(IoOutput::Read(self.disk.read_cached(file, offset, length)?)))
+        };
+        requests.iter().map(read).collect()
     }
 
     fn later(&self, gather: Gather, requests: Vec<Io>) -> Box<Gathering> {

@@ -32,6 +32,7 @@ use super::handle::{Gauges, Identity, Limits, NodeHandle};
 use super::node_thread::{NodeInput, NodeLinks, Outgoing};
 pub use super::open_log::{log_store, open_log};
 use super::pace::Pace;
+use super::read_queue::ReadQueue;
 use super::readers::{ReadPools, Readers};
 pub use super::start_error::StartError;
 use super::waiters::Waiters;
@@ -345,6 +346,7 @@ fn spawn(
         slow_apply: config.slow_apply,
     };
     let log_outbox = log.clone();
+    let reads = Arc::<ReadQueue>::default();
     let node_links = NodeLinks {
         log,
         apply: apply.clone(),
@@ -352,6 +354,7 @@ fn spawn(
         peers,
         leases: leases.clone(),
         waiters: waiters.clone(),
+        reads: reads.clone(),
         gate: gate.clone(),
         shards: store.head().shard_map,
         gauges: gauges.clone(),
@@ -394,6 +397,7 @@ fn spawn(
         inbox: node.clone(),
         apply: apply.clone(),
         waiters,
+        reads,
         gate,
         // Request ids differ between lives of a process, so that a replayed entry answers nobody.
         next_id: AtomicU64::new(super::handle::unix_time_ns().unsigned_abs().max(1)),

@@ -16,6 +16,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
 use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 
+use crate::apply::members::Members;
 use crate::node::node_thread::{NodeInput, Received};
 use crate::transfer::{Expected, ReceiveError, Receiving};
 
@@ -65,6 +66,12 @@ impl Arrivals {
     /// A place for them beside the state that `manifest` names.
     pub fn new(disk: Arc<dyn Disk>, manifest: Arc<ArcSwap<Manifest>>, node: Sender<NodeInput>) -> Self {
         Self { disk, manifest, node, kept: Arc::default(), kept_for: KEPT_FOR }
+    }
+
+    /// Whether the last checkpoint knows that member `id` was removed.
+    pub(super) fn has_removed(&self, id: u64) -> bool {
+        let members = Members::decode(&self.manifest.load().conf_state).expect("every manifest names its members");
+        members.is_removed(id)
     }
 
     /// How much of a state is here.

@@ -137,7 +137,11 @@ async fn work(kind: Kind, destination: Destination, mut inbox: Inbox, waiting: A
         // The node goes on from what the member has.
         drop(destination.node.send(NodeInput::Unreachable(member)));
         if let Some(cause) = failure.expelled {
-            drop(destination.node.send(NodeInput::Expelled(cause)));
+            let told = match cause {
+                Expelled::Removed => NodeInput::Told { by: member },
+                Expelled::Wiped => NodeInput::Expelled(cause),
+            };
+            drop(destination.node.send(told));
         }
         if failure.was_open {
             backoff = BACKOFF_MIN;

@@ -119,6 +119,12 @@ impl Peers {
         }
     }
 
+    /// Whether member `id` was removed, and this one knows that also after a power cut. Before, it is heard: it may have the vote
+    /// that is needed (decision 0027).
+    pub fn has_removed(&self, id: u64) -> bool {
+        self.members.load().is_removed(id) && self.arrivals.has_removed(id)
+    }
+
     /// Whether `incarnation` of a member is the first that was heard of it: what counts until the log says it
     /// ([`Members::is_wiped`]).
     pub fn is_first_incarnation(&self, member: u64, incarnation: u128) -> bool {

@@ -95,7 +95,11 @@ fn run(config: &Config, warnings: &[String]) -> ExitCode {
 type ProgramError = Box<dyn std::error::Error>;
 
 fn serve(config: &Config) -> Result<(), ProgramError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("basalt-rpc").build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(connection_threads())
+        .enable_all()
+        .thread_name("basalt-rpc")
+        .build()?;
     // Signals before anything that takes long: the first process of a container has no default handler, and would go on.
     let mut signals = runtime.block_on(async { StopSignals::install() });
     // Ports next: a taken one is known before the data is opened, and clients wait instead of being refused.
@@ -214,6 +218,14 @@ fn serve(config: &Config) -> Result<(), ProgramError> {
     }
     info!("stopped");
     end
+}
+
+/// Threads for connections: half of the cores, since the log, apply, consensus and reads need the others. Where there is one
+/// for each core, they wake each other for what is done before the other is awake: with three members on two cores that took a
+/// third of the CPU time of reads (decision 0026).
+fn connection_threads() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    (cores / 2).max(1)
 }
 
 /// A stop that came before the node was ready.

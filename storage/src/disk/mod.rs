@@ -101,4 +101,11 @@ pub trait Disk: Send + Sync {
     /// # Errors
     /// The operating system's; what was done of a failed write is unknown.
     fn perform(&self, io: Io) -> io::Result<IoOutput>;
+
+    /// Reads exactly `length` bytes if the operating system has them in memory, and waits for nothing. `None` says that it
+    /// has not, or cannot tell, or that the read fails: whoever needs to know performs it.
+    fn read_cached(&self, file: FileId, offset: u64, length: usize) -> Option<Bytes> {
+        let _ = (file, offset, length);
+        None
+    }
 }

@@ -46,10 +46,12 @@ enum Defragmentation {
     Bound,
 }
 
-/// A checkpoint that ended: its last entry, and its generation of the manifest.
-pub(super) struct Ended {
-    pub(super) applied_index: u64,
-    pub(super) generation: u64,
+/// How a checkpoint ended.
+pub(super) enum Ended {
+    /// Durable: its last entry, and its generation of the manifest.
+    Durable { applied_index: u64, generation: u64 },
+    /// The disk is full.
+    Refused,
 }
 
 impl CheckpointSide {
@@ -132,7 +134,7 @@ impl CheckpointSide {
             Ok(Some(checkpoint)) => {
                 let generation = self.ended(disk, checkpoint, store, seen);
                 self.hold(disk);
-                Some(Ended { applied_index, generation })
+                Ended::Durable { applied_index, generation }
             }
             Err(CheckpointError::NoSpace { checkpointer, frozen, .. }) => {
                 self.checkpointer = Some(*checkpointer);
@@ -144,13 +146,13 @@ impl CheckpointSide {
                 // Nothing depends on the reserve: the server warns, and so may a fault pass here.
                 drop(self.reserve.release(disk));
                 seen.refusals += 1;
-                None
+                Ended::Refused
             }
             Err(error) => return Err(over("writing a checkpoint", &error)),
         };
         self.job = None;
         self.due = now + self.interval;
-        Ok(ended)
+        Ok(Some(ended))
     }
 
     fn begin(&mut self, store: &mut Store) {

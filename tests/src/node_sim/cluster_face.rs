@@ -30,7 +30,17 @@ impl SimulatedNode {
 
     /// A client wants to read what was acknowledged before.
     pub fn read_index(&mut self, read: u64) {
-        self.inbox.push_back(Input::Read(read));
+        self.inbox.push_back(Input::Reads(vec![read]));
+    }
+
+    /// This member was removed, says another.
+    pub fn told(&mut self, by: u64) {
+        self.inbox.push_back(Input::Told { by });
+    }
+
+    /// Whether it knows, also after a power cut, that this member was removed.
+    pub fn has_removed(&self, member: u64) -> bool {
+        self.machine().members().is_removed(member) && self.checkpointed_members().is_removed(member)
     }
 
     /// Another member shall lead.
@@ -91,9 +101,11 @@ impl SimulatedNode {
 
     /// Whether it knows, also after a power cut, from which data directory this member speaks.
     pub fn knows_of(&self, member: u64) -> bool {
-        let members =
-            Members::decode(&self.checkpoints.manifest().conf_state).expect("every manifest names its members");
-        members.get(member).is_some_and(|member| !member.incarnation.is_empty())
+        self.checkpointed_members().get(member).is_some_and(|member| !member.incarnation.is_empty())
+    }
+
+    fn checkpointed_members(&self) -> Members {
+        Members::decode(&self.checkpoints.manifest().conf_state).expect("every manifest names its members")
     }
 
     /// Whether it leads.

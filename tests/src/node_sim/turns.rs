@@ -6,6 +6,7 @@ use basalt_proto::etcdserverpb::{LeaseCheckpoint, LeaseCheckpointRequest, LeaseR
 use basalt_proto::log::request::Kind;
 use basalt_proto::log::{MemberDescription, Request};
 use basalt_server::admission::Proposal;
+use basalt_server::apply::alarms::AlarmKind;
 use basalt_server::apply::machine::{APPLY_VERSION, Machine};
 use basalt_server::node::core::Input;
 use basalt_server::watch;
@@ -192,11 +193,36 @@ impl SimulatedNode {
     fn advance_checkpoint(&mut self) -> Result<(), Over> {
         let store = self.apply.machine.store_mut();
         let ended = self.checkpoints.advance(&self.disk, &mut self.random, self.now, store, &mut self.overlaps)?;
-        if let Some(Ended { applied_index, generation }) = ended {
-            self.log.generation = generation;
-            self.log.release(applied_index);
+        match ended {
+            None => {}
+            Some(Ended::Durable { applied_index, generation }) => {
+                self.log.generation = generation;
+                self.log.release(applied_index);
+                if self.machine().members().get(self.member_id).is_some_and(|member| member.disk_full) {
+                    self.tell_disk(false);
+                }
+            }
+            Some(Ended::Refused) => {
+                self.tell_disk(true);
+                let members = self.machine().members();
+                if members.voters().len() > 1 && members.has_room() && !self.machine().alarms().any(AlarmKind::NoSpace)
+                {
+                    self.inbox.push_back(Input::HandOver);
+                }
+            }
         }
         Ok(())
+    }
+
+    /// Tells the others whether the disk here has room.
+    fn tell_disk(&mut self, is_full: bool) {
+        if let Some(description) = self.machine().members().with_disk(self.member_id, is_full) {
+            self.proposals.push_back(Request {
+                id: 0,
+                principal: None,
+                kind: Some(Kind::MemberDescription(description)),
+            });
+        }
     }
 
     /// One that runs goes on; none begins while another state takes the place of this one.
@@ -222,7 +248,7 @@ impl SimulatedNode {
         let Some(outcome) = self.apply.outcomes.last().filter(|_| !self.leases.is_empty()) else { return };
         let is_own = outcome.entry.as_ref().is_some_and(|entry| entry.proposer == self.member_id);
         for (request, _) in outcome.answers.iter().filter(|_| is_own) {
-            self.inbox.extend(self.leases.answered(*request).map(Input::Read));
+            self.inbox.extend(self.leases.answered(*request).map(|read| Input::Reads(vec![read])));
         }
     }
 
@@ -230,7 +256,7 @@ impl SimulatedNode {
         let own = self.clock.monotonic(self.now);
         match self.leases.go_on(&mut self.apply.leases, self.leadership, self.now, own) {
             RenewalStep::Waits => {}
-            RenewalStep::Confirm(read) => self.inbox.push_back(Input::Read(read)),
+            RenewalStep::Confirm(read) => self.inbox.push_back(Input::Reads(vec![read])),
             RenewalStep::Answer(number, ttl) => self.said.renewals.push((number, ttl)),
             RenewalStep::Propose(request) => {
                 self.said.requests.push(request.clone());

@@ -42,6 +42,8 @@ use crate::opening::Place;
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(2);
 /// Between two looks at what members hold.
 const LOOK: Duration = Duration::from_millis(500);
+/// In one of so many looks somebody disarms NOSPACE, whether there is room again or not.
+const DISARM_RATIO: u32 = 8;
 
 /// What is to happen.
 #[derive(Clone, Copy, Debug)]
@@ -303,6 +305,11 @@ impl Cluster {
                     bounds::check(*id, node, self.plan.catchup_entries);
                 }
                 self.look_at_leases();
+                self.tell_all_removed();
+                self.report.count("looks while a full disk was told of", u64::from(self.knows_of_full_disks()));
+                if self.is_out_of_space() && self.random.random_ratio(1, DISARM_RATIO) {
+                    self.disarm();
+                }
                 self.agenda.file(self.now + LOOK, Event::Look);
             }
         }
@@ -357,10 +364,10 @@ impl Cluster {
         let Some(member) = self.members.get_mut(&to) else { return };
         let Some(node) = &member.node else { return };
         // As where its stream ends, and it is told why.
-        let members = node.machine().members();
-        if members.is_removed(from) {
-            return self.stop(from);
+        if node.has_removed(from) {
+            return self.tell_removed(from, to);
         }
+        let members = node.machine().members();
         if members.is_wiped(from, incarnation) {
             return self.refuse_wiped(from, to, incarnation);
         }

@@ -87,15 +87,16 @@ impl Core {
         if !change.changes.iter().any(removes) {
             return Ok(());
         }
-        if !self.leads() || is_planted(Bug::RemovedLeaderStops) {
-            // Who follows heard it from the leader, who goes on.
+        if is_planted(Bug::RemovedLeaderStops) {
             outputs.push(Output::Left);
             return Ok(());
         }
-        // It was elected with its removal in its log. The crate has no place for a leader that is no member; and as those who do
-        // not know yet may wait for its vote, it goes on until it is told by another.
-        let term = self.raft.raft.term;
-        self.raft.raft.become_follower(term, raft::INVALID_ID);
+        // Those who do not know yet may wait for its vote: it goes on until it is told (`farewell`). One that leads was elected
+        // with its removal in its log; the crate has no place for a leader that is no member.
+        if self.leads() {
+            let term = self.raft.raft.term;
+            self.raft.raft.become_follower(term, raft::INVALID_ID);
+        }
         Ok(())
     }
 

@@ -19,6 +19,7 @@
 //! * Equal inputs give equal outputs: randomness comes from the seed alone.
 
 mod confirmations;
+mod farewell;
 mod forwarded;
 mod member_changes;
 mod message_check;
@@ -48,6 +49,7 @@ pub use self::traffic::{Append, Committed, CoreConfig, CoreError, Input, Leaders
 pub use self::member_changes::{change_data, conf_change_of, context_of};
 
 use self::confirmations::{Confirmations, Question};
+use self::farewell::Farewell;
 use self::forwarded::{Forwarded, Taken};
 use self::member_changes::{Waiting, is_change_entry};
 use self::outbox::Outbox;
@@ -118,6 +120,7 @@ pub struct Core {
     changes: Waiting,
     leadership: Leadership,
     slow_disk: SlowDisk,
+    farewell: Farewell,
     /// Of election timeouts.
     seed: u64,
 }
@@ -168,6 +171,7 @@ impl Core {
             changes: Waiting::default(),
             leadership: Leadership::default(),
             slow_disk: SlowDisk::default(),
+            farewell: Farewell::default(),
         };
         core.draw_election_timeout();
         Ok(core)
@@ -202,8 +206,9 @@ impl Core {
             Input::ConfChange(change) => self.conf_changed(&change, outputs)?,
             Input::SnapshotOffer { to, snapshot } => self.offer_snapshot(to, *snapshot),
             Input::SnapshotSent { to, arrived } => self.snapshot_sent(to, arrived),
-            Input::Read(read) if is_planted(Bug::ReadWithoutQuorum) => outputs.push(Output::ReadsReady(vec![read])),
-            Input::Read(read) => self.reads.add(read),
+            Input::Reads(reads) if is_planted(Bug::ReadWithoutQuorum) => outputs.push(Output::ReadsReady(reads)),
+            Input::Reads(reads) => reads.into_iter().for_each(|read| self.reads.add(read)),
+            Input::Told { by } => self.told(by, outputs),
             Input::Unreachable(member) => self.raft.report_unreachable(member),
             Input::HandOver => _ = self.hand_over(),
             Input::Transfer(member) => {
@@ -258,6 +263,7 @@ impl Core {
             self.raft.tick();
         }
         self.forwarded.tick();
+        self.tick_farewell(outputs);
         self.tend_snapshots();
         if let Some(context) = self.reads.tick() {
             self.ask_leader(context);

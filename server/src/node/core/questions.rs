@@ -22,6 +22,11 @@ impl Core {
         self.queue.retain(keep)
     }
 
+    /// Whether reads that come now would be asked for at once, as far as this node alone can say.
+    pub fn may_take_reads(&self) -> bool {
+        !self.reads.is_asked()
+    }
+
     /// Forgets reads that were not asked for yet and that are not to be kept.
     pub fn retain_reads(&mut self, keep: impl FnMut(u64) -> bool) {
         self.reads.retain(keep);

@@ -45,6 +45,11 @@ impl Reads {
         }
     }
 
+    /// Whether a question is under way.
+    pub(super) fn is_asked(&self) -> bool {
+        self.asked.is_some()
+    }
+
     /// Whether [`Self::ask`] gives something.
     pub(super) fn is_due(&self) -> bool {
         self.asked.is_none() && !self.waiting.is_empty()

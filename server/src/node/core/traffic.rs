@@ -74,8 +74,13 @@ pub enum Input {
         /// Whether it has it.
         arrived: bool,
     },
-    /// Somebody wants to read what was acknowledged before now; the number is his.
-    Read(u64),
+    /// Some want to read what was acknowledged before now; the numbers are theirs.
+    Reads(Vec<u64>),
+    /// This member was removed, says another one, which has that in a checkpoint.
+    Told {
+        /// Who.
+        by: u64,
+    },
     /// A message to this member was lost on this side.
     Unreachable(u64),
     /// All members apply by these rules from now on.
@@ -109,7 +114,7 @@ pub enum Output {
         /// Whom the lead goes to.
         to: u64,
     },
-    /// This member was removed, and the others know it: it may stop.
+    /// This member was removed, and most of the others know it durably: it may stop.
     Left,
     /// The snapshot that was received is not needed.
     Discard,

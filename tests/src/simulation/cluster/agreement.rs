@@ -35,6 +35,7 @@ impl Cluster {
         let is_alive = |cluster: &Self| cluster.clients.seen.acknowledged >= before + liveness::WRITES as u64;
         while !(is_alive(self)
             && self.is_agreed()
+            && !self.is_out_of_space()
             && self.leases.is_empty()
             && self.watchers.are_up_to_date(&self.ledger))
         {
@@ -42,6 +43,7 @@ impl Cluster {
             if !is_alive(self) {
                 self.ask();
             }
+            self.disarm();
             self.advance_to(self.now + PAUSE);
             liveness::within(self.now - healed, || self.standing());
         }

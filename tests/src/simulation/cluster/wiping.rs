@@ -22,12 +22,13 @@ impl Cluster {
     /// A voter loses its disk and is started again after `length` as if nothing had been; later somebody removes it.
     ///
     /// Not while another one waits for that, and not before all others know it durably: who never heard of the first disk
-    /// cannot tell the second one from it (`docs/operations/members.md`).
+    /// cannot tell the second one from it (`docs/operations/members.md`). Nor before all others know who votes: one that left
+    /// and stopped counts as lost for who still asks it, and two lost are too many (seed 2001042).
     pub(super) fn wipe(&mut self, id: u64, length: Duration) {
         let ModelMembers { voters, learners, .. } = self.ledger.members();
         let knows = |other: &u64| {
             let node = self.members.get(other).and_then(|member| member.node.as_ref());
-            node.is_some_and(|node| node.knows_of(id))
+            node.is_some_and(|node| node.knows_of(id) && node.machine().members().voters().iter().eq(voters))
         };
         let mut others = voters.iter().chain(learners).filter(|other| **other != id);
         // Removing two of three at once leaves none who could decide.

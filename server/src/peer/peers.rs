@@ -156,7 +156,8 @@ impl Peers {
     /// A member says where it is reached. One that this member does not know yet, because it lags behind, could not be
     /// answered otherwise.
     pub fn introduced(&self, hello: &Hello) {
-        let is_known = self.members.load().get(hello.from).is_some();
+        let members = self.members.load();
+        let is_known = members.get(hello.from).is_some() || members.is_removed(hello.from);
         let mut strangers = lock(&self.strangers);
         if is_known || hello.peer_urls.is_empty() || strangers.len() >= STRANGERS_MAX {
             strangers.remove(&hello.from);

@@ -10,7 +10,7 @@ use super::Core;
 use super::traffic::Output;
 
 /// Election timeouts after which it goes though only few said so: the others may be gone for good.
-const WAITS_TIMEOUTS: u32 = 60;
+const WAITS_TIMEOUTS: u32 = 20;
 
 /// Who said it.
 #[derive(Default)]
@@ -20,26 +20,56 @@ pub(super) struct Farewell {
     ticks: u32,
 }
 
+impl Farewell {
+    /// A member said it; says whether most of the other voters have.
+    fn told(&mut self, by: u64, others: &[u64]) -> bool {
+        self.told_by.insert(by);
+        others.iter().filter(|other| self.told_by.contains(other)).count() * 2 > others.len()
+    }
+
+    /// Time passes; says whether it has been waited long enough for more.
+    fn tick(&mut self, election_ticks: u32) -> bool {
+        self.ticks += u32::from(!self.told_by.is_empty());
+        self.ticks == election_ticks.saturating_mul(WAITS_TIMEOUTS)
+    }
+}
+
 impl Core {
     /// A member says that this one was removed.
     pub(super) fn told(&mut self, by: u64, outputs: &mut Vec<Output>) {
-        self.farewell.told_by.insert(by);
         let voters = self.raft.raft.prs().conf().to_conf_state().voters;
         let others: Vec<u64> = voters.into_iter().filter(|voter| *voter != self.member_id).collect();
-        let told = others.iter().filter(|other| self.farewell.told_by.contains(other)).count();
-        if told * 2 > others.len() {
+        if self.farewell.told(by, &others) {
             outputs.push(Output::Left);
         }
     }
 
     pub(super) fn tick_farewell(&mut self, outputs: &mut Vec<Output>) {
-        if self.farewell.told_by.is_empty() {
-            return;
-        }
-        self.farewell.ticks += 1;
-        let election_ticks = u32::try_from(self.raft.raft.election_timeout()).unwrap_or(u32::MAX);
-        if self.farewell.ticks == election_ticks.saturating_mul(WAITS_TIMEOUTS) {
+        if self.farewell.tick(u32::try_from(self.raft.raft.election_timeout()).unwrap_or(u32::MAX)) {
             outputs.push(Output::Left);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_goes_when_most_of_the_others_said_so() {
+        let mut farewell = Farewell::default();
+        let others = [1, 2, 3];
+        assert!(!farewell.told(1, &others));
+        assert!(!farewell.told(1, &others), "once more is no more");
+        assert!(!farewell.told(9, &others), "who has no vote says nothing of a majority");
+        assert!(farewell.told(3, &others));
+    }
+
+    #[test]
+    fn it_goes_after_a_while_if_only_few_said_so() {
+        let mut farewell = Farewell::default();
+        assert!((0..1000).all(|_| !farewell.tick(10)), "nobody said anything");
+        farewell.told(1, &[1, 2, 3]);
+        assert_eq!((1..1000).position(|_| farewell.tick(10)), Some(10 * WAITS_TIMEOUTS as usize - 1));
     }
 }

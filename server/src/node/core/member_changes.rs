@@ -22,6 +22,9 @@ use crate::apply::effects::Effect;
 /// A learner that has so many tenths of the leader's entries may vote (etcd-contract 46).
 const READY_TENTHS: u64 = 9;
 
+/// Ticks after which a leader hands over because nothing waits but its own removal.
+const OWN_REMOVAL_TICKS: u32 = 2;
+
 /// Changes that wait for the one before them.
 pub(super) type Waiting = VecDeque<LogEntry>;
 
@@ -34,12 +37,8 @@ impl Core {
     /// Orders the next change, if the one before is applied.
     pub(super) fn propose_change(&mut self) -> Result<(), CoreError> {
         let is_due = self.can_order() && self.unpersisted.is_empty() && !self.raft.raft.has_pending_conf();
-        if is_due && self.changes.front().is_some_and(|entry| self.removes_leader(entry)) {
-            // Another one is to order it: a leader that is no member any more cannot tell the others.
-            self.hand_over();
-            return Ok(());
-        }
-        let Some(mut entry) = self.changes.pop_front_if(|_| is_due) else { return Ok(()) };
+        let first = self.changes.iter().position(|entry| !self.removes_leader(entry)).filter(|_| is_due);
+        let Some(mut entry) = first.and_then(|first| self.changes.remove(first)) else { return Ok(()) };
         self.mark_behind(&mut entry);
         match conf_change(&entry) {
             Some(mut change) => {
@@ -52,6 +51,16 @@ impl Core {
         let position = LogPosition { index: raft.raft_log.last_index(), term: raft.term };
         self.remember(position, entry);
         Ok(())
+    }
+
+    /// Another one is to order the removal of this leader: one that is no member any more cannot tell the others. Not at once: where
+    /// two are to be removed, each as soon as it leads, what removes the other is to have its turn (seed 3006540).
+    pub(super) fn tick_own_removal(&mut self) {
+        let waits = !self.changes.is_empty() && self.changes.iter().all(|entry| self.removes_leader(entry));
+        self.own_removal_ticks = if waits && self.can_order() { self.own_removal_ticks + 1 } else { 0 };
+        if self.own_removal_ticks >= OWN_REMOVAL_TICKS {
+            self.hand_over();
+        }
     }
 
     /// This member leads no more: what waits here was never ordered. Whoever sent the others' asks again.

@@ -118,6 +118,8 @@ pub struct Core {
     snapshots: Snapshots,
     /// Changes of members that wait for the one before.
     changes: Waiting,
+    /// Ticks for which all of them have been removals of this leader.
+    own_removal_ticks: u32,
     leadership: Leadership,
     slow_disk: SlowDisk,
     farewell: Farewell,
@@ -169,6 +171,7 @@ impl Core {
             apply_version: config.apply_version,
             snapshots: Snapshots::default(),
             changes: Waiting::default(),
+            own_removal_ticks: 0,
             leadership: Leadership::default(),
             slow_disk: SlowDisk::default(),
             farewell: Farewell::default(),
@@ -264,6 +267,7 @@ impl Core {
         }
         self.forwarded.tick();
         self.tick_farewell(outputs);
+        self.tick_own_removal();
         self.tend_snapshots();
         if let Some(context) = self.reads.tick() {
             self.ask_leader(context);

@@ -172,10 +172,7 @@ impl PeerEdge {
         let peers = &self.peers;
         let (cluster_id, own) = (peers.identity.cluster_id, peers.identity.member_id);
         let Some(Kind::Hello(hello)) = hello.kind else { return Err(Refused::NoHello) };
-        let introduction = Introduction::read_hello(&hello, cluster_id, own, &peers.members.load())?;
-        if peers.has_removed(introduction.from) {
-            return Err(Refused::Removed(introduction.from));
-        }
+        let introduction = Introduction::read_hello(&hello, cluster_id, own, &peers.members_for(hello.from))?;
         peers.introduced(&hello);
         if !peers.is_first_incarnation(introduction.from, introduction.incarnation) {
             return Err(Refused::Second(introduction.from));
@@ -194,14 +191,14 @@ impl PeerEdge {
                 request = next(&mut requests) => request.inspect_err(|_| meters.failed())?,
                 // One that was removed may say nothing more, and is to know.
                 () = tokio::time::sleep(MEMBERSHIP_CHECK) => {
-                    if peers.has_removed(introduction.from) {
+                    if peers.members_for(introduction.from).is_removed(introduction.from) {
                         return Err(Refused::Removed(introduction.from));
                     }
                     continue;
                 }
             };
             let Some(request) = request else { return Ok(()) };
-            if peers.has_removed(introduction.from) {
+            if peers.members_for(introduction.from).is_removed(introduction.from) {
                 return Err(Refused::Removed(introduction.from));
             }
             for message in introduction.messages(request).inspect_err(|_| meters.failed())? {
@@ -251,9 +248,6 @@ impl PeerEdge {
         let (cluster_id, own) = (peers.identity.cluster_id, peers.identity.member_id);
         let hello = opening.hello.unwrap_or_default();
         let introduction = Introduction::read_hello(&hello, cluster_id, own, &peers.members.load())?;
-        if peers.members.load().is_removed(introduction.from) {
-            return Err(Refused::Removed(introduction.from).into());
-        }
         if !peers.is_first_incarnation(introduction.from, introduction.incarnation) {
             return Err(Refused::Second(introduction.from).into());
         }

@@ -61,7 +61,8 @@ fn what_was_found_once_stays_mended() {
     // Two of two voters, of whom one did not know the other yet, campaigned for ever, each in terms of its own (1101460).
     // A member that was removed went before the one that stayed knew it for good, which then waited for its vote (2006210, 2008725).
     // Two of two were to be removed, and handed the lead to each other for ever (3006540).
-    for seed in [178, 1006, 1182, 1000328, 1101460, 2006210, 2008725, 3006540] {
+    // A wiped member was heard again between its removal and the checkpoint that has it (4000735).
+    for seed in [178, 1006, 1182, 1000328, 1101460, 2006210, 2008725, 3006540, 4000110, 4000735] {
         Cluster::new(Plan::of(seed), false).run();
     }
 }

@@ -68,10 +68,9 @@ impl Arrivals {
         Self { disk, manifest, node, kept: Arc::default(), kept_for: KEPT_FOR }
     }
 
-    /// Whether the last checkpoint knows that member `id` was removed.
-    pub(super) fn has_removed(&self, id: u64) -> bool {
-        let members = Members::decode(&self.manifest.load().conf_state).expect("every manifest names its members");
-        members.is_removed(id)
+    /// Who belongs to the cluster by the last checkpoint.
+    pub(super) fn checkpointed_members(&self) -> Members {
+        Members::decode(&self.manifest.load().conf_state).expect("every manifest names its members")
     }
 
     /// How much of a state is here.

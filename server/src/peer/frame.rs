@@ -120,6 +120,9 @@ impl Introduction {
         if hello.to != own || hello.from == own {
             return Err(Refused::Receiver { own, wanted: hello.to });
         }
+        if members.is_removed(hello.from) {
+            return Err(Refused::Removed(hello.from));
+        }
         let incarnation = <[u8; 16]>::try_from(&*hello.incarnation).map_err(|_| Refused::NoHello)?;
         let incarnation = u128::from_le_bytes(incarnation);
         if members.is_wiped(hello.from, incarnation) {

@@ -119,10 +119,11 @@ impl Peers {
         }
     }
 
-    /// Whether member `id` was removed, and this one knows that also after a power cut. Before, it is heard: it may have the vote
-    /// that is needed (decision 0027).
-    pub fn has_removed(&self, id: u64) -> bool {
-        self.members.load().is_removed(id) && self.arrivals.has_removed(id)
+    /// The members by which `id` is heard or not. One that was removed is heard, as what it was, until the last checkpoint knows of
+    /// that: it may have the vote that is needed (decision 0027).
+    pub fn members_for(&self, id: u64) -> Arc<Members> {
+        let members = self.members.load_full();
+        if members.is_removed(id) { Arc::new(self.arrivals.checkpointed_members()) } else { members }
     }
 
     /// Whether `incarnation` of a member is the first that was heard of it: what counts until the log says it

@@ -43,6 +43,16 @@ impl SimulatedNode {
         self.machine().members().is_removed(member) && self.checkpointed_members().is_removed(member)
     }
 
+    /// Whether it knows this member by another data directory. One that was removed is judged as what it was, until that is
+    /// durable, as by `Peers::members_for`.
+    pub fn knows_as_wiped(&self, member: u64, incarnation: u128) -> bool {
+        let members = self.machine().members();
+        if members.is_removed(member) {
+            return self.checkpointed_members().is_wiped(member, incarnation);
+        }
+        members.is_wiped(member, incarnation)
+    }
+
     /// Another member shall lead.
     pub fn transfer(&mut self, member: u64) {
         self.inbox.push_back(Input::Transfer(member));

@@ -367,8 +367,7 @@ impl Cluster {
         if node.has_removed(from) {
             return self.tell_removed(from, to);
         }
-        let members = node.machine().members();
-        if members.is_wiped(from, incarnation) {
+        if node.knows_as_wiped(from, incarnation) {
             return self.refuse_wiped(from, to, incarnation);
         }
         if !member.is_first_incarnation(from, incarnation) {

@@ -1,7 +1,7 @@
 //! A member that was removed goes when most of the others say so.
 //!
 //! By itself it cannot know that it may: those who stay need not have heard yet that its removal is committed, and need its vote as
-//! long as they have not. Who says so has the removal in a checkpoint. Of any majority that is left one has said so then, and
+//! long as they have not. It asks for no votes itself once anybody said so. Who says so has the removal in a checkpoint. Of any majority that is left one has said so then, and
 //! hands on with its votes what is committed (decision 0027).
 
 use std::collections::BTreeSet;
@@ -21,6 +21,11 @@ pub(super) struct Farewell {
 }
 
 impl Farewell {
+    /// Whether anybody said it: then this member gives its vote, and does not ask for others'.
+    pub(super) fn has_begun(&self) -> bool {
+        !self.told_by.is_empty()
+    }
+
     /// A member said it; says whether most of the other voters have.
     fn told(&mut self, by: u64, others: &[u64]) -> bool {
         self.told_by.insert(by);
@@ -29,7 +34,7 @@ impl Farewell {
 
     /// Time passes; says whether it has been waited long enough for more.
     fn tick(&mut self, election_ticks: u32) -> bool {
-        self.ticks += u32::from(!self.told_by.is_empty());
+        self.ticks += u32::from(self.has_begun());
         self.ticks == election_ticks.saturating_mul(WAITS_TIMEOUTS)
     }
 }
@@ -42,6 +47,13 @@ impl Core {
         if self.farewell.told(by, &others) {
             outputs.push(Output::Left);
         }
+    }
+
+    /// Whether the next tick would make a member ask for votes that was told that it is removed. Its time stands still then, a full
+    /// election timeout after it last heard of a leader: what it gives its vote by is as if it went on.
+    pub(super) fn would_campaign_after_farewell(&self) -> bool {
+        let raft = &self.raft.raft;
+        self.farewell.has_begun() && !self.leads() && raft.election_elapsed + 1 >= raft.randomized_election_timeout()
     }
 
     pub(super) fn tick_farewell(&mut self, outputs: &mut Vec<Output>) {

@@ -262,7 +262,7 @@ impl Core {
         self.mind_the_disk(outputs);
         // A single voter would lead at once, which the crate allows only with nothing on its way to the disk.
         let held_up = self.is_single_voter() && !self.leads() && !self.unpersisted.is_empty();
-        if !held_up && !self.is_installing() {
+        if !held_up && !self.is_installing() && !self.would_campaign_after_farewell() {
             self.raft.tick();
         }
         self.forwarded.tick();
@@ -405,7 +405,7 @@ impl Core {
         let raft = &mut self.raft.raft;
         let ticks = raft.election_timeout();
         let drawn = mixed(mixed(self.seed ^ raft.term) ^ raft.state as u64) as usize % ticks;
-        raft.set_randomized_election_timeout(ticks + drawn);
+        raft.set_randomized_election_timeout(if self.farewell.has_begun() { 2 * ticks - 1 } else { ticks + drawn });
     }
 
     fn follow_leader(&mut self, outputs: &mut Vec<Output>) {

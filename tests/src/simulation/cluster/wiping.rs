@@ -25,12 +25,15 @@ impl Cluster {
     /// cannot tell the second one from it (`docs/operations/members.md`). Nor before all others know who votes: one that left
     /// and stopped counts as lost for who still asks it, and two lost are too many (seed 2001042).
     pub(super) fn wipe(&mut self, id: u64, length: Duration) {
-        let ModelMembers { voters, learners, .. } = self.ledger.members();
+        let ModelMembers { voters, learners, removed, .. } = self.ledger.members();
         let knows = |other: &u64| {
             let node = self.members.get(other).and_then(|member| member.node.as_ref());
             node.is_some_and(|node| node.knows_of(id) && node.machine().members().voters().iter().eq(voters))
         };
-        let mut others = voters.iter().chain(learners).filter(|other| **other != id);
+        // Who was removed may be there still, and be asked for its vote by whoever does not know.
+        let stays = |other: &&u64| self.members.get(other).is_some_and(|member| !member.is_gone());
+        let mut others =
+            voters.iter().chain(learners).chain(removed.iter().filter(stays)).filter(|other| **other != id);
         // Removing two of three at once leaves none who could decide.
         let is_alone = self.wiped.is_none() && !self.ledger.awaits_removal_beside(id);
         if !is_alone || voters.len() < VOTERS_MIN || !voters.contains(&id) || !others.all(knows) {

@@ -102,7 +102,9 @@ pub(super) async fn describe(service: Arc<Service>, description: MemberDescripti
         let is_known = member.name == description.name
             && member.client_urls == description.client_urls
             && member.incarnation == description.incarnation
-            && member.apply_version == description.apply_version;
+            && member.apply_version == description.apply_version
+            // What a former life said of its disk may be over; the next checkpoint says it again if it is not.
+            && member.disk_full == description.disk_full;
         if is_known {
             return;
         }

@@ -11,6 +11,9 @@ use crate::opening::Place;
 /// A turn of a healthy member takes this at most.
 pub(super) const TURN: Duration = Duration::from_micros(400);
 
+/// A healthy member does something again within this.
+const SOON: Duration = Duration::from_secs(1);
+
 /// A member and its disk.
 pub(super) struct MemberPlace {
     pub(super) place: Place,
@@ -63,7 +66,9 @@ impl MemberPlace {
 
     /// Whether it is up, and nothing keeps it from its work; or it left for good.
     pub(super) fn is_healthy(&self, now: Duration) -> bool {
-        let works = |node: &SimulatedNode| self.paused_until <= now && !node.is_stalled();
+        // Who was told something while it stood still lives in the time after that, also if it was healed before (seed 5001420).
+        let goes_on = self.turn_at.is_none_or(|at| at <= now + SOON);
+        let works = |node: &SimulatedNode| self.paused_until <= now && goes_on && !node.is_stalled();
         self.is_gone() || self.node.as_ref().is_some_and(works)
     }
 

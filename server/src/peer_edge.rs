@@ -191,14 +191,14 @@ impl PeerEdge {
                 request = next(&mut requests) => request.inspect_err(|_| meters.failed())?,
                 // One that was removed may say nothing more, and is to know.
                 () = tokio::time::sleep(MEMBERSHIP_CHECK) => {
-                    if peers.members_for(introduction.from).is_removed(introduction.from) {
+                    if peers.has_removed(introduction.from) {
                         return Err(Refused::Removed(introduction.from));
                     }
                     continue;
                 }
             };
             let Some(request) = request else { return Ok(()) };
-            if peers.members_for(introduction.from).is_removed(introduction.from) {
+            if peers.has_removed(introduction.from) {
                 return Err(Refused::Removed(introduction.from));
             }
             for message in introduction.messages(request).inspect_err(|_| meters.failed())? {

@@ -40,8 +40,8 @@ pub enum Bug {
     AppliedTwice,
     /// The log goes on behind its own entries when another member's state took the place of what they led to.
     LogRestartForgotten,
-    /// A leader that was removed stops before the others know it.
-    RemovedLeaderStops,
+    /// A member that was removed stops on its own word, before the others know it.
+    RemovedMemberStops,
     /// A watcher that comes up to date misses the revision behind what it was served.
     WatchSkipsRevision,
     /// A watcher that comes up to date is told what is before its revision, as far as it is served to another.
@@ -92,7 +92,7 @@ impl Bug {
         Bug::ProposedOfAnyTerm,
         Bug::AppliedTwice,
         Bug::LogRestartForgotten,
-        Bug::RemovedLeaderStops,
+        Bug::RemovedMemberStops,
         Bug::WatchSkipsRevision,
         Bug::WatchFromBefore,
         Bug::RenewalKeepsRemainder,

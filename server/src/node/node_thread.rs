@@ -209,6 +209,7 @@ pub fn serve(mut core: Core, links: &NodeLinks, inbox: &Receiver<NodeInput>) {
             // Nobody would hear of the answer, and the client may have tried again.
             core.retain_queued(|request| !links.waiters.forget_gone(request.id));
             core.retain_reads(|read| !reads.forget_gone(read));
+            links.reads.forget_gone();
             if core.leads() {
                 proposals.extend(lease_proposals(links));
             }

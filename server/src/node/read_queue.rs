@@ -45,6 +45,11 @@ impl ReadQueue {
         std::mem::take(&mut queue.waiting)
     }
 
+    /// Forgets those who gave up: a question may stay open for long where its answers are lost.
+    pub fn forget_gone(&self) {
+        self.lock().waiting.retain(|waiter| !waiter.is_closed());
+    }
+
     /// Nobody takes any more.
     pub fn close(&self) {
         let mut queue = self.lock();
@@ -102,6 +107,16 @@ mod tests {
         assert!(!add(), "it comes again when it may ask");
         assert_eq!((queue.take().len(), queue.take().len()), (1, 0));
         assert!(add(), "it found none, and waits to be told");
+    }
+
+    #[test]
+    fn who_gave_up_takes_no_room() {
+        let queue = ReadQueue::default();
+        let (stays, _hears) = oneshot::channel();
+        queue.add(stays);
+        (0..9).for_each(|_| _ = queue.add(oneshot::channel().0));
+        queue.forget_gone();
+        assert_eq!(queue.take().len(), 1);
     }
 
     #[test]

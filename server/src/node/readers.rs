@@ -116,12 +116,13 @@ impl Readers {
         }
     }
 
-    /// What the operating system has in memory is read on the spot, which costs less than to wake a read thread; up to `left`
-    /// bytes, lest a long answer holds up the calls beside it.
+    /// What the operating system has in memory is read on the spot, which costs less than to wake a read thread; all of it within
+    /// `left` bytes or nothing, lest a long answer holds up the calls beside it.
     fn read_cached(&self, requests: &[Io], left: &mut usize) -> Option<Completions> {
+        let length = |io: &Io| if let Io::Read { length, .. } = io { *length } else { usize::MAX };
+        *left = left.checked_sub(requests.iter().map(length).fold(0, usize::saturating_add))?;
         let read = |io: &Io| {
             let Io::Read { file, offset, length } = *io else { return None };
-            *left = left.checked_sub(length)?;
             Some(Ok(IoOutput::Read(self.disk.read_cached(file, offset, length)?)))
         };
         requests.iter().map(read).collect()

@@ -126,6 +126,11 @@ impl Peers {
         if members.is_removed(id) { Arc::new(self.arrivals.checkpointed_members()) } else { members }
     }
 
+    /// Whether `id` was removed, and the last checkpoint knows it.
+    pub fn has_removed(&self, id: u64) -> bool {
+        self.members.load().is_removed(id) && self.members_for(id).is_removed(id)
+    }
+
     /// Whether `incarnation` of a member is the first that was heard of it: what counts until the log says it
     /// ([`Members::is_wiped`]).
     pub fn is_first_incarnation(&self, member: u64, incarnation: u128) -> bool {

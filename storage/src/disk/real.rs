@@ -218,6 +218,9 @@ impl Disk for RealDisk {
     }
 
     fn read_cached(&self, file: FileId, offset: u64, length: usize) -> Option<Bytes> {
+        if length > READ_UNCHECKED_BYTES_MAX {
+            return None;
+        }
         let file = self.file(file).ok()?;
         let mut bytes = vec![0; length];
         let buffers = &mut [IoSliceMut::new(&mut bytes)];
@@ -315,6 +318,7 @@ mod tests {
         disk.perform(Io::Write { file, offset: 0, bytes: Bytes::from_static(b"0123456789") }).expect("writes");
         assert!(disk.read_cached(file, 2, 3).is_none_or(|bytes| bytes == "234"));
         assert_eq!(disk.read_cached(file, 8, 3), None, "not so much is there");
+        assert_eq!(disk.read_cached(file, 0, usize::MAX / 2), None, "no memory is taken for that");
         disk.perform(Io::Close { file }).expect("closes");
         assert_eq!(disk.read_cached(file, 2, 3), None, "a closed id is dead");
     }

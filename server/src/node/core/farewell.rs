@@ -1,8 +1,8 @@
 //! A member that was removed goes when most of the others say so.
 //!
 //! By itself it cannot know that it may: those who stay need not have heard yet that its removal is committed, and need its vote as
-//! long as they have not. It asks for no votes itself once anybody said so. Who says so has the removal in a checkpoint. Of any majority that is left one has said so then, and
-//! hands on with its votes what is committed (decision 0027).
+//! long as they have not. It asks for no votes itself once anybody said so. Who says so has the removal in a checkpoint. Of any
+//! majority that is left one has said so then, and hands on with its votes what is committed (decision 0027).
 
 use std::collections::BTreeSet;
 

@@ -96,7 +96,7 @@ impl Core {
         if !change.changes.iter().any(removes) {
             return Ok(());
         }
-        if is_planted(Bug::RemovedLeaderStops) {
+        if is_planted(Bug::RemovedMemberStops) {
             outputs.push(Output::Left);
             return Ok(());
         }
@@ -114,7 +114,7 @@ impl Core {
         let removed = entry.requests.iter().any(|request| {
             matches!(&request.kind, Some(RequestKind::MemberChange(MemberChange { kind: Some(Change::Remove(id)) })) if *id == self.member_id)
         });
-        removed && !self.raft.raft.prs().is_singleton() && !is_planted(Bug::RemovedLeaderStops)
+        removed && !self.raft.raft.prs().is_singleton() && !is_planted(Bug::RemovedMemberStops)
     }
 }
 

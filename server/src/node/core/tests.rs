@@ -20,6 +20,27 @@ const MEMBER: u64 = 7;
 const POD: &str = "/registry/pods/a";
 const EVENT: &str = "/registry/events/a";
 
+fn config() -> CoreConfig {
+    CoreConfig {
+        member_id: MEMBER,
+        heartbeat_interval: Duration::from_millis(100),
+        election_timeout: Duration::from_secs(1),
+        applied: 0,
+        pre_vote: true,
+        shards: 3,
+        catchup_entries: 0,
+        apply_version: APPLY_VERSION,
+        seed: 5,
+    }
+}
+
+/// One of three, over an empty log.
+fn one_of_three() -> Core {
+    let members = ConfState { voters: vec![1, 2, MEMBER], ..ConfState::default() };
+    let store = LogStore::new((0, 0), Vec::new(), HardState { term: 1, vote: 0, commit: 0 }, members);
+    Core::new(&config(), store, &slog::Logger::root(slog::Discard, slog::o!())).expect("one of three")
+}
+
 /// A single voter over a log, with the requests of all it ever did.
 struct Rig {
     core: Core,
@@ -47,22 +68,11 @@ fn put(id: u64, key: &'static str, bytes: usize) -> Proposal {
 
 impl Rig {
     fn over(entries: Vec<Entry>, commit: u64) -> Self {
-        let config = CoreConfig {
-            member_id: MEMBER,
-            heartbeat_interval: Duration::from_millis(100),
-            election_timeout: Duration::from_secs(1),
-            applied: 0,
-            pre_vote: true,
-            shards: 3,
-            catchup_entries: 0,
-            apply_version: APPLY_VERSION,
-            seed: 5,
-        };
         let members = ConfState { voters: vec![MEMBER], ..ConfState::default() };
         let hard_state = HardState { term: 1, vote: MEMBER, commit };
         let store = LogStore::new((0, 0), entries, hard_state, members);
         let logger = slog::Logger::root(slog::Discard, slog::o!());
-        let core = Core::new(&config, store, &logger).expect("a single voter");
+        let core = Core::new(&config(), store, &logger).expect("a single voter");
         Self { core, appends: VecDeque::new(), applied: Vec::new() }
     }
 
@@ -354,4 +364,22 @@ fn a_question_with_a_context_that_nobody_makes_is_refused() {
     };
     assert!(!asks(16) && !asks(64));
     assert!(asks(0) && asks(65));
+}
+
+#[test]
+fn who_was_told_that_it_is_removed_asks_for_no_votes_and_goes_when_most_said_so() {
+    let asks = |outputs: &[Output]| outputs.iter().any(|output| matches!(output, Output::Send(_)));
+    let leaves = |outputs: &[Output]| outputs.iter().any(|output| matches!(output, Output::Left));
+    let ticks = |core: &mut Core| {
+        let mut outputs = Vec::new();
+        (0..50).for_each(|_| core.step(Input::Tick, &mut outputs).expect("the core goes on"));
+        outputs
+    };
+    assert!(asks(&ticks(&mut one_of_three())), "others ask when they hear of no leader");
+    let (mut core, mut outputs) = (one_of_three(), Vec::new());
+    core.step(Input::Told { by: 1 }, &mut outputs).expect("the core goes on");
+    outputs.extend(ticks(&mut core));
+    assert!(!asks(&outputs) && !leaves(&outputs));
+    core.step(Input::Told { by: 2 }, &mut outputs).expect("the core goes on");
+    assert!(leaves(&outputs));
 }

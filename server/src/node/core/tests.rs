@@ -34,11 +34,11 @@ fn config() -> CoreConfig {
     }
 }
 
-/// One of three, over an empty log.
-fn one_of_three() -> Core {
-    let members = ConfState { voters: vec![1, 2, MEMBER], ..ConfState::default() };
-    let store = LogStore::new((0, 0), Vec::new(), HardState { term: 1, vote: 0, commit: 0 }, members);
-    Core::new(&config(), store, &slog::Logger::root(slog::Discard, slog::o!())).expect("one of three")
+/// One of these, over an empty log.
+fn one_of(voters: &[u64]) -> Core {
+    let members = ConfState { voters: voters.to_vec(), ..ConfState::default() };
+    let store = LogStore::new((0, 0), Vec::new(), HardState::default(), members);
+    Core::new(&config(), store, &slog::Logger::root(slog::Discard, slog::o!())).expect("a member")
 }
 
 /// A single voter over a log, with the requests of all it ever did.
@@ -231,20 +231,7 @@ fn what_nobody_waits_for_is_not_ordered() {
 }
 
 fn follower() -> Core {
-    let config = CoreConfig {
-        member_id: MEMBER,
-        heartbeat_interval: Duration::from_millis(100),
-        election_timeout: Duration::from_secs(1),
-        applied: 0,
-        pre_vote: true,
-        shards: 3,
-        catchup_entries: 0,
-        apply_version: APPLY_VERSION,
-        seed: 5,
-    };
-    let members = ConfState { voters: vec![MEMBER, 8], ..ConfState::default() };
-    let store = LogStore::new((0, 0), Vec::new(), HardState::default(), members);
-    Core::new(&config, store, &slog::Logger::root(slog::Discard, slog::o!())).expect("a follower")
+    one_of(&[MEMBER, 8])
 }
 
 /// A whole state of entry 90, as the leader announces it.
@@ -375,8 +362,8 @@ fn who_was_told_that_it_is_removed_asks_for_no_votes_and_goes_when_most_said_so(
         (0..50).for_each(|_| core.step(Input::Tick, &mut outputs).expect("the core goes on"));
         outputs
     };
-    assert!(asks(&ticks(&mut one_of_three())), "others ask when they hear of no leader");
-    let (mut core, mut outputs) = (one_of_three(), Vec::new());
+    assert!(asks(&ticks(&mut one_of(&[1, 2, MEMBER]))), "others ask when they hear of no leader");
+    let (mut core, mut outputs) = (one_of(&[1, 2, MEMBER]), Vec::new());
     core.step(Input::Told { by: 1 }, &mut outputs).expect("the core goes on");
     outputs.extend(ticks(&mut core));
     assert!(!asks(&outputs) && !leaves(&outputs));

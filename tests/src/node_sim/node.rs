@@ -42,8 +42,8 @@ pub struct SimulatedNode {
     pub(super) now: Duration,
     pub(super) clock: MemberClock,
     pub(super) next_tick: Duration,
-    /// When it tells the cluster who it is, unless that is known.
-    pub(super) describes_at: Duration,
+    /// When it tells the cluster who it is; `None` once that is known.
+    pub(super) describes_at: Option<Duration>,
     /// Nothing that it asks of its disk comes back before.
     pub(super) disk_stalls_until: Duration,
     pub(super) core: Core,
@@ -139,7 +139,7 @@ impl SimulatedNode {
             now,
             clock,
             next_tick: now + clock.until(HEARTBEAT_INTERVAL),
-            describes_at: now,
+            describes_at: Some(now),
             disk_stalls_until: Duration::ZERO,
             core: Core::new(&config, log_store, &logger).expect("raft accepts a recovered log"),
             proposals: VecDeque::new(),

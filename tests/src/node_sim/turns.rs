@@ -140,15 +140,16 @@ impl SimulatedNode {
         self.proposals.extend(kinds.into_iter().map(|kind| Request { id: 0, principal: None, kind: Some(kind) }));
     }
 
-    /// Tells the cluster who this member is, unless it knows; again until it does.
+    /// Tells the cluster who this member is, and that its disk has room, unless it knows; again until it does, once a life.
     fn describe(&mut self) {
-        let is_due = self.is_observed && self.now >= self.describes_at;
+        let is_due = self.is_observed && self.describes_at.is_some_and(|due| self.now >= due);
         let Some(member) = self.machine().members().get(self.member_id).filter(|_| is_due) else { return };
         let incarnation = Bytes::copy_from_slice(&self.incarnation.to_le_bytes());
-        if member.incarnation == incarnation {
+        if member.incarnation == incarnation && !member.disk_full {
+            self.describes_at = None;
             return;
         }
-        self.describes_at = self.now + self.clock.until(DESCRIBE_PAUSE);
+        self.describes_at = Some(self.now + self.clock.until(DESCRIBE_PAUSE));
         let (id, apply_version) = (self.member_id, APPLY_VERSION);
         let description = MemberDescription { id, incarnation, apply_version, ..MemberDescription::default() };
         self.proposals.push_back(Request { id: 0, principal: None, kind: Some(Kind::MemberDescription(description)) });

@@ -3,7 +3,8 @@
 //! ```text
 //!   program ─► edge ─► api (gRPC) ──► node (threads) ─► admission ─► apply ─► basalt_storage
 //!      │         └───► pages ─► http        ├─► watch
-//!      │                                    └─► lease
+//!      │                     │              └─► lease
+//!      │                     └───► auth (who calls)
 //!      └─► listen, discovery, corruption, auto_compaction, logging, memory, config; metrics is counted by all
 //! ```
 //!
@@ -13,6 +14,7 @@
 pub mod admission;
 pub mod api;
 pub mod apply;
+pub mod auth;
 pub mod auto_compaction;
 pub mod config;
 pub mod control;

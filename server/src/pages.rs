@@ -188,7 +188,7 @@ impl Probe for Asked<'_> {
             member_id: node.identity.member_id,
             members: node.members.load().iter().map(|member| member.id).collect(),
             lags: node.lags(),
-            auth_revision: 1,
+            auth_revision: node.auth.now().state.revision(),
             cluster_version: Some("3.7".to_owned()),
             shards,
             classes,

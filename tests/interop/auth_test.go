@@ -49,32 +49,10 @@ func authRefusals() []refusal {
 	}
 }
 
-// expectNoAuthentication checks that no method of the Auth service does anything but say so, and that its status is off.
-func expectNoAuthentication(t *testing.T, ctx context.Context, server *harness.Server) {
-	t.Helper()
-	conn := server.Conn(t)
-	for _, method := range pb.Auth_ServiceDesc.Methods {
-		if method.MethodName == "AuthStatus" {
-			continue
-		}
-		// Requests without fields: nothing looks at them.
-		path := "/" + pb.Auth_ServiceDesc.ServiceName + "/" + method.MethodName
-		err := conn.Invoke(ctx, path, &pb.AuthStatusRequest{}, &pb.AuthStatusResponse{})
-		expectStatus(t, method.MethodName, err, codes.Unimplemented, "authentication is not available yet")
-	}
-	if status, err := servicesOf(conn).auth.AuthStatus(ctx, &pb.AuthStatusRequest{}); err != nil || status.Enabled {
-		t.Errorf("AuthStatus: %v, %v", status, err)
-	}
-}
-
-// TestAuthentication turns authentication on and checks who may do what. basalt cannot turn it on yet and must say so.
+// TestAuthentication turns authentication on and checks who may do what (etcd-contract 49).
 func TestAuthentication(t *testing.T) {
 	server := harness.StartUnderTest(t)
 	s, ctx := servicesOf(server.Conn(t)), harness.Context(t, time.Minute)
-	if server.Kind == harness.Basalt {
-		expectNoAuthentication(t, ctx, server)
-		return
-	}
 	for _, args := range [][]string{
 		{"user", "add", "root:secret"}, {"user", "grant-role", "root", "root"}, {"role", "add", "reader"},
 		{"role", "grant-permission", "reader", "read", "--prefix", "public/"}, {"user", "add", "anna:word"},

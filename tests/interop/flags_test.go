@@ -108,9 +108,9 @@ var flagCases = map[string]flagCase{
 	"tls-min-version":                   {effect: observeTLSVersions},
 	"tls-max-version":                   {effect: observeTLSVersions},
 
-	"auth-token":     {notYet: "jwt,pub-key=x"},
-	"bcrypt-cost":    {notYet: "4"},
-	"auth-token-ttl": {notYet: "1"},
+	"auth-token":     {effect: observeAuthToken},
+	"bcrypt-cost":    {effect: observeBcryptCost},
+	"auth-token-ttl": {effect: observeAuthTokenTTL},
 
 	"enable-pprof":        {notYet: "true"},
 	"metrics":             {effect: observeExtensiveMetrics},

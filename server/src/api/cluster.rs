@@ -1,8 +1,8 @@
-//! Who belongs to the cluster, and what else is small: health and authentication's status.
+//! Who belongs to the cluster, and its health.
 
 use std::sync::Arc;
 
-use basalt_proto::etcdserverpb::{AuthStatusResponse, MemberListRequest, MemberListResponse};
+use basalt_proto::etcdserverpb::{MemberListRequest, MemberListResponse};
 use basalt_proto::health::health_check_response::ServingStatus;
 use basalt_proto::health::{HealthCheckRequest, HealthCheckResponse};
 
@@ -28,12 +28,6 @@ impl Service {
     fn members(&self) -> Chunks {
         let members = wire_members(&self.node.members.load());
         Chunks::of(&MemberListResponse { header: Some(self.header().at(0)), members })
-    }
-
-    pub(super) fn auth_status(self: &Arc<Self>) -> Reply {
-        let header = self.header().at(self.node.view().revision);
-        let response = AuthStatusResponse { header: Some(header), enabled: false, auth_revision: 1 };
-        Reply::Ready(Ok(Chunks::of(&response)))
     }
 
     /// Only the server as a whole, the service of no name, has a health.

@@ -21,6 +21,8 @@ use super::pieces::Pieces;
 use super::service::{Reply, Service};
 use super::status::{self, Code, Status};
 use super::stream::{self, WatchMessages};
+use crate::auth::Credentials;
+use crate::listen::ClientConnection;
 use crate::metrics::{GrpcMethod, Metrics};
 use crate::node::gather::ANSWER_BYTES_MAX;
 
@@ -154,18 +156,22 @@ where
     if needs_leader && service.node.leader().is_none() {
         return refused(&status::no_leader(), tally.as_mut());
     }
+    let credentials = {
+        let client = request.extensions().get::<ClientConnection>();
+        Credentials::of(request.headers(), client.and_then(|client| client.common_name.as_ref()))
+    };
     let limit = service.node.limits.request_bytes_max + REQUEST_OVERHEAD_BYTES;
     let mut requests = RequestMessages::new(request.into_body(), limit);
     requests.received = tally.as_ref().map(|tally| (tally.metrics.clone(), tally.method));
     let mut response = match method {
-        Method::Watch => respond(Flow::Watch(stream::watch(&service, requests, needs_leader))),
-        Method::LeaseKeepAlive => streaming(stream::keep_alive(service, requests)),
+        Method::Watch => respond(Flow::Watch(stream::watch(&service, requests, credentials, needs_leader))),
+        Method::LeaseKeepAlive => streaming(stream::keep_alive(service, requests, credentials)),
         _ => match requests.next().await {
-            Ok(Some(message)) => match method {
-                Method::RangeStream | Method::Snapshot | Method::HealthWatch => {
-                    streaming(stream::server_stream(service, method, message))
+            Ok(Some(message)) => match (method, service.identify(&credentials).await) {
+                (Method::RangeStream | Method::Snapshot | Method::HealthWatch, caller) => {
+                    streaming(stream::server_stream(service, method, message, caller))
                 }
-                _ => unary(service.call(method, message), tally.as_mut(), service.slow_unary).await,
+                (_, caller) => unary(service.call(method, message, caller), tally.as_mut(), service.slow_unary).await,
             },
             Ok(None) => refused(&Status::new(Code::Internal, "a call without a request"), tally.as_mut()),
             Err(status) => refused(&status, tally.as_mut()),

@@ -16,13 +16,17 @@ use basalt_storage::mvcc::view::View;
 use bytes::Bytes;
 
 use super::chunks::Chunks;
+use super::policy::Permitted;
 use super::service::{Reply, Service};
 use super::status::{self, Status};
 use super::{checks, encode};
 use crate::apply::answer::Answer;
+use crate::apply::auth::check::cluster_principal;
+use crate::apply::lease_table::LeaseTable;
 use crate::apply::query::{is_read_only, range_query};
 use crate::apply::read_txn;
 use crate::apply::values::Prefetched;
+use crate::auth::Caller;
 use crate::metrics::Operation;
 use crate::node::gather::{Gather, Limit, Shown};
 use crate::node::handle::{Completed, Fetched, LinearizableView};
@@ -42,32 +46,33 @@ impl From<RevisionError> for Status {
 }
 
 impl Service {
-    pub(super) fn range(self: &Arc<Self>, request: &RangeRequest) -> Reply {
+    pub(super) fn range(self: &Arc<Self>, request: &RangeRequest, caller: Caller) -> Reply {
         if let Err(status) = checks::check_range(request) {
             return Reply::Ready(Err(status));
         }
         if request.serializable {
-            return self.range_of(&self.node.view(), request);
+            return self.range_of(&self.node.view(), request, &caller);
         }
         match self.node.linearizable_view() {
-            LinearizableView::Ready(view) => self.range_of(&view, request),
+            LinearizableView::Ready(view) => self.range_of(&view, request, &caller),
             LinearizableView::Later(view) => {
                 let (service, request) = (self.clone(), request.clone());
                 Reply::later(async move {
                     let view = service.within(view.wait()).await?;
-                    service.range_of(&view, &request).settled().await
+                    service.range_of(&view, &request, &caller).settled().await
                 })
             }
         }
     }
 
-    fn range_of(self: &Arc<Self>, view: &Arc<View>, request: &RangeRequest) -> Reply {
+    fn range_of(self: &Arc<Self>, view: &Arc<View>, request: &RangeRequest, caller: &Caller) -> Reply {
         let started = Instant::now();
-        let plan = match self.plan(view, request) {
+        let permitted = self.may_read(caller, &request.key, &request.range_end);
+        let plan = match permitted.and_then(|permitted| Ok(self.plan(&permitted, view, request)?)) {
             Ok(plan) => plan,
-            Err(error) => {
+            Err(status) => {
                 self.count_range(false, started);
-                return Reply::Ready(Err(error.into()));
+                return Reply::Ready(Err(status));
             }
         };
         let header = self.header().at(plan.revision);
@@ -93,7 +98,7 @@ impl Service {
     }
 
     /// Plans a range. Later pages come back at the revision of the first: they find the index as it stood then.
-    fn plan(&self, view: &Arc<View>, request: &RangeRequest) -> Result<RangePlan, RevisionError> {
+    fn plan(&self, _: &Permitted, view: &Arc<View>, request: &RangeRequest) -> Result<RangePlan, RevisionError> {
         let query = range_query(request);
         if request.limit <= 0 && request.revision <= 0 {
             return view.plan(&query);
@@ -116,43 +121,45 @@ impl Service {
         self.metrics.request_seconds.observe(Operation::Range, success, elapsed);
     }
 
-    pub(super) fn put(self: &Arc<Self>, request: PutRequest) -> Reply {
+    pub(super) fn put(self: &Arc<Self>, request: PutRequest, caller: &Caller) -> Reply {
         if let Err(status) = checks::check_put(&request) {
             return Reply::Ready(Err(status));
         }
         let cost = put_cost(&request);
-        self.propose_within_quota(cost, Kind::Put(request))
+        self.propose_within_quota(cost, Kind::Put(request), caller)
     }
 
-    pub(super) fn delete_range(self: &Arc<Self>, request: DeleteRangeRequest) -> Reply {
+    pub(super) fn delete_range(self: &Arc<Self>, request: DeleteRangeRequest, caller: &Caller) -> Reply {
         match checks::check_delete_range(&request) {
-            Ok(()) => self.propose(Kind::DeleteRange(request)),
+            Ok(()) => self.propose(Kind::DeleteRange(request), caller),
             Err(status) => Reply::Ready(Err(status)),
         }
     }
 
-    pub(super) fn txn(self: &Arc<Self>, request: TxnRequest) -> Reply {
+    pub(super) fn txn(self: &Arc<Self>, request: TxnRequest, caller: Caller) -> Reply {
         if let Err(status) = checks::check_txn(&request, self.node.limits.txn_operations_max) {
             return Reply::Ready(Err(status));
         }
         if is_read_only(&request) {
-            return self.read_only_txn(request);
+            return self.read_only_txn(request, caller);
         }
         match txn_cost(&request) {
-            0 => self.propose(Kind::Txn(request)),
-            cost => self.propose_within_quota(cost, Kind::Txn(request)),
+            0 => self.propose(Kind::Txn(request), &caller),
+            cost => self.propose_within_quota(cost, Kind::Txn(request), &caller),
         }
     }
 
     /// Answers a transaction that only reads from a View, as a range. No alarm refuses it (etcd-contract 42, 43).
-    fn read_only_txn(self: &Arc<Self>, request: TxnRequest) -> Reply {
+    fn read_only_txn(self: &Arc<Self>, request: TxnRequest, caller: Caller) -> Reply {
         let stale = read_txn::is_serializable(&request);
         let started = Instant::now();
         let service = self.clone();
         Reply::later(async move {
             let view = if stale { service.node.view() } else { service.linearizable_view().await? };
+            // What only reads names no lease.
+            let permitted = service.ask(&caller, |asking| asking.may_txn(&request, &LeaseTable::default()))?;
             let needed = read_txn::needed_values(&request, &view);
-            let answer = service.evaluate_read_only(&request, view, needed).await;
+            let answer = service.evaluate_read_only(&permitted, &request, view, needed).await;
             service.metrics.request_seconds.observe(Operation::Txn, answer.is_ok(), started.elapsed());
             answer
         })
@@ -160,6 +167,7 @@ impl Service {
 
     async fn evaluate_read_only(
         &self,
+        _: &Permitted,
         request: &TxnRequest,
         view: Arc<View>,
         needed: Vec<Hit>,
@@ -176,9 +184,9 @@ impl Service {
         self.finish(&Answer::Txn(answer), view).await
     }
 
-    pub(super) fn compact(self: &Arc<Self>, request: CompactionRequest) -> Reply {
+    pub(super) fn compact(self: &Arc<Self>, request: CompactionRequest, caller: &Caller) -> Reply {
         let physical = request.physical;
-        let reply = self.propose(Kind::Compaction(request));
+        let reply = self.propose(Kind::Compaction(request), caller);
         let service = self.clone();
         match reply {
             Reply::Pending(answer) if physical => Reply::later(async move {
@@ -192,7 +200,7 @@ impl Service {
     }
 
     /// Refuses what would go over the quota, and then arms NOSPACE for the whole cluster (etcd-contract 42).
-    pub(super) fn propose_within_quota(self: &Arc<Self>, cost: u64, kind: Kind) -> Reply {
+    pub(super) fn propose_within_quota(self: &Arc<Self>, cost: u64, kind: Kind, caller: &Caller) -> Reply {
         let used = self.node.gauges.db_size_in_use.load(Ordering::Relaxed);
         match self.node.limits.quota_bytes {
             Some(quota) if used + cost >= quota => {
@@ -202,7 +210,7 @@ impl Service {
                     Err(status::no_space())
                 })
             }
-            _ => self.propose(kind),
+            _ => self.propose(kind, caller),
         }
     }
 
@@ -216,7 +224,7 @@ impl Service {
             member_id: self.node.identity.member_id,
             alarm: AlarmType::Nospace as i32,
         };
-        let raised = self.node.propose(Kind::Alarm(request)).map_err(Status::from)?;
+        let raised = self.node.propose(Kind::Alarm(request), Some(cluster_principal())).map_err(Status::from)?;
         self.within(raised).await
     }
 
@@ -224,11 +232,13 @@ impl Service {
     pub(super) async fn range_stream(
         self: &Arc<Self>,
         request: &RangeRequest,
+        caller: &Caller,
         out: &tokio::sync::mpsc::Sender<Result<Chunks, Status>>,
     ) -> Result<(), Status> {
         checks::check_range_stream(request)?;
         let view = if request.serializable { self.node.view() } else { self.linearizable_view().await? };
-        let plan = self.plan(&view, request)?;
+        let permitted = self.may_read(caller, &request.key, &request.range_end)?;
+        let plan = self.plan(&permitted, &view, request)?;
         let header = self.header().at(plan.revision);
         let limit = usize::try_from(request.limit).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX);
         let more = plan.hits.len() > limit;

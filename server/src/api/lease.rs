@@ -14,6 +14,9 @@ use rand::TryRngCore;
 use super::chunks::Chunks;
 use super::service::{Reply, Service};
 use super::status::{self, Code, Status};
+use crate::apply::auth::check::cluster_principal;
+use crate::apply::auth::permissions::Access;
+use crate::auth::Caller;
 use crate::lease::Renewal;
 use crate::peer::Peers;
 
@@ -29,35 +32,37 @@ fn of_leader(status: tonic::Status) -> Status {
 }
 
 impl Service {
-    pub(super) fn lease_grant(self: &Arc<Self>, mut request: LeaseGrantRequest) -> Reply {
+    pub(super) fn lease_grant(self: &Arc<Self>, mut request: LeaseGrantRequest, caller: &Caller) -> Reply {
         // Whether it is too long is seen at apply, after what an alarm forbids (etcd-contract 33, 43). Raised here, before the log: apply hangs on no flag of a member (etcd-contract 33).
         request.ttl = request.ttl.max(self.node.limits.lease_ttl_min);
         // A random id is drawn here, before the log, so that all members grant the same (etcd-contract 33).
         while request.id == 0 {
             request.id = rand::rngs::OsRng.try_next_u64().map_or(0, |id| (id >> 1).cast_signed());
         }
-        self.propose_within_quota(Self::lease_cost(), Kind::LeaseGrant(request))
+        self.propose_within_quota(Self::lease_cost(), Kind::LeaseGrant(request), caller)
     }
 
-    pub(super) fn lease_revoke(self: &Arc<Self>, request: LeaseRevokeRequest) -> Reply {
-        self.propose(Kind::LeaseRevoke(request))
+    pub(super) fn lease_revoke(self: &Arc<Self>, request: LeaseRevokeRequest, caller: &Caller) -> Reply {
+        self.propose(Kind::LeaseRevoke(request), caller)
     }
 
-    pub(super) fn lease_leases(self: &Arc<Self>) -> Reply {
+    pub(super) fn lease_leases(self: &Arc<Self>, caller: Caller) -> Reply {
         let answer = |service: &Self, ids: Vec<i64>| {
             let leases = ids.into_iter().map(|id| LeaseStatus { id }).collect();
             let header = service.header().at(service.node.view().revision);
             Chunks::of(&LeaseLeasesResponse { header: Some(header), leases })
         };
-        {
-            let clock = self.node.leases.lock().expect("no one panics while holding the lease clock");
-            if clock.is_running() {
-                return Reply::Ready(Ok(answer(self, clock.list())));
-            }
-        }
-        // Who does not lead knows which leases there are, and not when they end.
         let service = self.clone();
         Reply::later(async move {
+            service.may_list_leases(&caller).await?;
+            let listed = {
+                let clock = service.node.leases.lock().expect("no one panics while holding the lease clock");
+                clock.is_running().then(|| clock.list())
+            };
+            if let Some(listed) = listed {
+                return Ok(answer(&service, listed));
+            }
+            // Who does not lead knows which leases there are, and not when they end.
             // By id.
             let ids = service.node.ask(|machine| machine.leases().iter().map(|(id, _)| id).collect());
             let ids = service.within(ids).await?;
@@ -66,9 +71,13 @@ impl Service {
     }
 
     /// An unknown lease has TTL -1 and no error (etcd-contract 36).
-    pub(super) fn lease_time_to_live(self: &Arc<Self>, request: LeaseTimeToLiveRequest) -> Reply {
+    pub(super) fn lease_time_to_live(self: &Arc<Self>, request: LeaseTimeToLiveRequest, caller: Caller) -> Reply {
         let service = self.clone();
         Reply::later(async move {
+            let (lease, keys) = (request.id, request.keys);
+            if keys {
+                service.may_use_lease(&caller, Access::Read, lease).await?;
+            }
             let response = match service.other_leader() {
                 None => service.time_to_live_here(request).await?,
                 Some((peers, leader)) => {
@@ -78,6 +87,10 @@ impl Service {
                     LeaseTimeToLiveResponse { header: Some(header), ..answer }
                 }
             };
+            // A key that was attached meanwhile is shown to nobody who may not read it.
+            if keys {
+                service.may_use_lease(&caller, Access::Read, lease).await?;
+            }
             Ok(Chunks::of(&response))
         })
     }
@@ -138,7 +151,8 @@ impl Service {
     }
 
     /// Answers one keepalive. TTL 0 says that the lease is gone (etcd-contract 35).
-    pub(super) async fn keep_alive(self: &Arc<Self>, id: i64) -> Result<Chunks, Status> {
+    pub(super) async fn keep_alive(self: &Arc<Self>, id: i64, caller: &Caller) -> Result<Chunks, Status> {
+        self.may_use_lease(caller, Access::Write, id).await?;
         // The revoke of an expired lease may not come as long as nothing can be written.
         let renewal = async {
             match self.other_leader() {
@@ -207,7 +221,10 @@ impl Service {
                     // The remainder is forgotten by all before the client relies on a full life (DESIGN 7).
                     let checkpoints = vec![LeaseCheckpoint { id, remaining_ttl: 0 }];
                     let request = LeaseCheckpointRequest { checkpoints };
-                    let cleared = self.node.propose(Kind::LeaseCheckpoint(request)).map_err(Status::from)?;
+                    let cleared = self
+                        .node
+                        .propose(Kind::LeaseCheckpoint(request), Some(cluster_principal()))
+                        .map_err(Status::from)?;
                     self.within(cleared).await?;
                     // It may have been another leader that had it ordered.
                     if self.still_leads(term).await? {

@@ -13,9 +13,11 @@ use bytes::Bytes;
 use tokio::sync::mpsc::error::SendTimeoutError;
 
 use super::chunks::Chunks;
+use super::policy::Policy;
 use super::service::{Reply, Service};
 use super::status::{self, Code, Status};
 use crate::apply::alarms::AlarmKind;
+use crate::auth::Caller;
 use crate::node::content::SnapshotChunk;
 use crate::node::handle::Unavailable;
 
@@ -29,12 +31,15 @@ pub const STORAGE_VERSION: &str = "3.7.0";
 
 impl Service {
     /// A GET reads what is applied; arming and disarming go through the log (etcd-contract 42, 43).
-    pub(super) fn alarm(self: &Arc<Self>, request: AlarmRequest) -> Reply {
+    pub(super) fn alarm(self: &Arc<Self>, request: AlarmRequest, caller: &Caller) -> Reply {
         if alarm_request::AlarmAction::try_from(request.action).is_err() {
             return Reply::Ready(Err(Status::new(Code::InvalidArgument, "basalt: unknown alarm action")));
         }
         if request.action() != alarm_request::AlarmAction::Get {
-            return self.propose(Kind::Alarm(request));
+            return match self.authorize(Policy::Root, caller) {
+                Ok(()) => self.propose(Kind::Alarm(request), caller),
+                Err(status) => Reply::Ready(Err(status)),
+            };
         }
         let service = self.clone();
         let kind = AlarmKind::from_number(request.alarm);

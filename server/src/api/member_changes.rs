@@ -1,7 +1,7 @@
 //! The calls of the service Cluster that change who belongs to it (etcd-contract 46).
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use basalt_proto::etcdserverpb::{
     Member as WireMember, MemberAddRequest, MemberAddResponse, MemberPromoteRequest, MemberPromoteResponse,
@@ -17,6 +17,7 @@ use super::service::{Reply, Service};
 use super::status::{self, Status};
 use crate::apply::answer::Answer;
 use crate::apply::members::Members;
+use crate::auth::Caller;
 use crate::config::{Url, member_id};
 use crate::node::handle::unix_time_ns;
 
@@ -33,7 +34,7 @@ pub struct MemberRules {
 }
 
 impl Service {
-    pub(super) fn member_add(self: &Arc<Self>, request: &MemberAddRequest) -> Reply {
+    pub(super) fn member_add(self: &Arc<Self>, request: &MemberAddRequest, caller: &Caller) -> Reply {
         let Some(peer_urls) = peer_urls(&request.peer_urls) else {
             return Reply::Ready(Err(status::member_bad_urls()));
         };
@@ -46,36 +47,36 @@ impl Service {
         let learners_max = self.member_rules.learners_max;
         let addition = MemberAddition { member: Some(member), learner: request.is_learner, learners_max };
         let added = WireMember { id, peer_urls, is_learner: request.is_learner, ..WireMember::default() };
-        self.change_members(Change::Add(addition), move |header, members| {
+        self.change_members(caller, Change::Add(addition), move |header, members| {
             Chunks::of(&MemberAddResponse { header, member: Some(added.clone()), members })
         })
     }
 
-    pub(super) fn member_remove(self: &Arc<Self>, request: &MemberRemoveRequest) -> Reply {
+    pub(super) fn member_remove(self: &Arc<Self>, request: &MemberRemoveRequest, caller: &Caller) -> Reply {
         if let Err(refused) = self.may_remove(request.id) {
             return Reply::Ready(Err(refused));
         }
-        self.change_members(Change::Remove(request.id), |header, members| {
+        self.change_members(caller, Change::Remove(request.id), |header, members| {
             Chunks::of(&MemberRemoveResponse { header, members })
         })
     }
 
     /// As in etcd, URLs are not looked at: they may be of a form that only the caller knows.
-    pub(super) fn member_update(self: &Arc<Self>, request: MemberUpdateRequest) -> Reply {
+    pub(super) fn member_update(self: &Arc<Self>, request: MemberUpdateRequest, caller: &Caller) -> Reply {
         let urls = MemberUrls { id: request.id, peer_urls: request.peer_urls };
-        self.change_members(Change::Update(urls), |header, members| {
+        self.change_members(caller, Change::Update(urls), |header, members| {
             Chunks::of(&MemberUpdateResponse { header, members })
         })
     }
 
-    pub(super) fn member_promote(self: &Arc<Self>, request: &MemberPromoteRequest) -> Reply {
+    pub(super) fn member_promote(self: &Arc<Self>, request: &MemberPromoteRequest, caller: &Caller) -> Reply {
         let members = self.node.members.load();
         // One more member, and counted as started.
         if self.member_rules.strict && !is_ready(&members, |_| true, 1, 1) {
             return Reply::Ready(Err(status::member_not_enough_started()));
         }
         let promotion = MemberPromotion { id: request.id, behind: false };
-        self.change_members(Change::Promote(promotion), |header, members| {
+        self.change_members(caller, Change::Promote(promotion), |header, members| {
             Chunks::of(&MemberPromoteResponse { header, members })
         })
     }
@@ -83,16 +84,18 @@ impl Service {
     /// Has a change ordered, and answers with all members after it.
     fn change_members(
         self: &Arc<Self>,
+        caller: &Caller,
         change: Change,
         answer: impl Fn(Option<ResponseHeader>, Vec<WireMember>) -> Chunks + Send + 'static,
     ) -> Reply {
-        let completed = match self.node.propose(Kind::MemberChange(MemberChange { kind: Some(change) })) {
-            Ok(completed) => completed,
-            Err(unavailable) => return Reply::Ready(Err(unavailable.into())),
+        let kind = Kind::MemberChange(MemberChange { kind: Some(change) });
+        let ordered = match self.principal(caller).and_then(|principal| self.order(kind, principal)) {
+            Ok(ordered) => ordered,
+            Err(status) => return Reply::Ready(Err(status)),
         };
-        let (service, started) = (self.clone(), Instant::now());
+        let service = self.clone();
         Reply::later(async move {
-            let completed = service.ordered_within(started, completed).await?;
+            let completed = ordered.await?;
             let Answer::Members { members, .. } = completed.answer else {
                 unreachable!("a change of members is answered by them")
             };

@@ -30,6 +30,22 @@ pub enum Method {
     MoveLeader,
     Snapshot,
     AuthStatus,
+    AuthEnable,
+    AuthDisable,
+    Authenticate,
+    UserAdd,
+    UserGet,
+    UserList,
+    UserDelete,
+    UserChangePassword,
+    UserGrantRole,
+    UserRevokeRole,
+    RoleAdd,
+    RoleGet,
+    RoleList,
+    RoleDelete,
+    RoleGrantPermission,
+    RoleRevokePermission,
     HealthCheck,
     HealthWatch,
     /// Ours: what etcd's Status does not tell.
@@ -69,7 +85,22 @@ impl Method {
             ("etcdserverpb.Maintenance", "MoveLeader") => Method::MoveLeader,
             ("etcdserverpb.Maintenance", "Downgrade") => Method::NotAvailable("downgrade"),
             ("etcdserverpb.Auth", "AuthStatus") => Method::AuthStatus,
-            ("etcdserverpb.Auth", name) if AUTH.contains(&name) => Method::NotAvailable("authentication"),
+            ("etcdserverpb.Auth", "AuthEnable") => Method::AuthEnable,
+            ("etcdserverpb.Auth", "AuthDisable") => Method::AuthDisable,
+            ("etcdserverpb.Auth", "Authenticate") => Method::Authenticate,
+            ("etcdserverpb.Auth", "UserAdd") => Method::UserAdd,
+            ("etcdserverpb.Auth", "UserGet") => Method::UserGet,
+            ("etcdserverpb.Auth", "UserList") => Method::UserList,
+            ("etcdserverpb.Auth", "UserDelete") => Method::UserDelete,
+            ("etcdserverpb.Auth", "UserChangePassword") => Method::UserChangePassword,
+            ("etcdserverpb.Auth", "UserGrantRole") => Method::UserGrantRole,
+            ("etcdserverpb.Auth", "UserRevokeRole") => Method::UserRevokeRole,
+            ("etcdserverpb.Auth", "RoleAdd") => Method::RoleAdd,
+            ("etcdserverpb.Auth", "RoleGet") => Method::RoleGet,
+            ("etcdserverpb.Auth", "RoleList") => Method::RoleList,
+            ("etcdserverpb.Auth", "RoleDelete") => Method::RoleDelete,
+            ("etcdserverpb.Auth", "RoleGrantPermission") => Method::RoleGrantPermission,
+            ("etcdserverpb.Auth", "RoleRevokePermission") => Method::RoleRevokePermission,
             ("v3lockpb.Lock", "Lock" | "Unlock") => Method::NotAvailable("the lock service"),
             ("v3electionpb.Election", "Campaign" | "Proclaim" | "Leader" | "Observe" | "Resign") => {
                 Method::NotAvailable("the election service")
@@ -106,25 +137,6 @@ pub fn unknown(path: &str) -> String {
         Some((service, _)) => format!("unknown service {service}"),
     }
 }
-
-const AUTH: [&str; 16] = [
-    "AuthEnable",
-    "AuthDisable",
-    "Authenticate",
-    "UserAdd",
-    "UserGet",
-    "UserList",
-    "UserDelete",
-    "UserChangePassword",
-    "UserGrantRole",
-    "UserRevokeRole",
-    "RoleAdd",
-    "RoleGet",
-    "RoleList",
-    "RoleDelete",
-    "RoleGrantPermission",
-    "RoleRevokePermission",
-];
 
 #[cfg(test)]
 mod tests {

@@ -1,15 +1,17 @@
 //! What clients call: checks, handlers, answers in wire form, and gRPC around them.
 //!
 //! ```text
-//!   connection ─► grpc ─► method ─► service ─► kv, lease, cluster, maintenance ─► node handle
-//!                  │                   │                  └── checks
+//!   connection ─► grpc ─► method ─► service ─► kv, lease, cluster, maintenance, auth ─► node handle
+//!                  │                 policy             └── checks
 //!                  └─► stream          └─► encode ─► chunks
 //! ```
 //!
 //! * Only [`grpc`] and [`stream`] know gRPC; a handler takes a decoded request and gives pieces of a message.
+//! * Only [`policy`] says who may call what; nothing is read or ordered past it.
 //! * Only [`status`] knows etcd's error codes and texts.
 //! * Stored values go out as they are stored: nothing here decodes and encodes a KeyValue to send it.
 
+mod auth;
 pub mod checks;
 pub mod chunks;
 mod cluster;
@@ -22,6 +24,7 @@ pub mod maintenance;
 pub mod member_changes;
 pub mod method;
 pub mod pieces;
+pub mod policy;
 pub mod service;
 pub mod status;
 mod stream;

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use basalt_proto::TXN_NESTING_MAX;
 use basalt_proto::etcdserverpb::{RangeRequest, TxnRequest};
+use basalt_proto::log::Principal;
+use basalt_proto::log::request::Kind;
 use basalt_proto::nesting::{self, NestingError};
 use basalt_storage::mvcc::kept_views::KeptViews;
 use basalt_storage::mvcc::range::Hit;
@@ -22,6 +24,7 @@ use super::member_changes::MemberRules;
 use super::method::Method;
 use super::status::{self, Code, Status};
 use crate::apply::answer::Answer;
+use crate::auth::{Caller, Passwords};
 use crate::metrics::{Metrics, Operation};
 use crate::node::gather::Shown;
 use crate::node::handle::{Completed, LinearizableView, NodeHandle, Unavailable};
@@ -78,6 +81,8 @@ pub struct Service {
     pub election_timeout: Duration,
     /// How long a call waits for the node (etcd-contract 38).
     pub request_timeout: Duration,
+    /// Hashes of passwords.
+    pub passwords: Passwords,
     /// By which rules members change.
     pub member_rules: MemberRules,
     /// Turns true when the process is to stop: streams that have no end of their own end then.
@@ -114,31 +119,32 @@ fn is_for_learners(method: Method, body: &Bytes) -> bool {
 }
 
 impl Service {
-    /// Handles a unary call.
-    pub fn call(self: &Arc<Self>, method: Method, body: Bytes) -> Reply {
-        self.dispatch(method, body).unwrap_or_else(|status| Reply::Ready(Err(status)))
+    /// Handles a unary call of `caller`.
+    pub fn call(self: &Arc<Self>, method: Method, body: Bytes, caller: Caller) -> Reply {
+        self.dispatch(method, body, caller).unwrap_or_else(|status| Reply::Ready(Err(status)))
     }
 
-    fn dispatch(self: &Arc<Self>, method: Method, body: Bytes) -> Result<Reply, Status> {
+    fn dispatch(self: &Arc<Self>, method: Method, body: Bytes, caller: Caller) -> Result<Reply, Status> {
         if self.is_learner() && !is_for_learners(method, &body) {
             return Err(status::not_for_learners());
         }
+        self.authorize(method.policy(), &caller)?;
         Ok(match method {
-            Method::Range => self.range(&decode(body)?),
-            Method::Put => self.put(decode(body)?),
-            Method::DeleteRange => self.delete_range(decode(body)?),
-            Method::Txn => self.txn(decode_txn(body, self.node.limits.txn_operations_max)?),
-            Method::Compact => self.compact(decode(body)?),
-            Method::LeaseGrant => self.lease_grant(decode(body)?),
-            Method::LeaseRevoke => self.lease_revoke(decode(body)?),
-            Method::LeaseTimeToLive => self.lease_time_to_live(decode(body)?),
-            Method::LeaseLeases => self.lease_leases(),
+            Method::Range => self.range(&decode(body)?, caller),
+            Method::Put => self.put(decode(body)?, &caller),
+            Method::DeleteRange => self.delete_range(decode(body)?, &caller),
+            Method::Txn => self.txn(decode_txn(body, self.node.limits.txn_operations_max)?, caller),
+            Method::Compact => self.compact(decode(body)?, &caller),
+            Method::LeaseGrant => self.lease_grant(decode(body)?, &caller),
+            Method::LeaseRevoke => self.lease_revoke(decode(body)?, &caller),
+            Method::LeaseTimeToLive => self.lease_time_to_live(decode(body)?, caller),
+            Method::LeaseLeases => self.lease_leases(caller),
             Method::MemberList => self.member_list(&decode(body)?),
-            Method::MemberAdd => self.member_add(&decode(body)?),
-            Method::MemberRemove => self.member_remove(&decode(body)?),
-            Method::MemberUpdate => self.member_update(decode(body)?),
-            Method::MemberPromote => self.member_promote(&decode(body)?),
-            Method::Alarm => self.alarm(decode(body)?),
+            Method::MemberAdd => self.member_add(&decode(body)?, &caller),
+            Method::MemberRemove => self.member_remove(&decode(body)?, &caller),
+            Method::MemberUpdate => self.member_update(decode(body)?, &caller),
+            Method::MemberPromote => self.member_promote(&decode(body)?, &caller),
+            Method::Alarm => self.alarm(decode(body)?, &caller),
             Method::Status => self.status(),
             Method::Defragment => self.defragment(),
             Method::MoveLeader => self.move_leader(&decode(body)?),
@@ -146,6 +152,22 @@ impl Service {
             Method::HashKv => self.hash_kv(decode(body)?),
             Method::Describe => self.describe(),
             Method::AuthStatus => self.auth_status(),
+            Method::AuthEnable => self.propose(Kind::AuthEnable(decode(body)?), &caller),
+            Method::AuthDisable => self.propose(Kind::AuthDisable(decode(body)?), &caller),
+            Method::Authenticate => self.authenticate(decode(body)?),
+            Method::UserAdd => self.user_add(decode(body)?, caller),
+            Method::UserGet => self.user_get(decode(body)?, caller),
+            Method::UserList => self.user_list(),
+            Method::UserDelete => self.propose(Kind::UserDelete(decode(body)?), &caller),
+            Method::UserChangePassword => self.user_change_password(decode(body)?, caller),
+            Method::UserGrantRole => self.propose(Kind::UserGrantRole(decode(body)?), &caller),
+            Method::UserRevokeRole => self.propose(Kind::UserRevokeRole(decode(body)?), &caller),
+            Method::RoleAdd => self.propose(Kind::RoleAdd(decode(body)?), &caller),
+            Method::RoleGet => self.role_get(decode(body)?, caller),
+            Method::RoleList => self.role_list(),
+            Method::RoleDelete => self.propose(Kind::RoleDelete(decode(body)?), &caller),
+            Method::RoleGrantPermission => self.propose(Kind::RoleGrantPermission(decode(body)?), &caller),
+            Method::RoleRevokePermission => self.propose(Kind::RoleRevokePermission(decode(body)?), &caller),
             Method::HealthCheck => self.health_check(&decode(body)?),
             Method::NotAvailable(what) => Reply::Ready(Err(Status::not_available(what))),
             Method::RangeStream | Method::Watch | Method::LeaseKeepAlive | Method::Snapshot | Method::HealthWatch => {
@@ -168,21 +190,41 @@ impl Service {
         }
     }
 
-    /// Has a request ordered and answers it.
-    pub fn propose(self: &Arc<Self>, kind: basalt_proto::log::request::Kind) -> Reply {
-        let (operation, started) = (Operation::of_request(&kind), Instant::now());
-        let completed = match self.node.propose(kind) {
-            Ok(completed) => completed,
-            Err(unavailable) => return Reply::Ready(Err(unavailable.into())),
+    /// Has a request ordered on behalf of its caller, and answers it.
+    pub fn propose(self: &Arc<Self>, kind: Kind, caller: &Caller) -> Reply {
+        let principal = match self.principal(caller) {
+            Ok(principal) => principal,
+            Err(status) => return Reply::Ready(Err(status)),
+        };
+        let ordered = match self.order(kind, principal) {
+            Ok(ordered) => ordered,
+            Err(status) => return Reply::Ready(Err(status)),
         };
         let service = self.clone();
         Reply::later(async move {
+            let Completed { answer, view } = ordered.await?;
+            service.finish(&answer, view).await
+        })
+    }
+
+    /// Has a request ordered; the future gives what apply says.
+    ///
+    /// # Errors
+    /// Before it is ordered, and after: the node's, and apply's.
+    pub fn order(
+        self: &Arc<Self>,
+        kind: Kind,
+        principal: Option<Principal>,
+    ) -> Result<impl Future<Output = Result<Completed, Status>> + use<>, Status> {
+        let (operation, started) = (Operation::of_request(&kind), Instant::now());
+        let completed = self.node.propose(kind, principal)?;
+        let service = self.clone();
+        Ok(async move {
             let completed = service.ordered_within(started, completed).await;
             if let Some(operation) = operation {
                 service.metrics.request_seconds.observe(operation, completed.is_ok(), started.elapsed());
             }
-            let Completed { answer, view } = completed?;
-            service.finish(&answer, view).await
+            completed
         })
     }
 

@@ -153,6 +153,40 @@ statuses! {
     leader_changed = Unavailable, "etcdserver: leader changed";
     /// Nobody leads.
     no_leader = Unavailable, "etcdserver: no leader";
+    /// To turn authentication on takes a user root.
+    root_user_missing = FailedPrecondition, "etcdserver: root user does not exist";
+    /// And its role root.
+    root_role_missing = FailedPrecondition, "etcdserver: root user does not have root role";
+    /// A user of that name is there.
+    user_exists = FailedPrecondition, "etcdserver: user name already exists";
+    /// Nobody asks.
+    user_empty = InvalidArgument, "etcdserver: user name is empty";
+    /// No such user.
+    user_not_found = FailedPrecondition, "etcdserver: user name not found";
+    /// A role of that name is there.
+    role_exists = FailedPrecondition, "etcdserver: role name already exists";
+    /// No such role.
+    role_not_found = FailedPrecondition, "etcdserver: role name not found";
+    /// A role without a name.
+    role_empty = InvalidArgument, "etcdserver: role name is empty";
+    /// Name and password do not go together.
+    authentication_failed = InvalidArgument, "etcdserver: authentication failed, invalid user ID or password";
+    /// A grant of nothing.
+    permission_missing = InvalidArgument, "etcdserver: permission not given";
+    /// The user may not do that.
+    permission_denied = PermissionDenied, "etcdserver: permission denied";
+    /// The user does not have that role.
+    role_not_granted = FailedPrecondition, "etcdserver: role is not granted to the user";
+    /// The role does not have that permission.
+    permission_not_granted = FailedPrecondition, "etcdserver: permission is not granted to the role";
+    /// A token that is none, or none any more.
+    invalid_token = Unauthenticated, "etcdserver: invalid auth token";
+    /// It would lock everybody out, or names no range.
+    invalid_auth_management = InvalidArgument, "etcdserver: invalid auth management";
+    /// Users or roles changed since the token was made, or since the request was let through.
+    old_auth_revision = InvalidArgument, "etcdserver: revision of auth store is old";
+    /// A user without a password shows or gets one. etcd's map misses this error.
+    no_password = Unknown, "auth: authentication failed, password was given for no password user";
     /// Of auth calls while it is off.
     auth_not_enabled = FailedPrecondition, "etcdserver: authentication is not enabled";
 }
@@ -190,6 +224,7 @@ impl From<Refusal> for Status {
                 Status::new(Code::FailedPrecondition, "basalt: the only voting member cannot be removed")
             }
             Refusal::MemberWiped => Status::new(Code::FailedPrecondition, "basalt: the member has lost its data"),
+            Refusal::Auth(error) => error.into(),
             Refusal::UnknownAlarmAction => Status::new(Code::InvalidArgument, "basalt: unknown alarm action"),
         }
     }

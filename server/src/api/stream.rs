@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use basalt_proto::etcdserverpb::watch_request::RequestUnion;
-use basalt_proto::etcdserverpb::{LeaseKeepAliveRequest, WatchRequest};
+use basalt_proto::etcdserverpb::{LeaseKeepAliveRequest, WatchCreateRequest, WatchRequest};
 use bytes::Bytes;
 use http_body::Body;
 use tokio::sync::{mpsc, oneshot};
@@ -18,6 +18,9 @@ use super::grpc::{Messages, RequestMessages};
 use super::method::Method;
 use super::service::{Service, decode};
 use super::status::{self, Status};
+use crate::apply::auth::error::AuthError;
+use crate::apply::auth::permissions::Access;
+use crate::auth::{Caller, Credentials};
 use crate::node::handle::NodeHandle;
 use crate::node::start::WATCH_STREAM_BYTES;
 use crate::node::watch_thread::StreamSinks;
@@ -36,7 +39,12 @@ static NEXT_STREAM: AtomicU64 = AtomicU64::new(1);
 /// Watch: requests go to the watch thread from a task of the stream's own; what the room sends, the body of the answer
 /// takes from its sink.
 /// `needs_leader`: the stream ends when there has been none for a while (etcd-contract 39).
-pub fn watch<B>(service: &Arc<Service>, mut requests: RequestMessages<B>, needs_leader: bool) -> WatchMessages
+pub fn watch<B>(
+    service: &Arc<Service>,
+    mut requests: RequestMessages<B>,
+    credentials: Credentials,
+    needs_leader: bool,
+) -> WatchMessages
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: std::fmt::Display + Send,
@@ -62,7 +70,7 @@ where
                 };
                 match request {
                     Ok(Some(message)) => match decode::<WatchRequest>(message) {
-                        Ok(request) => forward(&room, &service.sinks, request).await,
+                        Ok(request) => forward(&room, &service, &credentials, request).await,
                         Err(status) => break Some(status),
                     },
                     // The client sends no more; etcd ends the stream then.
@@ -138,21 +146,65 @@ impl Drop for WatchMessages {
 }
 
 /// An unknown kind of request is ignored (etcd-contract 32).
-async fn forward(room: &Room, sinks: &StreamSinks, request: WatchRequest) {
+async fn forward(room: &Room, service: &Service, credentials: &Credentials, request: WatchRequest) {
     let stream = room.stream;
     let input = match request.request_union {
-        Some(RequestUnion::CreateRequest(request)) => Input::Create { stream, request },
+        Some(RequestUnion::CreateRequest(request)) => match may_watch(service, credentials, &request).await {
+            Ok(Asked::Nobody) => Input::Create { stream, request },
+            Ok(Asked::By { user, number }) => {
+                room.tell(Input::Asker { stream, user, number });
+                Input::Create { stream, request }
+            }
+            Err(reason) => Input::Refuse { stream, reason },
+        },
         Some(RequestUnion::CancelRequest(request)) => Input::Cancel { stream, watch_id: request.watch_id },
         Some(RequestUnion::ProgressRequest(_)) => Input::Progress { stream },
         None => return,
     };
     // A client that asks faster than the room works waits here, and its connection with it.
-    sinks.admit(&input).await;
+    service.sinks.admit(&input).await;
     room.tell(input);
 }
 
+/// On whose behalf a watch was let through.
+enum Asked {
+    /// Nobody asked.
+    Nobody,
+    /// Of this user, by these users and roles.
+    By { user: Option<Arc<str>>, number: u64 },
+}
+
+/// Whether a client may watch, or what it is told instead (etcd-contract 26). One that begins before all time is refused
+/// for that (etcd-contract 24).
+async fn may_watch(
+    service: &Service,
+    credentials: &Credentials,
+    request: &WatchCreateRequest,
+) -> Result<Asked, &'static str> {
+    let auth = service.node.auth.now();
+    if request.start_revision < 0 || !auth.state.is_enabled() {
+        return Ok(Asked::Nobody);
+    }
+    drop(auth);
+    let caller = service.identify(credentials).await;
+    let auth = service.node.auth.now();
+    let key: &[u8] = if request.key.is_empty() { &[0] } else { &request.key };
+    let allowed = caller
+        .principal(&auth.state)
+        .and_then(|principal| auth.state.asked_by(principal.as_ref()).may(Access::Read, key, &request.range_end));
+    match allowed {
+        Ok(()) => Ok(Asked::By { user: caller.name().cloned(), number: auth.number }),
+        Err(AuthError::InvalidToken) => Err("rpc error: code = Unauthenticated desc = etcdserver: invalid auth token"),
+        Err(AuthError::OldRevision) => {
+            Err("rpc error: code = InvalidArgument desc = etcdserver: revision of auth store is old")
+        }
+        Err(AuthError::UserEmpty) => Err("rpc error: code = InvalidArgument desc = etcdserver: user name is empty"),
+        Err(_) => Err("rpc error: code = PermissionDenied desc = etcdserver: permission denied"),
+    }
+}
+
 /// LeaseKeepAlive: one answer for each request, in order.
-pub fn keep_alive<B>(service: Arc<Service>, mut requests: RequestMessages<B>) -> Messages
+pub fn keep_alive<B>(service: Arc<Service>, mut requests: RequestMessages<B>, credentials: Credentials) -> Messages
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: std::fmt::Display + Send,
@@ -169,7 +221,7 @@ where
                     Ok(Some(message)) => tokio::select! {
                         biased;
                         () = out.closed() => return,
-                        answer = answer_keep_alive(&service, message) => answer,
+                        answer = answer_keep_alive(&service, &credentials, message) => answer,
                     },
                     Ok(None) => return,
                     Err(status) => Err(status),
@@ -184,22 +236,28 @@ where
     messages
 }
 
-async fn answer_keep_alive(service: &Arc<Service>, message: Bytes) -> Result<Chunks, Status> {
+async fn answer_keep_alive(
+    service: &Arc<Service>,
+    credentials: &Credentials,
+    message: Bytes,
+) -> Result<Chunks, Status> {
     let request: LeaseKeepAliveRequest = decode(message)?;
-    service.keep_alive(request.id).await
+    let caller = service.identify(credentials).await;
+    service.keep_alive(request.id, &caller).await
 }
 
 /// A call with one request and many answers.
-pub fn server_stream(service: Arc<Service>, method: Method, message: Bytes) -> Messages {
+pub fn server_stream(service: Arc<Service>, method: Method, message: Bytes, caller: Caller) -> Messages {
     let (out, messages) = mpsc::channel(MESSAGES_WAITING_MAX);
     tokio::spawn(async move {
-        let ended = match method {
-            Method::RangeStream => match decode(message) {
-                Ok(request) => service.range_stream(&request, &out).await,
+        let ended = match service.authorize(method.policy(), &caller).map(|()| method) {
+            Err(status) => Err(status),
+            Ok(Method::RangeStream) => match decode(message) {
+                Ok(request) => service.range_stream(&request, &caller, &out).await,
                 Err(status) => Err(status),
             },
-            Method::Snapshot => service.snapshot(&out).await,
-            Method::HealthWatch => {
+            Ok(Method::Snapshot) => service.snapshot(&out).await,
+            Ok(Method::HealthWatch) => {
                 let told = out.send(Ok(service.health())).await;
                 if told.is_ok() {
                     tokio::select! {
@@ -209,7 +267,7 @@ pub fn server_stream(service: Arc<Service>, method: Method, message: Bytes) -> M
                 }
                 Ok(())
             }
-            _ => Err(Status::not_available("this stream")),
+            Ok(_) => Err(Status::not_available("this stream")),
         };
         if let Err(status) = ended {
             // A client that is gone needs no status.

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use super::super::grpc;
 use super::*;
 use crate::api::member_changes::MemberRules;
+use crate::auth::Passwords;
 use crate::memory::MemoryShares;
 use crate::metrics::Metrics;
 use crate::node::start::Running;
@@ -56,6 +57,7 @@ fn service(running: &Running, stopping: watch::Receiver<bool>) -> Arc<Service> {
         slow_unary: NEVER,
         election_timeout: Duration::from_secs(1),
         request_timeout: NEVER,
+        passwords: Passwords::new(4),
         member_rules: MemberRules { strict: true, learners_max: 1 },
         stopping,
     })
@@ -80,7 +82,7 @@ fn a_stream_that_takes_all_is_never_full_however_little_room_there_is() {
         assert!(body.frame().await.is_some_and(|frame| frame.is_ok_and(|frame| frame.is_data())), "created");
         for _ in 0..20 {
             let put = PutRequest { key: "k".into(), value: vec![7; 400].into(), ..PutRequest::default() };
-            let put = service.node.propose(Kind::Put(put)).expect("there is room").await;
+            let put = service.node.propose(Kind::Put(put), None).expect("there is room").await;
             put.expect("applied");
             assert!(body.frame().await.is_some_and(|frame| frame.is_ok_and(|frame| frame.is_data())), "an event");
         }

@@ -7,6 +7,7 @@ use basalt_storage::mvcc::range::{Hit, RangePlan};
 use thiserror::Error;
 
 use super::alarms::Alarm;
+use super::auth::error::AuthError;
 use super::members::Members;
 
 /// The answer to one request.
@@ -148,6 +149,9 @@ pub enum Refusal {
     /// Nobody else votes.
     #[error("the only voter")]
     LastVoter,
+    /// Users or roles stand in the way.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
     /// An alarm action that is none (etcd panics, we refuse: etcd-contract 43).
     #[error("unknown alarm action")]
     UnknownAlarmAction,

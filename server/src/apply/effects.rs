@@ -6,12 +6,14 @@ use basalt_proto::log::MemberDescription;
 use basalt_proto::members::Member;
 use basalt_storage::mvcc::key_value::KeyValue;
 use basalt_storage::mvcc::shard_map::ShardId;
+use basalt_storage::mvcc::system::Table;
 use basalt_storage::mvcc::transaction::{Change, ChangeKind};
 use basalt_storage::mvcc::view::LogPosition;
 use basalt_storage::revision::Revision;
 use thiserror::Error;
 
 use super::alarms::{Alarm, AlarmKind};
+use super::auth::state::AuthRecord;
 
 /// Version of the encoded form that this release writes.
 pub const EFFECTS_FORMAT_VERSION: u32 = 1;
@@ -75,6 +77,8 @@ pub enum Effect {
         /// Its id.
         id: u64,
     },
+    /// Users, roles, or whether anybody asks for them.
+    AuthChanged(AuthRecord),
     /// All members apply by these rules from now on.
     ApplyVersionRaised {
         /// The rules.
@@ -171,6 +175,11 @@ fn effect_to_wire(effect: &Effect, log_index: u64) -> wire::Effect {
             WireEffect::MemberUrlsSet(wire::MemberUrlsSet { member_id: *id, peer_urls: peer_urls.clone() })
         }
         Effect::MemberPromoted { id } => WireEffect::MemberPromoted(wire::MemberPromoted { member_id: *id }),
+        Effect::AuthChanged(record) => WireEffect::SystemRecord(wire::SystemRecord {
+            table: table_name(record.table).to_owned(),
+            key: record.key.clone(),
+            value: record.value.clone(),
+        }),
         Effect::ApplyVersionRaised { version } => {
             WireEffect::ApplyVersionRaised(wire::ApplyVersionRaised { apply_version: *version })
         }
@@ -253,7 +262,30 @@ fn effect_from_wire(effect: wire::Effect) -> Result<Effect, EffectsError> {
         WireEffect::MemberUrlsSet(set) => Ok(Effect::MemberUrlsSet { id: set.member_id, peer_urls: set.peer_urls }),
         WireEffect::MemberPromoted(promoted) => Ok(Effect::MemberPromoted { id: promoted.member_id }),
         WireEffect::ApplyVersionRaised(raised) => Ok(Effect::ApplyVersionRaised { version: raised.apply_version }),
-        WireEffect::SystemRecord(_) => Err(EffectsError::Malformed("system records are not available yet")),
+        WireEffect::SystemRecord(wire::SystemRecord { table, key, value }) => {
+            let known = AUTH_TABLES.into_iter().find(|known| table_name(*known) == table);
+            let table = known.ok_or(EffectsError::Malformed("unknown table"))?;
+            let record = AuthRecord { table, key, value };
+            if !record.is_well_formed() {
+                return Err(EffectsError::Malformed("record of users or roles"));
+            }
+            Ok(Effect::AuthChanged(record))
+        }
+    }
+}
+
+/// Tables whose records are effects.
+const AUTH_TABLES: [Table; 3] = [Table::Auth, Table::AuthUser, Table::AuthRole];
+
+/// A table as effects name it: by etcd's bucket.
+fn table_name(table: Table) -> &'static str {
+    match table {
+        Table::Auth => "auth",
+        Table::AuthUser => "authUsers",
+        Table::AuthRole => "authRoles",
+        Table::Lease | Table::Alarm | Table::Member | Table::Cluster => {
+            unreachable!("their effects have names of their own")
+        }
     }
 }
 

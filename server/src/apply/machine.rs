@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use basalt_proto::etcdserverpb::alarm_request::AlarmAction;
 use basalt_proto::etcdserverpb::{AlarmRequest, LeaseCheckpointRequest, LeaseGrantRequest, TxnRequest};
-use basalt_proto::log::{LogEntry, MemberChange, MemberDescription, Request, request::Kind};
+use basalt_proto::log::{Authentication, LogEntry, MemberChange, MemberDescription, Request, request::Kind};
 use basalt_proto::membershippb::ClusterMemberAttrSetRequest;
 use basalt_storage::mvcc::key_range::{KeyRange, RangeEnd};
 use basalt_storage::mvcc::range::Hit;
@@ -22,6 +22,8 @@ use basalt_storage::mvcc::view::LogPosition;
 
 use super::alarms::{Alarm, AlarmKind, Alarms};
 use super::answer::{Answer, Refusal};
+use super::auth::error::AuthError;
+use super::auth::state::AuthState;
 use super::effects::{Effect, Effects};
 use super::lease_table::{LeaseRecord, LeaseTable};
 use super::members::Members;
@@ -53,13 +55,15 @@ pub struct Machine {
     leases: LeaseTable,
     alarms: Alarms,
     members: Arc<Members>,
+    auth: Arc<AuthState>,
 }
 
 impl Machine {
     /// A machine over a recovered store; leases and alarms come from its system tables, attachments from its index.
     ///
     /// # Panics
-    /// When the store's members cannot be read: a start looks at them before ([`Members::decode`]).
+    /// When the store's members, users or roles cannot be read: a start looks at them before ([`Members::decode`],
+    /// [`AuthState::load`]).
     pub fn new(mut store: Store) -> Self {
         let members = Arc::new(Members::decode(&store.conf_state).expect("looked at before"));
         let mut leases = LeaseTable::default();
@@ -76,7 +80,8 @@ impl Machine {
             alarms.set(alarm, true);
         }
         store.version = form_of_manifests(&members);
-        Self { store, leases, alarms, members }
+        let auth = Arc::new(AuthState::load(&store.system).expect("looked at before"));
+        Self { store, leases, alarms, members, auth }
     }
 
     /// The store.
@@ -102,6 +107,11 @@ impl Machine {
     /// Who belongs to the cluster.
     pub fn members(&self) -> &Arc<Members> {
         &self.members
+    }
+
+    /// Users, roles, and whether anybody asks for them.
+    pub fn auth(&self) -> &Arc<AuthState> {
+        &self.auth
     }
 
     /// Stored values that applying `entry` may look at and that are in no memory: [`VALUES_AHEAD_MAX`] of them at most.
@@ -181,6 +191,7 @@ impl Machine {
     ) -> Result<(Vec<Effect>, Answer), Refusal> {
         let Some(kind) = &request.kind else { unreachable!("{KINDS_CHECKED}") };
         self.check_alarms(kind)?;
+        self.auth.check(request.principal.as_ref(), kind, &self.leases)?;
         match kind {
             Kind::Put(put) => {
                 txn::check_put(put, &self.store, &self.leases)?;
@@ -213,8 +224,28 @@ impl Machine {
             Kind::MemberChange(change) => self.evaluate_member_change(change),
             // Who compares does so beside this: what is applied hangs on nobody's sums.
             Kind::HashMark(_) => Ok((Vec::new(), Answer::Done { revision: self.store.revision() })),
-            _ => unreachable!("{KINDS_CHECKED}"),
+            // Who keeps tokens does so beside this.
+            Kind::Authentication(login) => {
+                self.check_login(login)?;
+                Ok((Vec::new(), Answer::Done { revision: self.store.revision() }))
+            }
+            kind => {
+                let Some(records) = self.auth.evaluate(kind) else { unreachable!("{KINDS_CHECKED}") };
+                let effects = records?.into_iter().map(Effect::AuthChanged).collect();
+                Ok((effects, Answer::Done { revision: self.store.revision() }))
+            }
         }
+    }
+
+    /// Whether what a password was checked against still stands.
+    fn check_login(&self, login: &Authentication) -> Result<(), AuthError> {
+        if !self.auth.is_enabled() {
+            return Err(AuthError::NotEnabled);
+        }
+        if self.auth.revision() != login.auth_revision {
+            return Err(AuthError::OldRevision);
+        }
+        self.auth.user(&login.user).map(drop).ok_or(AuthError::AuthenticationFailed)
     }
 
     /// What armed alarms refuse (etcd-contract 42, 43).
@@ -222,14 +253,12 @@ impl Machine {
         if self.alarms.any(AlarmKind::Corrupt) {
             let refused = match kind {
                 Kind::Txn(txn) => !is_read_only(txn),
-                Kind::Alarm(_)
-                | Kind::LeaseCheckpoint(_)
-                | Kind::MemberAttributesSet(_)
-                | Kind::MemberDescription(_)
-                | Kind::ApplyVersionSet(_)
-                | Kind::MemberChange(_)
-                | Kind::HashMark(_) => false,
-                _ => true,
+                Kind::Put(_)
+                | Kind::DeleteRange(_)
+                | Kind::Compaction(_)
+                | Kind::LeaseGrant(_)
+                | Kind::LeaseRevoke(_) => true,
+                _ => false,
             };
             if refused {
                 return Err(Refusal::Corrupt);
@@ -395,6 +424,10 @@ impl Machine {
             Effect::AlarmCleared(alarm) => {
                 self.store.set_record(Table::Alarm, &alarm.to_key(), None);
                 self.alarms.set(*alarm, false);
+            }
+            Effect::AuthChanged(record) => {
+                self.store.set_record(record.table, &record.key, record.value.clone());
+                Arc::make_mut(&mut self.auth).install(record);
             }
             Effect::MemberDescribed(_)
             | Effect::ApplyVersionRaised { .. }

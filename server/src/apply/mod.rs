@@ -14,6 +14,7 @@
 
 pub mod alarms;
 pub mod answer;
+pub mod auth;
 pub mod effects;
 pub mod known;
 pub mod latest;

@@ -1,6 +1,8 @@
 //! From checked settings to the typed configuration: every rule that concerns more than the kind of one value.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use basalt_storage::mvcc::key_index::KEY_BYTES_MAX;
@@ -16,8 +18,9 @@ use super::logging_values::{LogFormat, LogLevel, LogOutput};
 use super::settings::Settings;
 use super::tls_settings::{ReadFile, client_tls, peer_tls};
 use super::tree::{
-    AllowList, AutoCompaction, ClientConfig, CompactionConfig, Config, HttpConfig, KeepaliveConfig, LimitsConfig,
-    LoggingConfig, MetricsDetail, PeerConfig, RaftConfig, SlowRequestConfig, SocketConfig,
+    AllowList, AuthConfig, AuthToken, AutoCompaction, ClientConfig, CompactionConfig, Config, HttpConfig,
+    KeepaliveConfig, LimitsConfig, LoggingConfig, MetricsDetail, PeerConfig, RaftConfig, SlowRequestConfig,
+    SocketConfig,
 };
 use super::url::{Url, UrlAddress};
 
@@ -41,6 +44,13 @@ const ELECTION_MILLISECONDS_MAX: u64 = 50_000;
 const WATCH_PROGRESS_DEFAULT: Duration = Duration::from_secs(600);
 const WATCH_PROGRESS_MIN: Duration = Duration::from_millis(100);
 const DEFAULT_SNAPSHOT_COUNT: u64 = 10_000;
+/// etcd `server/auth/simple_token.go`.
+const AUTH_TOKEN_TTL_DEFAULT: Duration = Duration::from_secs(300);
+/// A century: no sum of times overflows.
+const AUTH_TOKEN_TTL_SECONDS_MAX: u64 = 3_155_760_000;
+/// What bcrypt takes, and what etcd takes instead of anything else.
+const BCRYPT_COSTS: std::ops::RangeInclusive<u32> = 4..=31;
+const BCRYPT_COST_DEFAULT: u32 = 10;
 const NANOSECONDS_PER_HOUR: i64 = 3_600_000_000_000;
 
 /// The configuration, and what the operator should know about it.
@@ -79,12 +89,86 @@ pub(super) fn assemble(mut settings: Settings, read_file: ReadFile<'_>) -> Resul
         },
         metrics: metrics(settings),
         feature_gates: settings.gates("feature-gates"),
+        auth: auth(settings)?,
         wal_dir: settings.text_if_any("wal-dir").map(Into::into),
         data_dir: data_dir.into(),
         name,
     };
     settings.warnings.extend(config.feature_gates.warnings());
     Ok((config, std::mem::take(&mut settings.warnings)))
+}
+
+fn auth(settings: &mut Settings) -> Result<AuthConfig, ConfigError> {
+    const NAME: &str = "auth-token";
+    let text = settings.text(NAME);
+    let (kind, options) = text.split_once(',').unwrap_or((&text, ""));
+    let options = token_options(options).map_err(|why| {
+        let cause = format!("{}: {why}", settings.origin(NAME));
+        ConfigError::invalid(cause, "write it as jwt,sign-method=RS256,priv-key=FILE,pub-key=FILE,ttl=5m")
+    })?;
+    let token = match kind {
+        "simple" => AuthToken::Simple,
+        "" => AuthToken::None,
+        "jwt" => jwt(settings, &options)?,
+        other => {
+            let cause = format!("{}: there are no tokens of kind {other:?}", settings.origin(NAME));
+            return Err(ConfigError::invalid(cause, "use simple, or jwt with its options"));
+        }
+    };
+    // As etcd does with what is none.
+    let token_ttl = match settings.unsigned("auth-token-ttl") {
+        0 => AUTH_TOKEN_TTL_DEFAULT,
+        seconds => Duration::from_secs(seconds.min(AUTH_TOKEN_TTL_SECONDS_MAX)),
+    };
+    let mut bcrypt_cost = u32::try_from(settings.unsigned("bcrypt-cost")).unwrap_or(u32::MAX);
+    if !BCRYPT_COSTS.contains(&bcrypt_cost) {
+        settings.warnings.push(format!(
+            "bcrypt-cost {bcrypt_cost} is not between 4 and 31: {BCRYPT_COST_DEFAULT} is used, as in etcd"
+        ));
+        bcrypt_cost = BCRYPT_COST_DEFAULT;
+    }
+    Ok(AuthConfig { token, token_ttl, bcrypt_cost })
+}
+
+/// Options of a kind of token: names with values, each once.
+fn token_options(text: &str) -> Result<BTreeMap<&str, &str>, String> {
+    let mut options = BTreeMap::new();
+    for option in text.split(',').filter(|_| !text.is_empty()) {
+        let pair = option.split_once('=').filter(|(_, value)| !value.contains('='));
+        let (name, value) = pair.ok_or_else(|| format!("{option:?} is no option"))?;
+        if options.insert(name, value).is_some() {
+            return Err(format!("{name} stands there twice"));
+        }
+    }
+    Ok(options)
+}
+
+fn jwt(settings: &mut Settings, options: &BTreeMap<&str, &str>) -> Result<AuthToken, ConfigError> {
+    const NAME: &str = "auth-token";
+    let invalid = |why: String, advice: &str| {
+        Err(ConfigError::invalid(format!("{}: {why}", settings.origin(NAME)), advice.to_owned()))
+    };
+    let file = |name: &str| options.get(name).filter(|path| !path.is_empty()).map(PathBuf::from);
+    let Some(method) = options.get("sign-method") else {
+        return invalid("sign-method is missing".to_owned(), "give sign-method=RS256 or another one");
+    };
+    let life = match options.get("ttl").filter(|ttl| !ttl.is_empty()) {
+        None => AUTH_TOKEN_TTL_DEFAULT,
+        Some(ttl) => match parse_nanoseconds(ttl).and_then(|life| u64::try_from(life).ok()) {
+            Some(life) => Duration::from_nanos(life),
+            None => return invalid(format!("ttl {ttl:?} is no time"), "use a duration such as 5m"),
+        },
+    };
+    let token = AuthToken::Jwt {
+        method: (*method).to_owned(),
+        private_key: file("priv-key"),
+        public_key: file("pub-key"),
+        life,
+    };
+    for name in options.keys().filter(|name| !["sign-method", "priv-key", "pub-key", "ttl"].contains(*name)) {
+        settings.warnings.push(format!("unknown option {name} of auth-token is ignored"));
+    }
+    Ok(token)
 }
 
 fn compact_hash_check_time(settings: &Settings) -> Result<Duration, ConfigError> {

@@ -133,9 +133,9 @@ pub const FLAGS: &[Flag] = &[
     row(Security, "tls-min-version", Text, "TLS1.2", Works, "Oldest TLS version: TLS1.2 or TLS1.3."),
     row(Security, "tls-max-version", Text, "", Works, "Newest TLS version: TLS1.2 or TLS1.3; empty means the newest there is."),
 
-    row(Auth, "auth-token", Text, "simple", NotYet("only simple tokens are issued"), "Kind of token that users get: 'simple'."),
-    row(Auth, "bcrypt-cost", Unsigned, "10", NotYet("the cost of password hashes cannot be changed yet"), "Cost of password hashes."),
-    row(Auth, "auth-token-ttl", Unsigned, "300", NotYet("the life of tokens cannot be changed yet"), "Seconds that a token lives."),
+    row(Auth, "auth-token", Text, "simple", Works, "Kind of token that users get: 'simple', or 'jwt,sign-method=RS256,priv-key=FILE,pub-key=FILE,ttl=5m'."),
+    row(Auth, "bcrypt-cost", Unsigned, "10", Works, "Cost of password hashes, 4 to 31: each step doubles the work."),
+    row(Auth, "auth-token-ttl", Unsigned, "300", Works, "Seconds that a simple token lives after it was used last."),
 
     row(Monitoring, "enable-pprof", Bool, "false", NotYet("profiles are not served yet"), "Serve profiles under /debug/pprof/."),
     row(Monitoring, "metrics", Text, "basic", Works, "'basic', or 'extensive' with histograms of gRPC calls."),

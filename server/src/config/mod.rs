@@ -59,8 +59,8 @@ pub use parse::{Parsed, parse};
 pub use tls_files::{CertificateError, RevokedSerials, certificates, private_key, revoked_serials};
 pub use tls_values::{CipherSuite, TlsVersion};
 pub use tree::{
-    AllowList, AllowedNames, AutoCompaction, ClientConfig, CompactionConfig, Config, HttpConfig, KeepaliveConfig,
-    LimitsConfig, LoggingConfig, MetricsDetail, PeerConfig, PeerTls, RaftConfig, SlowRequestConfig, SocketConfig,
-    TlsConfig,
+    AllowList, AllowedNames, AuthConfig, AuthToken, AutoCompaction, ClientConfig, CompactionConfig, Config, HttpConfig,
+    KeepaliveConfig, LimitsConfig, LoggingConfig, MetricsDetail, PeerConfig, PeerTls, RaftConfig, SlowRequestConfig,
+    SocketConfig, TlsConfig,
 };
 pub use url::{Url, UrlAddress};

@@ -49,12 +49,45 @@ pub struct Config {
     pub compact_hash_check_time: Duration,
     /// When a slow request is logged.
     pub slow_request: SlowRequestConfig,
+    /// How users are known.
+    pub auth: AuthConfig,
     /// What is logged, and where.
     pub logging: LoggingConfig,
     /// Which metrics are exported. Default basic.
     pub metrics: MetricsDetail,
     /// etcd's feature gates.
     pub feature_gates: FeatureGates,
+}
+
+/// How users are known, once authentication is turned on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuthConfig {
+    /// What users get when they show their passwords. Default simple.
+    pub token: AuthToken,
+    /// How long a simple token lives after it was used last. Default 5 min.
+    pub token_ttl: Duration,
+    /// Cost of password hashes. Default 10.
+    pub bcrypt_cost: u32,
+}
+
+/// A kind of token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AuthToken {
+    /// A random one that members know.
+    Simple,
+    /// A signed one.
+    Jwt {
+        /// How it is signed, in etcd's words.
+        method: String,
+        /// The file of the key that signs.
+        private_key: Option<PathBuf>,
+        /// The file of the key that verifies.
+        public_key: Option<PathBuf>,
+        /// How long a token is good. Default 5 min.
+        life: Duration,
+    },
+    /// None: users are known by their certificates alone.
+    None,
 }
 
 /// Who the members are. The URLs give this member its identity.

@@ -14,6 +14,7 @@ use tracing::{error, info, warn};
 
 use super::Answer;
 use crate::apply::alarms::AlarmKind;
+use crate::apply::auth::check::cluster_principal;
 use crate::node::handle::NodeHandle;
 use crate::peer::Peers;
 
@@ -99,7 +100,7 @@ impl CompactHashChecker {
             member_id: member,
             alarm: AlarmKind::Corrupt.number(),
         };
-        match self.node.propose(Kind::Alarm(alarm)) {
+        match self.node.propose(Kind::Alarm(alarm), Some(cluster_principal())) {
             // It is found again at the next look, if it does not come to be.
             Ok(raised) => drop(tokio::spawn(raised)),
             Err(error) => warn!(%error, "the alarm cannot be raised now"),

@@ -32,12 +32,6 @@ pub enum ImportFailure {
         /// The version found.
         found: String,
     },
-    /// Users and roles would not be enforced.
-    #[error(
-        "authentication is enabled in it, which basalt cannot enforce yet: everybody could read and write everything; disable \
-         it with `etcdctl auth disable`, and take the snapshot again"
-    )]
-    AuthEnabled,
     /// etcd's members are in the middle of it.
     #[error("a downgrade is under way in it; end it with `etcdctl downgrade cancel`, and take the snapshot again")]
     Downgrade,

@@ -9,13 +9,11 @@ use prost::Message;
 
 use super::error::ImportFailure;
 use crate::apply::alarms::Alarm;
+use crate::apply::auth::state::AuthRecord;
 use crate::apply::machine::LEASE_TTL_MAX;
 
 /// The newest etcd whose data is understood.
 const NEWEST: (u64, u64) = (3, 7);
-
-/// The setting of bucket `auth` that says whether requests are checked.
-const AUTH_ENABLED: &str = "authEnabled";
 
 /// Records of the small buckets that come over, as they are stored.
 #[derive(Debug, Default)]
@@ -28,14 +26,11 @@ impl SystemRecords {
     /// Checks the buckets and takes what is kept.
     ///
     /// # Errors
-    /// [`ImportFailure`]: a newer version, authentication, a downgrade, a malformed record.
+    /// [`ImportFailure`]: a newer version, a downgrade, a malformed record.
     pub fn of(tables: &Tables) -> Result<Self, ImportFailure> {
         check_version(tables.get("meta", "storageVersion"))?;
         check_version(tables.get("cluster", "clusterVersion"))?;
         check_downgrade(tables)?;
-        if tables.get("auth", AUTH_ENABLED).is_some_and(|enabled| enabled != [0]) {
-            return Err(ImportFailure::AuthEnabled);
-        }
         let mut records = Self::default();
         for (key, value) in tables.entries("lease") {
             check_lease(key, value).ok_or(ImportFailure::MalformedRecord { bucket: "lease" })?;
@@ -46,9 +41,16 @@ impl SystemRecords {
             Alarm::from_key(key).ok_or(ImportFailure::MalformedRecord { bucket: "alarm" })?;
             records.keep(Table::Alarm, key, value);
         }
-        // Off, but not forgotten: a snapshot of ours has them again.
         for (bucket, table) in [("auth", Table::Auth), ("authUsers", Table::AuthUser), ("authRoles", Table::AuthRole)] {
-            tables.entries(bucket).for_each(|(key, value)| records.keep(table, key, value));
+            for (key, value) in tables.entries(bucket) {
+                let record =
+                    AuthRecord { table, key: Bytes::copy_from_slice(key), value: Some(Bytes::copy_from_slice(value)) };
+                // Whoever cannot be told from others would have to be let in or shut out.
+                if !record.is_well_formed() {
+                    return Err(ImportFailure::MalformedRecord { bucket });
+                }
+                records.keep(table, key, value);
+            }
         }
         Ok(records)
     }

@@ -55,7 +55,9 @@ fn log(members: u64, more: &[(i64, Vec<u8>)]) -> Bytes {
 
 fn tables() -> SystemTables {
     let tables = SystemTables::new().with_applied(1, 1).with_lease(77, 600, 0).with_alarm(300, 1);
-    tables.with_user(b"ann", vec![1]).with_role(b"reader", vec![2]).with_auth(false, 5)
+    // Field 1 of both is the name.
+    let named = |name: &[u8]| [&[0x0a, name.len() as u8], name].concat();
+    tables.with_user(b"ann", named(b"ann")).with_role(b"reader", named(b"reader")).with_auth(true, 5)
 }
 
 /// A database of 30 puts.
@@ -224,7 +226,8 @@ fn a_directory_that_etcd_used_is_refused_with_the_way_out() {
 #[test]
 fn what_cannot_be_kept_is_refused() {
     let of = |tables: SystemTables| take_over(&restored(log(1, &[]), database(&tables)), "T").expect_err("refused");
-    assert!(matches!(of(tables().with_auth(true, 5)), ImportFailure::AuthEnabled));
+    let ann = tables().with_user(b"ann", vec![0xff]);
+    assert!(matches!(of(ann), ImportFailure::MalformedRecord { bucket: "authUsers" }));
     assert!(matches!(of(tables().with_downgrade("3.6.0", true)), ImportFailure::Downgrade));
     assert!(matches!(of(tables().with_alarm(7, 9)), ImportFailure::MalformedRecord { bucket: "alarm" }));
     assert!(matches!(of(tables().with_lease(5, 0, 0)), ImportFailure::MalformedRecord { bucket: "lease" }));

@@ -108,6 +108,7 @@ impl ApplyCounts {
                 | Effect::LeaseCheckpointed { .. }
                 | Effect::AlarmRaised(_)
                 | Effect::AlarmCleared(_)
+                | Effect::AuthChanged(_)
                 | Effect::MemberDescribed(_)
                 | Effect::ApplyVersionRaised { .. }
                 | Effect::MemberAdded { .. }

@@ -76,7 +76,8 @@ impl ApplyThread {
             | Effect::MemberRemoved { .. }
             | Effect::MemberUrlsSet { .. }
             | Effect::MemberPromoted { .. } => self.follow_member_change(effect),
-            Effect::Key(_) | Effect::Compaction { .. } => {}
+            // Shown with the View.
+            Effect::Key(_) | Effect::Compaction { .. } | Effect::AuthChanged(_) => {}
         }
     }
 

@@ -17,6 +17,7 @@ use super::readers::Readers;
 use super::waiters::Waiters;
 use crate::admission::Gate;
 use crate::apply::members::Members;
+use crate::auth::Auth;
 use crate::lease::LeaseClock;
 use crate::metrics::Metrics;
 use crate::watch;
@@ -57,6 +58,8 @@ pub struct ApplyLinks {
     pub started: Instant,
     /// Bytes in the deltas at which a checkpoint starts.
     pub checkpoint_bytes: usize,
+    /// Users, roles and tokens, as other threads see them.
+    pub auth: Arc<Auth>,
     /// Pause between two steps of a compaction (`--compaction-sleep-interval`).
     pub sweep_pause: Duration,
     /// Revisions dropped in one step, or keys visited if these are more, about (`--compaction-batch-limit`).

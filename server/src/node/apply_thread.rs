@@ -31,9 +31,11 @@ use super::node_thread::{ID_NOBODY, NodeInput};
 use super::read_ahead::{ReadAhead, StoredValues};
 use crate::admission::Proposal;
 use crate::apply::alarms::AlarmKind;
-use crate::apply::answer::Answer;
+use crate::apply::answer::{Answer, Refusal};
+use crate::apply::auth::check::cluster_principal;
 use crate::apply::machine::Machine;
 use crate::apply::values::Prefetched;
+use crate::watch;
 
 /// What reaches the apply thread.
 pub enum ApplyInput {
@@ -210,6 +212,7 @@ impl ApplyThread {
                     let applied = self.machine.apply(position, &entry, &mut values);
                     let leads = self.links.gauges.leads.load(Ordering::Relaxed);
                     self.counts.entry(&entry, &applied, started.elapsed(), leads);
+                    self.hand_out_tokens(&entry, &applied.answers);
                     // Callers of other members wait there.
                     if entry.proposer == self.links.member_id {
                         answers.extend(applied.answers);
@@ -257,12 +260,16 @@ impl ApplyThread {
     }
 
     pub(super) fn publish(&self) -> Arc<View> {
+        // Before what is new to see: whoever sees it is judged by no older users and roles.
+        if let Some(auth) = self.links.auth.show(self.machine.auth()) {
+            drop(self.links.watches.send(watch::Input::Permissions(auth)));
+        }
         let view = Arc::new(self.machine.store().head());
         self.links.view.store(view.clone());
         view
     }
 
-    fn answer(&self, answers: Vec<(u64, Result<Answer, crate::apply::answer::Refusal>)>, view: &Arc<View>) {
+    fn answer(&self, answers: Vec<(u64, Result<Answer, Refusal>)>, view: &Arc<View>) {
         let waiting = self.links.waiters.take(answers.iter().map(|(id, _)| *id));
         for ((_, answer), waiter) in answers.into_iter().zip(waiting) {
             // A caller that gave up has dropped its end; a request of another member has none here.
@@ -284,6 +291,18 @@ impl ApplyThread {
             ApplyRequest::Compacted(done) => {
                 self.compactions.ask(done);
                 self.tell_compacted();
+            }
+        }
+    }
+
+    /// All members know the tokens of users who showed their passwords. An entry of a former life of this process, or one
+    /// that came late, gives a token that is as old as it is.
+    fn hand_out_tokens(&self, entry: &LogEntry, answers: &[(u64, Result<Answer, Refusal>)]) {
+        for (request, (_, answer)) in entry.requests.iter().zip(answers) {
+            if let (Some(Kind::Authentication(login)), Ok(_)) = (&request.kind, answer) {
+                let age = unix_time_ns().saturating_sub(entry.time_unix_ns).max(0).unsigned_abs();
+                let (age, now) = (Duration::from_nanos(age), self.links.started.elapsed());
+                self.links.auth.logged_in(login, self.machine.auth(), age, now);
             }
         }
     }
@@ -334,7 +353,7 @@ impl ApplyThread {
 
     /// Has something ordered that nobody waits for.
     pub(super) fn propose(&self, kind: Kind) {
-        let request = Request { id: ID_NOBODY, principal: None, kind: Some(kind) };
+        let request = Request { id: ID_NOBODY, principal: Some(cluster_principal()), kind: Some(kind) };
         let proposal = Proposal::new(request, self.machine.store().shard_map());
         self.links.gate.enter(&proposal);
         drop(self.links.node.send(NodeInput::Propose(proposal)));

@@ -22,6 +22,7 @@ use super::*;
 use crate::admission::Gate;
 use crate::apply::answer::Refusal;
 use crate::apply::values::Values;
+use crate::auth::{Auth, TokenKind};
 use crate::lease::{LeaseClock, LeaseClockConfig};
 use crate::metrics::Metrics;
 use crate::node::checkpoint_thread::CheckpointWork;
@@ -130,6 +131,7 @@ impl Rig {
             checkpoint_bytes: 256 << 20,
             sweep_pause: Duration::from_millis(10),
             sweep_batch: 1000,
+            auth: Arc::new(Auth::new(Arc::default(), TokenKind::None.into())),
             hash_mark_interval: NEVER,
             slow_apply: NEVER,
         };

@@ -164,7 +164,7 @@ pub fn state_of(machine: &mut Machine) -> (Arc<View>, SystemTables) {
         .with_applied(view.applied.index, view.applied.term)
         .with_conf_state(&voters)
         .with_downgrade("", false)
-        .with_auth(false, auth_revision(machine));
+        .with_auth(machine.auth().is_enabled(), machine.auth().revision());
     for member in members.iter() {
         tables = tables.with_member(&MemberRecord {
             id: member.id,
@@ -191,10 +191,4 @@ pub fn state_of(machine: &mut Machine) -> (Arc<View>, SystemTables) {
         tables = tables.with_alarm(alarm.member_id, alarm.kind.number());
     }
     (view, tables)
-}
-
-/// The revision of users and roles: what an import brought, or etcd's first.
-fn auth_revision(machine: &Machine) -> u64 {
-    let imported = machine.store().system.get(Table::Auth, b"authRevision");
-    imported.and_then(|bytes| bytes.as_ref().try_into().ok()).map_or(1, u64::from_be_bytes)
 }

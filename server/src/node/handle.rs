@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
-use basalt_proto::log::Request;
 use basalt_proto::log::request::Kind;
+use basalt_proto::log::{Principal, Request};
 use basalt_storage::hashes::HashKvCache;
 use basalt_storage::mvcc::range::Hit;
 use basalt_storage::mvcc::view::View;
@@ -28,6 +28,7 @@ use crate::admission::{Full, Gate, Proposal};
 use crate::apply::answer::{Answer, Refusal};
 use crate::apply::machine::Machine;
 use crate::apply::members::Members;
+use crate::auth::Auth;
 use crate::lease::LeaseClock;
 use crate::watch;
 
@@ -205,6 +206,8 @@ pub struct NodeHandle {
     pub expelled: tokio::sync::watch::Receiver<Option<Expelled>>,
     /// When leases end; only the leader's runs.
     pub leases: Arc<Mutex<LeaseClock>>,
+    /// Users, roles and tokens.
+    pub auth: Arc<Auth>,
     /// The watch thread.
     pub watches: Sender<watch::Input>,
 }
@@ -221,16 +224,18 @@ impl NodeHandle {
         self.started.elapsed()
     }
 
-    /// Has a request ordered and applied. The future gives the answer after it is durable and visible.
+    /// Has a request ordered and applied, on somebody's behalf: [`cluster`](crate::apply::auth::check::cluster) is the node's own,
+    /// nobody may do nothing while authentication is on. The future gives the answer after it is durable and visible.
     ///
     /// # Errors
     /// [`Unavailable`]; only [`Unavailable::Refused`] says for certain that nothing changed.
     pub fn propose(
         &self,
         kind: Kind,
+        principal: Option<Principal>,
     ) -> Result<impl Future<Output = Result<Completed, Unavailable>> + use<>, Unavailable> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let request = Request { id, principal: None, kind: Some(kind) };
+        let request = Request { id, principal, kind: Some(kind) };
         let view = self.view.load();
         let proposal = Proposal::new(request, &view.shard_map);
         if proposal.length > self.limits.request_bytes_max.min(PROPOSAL_BYTES_MAX) {

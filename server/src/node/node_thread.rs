@@ -23,6 +23,7 @@ use super::handle::{ApplyRequest, Expelled, Gauges, Unavailable, unix_time_ns};
 use super::read_queue::{ReadQueue, ReadWaiters};
 use super::waiters::Waiters;
 use crate::admission::{Gate, Proposal};
+use crate::apply::auth::check::cluster_principal;
 use crate::apply::machine::Machine;
 use crate::lease::{LeaseClock, REVOKES_IN_FLIGHT_MAX};
 use crate::metrics::Metrics;
@@ -425,7 +426,7 @@ fn lease_proposals(links: &NodeLinks) -> Vec<Proposal> {
         kinds.push(Kind::LeaseCheckpoint(LeaseCheckpointRequest { checkpoints }));
     }
     let proposal = |kind| {
-        let request = Request { id: ID_NOBODY, principal: None, kind: Some(kind) };
+        let request = Request { id: ID_NOBODY, principal: Some(cluster_principal()), kind: Some(kind) };
         let proposal = Proposal::new(request, &links.shards);
         links.gate.enter(&proposal);
         proposal

@@ -39,8 +39,10 @@ use super::waiters::Waiters;
 use super::watch_thread::{StreamSinks, WatchLinks};
 use super::{checkpoint_thread, log_thread, node_thread, watch_thread};
 use crate::admission::Gate;
+use crate::apply::auth::state::AuthState;
 use crate::apply::machine::{APPLY_VERSION, Machine};
 use crate::apply::members::Members;
+use crate::auth::{Auth, TokenKind};
 use crate::lease::{LeaseClock, LeaseClockConfig};
 use crate::memory::MemoryShares;
 use crate::metrics::Metrics;
@@ -96,6 +98,8 @@ pub struct NodeConfig {
     pub catchup_entries: u64,
     /// Whether all other members are removed, for they are lost (`--force-new-cluster`).
     pub force_new_cluster: bool,
+    /// What users get when they show their passwords (`--auth-token`).
+    pub tokens: TokenKind,
 }
 
 /// Makes the way to other members of those that the node tells from; by default there is none.
@@ -237,6 +241,7 @@ fn spawn(
         return Err(StartError::NewerRules { found: members.apply_version(), known: APPLY_VERSION });
     }
     metrics.apply_version.set(members.apply_version().into());
+    let auth = Arc::new(Auth::new(Arc::new(AuthState::load(&store.system)?), config.tokens.clone().into()));
     members.fill_peer_urls(identity.member_id, &config.peer_urls);
     store.conf_state = members.encode();
     if config.force_new_cluster {
@@ -342,6 +347,7 @@ fn spawn(
         checkpoint_bytes: config.memory.checkpoint_bytes(),
         sweep_pause: config.sweep_pause,
         sweep_batch: config.sweep_batch,
+        auth: auth.clone(),
         hash_mark_interval: config.hash_mark_interval,
         slow_apply: config.slow_apply,
     };
@@ -415,6 +421,7 @@ fn spawn(
         incarnation: manifest.incarnation,
         expelled: is_expelled,
         leases,
+        auth,
         watches,
     };
     Ok(Running { handle: Arc::new(handle), sinks, complete_at, node, apply, watch_stopping, threads, _lock: lock })

@@ -10,6 +10,7 @@ use basalt_storage::wal::WalError;
 use thiserror::Error;
 
 use super::core::CoreError;
+use crate::apply::auth::state::MalformedAuthRecord;
 use crate::apply::members::MembersError;
 use crate::import::ImportFailure;
 
@@ -30,6 +31,9 @@ pub enum StartError {
         #[source]
         cause: io::Error,
     },
+    /// Users or roles cannot be read: nobody is let in by what is left of them.
+    #[error(transparent)]
+    Auth(#[from] MalformedAuthRecord),
     /// etcd's data lies there, and is not taken over.
     #[error(
         "{directory:?} holds data of etcd (a directory `member`), which cannot be taken over as it is, and basalt does not start \

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::apply::answer::Answer;
+use crate::auth::TokenKind;
 use crate::import::MEMBER_FILE;
 use crate::memory::MemoryShares;
 use crate::node::handle::Completed;
@@ -44,6 +45,7 @@ fn config(directory: &TempDir) -> NodeConfig {
         peer_urls: Vec::new(),
         catchup_entries: 5000,
         force_new_cluster: false,
+        tokens: TokenKind::Simple { life: Duration::from_secs(300) },
     }
 }
 
@@ -65,7 +67,7 @@ fn answer<T>(answer: impl Future<Output = T>) -> T {
 }
 
 fn propose(handle: &NodeHandle, kind: Kind) -> Completed {
-    answer(handle.propose(kind).expect("taken")).expect("applied")
+    answer(handle.propose(kind, None).expect("taken")).expect("applied")
 }
 
 fn put(key: &str, value: &str) -> Kind {

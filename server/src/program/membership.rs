@@ -15,6 +15,7 @@ use tracing::{error, info, warn};
 use super::ProgramError;
 use crate::api::service::Service;
 use crate::apply::answer::Refusal;
+use crate::apply::auth::check::cluster_principal;
 use crate::apply::machine::APPLY_VERSION;
 use crate::apply::members::Members;
 use crate::config::{Config, Discovery, JoinFile};
@@ -109,7 +110,7 @@ pub(super) async fn describe(service: Arc<Service>, description: MemberDescripti
             return;
         }
         drop(members);
-        let described = match node.propose(Kind::MemberDescription(description.clone())) {
+        let described = match node.propose(Kind::MemberDescription(description.clone()), Some(cluster_principal())) {
             Ok(proposed) => match tokio::time::timeout(service.request_timeout, proposed).await {
                 Ok(described) => described.map(drop),
                 Err(_) => Err(Unavailable::TimedOut),

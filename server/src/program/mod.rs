@@ -28,6 +28,8 @@ use crate::api::maintenance::ETCD_VERSION;
 use crate::api::member_changes::MemberRules;
 use crate::api::service::Service;
 use crate::apply::answer::Refusal;
+use crate::apply::auth::check::cluster_principal;
+use crate::auth::Passwords;
 use crate::auto_compaction::{AutoCompactor, Outcome};
 use crate::config::{self, AutoCompaction, Config, FeatureGate, Parsed, Url};
 use crate::corruption::{CompactHashChecker, initial_check};
@@ -109,7 +111,7 @@ fn serve(config: &Config) -> Result<(), ProgramError> {
     let connector = PeerConnector::new(config.peer.tls.clone().map(|tls| Arc::new(PeerTlsClient::new(tls))));
     let first = first_start(config, connector.clone(), runtime.handle().clone());
     let starting = {
-        let config = node_config(config, first.first.clone());
+        let config = node_config(config, first.first.clone())?;
         let (metrics, handle) = (metrics.clone(), runtime.handle().clone());
         runtime.spawn_blocking(move || {
             let peers = OnceLock::new();
@@ -137,6 +139,7 @@ fn serve(config: &Config) -> Result<(), ProgramError> {
         slow_unary: config.slow_request.unary,
         election_timeout: config.raft.election_timeout(),
         request_timeout: config.raft.request_timeout(),
+        passwords: Passwords::new(config.auth.bcrypt_cost),
         member_rules: MemberRules { strict: config.peer.strict_reconfig_check, learners_max: config.peer.max_learners },
         stopping: stopping.clone(),
     });
@@ -267,7 +270,7 @@ async fn compact_by_itself(service: Arc<Service>, mode: AutoCompaction) {
         let leads = node.gauges.leads.load(Ordering::Relaxed);
         let Some(revision) = compactor.tick(node.now(), node.view().revision, leads) else { continue };
         let request = CompactionRequest { revision, physical: false };
-        let outcome = match node.propose(Kind::Compaction(request)) {
+        let outcome = match node.propose(Kind::Compaction(request), Some(cluster_principal())) {
             Ok(proposed) => proposed.await.map(drop),
             Err(unavailable) => Err(unavailable),
         };

@@ -1,14 +1,20 @@
 //! What the node is told of the configuration.
 
+use std::sync::Arc;
+
+use thiserror::Error;
+
 use super::texts;
-use crate::config::Config;
+use crate::auth::TokenKind;
+use crate::auth::jwt::{JwtKeyError, JwtKeys, JwtOptions, Method};
+use crate::config::{AuthConfig, AuthToken, Config};
 use crate::memory::MemoryShares;
 use crate::node::content::SNAPSHOT_UNREAD_MAX;
 use crate::node::handle::Limits;
 use crate::node::start::{First, NodeConfig};
 
-pub(super) fn node_config(config: &Config, first: First) -> NodeConfig {
-    NodeConfig {
+pub(super) fn node_config(config: &Config, first: First) -> Result<NodeConfig, TokenKindError> {
+    Ok(NodeConfig {
         data_dir: config.data_dir.clone(),
         wal_dir: config.wal_dir.clone(),
         first,
@@ -32,5 +38,34 @@ pub(super) fn node_config(config: &Config, first: First) -> NodeConfig {
         peer_urls: texts(&config.peer.advertise_urls),
         catchup_entries: config.raft.snapshot_catchup_entries,
         force_new_cluster: config.peer.force_new_cluster,
-    }
+        tokens: tokens(&config.auth)?,
+    })
+}
+
+fn tokens(config: &AuthConfig) -> Result<TokenKind, TokenKindError> {
+    Ok(match &config.token {
+        AuthToken::Simple => TokenKind::Simple { life: config.token_ttl },
+        AuthToken::Jwt { method, private_key, public_key, life } => {
+            let unknown = || TokenKindError::Method { name: method.clone() };
+            let options = JwtOptions {
+                method: Method::of_name(method).ok_or_else(unknown)?,
+                private_key: private_key.clone(),
+                public_key: public_key.clone(),
+                life: *life,
+            };
+            TokenKind::Jwt(Arc::new(JwtKeys::read(&options)?))
+        }
+        AuthToken::None => TokenKind::None,
+    })
+}
+
+/// Why there are no tokens of the kind that is asked for.
+#[derive(Debug, Error)]
+pub(super) enum TokenKindError {
+    #[error(
+        "--auth-token: there is no sign-method {name:?}; use HS256, RS256, PS256, ES256, one of these with 384 or 512, or EdDSA"
+    )]
+    Method { name: String },
+    #[error(transparent)]
+    Key(#[from] JwtKeyError),
 }

@@ -10,6 +10,7 @@ use basalt_storage::checkpoint::{Figures, FillError, Filled, Filling, Salt};
 use basalt_storage::disk::Disk;
 use basalt_storage::mvcc::effect_sum::EffectSum;
 use basalt_storage::mvcc::shard_map::{ShardMap, ShardSpec};
+use basalt_storage::mvcc::system::{Table, split_key};
 use basalt_storage::mvcc::view::LogPosition;
 use basalt_storage::pages::PageCache;
 use basalt_storage::revision::Revision;
@@ -19,6 +20,7 @@ use raft::prelude::Snapshot;
 use thiserror::Error;
 
 use super::FORMAT_VERSION;
+use crate::apply::auth::state::AuthRecord;
 use crate::apply::machine::APPLY_VERSION;
 use crate::apply::members::Members;
 
@@ -184,6 +186,9 @@ impl Receiving {
         if self.record_bytes > RECORD_BYTES_MAX || self.last().is_some() {
             return Err(ReceiveError::Impossible("records that are too many, or too late"));
         }
+        if !may_be_of_users(&record) {
+            return Err(ReceiveError::Impossible("a record of users or roles that is none"));
+        }
         let is_known = self.filling.restore_record(&record.key, Bytes::copy_from_slice(&record.value));
         if is_known { Ok(()) } else { Err(ReceiveError::Impossible("a record of no table that this release knows")) }
     }
@@ -264,4 +269,16 @@ fn names(shards: &[ShardSpec]) -> String {
 fn sum(bytes: &[u8]) -> Result<EffectSum, ReceiveError> {
     let bytes = bytes.try_into().map_err(|_| ReceiveError::Impossible("a sum that is none"))?;
     Ok(EffectSum(u128::from_le_bytes(bytes)))
+}
+
+/// Whether a record is of another table than those of users and roles, or can be read as one of them: nobody is let in by
+/// what cannot.
+fn may_be_of_users(record: &Record) -> bool {
+    match split_key(&record.key) {
+        Some((table @ (Table::Auth | Table::AuthUser | Table::AuthRole), key)) => {
+            let value = Some(Bytes::copy_from_slice(&record.value));
+            AuthRecord { table, key, value }.is_well_formed()
+        }
+        _ => true,
+    }
 }

@@ -1,11 +1,14 @@
 //! What goes into the room and what comes out.
 
+use std::sync::Arc;
+
 use basalt_proto::etcdserverpb::WatchCreateRequest;
 use basalt_storage::mvcc::shard_map::ShardId;
 use basalt_storage::revision::Revision;
 use bytes::Bytes;
 
 use super::event::Event;
+use crate::apply::auth::state::AuthNow;
 
 /// A client's watch stream; the caller numbers them and uses no number twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -68,6 +71,24 @@ pub enum Input {
     },
     /// The store was compacted at this revision.
     Compacted(i64),
+    /// Who a stream's client is, and by which users and roles what it asks for next was let through.
+    Asker {
+        /// Where.
+        stream: StreamId,
+        /// `None` for nobody.
+        user: Option<Arc<str>>,
+        /// [`AuthNow::number`].
+        number: u64,
+    },
+    /// A client wants to watch, and may not.
+    Refuse {
+        /// Where.
+        stream: StreamId,
+        /// What it is told.
+        reason: &'static str,
+    },
+    /// Users or roles changed: what was let through by older ones is looked at again. Comes before the first event after.
+    Permissions(Arc<AuthNow>),
     /// The raft term changed.
     Term(u64),
     /// Answers [`Output::Scan`].

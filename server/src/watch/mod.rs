@@ -13,8 +13,8 @@
 //! * **ring**: recent changes in memory, for watchers a little behind;
 //! * **scan**: one shared read of history, in chunks, for all watchers further behind.
 //!
-//! It is pure: inputs and time in, outputs out. It reads no disk and no clock, knows no connection and no permission
-//! (the API asks before it hands a request in), and has no thread.
+//! It is pure: inputs and time in, outputs out. It reads no disk and no clock, knows no connection and has no thread. The API
+//! asks for permission before it hands a request in; the room asks again when users or roles change.
 //!
 //! Invariants:
 //! * A watcher is told every event of its range from its start on, once, in the order of revisions, and all events of

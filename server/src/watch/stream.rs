@@ -1,7 +1,10 @@
 //! One client stream: its watch ids, its queue, its progress.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
+
+use basalt_proto::log::Principal;
 
 use super::messages::StreamId;
 use super::watcher::WatcherKey;
@@ -11,15 +14,33 @@ use super::watcher::WatcherKey;
 pub(super) enum WatchSlot {
     /// A watcher.
     Watching(WatcherKey),
-    /// A watcher was here; compaction or damage cancelled it, and the id stays taken until the client cancels
+    /// A watcher was here; compaction, damage or a lost permission cancelled it, and the id stays taken until the client cancels
     /// (etcd-contract 22).
     Canceled,
+}
+
+/// Whose stream it is.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Asker {
+    /// `None` for nobody.
+    pub user: Option<Arc<str>>,
+    /// The users and roles by which its last watch was let through ([`AuthNow::number`](crate::apply::auth::state::AuthNow::number)).
+    pub number: u64,
+}
+
+impl Asker {
+    /// On whose behalf it watches: a token that was good when it began is asked for no more.
+    pub fn principal(&self) -> Option<Principal> {
+        let user = self.user.as_ref()?.to_string();
+        Some(Principal { user, auth_revision: u64::MAX })
+    }
 }
 
 /// The watches of a client that share one ordered flow of responses.
 #[derive(Debug)]
 pub(super) struct Stream {
     pub id: StreamId,
+    pub asker: Asker,
     pub slots: BTreeMap<i64, WatchSlot>,
     next_watch_id: i64,
     /// Sent and not drained.
@@ -43,6 +64,7 @@ impl Stream {
     pub fn new(id: StreamId, hubs: usize, progress_interval: Duration, now: Duration) -> Self {
         Self {
             id,
+            asker: Asker::default(),
             slots: BTreeMap::new(),
             next_watch_id: 0,
             queued_bytes: 0,

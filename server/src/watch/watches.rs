@@ -1,6 +1,7 @@
 //! The room itself: takes inputs, keeps streams and hubs, leaves outputs.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use basalt_proto::etcdserverpb::WatchCreateRequest;
@@ -17,8 +18,11 @@ use super::hub::{Hub, compacted};
 use super::messages::{Input, Output, PreviousValue, StreamId, Ticket};
 use super::registry::Registry;
 use super::response::{NO_WATCH_ID, Responder, ResponseHead};
-use super::stream::{Stream, WatchSlot};
-use super::watcher::{StreamKey, Sync, Watcher};
+use super::stream::{Asker, Stream, WatchSlot};
+use super::watcher::{StreamKey, Sync, Watcher, WatcherKey};
+use crate::apply::auth::error::AuthError;
+use crate::apply::auth::permissions::Access;
+use crate::apply::auth::state::AuthNow;
 
 /// etcd-contract 24.
 const REASON_COMPACTED: &str = "etcdserver: mvcc: required revision has been compacted";
@@ -26,6 +30,10 @@ const REASON_COMPACTED: &str = "etcdserver: mvcc: required revision has been com
 const REASON_EMPTY_RANGE: &str = "mvcc: watcher range is empty";
 /// etcd-contract 22.
 const REASON_DUPLICATE_ID: &str = "mvcc: duplicate watch ID provided on the WatchStream";
+
+/// etcd-contract 26. etcd says it to who begins to watch; we also to who may not go on.
+const REASON_DENIED: &str = "rpc error: code = PermissionDenied desc = etcdserver: permission denied";
+const REASON_NOBODY: &str = "rpc error: code = InvalidArgument desc = etcdserver: user name is empty";
 
 /// Ours: watchers are bounded by bytes.
 const REASON_TOO_MANY: &str =
@@ -104,6 +112,9 @@ impl Watches {
             Input::Open(stream) => self.open(stream, now),
             Input::Close(stream) => self.close(stream),
             Input::Create { stream, request } => self.create(stream, &request, out),
+            Input::Refuse { stream, reason } => self.refuse(stream, reason, out),
+            Input::Asker { stream, user, number } => self.note_asker(stream, user, number),
+            Input::Permissions(auth) => self.permit(&auth, out),
             Input::Cancel { stream, watch_id } => self.cancel(stream, watch_id, out),
             Input::Progress { stream } => self.want_progress(stream),
             Input::Applied { revision, events } => self.apply(revision, &events, out),
@@ -193,6 +204,61 @@ impl Watches {
             return;
         }
         self.add_watcher(stream, watch_id, request, range);
+    }
+
+    fn refuse(&mut self, stream: StreamId, reason: &'static str, out: &mut Vec<Output>) {
+        let Some(&stream) = self.registry.stream_keys.get(&stream) else { return };
+        let refused = ResponseHead {
+            revision: self.revision,
+            watch_id: NO_WATCH_ID,
+            created: true,
+            canceled: true,
+            cancel_reason: reason,
+            ..ResponseHead::default()
+        };
+        self.registry.respond(stream, refused, out);
+    }
+
+    fn note_asker(&mut self, stream: StreamId, user: Option<Arc<str>>, number: u64) {
+        if let Some(&stream) = self.registry.stream_keys.get(&stream) {
+            self.registry.stream_mut(stream).asker = Asker { user, number };
+        }
+    }
+
+    /// Ends the watches whose client may not read their keys any more. One that was let through by newer users and roles than
+    /// these is not judged by them.
+    fn permit(&mut self, auth: &AuthNow, out: &mut Vec<Output>) {
+        let mut streams: Vec<StreamKey> = self.registry.stream_keys.values().copied().collect();
+        streams.sort_unstable();
+        for key in streams {
+            let stream = self.registry.stream(key);
+            if stream.asker.number >= auth.number {
+                continue;
+            }
+            let principal = stream.asker.principal();
+            let asking = auth.state.asked_by(principal.as_ref());
+            let may_read = |watcher: WatcherKey| {
+                let range = &self.registry.watcher(watcher).range;
+                asking.may(Access::Read, &range.start, range.wire_end())
+            };
+            let slots = stream.slots.iter().filter_map(|(id, slot)| match slot {
+                WatchSlot::Watching(watcher) => may_read(*watcher).err().map(|error| (*id, *watcher, error)),
+                WatchSlot::Canceled => None,
+            });
+            for (watch_id, watcher, error) in slots.collect::<Vec<_>>() {
+                let hub = self.registry.watcher(watcher).hub;
+                self.hubs[hub].remove(watcher, &mut self.registry);
+                self.registry.stream_mut(key).slots.insert(watch_id, WatchSlot::Canceled);
+                let canceled = ResponseHead {
+                    revision: self.revision,
+                    watch_id,
+                    canceled: true,
+                    cancel_reason: if error == AuthError::UserEmpty { REASON_NOBODY } else { REASON_DENIED },
+                    ..ResponseHead::default()
+                };
+                self.registry.respond(key, canceled, out);
+            }
+        }
     }
 
     /// The id of a new watch, or why there is none.

@@ -37,6 +37,15 @@ impl KeyRange {
         Self { start: key.to_vec(), end }
     }
 
+    /// Its `range_end` in a request.
+    pub fn wire_end(&self) -> &[u8] {
+        match &self.end {
+            RangeEnd::Single => &[],
+            RangeEnd::Before(end) => end,
+            RangeEnd::Unbounded => &[0],
+        }
+    }
+
     /// The range of one key.
     pub fn single(key: &[u8]) -> Self {
         Self::from_wire(key, &[])

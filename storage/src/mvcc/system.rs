@@ -101,7 +101,8 @@ pub fn is_system_key(key: &[u8]) -> bool {
     split_key(key).is_some()
 }
 
-fn split_key(key: &[u8]) -> Option<(Table, Bytes)> {
+/// Table and key of a [`SystemRecord`]'s key; `None` for a table that this release does not know.
+pub fn split_key(key: &[u8]) -> Option<(Table, Bytes)> {
     let (number, key) = key.split_first()?;
     Some((Table::from_number(*number)?, Bytes::copy_from_slice(key)))
 }

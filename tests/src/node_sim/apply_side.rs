@@ -171,7 +171,8 @@ impl ApplySide {
             Effect::LeaseGranted { id, ttl } => self.leases.grant(*id, *ttl, now),
             Effect::LeaseRevoked { id } => self.leases.forget(*id),
             Effect::LeaseCheckpointed { id, remaining_ttl } => self.leases.checkpointed(*id, *remaining_ttl),
-            Effect::Key(_)
+            Effect::AuthChanged(_)
+            | Effect::Key(_)
             | Effect::Compaction { .. }
             | Effect::AlarmRaised(_)
             | Effect::AlarmCleared(_)

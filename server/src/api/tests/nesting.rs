@@ -8,6 +8,7 @@ use super::super::method::Method;
 use super::super::service::Reply;
 use super::super::status::{self, Status};
 use super::rig::{LIMITS, Rig};
+use crate::auth::Caller;
 use crate::node::handle::Limits;
 
 /// So many transactions, of which the innermost puts `a`.
@@ -20,7 +21,7 @@ fn nested(transactions: usize) -> TxnRequest {
 
 /// Bytes of the answer: nested as deep, it is nothing that prost would decode.
 async fn answer_bytes(rig: &Rig, request: &TxnRequest) -> Result<usize, Status> {
-    let answer = match rig.service.call(Method::Txn, request.encode_to_vec().into()) {
+    let answer = match rig.service.call(Method::Txn, request.encode_to_vec().into(), Caller::Nobody) {
         Reply::Ready(answer) => answer,
         Reply::Pending(answer) => answer.await,
     };

@@ -16,6 +16,7 @@ use super::super::service::Reply;
 use super::super::status::Status;
 use super::rig::Rig;
 use crate::apply::query::is_read_only;
+use crate::auth::Caller;
 
 const KEYS: [&str; 6] = ["a", "b", "c", "d", "/registry/events/x", "/registry/leases/y"];
 
@@ -87,7 +88,7 @@ async fn fill(rig: &Rig) {
 }
 
 async fn through_the_log(rig: &Rig, request: TxnRequest) -> Result<TxnResponse, Status> {
-    let answer = match rig.service.propose(Kind::Txn(request)) {
+    let answer = match rig.service.propose(Kind::Txn(request), &Caller::Nobody) {
         Reply::Ready(answer) => answer,
         Reply::Pending(answer) => answer.await,
     };

@@ -16,6 +16,7 @@ use super::super::service::{Reply, Service};
 use super::super::status::Status;
 use crate::api::member_changes::MemberRules;
 use crate::apply::members::Members;
+use crate::auth::{Caller, Passwords, TokenKind};
 use crate::config::MetricsDetail;
 use crate::memory::MemoryShares;
 use crate::metrics::Metrics;
@@ -64,6 +65,7 @@ impl Rig {
             slow_unary: Duration::MAX,
             election_timeout: Duration::from_secs(1),
             request_timeout: Duration::from_secs(60),
+            passwords: Passwords::new(4),
             member_rules: MemberRules { strict: true, learners_max: 1 },
             stopping,
         });
@@ -77,7 +79,7 @@ impl Rig {
 
     /// Calls a unary method.
     pub async fn call<R: Message + Default>(&self, method: Method, request: &impl Message) -> Result<R, Status> {
-        let answer = match self.service.call(method, request.encode_to_vec().into()) {
+        let answer = match self.service.call(method, request.encode_to_vec().into(), Caller::Nobody) {
             Reply::Ready(answer) => answer,
             Reply::Pending(answer) => answer.await,
         };
@@ -136,5 +138,6 @@ fn config(directory: &TempDir) -> NodeConfig {
         peer_urls: Vec::new(),
         catchup_entries: 5000,
         force_new_cluster: false,
+        tokens: TokenKind::Simple { life: Duration::from_secs(300) },
     }
 }

@@ -13,6 +13,7 @@ use super::super::service::Service;
 use super::super::status;
 use super::rig::Rig;
 use crate::api::member_changes::MemberRules;
+use crate::auth::{Caller, Passwords};
 use crate::node::handle::UNAPPLIED_MAX;
 
 /// The service of `rig` with little patience.
@@ -27,6 +28,7 @@ fn impatient(rig: &Rig) -> Arc<Service> {
         slow_unary: *slow_unary,
         election_timeout: Duration::from_secs(1),
         request_timeout: Duration::from_millis(10),
+        passwords: Passwords::new(4),
         member_rules: MemberRules { strict: true, learners_max: 1 },
         stopping: stopping.clone(),
     })
@@ -37,8 +39,8 @@ async fn a_keepalive_of_a_lease_that_cannot_be_revoked_ends() {
     let rig = Rig::start();
     // It ended long ago, and nobody else knows of it: no revoke takes it away.
     rig.service.node.leases.lock().expect("nobody panicked").grant(7, 0, Duration::ZERO);
-    assert_eq!(impatient(&rig).keep_alive(7).await.map(|_| ()), Err(status::timed_out()));
-    assert!(impatient(&rig).keep_alive(8).await.is_ok(), "an unknown one is answered at once");
+    assert_eq!(impatient(&rig).keep_alive(7, &Caller::Nobody).await.map(|_| ()), Err(status::timed_out()));
+    assert!(impatient(&rig).keep_alive(8, &Caller::Nobody).await.is_ok(), "an unknown one is answered at once");
 }
 
 /// So many entries may be committed and not applied, no more (etcd-contract 41).

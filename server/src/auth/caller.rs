@@ -1,0 +1,107 @@
+//! Somebody at the other end of a connection.
+
+use std::sync::Arc;
+
+use basalt_proto::log::Principal;
+use http::HeaderMap;
+
+use crate::apply::auth::error::AuthError;
+use crate::apply::auth::state::AuthState;
+
+/// Where clients put their token (etcd-contract 49); the first that is there counts.
+const TOKEN_HEADERS: [&str; 2] = ["token", "authorization"];
+
+/// What a caller shows of itself.
+#[derive(Clone, Debug, Default)]
+pub struct Credentials {
+    /// A token, without the word `Bearer` before it.
+    pub token: Option<Arc<str>>,
+    /// The common name of a verified client certificate, where such are demanded.
+    pub common_name: Option<Arc<str>>,
+}
+
+impl Credentials {
+    /// Those of a request.
+    pub fn of(headers: &HeaderMap, common_name: Option<&Arc<str>>) -> Self {
+        let token = TOKEN_HEADERS.iter().find_map(|name| headers.get(*name)).map(|value| {
+            let value = String::from_utf8_lossy(value.as_bytes());
+            Arc::from(value.strip_prefix("Bearer ").unwrap_or(&value))
+        });
+        Self { token, common_name: common_name.cloned() }
+    }
+}
+
+/// What is known of a caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// It says nothing of itself, or nobody asks.
+    Nobody,
+    /// It shows a token that is none, or none any more.
+    Stranger,
+    /// A user.
+    User {
+        /// Its name.
+        name: Arc<str>,
+        /// The users and roles that its token was made by; `None` if it stands for the newest.
+        revision: Option<u64>,
+    },
+}
+
+impl Caller {
+    /// On whose behalf its requests are ordered; `None` for nobody's.
+    ///
+    /// # Errors
+    /// [`AuthError::InvalidToken`].
+    pub fn principal(&self, state: &AuthState) -> Result<Option<Principal>, AuthError> {
+        match self {
+            Caller::Nobody => Ok(None),
+            Caller::Stranger => Err(AuthError::InvalidToken),
+            Caller::User { name, revision } => {
+                let auth_revision = revision.unwrap_or(state.revision());
+                Ok(Some(Principal { user: name.to_string(), auth_revision }))
+            }
+        }
+    }
+
+    /// Its name, if it is a user.
+    pub fn name(&self) -> Option<&Arc<str>> {
+        match self {
+            Caller::User { name, .. } => Some(name),
+            Caller::Nobody | Caller::Stranger => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn a_token_stands_in_either_header_with_or_without_its_kind() {
+        let of = |headers: &[(&'static str, &str)]| {
+            let pair = |(name, value): &(&'static str, &str)| {
+                (http::HeaderName::from_static(name), HeaderValue::from_str(value).expect("a value"))
+            };
+            Credentials::of(&headers.iter().map(pair).collect(), None).token
+        };
+        assert_eq!(of(&[]), None);
+        assert_eq!(of(&[("token", "abc.7")]).as_deref(), Some("abc.7"));
+        assert_eq!(of(&[("authorization", "Bearer abc.7")]).as_deref(), Some("abc.7"));
+        assert_eq!(of(&[("authorization", "abc.7"), ("token", "def.8")]).as_deref(), Some("def.8"));
+        assert_eq!(of(&[("authorization", "Basic abc")]).as_deref(), Some("Basic abc"));
+    }
+
+    #[test]
+    fn a_user_stands_for_the_newest_users_and_roles_unless_its_token_says_otherwise() {
+        let state = AuthState::default();
+        let user = |revision| Caller::User { name: "ann".into(), revision };
+        let principal = |caller: Caller| caller.principal(&state);
+        let of = |auth_revision| Ok(Some(Principal { user: "ann".to_owned(), auth_revision }));
+        assert_eq!(principal(user(None)), of(1));
+        assert_eq!(principal(user(Some(7))), of(7));
+        assert_eq!(principal(Caller::Nobody), Ok(None));
+        assert_eq!(principal(Caller::Stranger), Err(AuthError::InvalidToken));
+    }
+}

@@ -1,0 +1,83 @@
+//! The users and roles that are applied, and the tokens that go with them, as all threads see them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, Guard};
+use basalt_proto::log::Authentication;
+
+use super::caller::{Caller, Credentials};
+use super::provider::{Known, TokenProvider};
+use crate::apply::auth::state::{AuthNow, AuthState};
+
+/// What a node knows of its clients.
+pub struct Auth {
+    now: ArcSwap<AuthNow>,
+    provider: TokenProvider,
+}
+
+/// Who shows some credentials.
+pub enum Identified {
+    /// This is known at once.
+    Caller(Caller),
+    /// It will be when this entry of the log is applied here: another member gave the token a moment ago.
+    AfterEntry(u64),
+}
+
+impl Auth {
+    /// With the state of a start.
+    pub fn new(state: Arc<AuthState>, provider: TokenProvider) -> Self {
+        Self { now: ArcSwap::from_pointee(AuthNow { number: 0, state }), provider }
+    }
+
+    /// The newest state.
+    pub fn now(&self) -> Guard<Arc<AuthNow>> {
+        self.now.load()
+    }
+
+    /// Whether anybody asks who calls.
+    pub fn is_enabled(&self) -> bool {
+        self.now().state.is_enabled()
+    }
+
+    /// The kind of tokens.
+    pub fn provider(&self) -> &TokenProvider {
+        &self.provider
+    }
+
+    /// Shows a state that is applied, unless it is the one that is shown. Tokens that it ends are over before. Only one thread
+    /// calls this.
+    pub fn show(&self, state: &Arc<AuthState>) -> Option<Arc<AuthNow>> {
+        let before = self.now.load();
+        if Arc::ptr_eq(&before.state, state) {
+            return None;
+        }
+        if let TokenProvider::Simple(tokens) = &self.provider {
+            tokens.follow(state);
+        }
+        let shown = Arc::new(AuthNow { number: before.number + 1, state: state.clone() });
+        self.now.store(shown.clone());
+        Some(shown)
+    }
+
+    /// A user showed its password to some member, so long ago.
+    pub fn logged_in(&self, login: &Authentication, state: &AuthState, age: Duration, now: Duration) {
+        if let TokenProvider::Simple(tokens) = &self.provider {
+            tokens.assign(&login.secret_digest, &login.user, state, age, now);
+        }
+    }
+
+    /// Who shows `credentials`, where `applied` is the last applied entry; nobody while nobody asks.
+    pub fn identify(&self, credentials: &Credentials, applied: u64, now: Duration) -> Identified {
+        let caller = match (&credentials.token, &credentials.common_name) {
+            _ if !self.is_enabled() => Caller::Nobody,
+            (Some(token), _) => match self.provider.look(token, applied, now) {
+                Known::Caller(caller) => caller,
+                Known::At(index) => return Identified::AfterEntry(index),
+            },
+            (None, Some(name)) => Caller::User { name: name.clone(), revision: None },
+            (None, None) => Caller::Nobody,
+        };
+        Identified::Caller(caller)
+    }
+}

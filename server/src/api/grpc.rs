@@ -147,8 +147,10 @@ where
         return refused(&Status::new(Code::Unimplemented, method::unknown(path)), None);
     };
     let mut tally = Tally::start(&service, &request);
-    let is_for_voters =
-        matches!(method, Method::Watch | Method::LeaseKeepAlive | Method::RangeStream | Method::HealthWatch);
+    let is_for_voters = matches!(
+        method,
+        Method::Watch | Method::LeaseKeepAlive | Method::RangeStream | Method::Observe | Method::HealthWatch
+    );
     if is_for_voters && service.is_learner() {
         return refused(&status::not_for_learners(), tally.as_mut());
     }
@@ -168,10 +170,15 @@ where
         Method::LeaseKeepAlive => streaming(stream::keep_alive(service, requests, credentials)),
         _ => match requests.next().await {
             Ok(Some(message)) => match (method, service.identify(&credentials).await) {
-                (Method::RangeStream | Method::Snapshot | Method::HealthWatch, caller) => {
+                (Method::RangeStream | Method::Snapshot | Method::Observe | Method::HealthWatch, caller) => {
                     streaming(stream::server_stream(service, method, message, caller))
                 }
-                (_, caller) => unary(service.call(method, message, caller), tally.as_mut(), service.slow_unary).await,
+                (_, caller) => {
+                    // Who waits for others is not slow.
+                    let waits = matches!(method, Method::Lock | Method::Campaign);
+                    let slow = if waits { Duration::MAX } else { service.slow_unary };
+                    unary(service.call(method, message, caller), tally.as_mut(), slow).await
+                }
             },
             Ok(None) => refused(&Status::new(Code::Internal, "a call without a request"), tally.as_mut()),
             Err(status) => refused(&status, tally.as_mut()),

@@ -12,17 +12,21 @@
 //! * Stored values go out as they are stored: nothing here decodes and encodes a KeyValue to send it.
 
 mod auth;
+mod candidates;
 pub mod checks;
 pub mod chunks;
 mod cluster;
 mod describe;
+mod election;
 pub mod encode;
 pub mod grpc;
 mod kv;
 mod lease;
+mod lock;
 pub mod maintenance;
 pub mod member_changes;
 pub mod method;
+mod own_client;
 pub mod pieces;
 pub mod policy;
 pub mod service;

@@ -76,7 +76,15 @@ impl Method {
             | Method::LeaseKeepAlive
             | Method::LeaseLeases
             | Method::UserGet
-            | Method::RoleGet => Policy::Contents,
+            | Method::RoleGet
+            // They call others of these on behalf of their caller.
+            | Method::Lock
+            | Method::Unlock
+            | Method::Campaign
+            | Method::Proclaim
+            | Method::Leader
+            | Method::Observe
+            | Method::Resign => Policy::Contents,
         }
     }
 }

@@ -151,6 +151,12 @@ impl Service {
             Method::Hash => self.hash(),
             Method::HashKv => self.hash_kv(decode(body)?),
             Method::Describe => self.describe(),
+            Method::Lock => self.lock(decode(body)?, caller),
+            Method::Unlock => self.unlock(decode(body)?, caller),
+            Method::Campaign => self.campaign(decode(body)?, caller),
+            Method::Proclaim => self.proclaim(decode(body)?, caller),
+            Method::Leader => self.leader(decode(body)?, caller),
+            Method::Resign => self.resign(decode(body)?, caller),
             Method::AuthStatus => self.auth_status(),
             Method::AuthEnable => self.propose(Kind::AuthEnable(decode(body)?), &caller),
             Method::AuthDisable => self.propose(Kind::AuthDisable(decode(body)?), &caller),
@@ -170,9 +176,12 @@ impl Service {
             Method::RoleRevokePermission => self.propose(Kind::RoleRevokePermission(decode(body)?), &caller),
             Method::HealthCheck => self.health_check(&decode(body)?),
             Method::NotAvailable(what) => Reply::Ready(Err(Status::not_available(what))),
-            Method::RangeStream | Method::Watch | Method::LeaseKeepAlive | Method::Snapshot | Method::HealthWatch => {
-                Reply::Ready(Err(Status::new(Code::Internal, "a stream was called as unary")))
-            }
+            Method::RangeStream
+            | Method::Watch
+            | Method::LeaseKeepAlive
+            | Method::Snapshot
+            | Method::Observe
+            | Method::HealthWatch => Reply::Ready(Err(Status::new(Code::Internal, "a stream was called as unary"))),
         })
     }
 

@@ -185,6 +185,14 @@ statuses! {
     invalid_auth_management = InvalidArgument, "etcdserver: invalid auth management";
     /// Users or roles changed since the token was made, or since the request was let through.
     old_auth_revision = InvalidArgument, "etcdserver: revision of auth store is old";
+    /// Its lease ended while it waited for a lock. etcd gives errors of its services over the store this code.
+    session_expired = Unknown, "mutex: session is expired";
+    /// A proclamation of who does not lead.
+    election_not_leader = Unknown, "election: not leader";
+    /// Nobody campaigns.
+    election_without_leader = Unknown, "election: no leader";
+    /// A proclamation or resignation of nobody.
+    leader_missing = Unknown, "\"leader\" field must be provided";
     /// A user without a password shows or gets one. etcd's map misses this error.
     no_password = Unknown, "auth: authentication failed, password was given for no password user";
     /// Of auth calls while it is off.

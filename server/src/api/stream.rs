@@ -49,14 +49,11 @@ where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: std::fmt::Display + Send,
 {
-    let stream = StreamId(NEXT_STREAM.fetch_add(1, Ordering::Relaxed));
-    let (sink, sent) = mpsc::unbounded_channel();
-    let untold_bytes = service.sinks.add(stream, sink);
-    let room = Room { node: service.node.clone(), stream };
-    room.tell(Input::Open(stream));
+    let sent = Sent::open(service);
+    let room = sent.room.clone();
     let (end, ended) = oneshot::channel();
     let reader = tokio::spawn({
-        let (service, room) = (service.clone(), room.clone());
+        let service = service.clone();
         async move {
             let mut stopped = pin!(service.stopped());
             let mut leaderless = pin!(service.leaderless(needs_leader));
@@ -82,7 +79,7 @@ where
             _ = end.send(status);
         }
     });
-    WatchMessages { room, sinks: service.sinks.clone(), sent, ended, reader, taken_bytes: 0, untold_bytes }
+    WatchMessages { sent, ended, reader }
 }
 
 /// A stream's place in the watch room.
@@ -97,36 +94,52 @@ impl Room {
         // The watch thread is gone only when the process is about to be.
         drop(self.node.watches.send(input));
     }
+
+    fn tell_asker(&self, asked: Asked) {
+        if let Asked::By { user, number } = asked {
+            self.tell(Input::Asker { stream: self.stream, user, number });
+        }
+    }
 }
 
-/// The messages of a watch stream, as the connection takes them. Its end is the stream's end in the watch room.
-pub struct WatchMessages {
+/// What the room sends to one stream. Its end is the stream's end in the room.
+pub(super) struct Sent {
     room: Room,
     sinks: StreamSinks,
-    sent: mpsc::UnboundedReceiver<Vec<Vec<Bytes>>>,
-    ended: oneshot::Receiver<Option<Status>>,
-    reader: JoinHandle<()>,
+    messages: mpsc::UnboundedReceiver<Vec<Vec<Bytes>>>,
     /// Of the messages that were taken last.
     taken_bytes: usize,
     /// Handed on before, and not yet told to the room, which also looks by itself.
     untold_bytes: Arc<AtomicUsize>,
 }
 
-impl WatchMessages {
-    /// What the room sent meanwhile, or how the stream ends.
-    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Vec<Chunks>, Option<Status>>> {
+impl Sent {
+    /// A stream begins.
+    pub(super) fn open(service: &Service) -> Self {
+        let stream = StreamId(NEXT_STREAM.fetch_add(1, Ordering::Relaxed));
+        let (sink, messages) = mpsc::unbounded_channel();
+        let untold_bytes = service.sinks.add(stream, sink);
+        let room = Room { node: service.node.clone(), stream };
+        room.tell(Input::Open(stream));
+        Self { room, sinks: service.sinks.clone(), messages, taken_bytes: 0, untold_bytes }
+    }
+
+    /// Begins a watch that was let through.
+    pub(super) fn create(&self, request: WatchCreateRequest, asked: Asked) {
+        self.room.tell_asker(asked);
+        self.room.tell(Input::Create { stream: self.room.stream, request });
+    }
+
+    /// What came meanwhile; `None` when the room is gone.
+    pub(super) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Vec<Chunks>>> {
         // Who asks for more has handed on what he got before.
         let taken = std::mem::take(&mut self.taken_bytes);
         self.drained(taken);
-        match self.sent.poll_recv(context) {
-            Poll::Ready(Some(messages)) => {
-                let messages: Vec<Chunks> = messages.into_iter().map(Chunks::from_pieces).collect();
-                self.taken_bytes = messages.iter().map(Chunks::len).sum();
-                Poll::Ready(Ok(messages))
-            }
-            Poll::Ready(None) => Poll::Ready(Err(None)),
-            Poll::Pending => Pin::new(&mut self.ended).poll(context).map(|ended| Err(ended.unwrap_or(None))),
-        }
+        self.messages.poll_recv(context).map(|messages| {
+            let messages: Vec<Chunks> = messages?.into_iter().map(Chunks::from_pieces).collect();
+            self.taken_bytes = messages.iter().map(Chunks::len).sum();
+            Some(messages)
+        })
     }
 
     fn drained(&mut self, bytes: usize) {
@@ -137,11 +150,33 @@ impl WatchMessages {
     }
 }
 
+impl Drop for Sent {
+    fn drop(&mut self) {
+        self.sinks.remove(self.room.stream);
+        self.room.tell(Input::Close(self.room.stream));
+    }
+}
+
+/// The messages of a watch stream, as the connection takes them.
+pub struct WatchMessages {
+    sent: Sent,
+    ended: oneshot::Receiver<Option<Status>>,
+    reader: JoinHandle<()>,
+}
+
+impl WatchMessages {
+    /// What the room sent meanwhile, or how the stream ends.
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Vec<Chunks>, Option<Status>>> {
+        match self.sent.poll_next(context) {
+            Poll::Ready(messages) => Poll::Ready(messages.ok_or(None)),
+            Poll::Pending => Pin::new(&mut self.ended).poll(context).map(|ended| Err(ended.unwrap_or(None))),
+        }
+    }
+}
+
 impl Drop for WatchMessages {
     fn drop(&mut self) {
         self.reader.abort();
-        self.sinks.remove(self.room.stream);
-        self.room.tell(Input::Close(self.room.stream));
     }
 }
 
@@ -149,14 +184,16 @@ impl Drop for WatchMessages {
 async fn forward(room: &Room, service: &Service, credentials: &Credentials, request: WatchRequest) {
     let stream = room.stream;
     let input = match request.request_union {
-        Some(RequestUnion::CreateRequest(request)) => match may_watch(service, credentials, &request).await {
-            Ok(Asked::Nobody) => Input::Create { stream, request },
-            Ok(Asked::By { user, number }) => {
-                room.tell(Input::Asker { stream, user, number });
-                Input::Create { stream, request }
+        Some(RequestUnion::CreateRequest(request)) => {
+            let caller = service.identify(credentials).await;
+            match may_watch(service, &caller, &request) {
+                Ok(asked) => {
+                    room.tell_asker(asked);
+                    Input::Create { stream, request }
+                }
+                Err(reason) => Input::Refuse { stream, reason },
             }
-            Err(reason) => Input::Refuse { stream, reason },
-        },
+        }
         Some(RequestUnion::CancelRequest(request)) => Input::Cancel { stream, watch_id: request.watch_id },
         Some(RequestUnion::ProgressRequest(_)) => Input::Progress { stream },
         None => return,
@@ -167,7 +204,7 @@ async fn forward(room: &Room, service: &Service, credentials: &Credentials, requ
 }
 
 /// On whose behalf a watch was let through.
-enum Asked {
+pub(super) enum Asked {
     /// Nobody asked.
     Nobody,
     /// Of this user, by these users and roles.
@@ -176,18 +213,15 @@ enum Asked {
 
 /// Whether a client may watch, or what it is told instead (etcd-contract 26). One that begins before all time is refused
 /// for that (etcd-contract 24).
-async fn may_watch(
+pub(super) fn may_watch(
     service: &Service,
-    credentials: &Credentials,
+    caller: &Caller,
     request: &WatchCreateRequest,
 ) -> Result<Asked, &'static str> {
     let auth = service.node.auth.now();
     if request.start_revision < 0 || !auth.state.is_enabled() {
         return Ok(Asked::Nobody);
     }
-    drop(auth);
-    let caller = service.identify(credentials).await;
-    let auth = service.node.auth.now();
     let key: &[u8] = if request.key.is_empty() { &[0] } else { &request.key };
     let allowed = caller
         .principal(&auth.state)
@@ -254,6 +288,10 @@ pub fn server_stream(service: Arc<Service>, method: Method, message: Bytes, call
             Err(status) => Err(status),
             Ok(Method::RangeStream) => match decode(message) {
                 Ok(request) => service.range_stream(&request, &caller, &out).await,
+                Err(status) => Err(status),
+            },
+            Ok(Method::Observe) => match decode(message) {
+                Ok(request) => service.observe(&request, caller, &out).await,
                 Err(status) => Err(status),
             },
             Ok(Method::Snapshot) => service.snapshot(&out).await,

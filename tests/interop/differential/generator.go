@@ -62,6 +62,10 @@ func (g *Generator) Next() Step {
 		return drainStep()
 	case roll < 22:
 		return g.alarmSession()
+	case roll < 24:
+		return g.authSession()
+	case roll < 28:
+		return call(g.management())
 	case roll < 110:
 		return g.burst()
 	case roll < 130:

@@ -25,6 +25,7 @@ type pair struct {
 // startPair starts both empty; args are flags for both.
 func startPair(t testing.TB, shards int, args ...string) *pair {
 	t.Helper()
+	args = append([]string{"--bcrypt-cost=4"}, args...)
 	tested := harness.Options{Args: args}
 	if harness.UnderTest(t) == harness.Basalt {
 		tested.Args = append([]string{"--basalt-initial-shards=" + shardMaps[shards]}, args...)
@@ -53,6 +54,10 @@ func (p *pair) disconnect() {
 func (p *pair) restart(how string) {
 	p.t.Helper()
 	p.disconnect()
+	if how == restartStreams {
+		p.connect()
+		return
+	}
 	for _, server := range p.servers {
 		if how == restartKill && server.Running() {
 			server.Kill()

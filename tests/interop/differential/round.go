@@ -42,7 +42,7 @@ func (r round) drive(t testing.TB, runner *Runner) error {
 	for runner.requests < r.requests {
 		var step Step
 		// Not between a step and one that must follow it.
-		if !restarted && runner.requests >= r.requests/2 && !runner.world.alarmed && len(generator.queue) == 0 {
+		if !restarted && runner.requests >= r.requests/2 && !runner.world.barred() && len(generator.queue) == 0 {
 			step, restarted = Step{restart: []string{restartStop, restartKill}[r.seed%2]}, true
 		} else {
 			step = generator.Next()
@@ -106,7 +106,7 @@ func replay(t testing.TB, shards int, steps []Step) error {
 			return err
 		}
 	}
-	if runner.world.alarmed {
+	if runner.world.barred() {
 		return nil
 	}
 	return runner.finish(t)

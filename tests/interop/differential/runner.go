@@ -40,7 +40,7 @@ func newRunner(pair *pair) *Runner {
 // Do does one step. What would race with deliveries is drained before; while an alarm forbids that, it is left out.
 func (r *Runner) Do(step Step) error {
 	if r.world.mustDrain(step) {
-		if r.world.alarmed {
+		if r.world.barred() {
 			return nil
 		}
 		if err := r.drain(); err != nil {
@@ -49,7 +49,7 @@ func (r *Runner) Do(step Step) error {
 	}
 	r.done = append(r.done, step)
 	switch {
-	case step.drain && !r.world.alarmed:
+	case step.drain && !r.world.barred():
 		return r.drain()
 	case len(step.calls) == 1:
 		return r.call(step.calls[0])
@@ -104,13 +104,13 @@ func (r *Runner) burst(requests []proto.Message) error {
 }
 
 func (r *Runner) compareAnswers(request proto.Message, left, right answer) error {
-	kind := strings.TrimPrefix(fmt.Sprintf("%T", request), "*etcdserverpb.")
+	kind := strings.TrimPrefix(fmt.Sprintf("%T", unwrapped(request)), "*etcdserverpb.")
 	if left.status != nil {
 		kind += " refused: " + left.status.Message()
 	}
 	for _, answer := range []answer{left, right} {
 		if answer.message != nil {
-			normalise(request, answer.message)
+			normalise(unwrapped(request), answer.message)
 		}
 	}
 	r.requests++

@@ -13,6 +13,8 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
@@ -63,7 +65,10 @@ type side struct {
 	lease       pb.LeaseClient
 	cluster     pb.ClusterClient
 	maintenance pb.MaintenanceClient
-	streams     []*watchStream
+	auth        pb.AuthClient
+	// tokens of people who showed their passwords.
+	tokens  map[string]string
+	streams []*watchStream
 }
 
 func newSide(t testing.TB, name string, server *harness.Server) *side {
@@ -71,7 +76,8 @@ func newSide(t testing.TB, name string, server *harness.Server) *side {
 	conn := server.Conn(t)
 	s := &side{
 		name: name, conn: conn, kv: pb.NewKVClient(conn), lease: pb.NewLeaseClient(conn),
-		cluster: pb.NewClusterClient(conn), maintenance: pb.NewMaintenanceClient(conn),
+		cluster: pb.NewClusterClient(conn), maintenance: pb.NewMaintenanceClient(conn), auth: pb.NewAuthClient(conn),
+		tokens: map[string]string{stranger: "abcdefghijklmnop.1"},
 	}
 	s.member = s.settled(t)
 	for range streamCount {
@@ -108,11 +114,42 @@ func (s *side) close() {
 func (s *side) call(request proto.Message) answer {
 	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
-	message, err := s.dispatch(ctx, request)
+	var message proto.Message
+	var err error
+	if of, ok := request.(as); ok {
+		message, err = s.dispatchAs(ctx, of)
+	} else {
+		message, err = s.dispatch(ctx, request)
+	}
 	if err != nil {
 		return answer{status: status.Convert(err)}
 	}
 	return answer{message: message}
+}
+
+// dispatchAs shows a token, and gets one if need be; who is told that it is none gets another one the next time.
+func (s *side) dispatchAs(ctx context.Context, request as) (proto.Message, error) {
+	token := s.tokens[request.person]
+	if token == "" && request.person != nobody {
+		login, err := s.auth.Authenticate(ctx, &pb.AuthenticateRequest{Name: request.person, Password: request.person})
+		if err != nil {
+			return nil, err
+		}
+		token = login.Token
+		s.tokens[request.person] = token
+	}
+	if token != "" {
+		ctx = metadata.AppendToOutgoingContext(ctx, "token", token)
+	}
+	message, err := s.dispatch(ctx, request.Message)
+	_, disabled := request.Message.(*pb.AuthDisableRequest)
+	if status.Code(err) == codes.Unauthenticated && request.person != stranger {
+		delete(s.tokens, request.person)
+	}
+	if disabled && err == nil {
+		s.tokens = map[string]string{stranger: s.tokens[stranger]}
+	}
+	return message, err
 }
 
 func (s *side) dispatch(ctx context.Context, request proto.Message) (proto.Message, error) {
@@ -149,6 +186,40 @@ func (s *side) dispatch(ctx context.Context, request proto.Message) (proto.Messa
 		return s.maintenance.Defragment(ctx, r)
 	case *pb.MemberListRequest:
 		return s.cluster.MemberList(ctx, r)
+	case *pb.AuthEnableRequest:
+		return s.auth.AuthEnable(ctx, r)
+	case *pb.AuthDisableRequest:
+		return s.auth.AuthDisable(ctx, r)
+	case *pb.AuthStatusRequest:
+		return s.auth.AuthStatus(ctx, r)
+	case *pb.AuthenticateRequest:
+		return s.auth.Authenticate(ctx, r)
+	case *pb.AuthUserAddRequest:
+		return s.auth.UserAdd(ctx, r)
+	case *pb.AuthUserDeleteRequest:
+		return s.auth.UserDelete(ctx, r)
+	case *pb.AuthUserChangePasswordRequest:
+		return s.auth.UserChangePassword(ctx, r)
+	case *pb.AuthUserGrantRoleRequest:
+		return s.auth.UserGrantRole(ctx, r)
+	case *pb.AuthUserRevokeRoleRequest:
+		return s.auth.UserRevokeRole(ctx, r)
+	case *pb.AuthUserGetRequest:
+		return s.auth.UserGet(ctx, r)
+	case *pb.AuthUserListRequest:
+		return s.auth.UserList(ctx, r)
+	case *pb.AuthRoleAddRequest:
+		return s.auth.RoleAdd(ctx, r)
+	case *pb.AuthRoleDeleteRequest:
+		return s.auth.RoleDelete(ctx, r)
+	case *pb.AuthRoleGetRequest:
+		return s.auth.RoleGet(ctx, r)
+	case *pb.AuthRoleListRequest:
+		return s.auth.RoleList(ctx, r)
+	case *pb.AuthRoleGrantPermissionRequest:
+		return s.auth.RoleGrantPermission(ctx, r)
+	case *pb.AuthRoleRevokePermissionRequest:
+		return s.auth.RoleRevokePermission(ctx, r)
 	default:
 		return nil, fmt.Errorf("the runner does not know how to send %T", request)
 	}

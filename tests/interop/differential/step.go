@@ -18,13 +18,15 @@ type Step struct {
 	stream int
 	create *pb.WatchCreateRequest
 	cancel *int64
-	// restart is "stop" or "kill".
+	// restart is "stop", "kill" or "streams".
 	restart string
 }
 
 const (
 	restartStop = "stop"
 	restartKill = "kill"
+	// restartStreams ends connections and watch streams alone.
+	restartStreams = "streams"
 )
 
 // textBytesMax bounds what a failure prints of one request or answer.

@@ -23,6 +23,7 @@ import (
 //	cancel 2 7
 //	drain
 //	restart kill
+//	as ann call etcdserverpb.PutRequest key:"a"
 
 // lineBytesMax holds the largest request.
 const lineBytesMax = 64 << 20
@@ -33,11 +34,14 @@ func encodeStep(step Step) string {
 	case len(step.calls) > 0:
 		var lines []string
 		for _, request := range step.calls {
-			word := "call"
+			word, person := "call", ""
+			if of, ok := request.(as); ok {
+				person, request = "as "+of.person+" ", of.Message
+			}
 			if streamed, ok := request.(rangeStream); ok {
 				word, request = "stream", streamed.RangeRequest
 			}
-			lines = append(lines, fmt.Sprintf("%s %s %s", word, request.ProtoReflect().Descriptor().FullName(), printText(request)))
+			lines = append(lines, fmt.Sprintf("%s%s %s %s", person, word, request.ProtoReflect().Descriptor().FullName(), printText(request)))
 		}
 		return strings.Join(lines, "\n")
 	case step.create != nil:
@@ -57,10 +61,17 @@ func decodeStep(line string) (Step, error) {
 	case "drain":
 		return Step{drain: true}, nil
 	case "restart":
-		if rest != restartStop && rest != restartKill {
+		if rest != restartStop && rest != restartKill && rest != restartStreams {
 			return Step{}, fmt.Errorf("unknown restart %q", rest)
 		}
 		return Step{restart: rest}, nil
+	case "as":
+		person, rest, _ := strings.Cut(rest, " ")
+		step, err := decodeStep(rest)
+		if err != nil || len(step.calls) != 1 {
+			return Step{}, fmt.Errorf("nothing to do as %q: %v", person, err)
+		}
+		return call(as{person, step.calls[0]}), nil
 	case "call", "stream":
 		name, text, _ := strings.Cut(rest, " ")
 		kind, err := protoregistry.GlobalTypes.FindMessageByName(protoreflect.FullName(name))

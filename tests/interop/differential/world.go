@@ -24,16 +24,27 @@ type world struct {
 	live [streamCount][]int64
 	// alarmed says that an alarm is armed, so that no barrier can be put.
 	alarmed bool
+	// guarded says that authentication is on, so that none can be put either.
+	guarded bool
 	// wrote and watched say what has happened since the last drain.
 	wrote, watched bool
 }
+
+// barred says that no barrier can be put.
+func (w *world) barred() bool { return w.alarmed || w.guarded }
 
 func newWorld() *world { return &world{head: 1, unhashed: map[int64]bool{}} }
 
 // observe takes note of an answer that both gave.
 func (w *world) observe(request, response proto.Message) {
 	w.head = max(w.head, headerOf(response).GetRevision())
-	switch request := request.(type) {
+	switch request := unwrapped(request).(type) {
+	case *pb.AuthStatusRequest:
+		w.guarded = response.(*pb.AuthStatusResponse).Enabled
+	case *pb.AuthEnableRequest:
+		w.guarded = true
+	case *pb.AuthDisableRequest:
+		w.guarded = false
 	case *pb.PutRequest, *pb.DeleteRangeRequest, *pb.TxnRequest, *pb.LeaseRevokeRequest:
 		w.wrote = true
 	case *pb.CompactionRequest:
@@ -76,9 +87,12 @@ func (w *world) drained() { w.wrote, w.watched = false, false }
 
 // restarted forgets what a process knows. A start may run the last compaction again, after a kill also those before.
 func (w *world) restarted(how string) {
-	w.compacting = len(w.compactions) > 0
 	w.live = [streamCount][]int64{}
 	w.drained()
+	if how == restartStreams {
+		return
+	}
+	w.compacting = len(w.compactions) > 0
 	if how == restartKill {
 		for _, revision := range w.compactions {
 			w.unhashed[revision] = true
@@ -88,7 +102,7 @@ func (w *world) restarted(how string) {
 
 // hasAnswer says whether both sides must answer alike (see notAsked).
 func (w *world) hasAnswer(request proto.Message) bool {
-	switch request := request.(type) {
+	switch request := unwrapped(request).(type) {
 	case *pb.HashKVRequest:
 		atHead := request.Revision == 0
 		return !w.unhashed[request.Revision] && !(atHead && (w.compactedZero || w.unhashed[w.head]))
@@ -128,10 +142,12 @@ func (w *world) mustDrain(step Step) bool {
 	switch {
 	case step.create != nil:
 		return w.wrote
+	case step.restart == restartStreams:
+		return false
 	case step.cancel != nil, step.restart != "":
 		return w.wrote || w.watched
 	case len(step.calls) == 1:
-		_, compaction := step.calls[0].(*pb.CompactionRequest)
+		_, compaction := unwrapped(step.calls[0]).(*pb.CompactionRequest)
 		return compaction && (w.wrote || w.watched)
 	default:
 		return false

@@ -1,4 +1,4 @@
-//! One port, two languages: gRPC by its content type, everything else is a page (etcd-contract 5).
+//! One port, three languages: gRPC by its content type, JSON by its path, and everything else is a page (etcd-contract 5).
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -15,6 +15,7 @@ use tower_service::Service as TowerService;
 use crate::api::grpc::{self, GrpcBody};
 use crate::api::pieces::Pieces;
 use crate::api::service::Service;
+use crate::gateway::{Gateway, GatewayBody};
 use crate::listen::RequestBody;
 use crate::pages::{Pages, Serves};
 
@@ -25,6 +26,8 @@ pub struct Edge {
     pub service: Arc<Service>,
     /// Pages.
     pub pages: Arc<Pages>,
+    /// The JSON gateway, unless it is turned off (`--enable-grpc-gateway`).
+    pub gateway: Option<Arc<Gateway>>,
     /// What this port serves.
     pub serves: Serves,
 }
@@ -35,6 +38,8 @@ pub enum EdgeBody {
     Grpc(GrpcBody),
     /// A page.
     Page(Full<Bytes>),
+    /// An answer of the JSON gateway.
+    Gateway(GatewayBody),
 }
 
 impl Body for EdgeBody {
@@ -48,6 +53,10 @@ impl Body for EdgeBody {
                 let page = Pin::new(body).poll_frame(context);
                 page.map(|frame| frame.map(|frame| frame.map(|frame| frame.map_data(Pieces::from))))
             }
+            EdgeBody::Gateway(body) => {
+                let page = Pin::new(body).poll_frame(context);
+                page.map(|frame| frame.map(|frame| frame.map(|frame| frame.map_data(Pieces::from))))
+            }
         }
     }
 
@@ -55,6 +64,7 @@ impl Body for EdgeBody {
         match self {
             EdgeBody::Grpc(body) => body.is_end_stream(),
             EdgeBody::Page(body) => body.is_end_stream(),
+            EdgeBody::Gateway(body) => body.is_end_stream(),
         }
     }
 
@@ -62,6 +72,7 @@ impl Body for EdgeBody {
         match self {
             EdgeBody::Grpc(body) => body.size_hint(),
             EdgeBody::Page(body) => body.size_hint(),
+            EdgeBody::Gateway(body) => body.size_hint(),
         }
     }
 }
@@ -84,8 +95,16 @@ impl TowerService<Request<RequestBody>> for Edge {
             let service = self.service.clone();
             return Box::pin(async move { Ok(grpc::serve(service, request).await.map(EdgeBody::Grpc)) });
         }
-        let (pages, serves) = (self.pages.clone(), self.serves);
-        let (request, _body) = request.into_parts();
-        Box::pin(async move { Ok(pages.respond(&request, serves).await.map(EdgeBody::Page)) })
+        let (pages, gateway, serves) = (self.pages.clone(), self.gateway.clone(), self.serves);
+        let (request, body) = request.into_parts();
+        Box::pin(async move {
+            let Some(gateway) = gateway.filter(|_| Gateway::serves(request.uri.path())) else {
+                return Ok(pages.respond(&request, serves).await.map(EdgeBody::Page));
+            };
+            Ok(match pages.keep_out(&request, serves) {
+                Some(page) => page.map(EdgeBody::Page),
+                None => pages.open_to(&request, gateway.respond(&request, body).await.map(EdgeBody::Gateway)),
+            })
+        })
     }
 }

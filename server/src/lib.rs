@@ -21,6 +21,7 @@ pub mod control;
 pub mod corruption;
 pub mod discovery;
 pub mod edge;
+pub mod gateway;
 pub mod http;
 pub mod import;
 pub mod lease;

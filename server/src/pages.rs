@@ -7,7 +7,7 @@ use basalt_storage::mvcc::key_range::KeyRange;
 use basalt_storage::mvcc::range::RangeQuery;
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderValue, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, Version, header};
 use http_body_util::Full;
 
 use crate::api::maintenance::STORAGE_VERSION;
@@ -47,26 +47,34 @@ impl Pages {
 
     /// Answers a request that is no gRPC call.
     pub async fn respond(&self, request: &Parts, serves: Serves) -> Response<Full<Bytes>> {
-        let encrypted = request.extensions.get::<ClientConnection>().is_some_and(|connection| connection.tls);
+        let encrypted = is_encrypted(request);
         // Without TLS, HTTP/2 reaches etcd's gRPC server alone, which answers so (etcd-contract 5). A port for gRPC alone
         // has no pages in whatever version.
         let grpc_only = request.version == Version::HTTP_2 && !encrypted && serves == Serves::Everything;
         if grpc_only || serves == Serves::GrpcOnly {
             return unsupported();
         }
-        let text = |name| request.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-        let host = text(header::HOST).or_else(|| request.uri.authority().map(|authority| authority.as_str()));
-        let page = PageRequest {
-            method: request.method.as_str(),
-            path: request.uri.path(),
-            query: request.uri.query().unwrap_or_default(),
-            host: host.unwrap_or_default(),
-            origin: text(header::ORIGIN),
-            encrypted,
-        };
+        let page = page_of(request);
         let listener = if serves == Serves::Probes { Listener::Metrics } else { Listener::Clients };
         let read = if page.reads_linearizably() { self.linearizable_read().await } else { Ok(()) };
         response(self.site.respond(listener, &page, &Asked { pages: self, read }), request.method == http::Method::HEAD)
+    }
+
+    /// What somebody is told who is not let to the gateway: a stranger's host name, a browser's question, a port without it.
+    pub fn keep_out(&self, request: &Parts, serves: Serves) -> Option<Response<Full<Bytes>>> {
+        let page = page_of(request);
+        let grpc_only = request.version == Version::HTTP_2 && !page.encrypted && serves == Serves::Everything;
+        if grpc_only || serves == Serves::GrpcOnly {
+            return Some(unsupported());
+        }
+        let listener = if serves == Serves::Probes { Listener::Metrics } else { Listener::Clients };
+        self.site.keep_out(listener, &page).map(|page| response(page, request.method == http::Method::HEAD))
+    }
+
+    /// Says which web pages may read an answer of the gateway.
+    pub fn open_to<B>(&self, request: &Parts, mut response: Response<B>) -> Response<B> {
+        add_headers(response.headers_mut(), self.site.origins(&page_of(request)));
+        response
     }
 
     /// What etcd's checks read: with the consent of a quorum, as any client.
@@ -92,6 +100,31 @@ struct Asked<'a> {
     read: Result<(), String>,
 }
 
+fn is_encrypted(request: &Parts) -> bool {
+    request.extensions.get::<ClientConnection>().is_some_and(|connection| connection.tls)
+}
+
+fn page_of(request: &Parts) -> PageRequest<'_> {
+    let text = |name| request.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let host = text(header::HOST).or_else(|| request.uri.authority().map(|authority| authority.as_str()));
+    PageRequest {
+        method: request.method.as_str(),
+        path: request.uri.path(),
+        query: request.uri.query().unwrap_or_default(),
+        host: host.unwrap_or_default(),
+        origin: text(header::ORIGIN),
+        encrypted: is_encrypted(request),
+    }
+}
+
+fn add_headers(headers: &mut HeaderMap, added: Vec<(&'static str, String)>) {
+    for (name, value) in added {
+        if let (Ok(name), Ok(value)) = (http::HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            headers.append(name, value);
+        }
+    }
+}
+
 fn response(page: PageResponse, without_body: bool) -> Response<Full<Bytes>> {
     let body = if without_body { Bytes::new() } else { Bytes::from(page.body) };
     let mut response = Response::new(Full::new(body));
@@ -99,11 +132,7 @@ fn response(page: PageResponse, without_body: bool) -> Response<Full<Bytes>> {
     if let Some(content_type) = page.content_type {
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     }
-    for (name, value) in page.headers {
-        if let (Ok(name), Ok(value)) = (http::HeaderName::try_from(name), HeaderValue::try_from(value)) {
-            response.headers_mut().append(name, value);
-        }
-    }
+    add_headers(response.headers_mut(), page.headers);
     response
 }
 

@@ -57,7 +57,8 @@ const SERVER: Order = &[
     ("corruption", &["apply", "node", "peer"]),
     ("auto_compaction", &["config"]),
     ("pages", &["config", "metrics", "node", "listen", "api", "http"]),
-    ("edge", &["metrics", "listen", "api", "pages"]),
+    ("gateway", &["listen", "api"]),
+    ("edge", &["metrics", "listen", "api", "gateway", "pages"]),
     ("peer_edge", &["listen", "node", "peer", "api", "edge"]),
     (
         "program",
@@ -75,6 +76,7 @@ const SERVER: Order = &[
             "http",
             "corruption",
             "auto_compaction",
+            "gateway",
             "pages",
             "edge",
             "peer",

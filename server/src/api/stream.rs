@@ -70,8 +70,14 @@ where
                         Ok(request) => forward(&room, &service, &credentials, request).await,
                         Err(status) => break Some(status),
                     },
-                    // The client sends no more; etcd ends the stream then.
-                    Ok(None) => break None,
+                    // The client sends no more, and is told on: until it goes, or one of the ends above.
+                    Ok(None) => {
+                        break tokio::select! {
+                            biased;
+                            () = &mut stopped => Some(status::stopped()),
+                            () = &mut leaderless => Some(status::no_leader()),
+                        };
+                    }
                     Err(status) => break Some(status),
                 }
             };

@@ -115,6 +115,8 @@ mod tests {
         assert_eq!(is_right("open sesame", None).await, Ok(false));
         assert_eq!(is_right("x", Some(Bytes::from_static(b"no hash"))).await, Ok(false));
         assert_eq!(is_right("x", Some(Bytes::from_static(b"\xff"))).await, Ok(false));
+        // A client may give a hash in place of a password (RUSTSEC-2026-0199).
+        assert_eq!(is_right("x", Some(Bytes::from("é".repeat(30)))).await, Ok(false));
     }
 
     #[tokio::test]

@@ -61,7 +61,7 @@ pub const FLAGS: &[Flag] = &[
     row(Member, "socket-reuse-port", Bool, "false", Works, "Set SO_REUSEPORT on listeners."),
     row(Member, "socket-reuse-address", Bool, "false", Works, "Set SO_REUSEADDR on listeners."),
     row(Member, "enable-grpc-gateway", Bool, "true", Works,
-        "Serve the JSON gateway under /v3/. It is not available yet: 'true' says so there, 'false' finds no such page."),
+        "Serve the JSON gateway under /v3/."),
     row(Member, "raft-read-timeout", Duration, "5s", NotYet(MEMBERS), "Read timeout of connections between members."),
     row(Member, "raft-write-timeout", Duration, "5s", NotYet(MEMBERS), "Write timeout of connections between members."),
     row(Member, "feature-gates", Gates, "", Works,

@@ -9,7 +9,7 @@
 //! what the real one said). Pure but for the counters and for what the [`Probe`] does: no socket, no framework, no
 //! task. The edge builds a [`PageRequest`] from whatever HTTP it speaks and writes the [`PageResponse`] out.
 //!
-//! It never answers gRPC, and the JSON gateway of `/v3/` is not here yet.
+//! It answers neither gRPC nor what stands under `/v3/`; for the JSON gateway there it says who is let in.
 //!
 //! Invariants:
 //! * Health pages answer with a failed check, never with an error page: a node that cannot serve says why.

@@ -28,7 +28,6 @@ pub enum Listener {
 #[derive(Clone)]
 pub struct Site {
     access: Access,
-    gateway: bool,
     metrics: Arc<Metrics>,
 }
 
@@ -36,7 +35,7 @@ impl Site {
     /// The pages, under the rules of `config`.
     pub fn new(config: &HttpConfig, metrics: Arc<Metrics>) -> Self {
         let access = Access { origins: config.cors.clone(), hosts: config.host_whitelist.clone() };
-        Self { access, gateway: config.grpc_gateway, metrics }
+        Self { access, metrics }
     }
 
     /// The page for `request`.
@@ -50,6 +49,19 @@ impl Site {
                 self.access.allow_origin(request, page)
             }),
         }
+    }
+
+    /// The answer, if a request does not reach the JSON gateway, which asks for the same as pages.
+    pub fn keep_out(&self, listener: Listener, request: &PageRequest<'_>) -> Option<PageResponse> {
+        match listener {
+            Listener::Metrics => Some(PageResponse::not_found()),
+            Listener::Clients => self.access.answer(request),
+        }
+    }
+
+    /// The headers that say which web pages may read an answer of the gateway.
+    pub fn origins(&self, request: &PageRequest<'_>) -> Vec<(&'static str, String)> {
+        self.access.allow_origin(request, PageResponse::ok("", "")).headers
     }
 
     /// The pages that every listener has.
@@ -70,7 +82,6 @@ impl Site {
             "/version" if read => version_page(node.versions()),
             "/debug/vars" if read => self.vars_page(),
             "/version" | "/debug/vars" => PageResponse::get_only(),
-            path if self.gateway && (path.starts_with("/v3/") || path.starts_with("/v3beta/")) => gateway_page(),
             _ => PageResponse::not_found(),
         }
     }
@@ -101,10 +112,4 @@ fn version_page(versions: Versions) -> PageResponse {
         storage: versions.storage.unwrap_or_else(|| "unknown".to_owned()),
     };
     PageResponse::ok("application/json", serde_json::to_string(&page).expect("three strings always encode"))
-}
-
-/// In the form of the gateway's own answer to an unknown path.
-fn gateway_page() -> PageResponse {
-    let body = r#"{"code":5,"message":"the JSON gateway is not available yet"}"#;
-    PageResponse { status: 404, ..PageResponse::ok("application/json", body) }
 }

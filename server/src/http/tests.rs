@@ -199,16 +199,6 @@ fn versions_may_not_be_known_yet() {
 }
 
 #[test]
-fn the_gateway_says_that_it_is_missing() {
-    let missing = (404, r#"{"code":5,"message":"the JSON gateway is not available yet"}"#.to_owned());
-    assert_eq!(body("/v3/kv/range", &Node::default()), missing);
-    assert_eq!(body("/v3beta/kv/range", &Node::default()), missing);
-    let config = HttpConfig { grpc_gateway: false, cors: AllowList::All, host_whitelist: AllowList::All };
-    let off = Site::new(&config, Arc::new(Metrics::default()));
-    assert_eq!(off.respond(Listener::Clients, &get("/v3/kv/range"), &Node::default()).body, "404 page not found\n");
-}
-
-#[test]
 fn vars_hold_the_limit_of_descriptors() {
     let (status, body) = body("/debug/vars", &Node::default());
     let vars: serde_json::Value = serde_json::from_str(&body).expect("JSON");

@@ -33,6 +33,7 @@ use crate::auth::Passwords;
 use crate::auto_compaction::{AutoCompactor, Outcome};
 use crate::config::{self, AutoCompaction, Config, FeatureGate, Parsed, Url};
 use crate::corruption::{CompactHashChecker, initial_check};
+use crate::gateway::Gateway;
 use crate::listen::PeerTlsClient;
 use crate::logging;
 use crate::metrics::{self, Metrics};
@@ -198,8 +199,9 @@ fn serve(config: &Config) -> Result<(), ProgramError> {
     }
     runtime.spawn(compact_by_itself(service.clone(), config.compaction.auto));
     let pages = Arc::new(Pages::new(service.clone(), metrics, config));
+    let gateway = config.http.grpc_gateway.then(|| Arc::new(Gateway::new(service.clone())));
     let end = runtime.block_on(async {
-        serve_ports(ports, &service, &pages, &stopping, &mut listeners);
+        serve_ports(ports, &service, &pages, gateway.as_ref(), &stopping, &mut listeners);
         announce(config, &running);
         let end = tokio::select! {
             () = signals.received() => Ok(()),

@@ -10,6 +10,7 @@ use super::{ProgramError, SHUTDOWN_GRACE};
 use crate::api::service::Service;
 use crate::config::{Config, TlsConfig, Url};
 use crate::edge::Edge;
+use crate::gateway::Gateway;
 use crate::listen::{ConnectionLimit, Deadlines, ListenOptions, Listener, Tls};
 use crate::pages::{Pages, Serves};
 use crate::peer::Peers;
@@ -79,11 +80,12 @@ pub(super) fn serve_ports(
     ports: Vec<(Listener, Serves)>,
     service: &Arc<Service>,
     pages: &Arc<Pages>,
+    gateway: Option<&Arc<Gateway>>,
     stopping: &watch::Receiver<bool>,
     listeners: &mut JoinSet<()>,
 ) {
     for (listener, serves) in ports {
-        let edge = Edge { service: service.clone(), pages: pages.clone(), serves };
+        let edge = Edge { service: service.clone(), pages: pages.clone(), gateway: gateway.cloned(), serves };
         let (url, secure) = (listener.url().as_str().to_owned(), listener.url().is_tls());
         listeners.spawn(listener.serve(edge, stopping.clone()));
         info!(

@@ -303,3 +303,41 @@ func TestSignedTokens(t *testing.T) {
 	_, err = s.auth.Authenticate(ctx, &pb.AuthenticateRequest{Name: "ann", Password: "word"})
 	expectStatus(t, "a login there", err, codes.Unknown, "auth: token signing attempted with verify-only key")
 }
+
+// TestBasaltctlAsSomebody: what is asked of a cluster takes a user as etcdctl does.
+func TestBasaltctlAsSomebody(t *testing.T) {
+	if harness.UnderTest(t) != harness.Basalt {
+		t.Skip("basaltctl asks basalt")
+	}
+	server := harness.StartUnderTest(t)
+	endpoints := "--endpoints=" + server.Endpoint()
+	if open := harness.Basaltctl(t, "status", endpoints, "--user=nobody:x"); open.Code != 0 {
+		t.Errorf("while nobody is asked: %+v", open)
+	}
+	guard(t, server)
+	for _, refused := range []struct {
+		args []string
+		code int
+		says string
+	}{
+		{nil, 1, "user name is empty"},
+		{[]string{"--user=root:wrong"}, 1, "authentication failed, invalid user ID or password"},
+		{[]string{"--user=root"}, 2, "--user needs a password"},
+		{[]string{"--password=x"}, 2, "--user needs a password"},
+	} {
+		if result := harness.Basaltctl(t, append([]string{"status", endpoints}, refused.args...)...); result.Code != refused.code ||
+			!strings.Contains(result.Stdout+result.Stderr, refused.says) {
+			t.Errorf("status %v: %+v", refused.args, result)
+		}
+	}
+	for _, args := range [][]string{{"--user=root:secret"}, {"--user=root", "--password=secret"}} {
+		result := harness.Basaltctl(t, append([]string{"status", endpoints}, args...)...)
+		if result.Code != 0 || strings.Contains(result.Stdout+result.Stderr, "secret") {
+			t.Errorf("status %v: %+v", args, result)
+		}
+	}
+	if result := harness.Basaltctl(t, "member", "remove", "1", endpoints, "--user=ann:word"); result.Code != 1 ||
+		!strings.Contains(result.Stderr, "permission denied") {
+		t.Errorf("who is not root: %+v", result)
+	}
+}

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::cluster::{ClusterOptions, Format, MemberCommand, ReseedOptions};
+use super::cluster::{ClusterOptions, Format, MemberCommand, ReseedOptions, User};
 use super::command_line::{Command, Given, UsageError, switch};
 
 /// `status`
@@ -74,6 +74,12 @@ fn cluster(flags: Vec<Given>) -> Result<(ClusterOptions, Vec<Given>), UsageError
             "cacert" => options.ca_file = path(),
             "cert" => options.cert_file = path(),
             "key" => options.key_file = path(),
+            "user" => options.user = Some(user(&text, options.user.take())),
+            "password" => {
+                let mut user = options.user.take().unwrap_or_else(nobody);
+                user.password = text.clone();
+                options.user = Some(user);
+            }
             "w" | "write-out" => options.format = format(&text)?,
             "command-timeout" => options.command_timeout = seconds(&given.name, &text)?,
             "wait-timeout" => options.wait_timeout = seconds(&given.name, &text)?,
@@ -83,10 +89,25 @@ fn cluster(flags: Vec<Given>) -> Result<(ClusterOptions, Vec<Given>), UsageError
     if options.endpoints.is_empty() {
         return Err(UsageError("--endpoints names nobody".to_owned()));
     }
+    if options.user.as_ref().is_some_and(|user| user.name.is_empty() || user.password.is_empty()) {
+        return Err(UsageError("--user needs a password: --user NAME:PASSWORD, or --password beside it".to_owned()));
+    }
     if options.cert_file.is_some() != options.key_file.is_some() {
         return Err(UsageError("--cert and --key belong together".to_owned()));
     }
     Ok((options, rest))
+}
+
+fn nobody() -> User {
+    User { name: String::new(), password: String::new() }
+}
+
+/// `NAME:PASSWORD` as etcdctl has it, or a name whose password another flag gave.
+fn user(text: &str, before: Option<User>) -> User {
+    match text.split_once(':') {
+        Some((name, password)) => User { name: name.to_owned(), password: password.to_owned() },
+        None => User { name: text.to_owned(), ..before.unwrap_or_else(nobody) },
+    }
 }
 
 fn nothing_else(command: &str, flags: &[Given]) -> Result<(), UsageError> {

@@ -133,6 +133,8 @@ fn takes(name: &str) -> Option<Takes> {
         | "cacert"
         | "cert"
         | "key"
+        | "user"
+        | "password"
         | "w"
         | "write-out"
         | "command-timeout"

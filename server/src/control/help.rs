@@ -68,6 +68,7 @@ macro_rules! cluster_flags {
   --endpoints HOST:PORT,...   members to ask, one after the other until one answers. Default 127.0.0.1:2379
   --cacert FILE               certificates that sign the members', PEM; needed for https://
   --cert FILE, --key FILE     certificate and key to show, PEM
+  --user NAME:PASSWORD        as whom, where authentication is on; the password may stand in --password instead
   -w, --write-out FORM        simple, table or json. Default simple
   --command-timeout SECONDS   how long one answer may take. Default 20
 "

@@ -18,7 +18,7 @@ mod table;
 mod waiting;
 
 pub(super) use members::{MemberCommand, run as run_member};
-pub(super) use options::{ClusterOptions, Format};
+pub(super) use options::{ClusterOptions, Format, User};
 pub(super) use reseed::{ReseedOptions, reseed};
 pub(super) use status::status;
 

@@ -1,5 +1,6 @@
 //! The flags of everything that asks a cluster.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,6 +16,19 @@ pub(crate) enum Format {
     Json,
 }
 
+/// Somebody with a password, which is printed nowhere.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct User {
+    pub name: String,
+    pub password: String,
+}
+
+impl fmt::Debug for User {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "User({:?})", self.name)
+    }
+}
+
 /// Which cluster, and how it is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ClusterOptions {
@@ -22,6 +36,8 @@ pub(crate) struct ClusterOptions {
     pub ca_file: Option<PathBuf>,
     pub cert_file: Option<PathBuf>,
     pub key_file: Option<PathBuf>,
+    /// As whom, where authentication is on.
+    pub user: Option<User>,
     pub format: Format,
     /// How long one answer may take.
     pub command_timeout: Duration,
@@ -36,6 +52,7 @@ impl Default for ClusterOptions {
             ca_file: None,
             cert_file: None,
             key_file: None,
+            user: None,
             format: Format::default(),
             command_timeout: Duration::from_secs(20),
             wait_timeout: Duration::from_secs(3600),

@@ -15,7 +15,7 @@ const CONTROLS: u64 = 4;
 
 #[test]
 fn every_planted_bug_is_found() {
-    let seeds = std::env::var("PLANTED_SEEDS").map_or(2500, |text| text.parse().expect("a number"));
+    let seeds = std::env::var("PLANTED_SEEDS").map_or(4500, |text| text.parse().expect("a number"));
     let only = std::env::var("PLANTED").ok();
     plant(None);
     for seed in 0..CONTROLS {

@@ -9,6 +9,7 @@ use basalt_proto::etcdserverpb::{
     Compare, DeleteRangeRequest, LeaseGrantRequest, LeaseGrantResponse, PutRequest, RangeRequest, RangeResponse,
     RequestOp, ResponseHeader, TxnRequest, TxnResponse,
 };
+use basalt_proto::log::request::Kind;
 use basalt_proto::mvccpb::KeyValue;
 use basalt_proto::mvccpb::event::EventType;
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use bytes::Bytes;
 use super::method::Method;
 use super::own_client::OwnClient;
 use super::status::Status;
+use crate::apply::auth::check::cluster_principal;
 
 /// Seconds of a lease that is granted to who brings none (etcd `defaultSessionTTL`).
 const LEASE_SECONDS: i64 = 60;
@@ -72,6 +74,16 @@ fn first_read(answer: TxnResponse) -> Option<KeyValue> {
     read?.into_iter().next()
 }
 
+/// Does something with a key as long as it is the one that was created then.
+fn as_long_as(key: &Bytes, revision: i64, then: Request) -> TxnRequest {
+    TxnRequest { compare: vec![created_at(key, revision)], success: vec![operation(then)], failure: Vec::new() }
+}
+
+fn leaving(key: &Bytes, revision: i64) -> TxnRequest {
+    let delete = DeleteRangeRequest { key: key.clone(), ..DeleteRangeRequest::default() };
+    as_long_as(key, revision, Request::RequestDeleteRange(delete))
+}
+
 impl OwnClient {
     /// A client's lease, or a new one where it brings none.
     ///
@@ -115,12 +127,7 @@ impl OwnClient {
         revision: i64,
         then: Request,
     ) -> Result<(Option<ResponseHeader>, bool), Status> {
-        let request = TxnRequest {
-            compare: vec![created_at(key, revision)],
-            success: vec![operation(then)],
-            failure: Vec::new(),
-        };
-        let answer: TxnResponse = self.call(Method::Txn, &request).await?;
+        let answer: TxnResponse = self.call(Method::Txn, &as_long_as(key, revision, then)).await?;
         Ok((answer.header, answer.succeeded))
     }
 
@@ -129,8 +136,8 @@ impl OwnClient {
     /// # Errors
     /// The store's.
     pub async fn leave(&self, key: &Bytes, revision: i64) -> Result<(Option<ResponseHeader>, bool), Status> {
-        let delete = DeleteRangeRequest { key: key.clone(), ..DeleteRangeRequest::default() };
-        self.if_still(key, revision, Request::RequestDeleteRange(delete)).await
+        let answer: TxnResponse = self.call(Method::Txn, &leaving(key, revision)).await?;
+        Ok((answer.header, answer.succeeded))
     }
 
     /// The candidate that was there first.
@@ -230,7 +237,13 @@ impl Drop for Waiting {
         }
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             // If it fails the lease ends it.
-            runtime.spawn(async move { drop(client.leave(&key, revision).await) });
+            // As the cluster: it had the right to write that key, and may have lost it while it waited.
+            let request = leaving(&key, revision);
+            runtime.spawn(async move {
+                if let Ok(left) = client.service.order(Kind::Txn(request), Some(cluster_principal())) {
+                    drop(left.await);
+                }
+            });
         }
     }
 }

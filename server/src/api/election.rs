@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use basalt_proto::etcdserverpb::request_op::Request;
-use basalt_proto::etcdserverpb::{PutRequest, ResponseHeader};
+use basalt_proto::etcdserverpb::{PutRequest, RangeRequest, RangeResponse, ResponseHeader};
 use basalt_proto::mvccpb::KeyValue;
 use basalt_proto::mvccpb::event::EventType;
 use basalt_proto::v3electionpb::{
@@ -15,6 +15,7 @@ use tokio::sync::mpsc::Sender;
 
 use super::candidates::{Waiting, prefix_of};
 use super::chunks::Chunks;
+use super::method::Method;
 use super::own_client::{OwnClient, passed_on};
 use super::service::{Reply, Service};
 use super::status::{self, Status};
@@ -91,7 +92,14 @@ impl OwnClient {
         if candidate.found.is_some_and(|found| found.value != value) {
             self.proclaim(&leader, value).await?;
         }
-        self.wait_turn(&prefix, rev).await?;
+        if self.wait_turn(&prefix, rev).await? {
+            // Its lease may have ended meanwhile; etcd does not look.
+            let own = RangeRequest { key: leader.key.clone(), ..RangeRequest::default() };
+            let found: RangeResponse = self.call(Method::Range, &own).await?;
+            if found.kvs.first().is_none_or(|found| found.create_revision != rev) {
+                return Err(status::session_expired());
+            }
+        }
         waiting.succeeded();
         Ok(Chunks::of(&CampaignResponse { header: Some(candidate.header), leader: Some(leader) }))
     }

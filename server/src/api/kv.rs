@@ -16,7 +16,7 @@ use basalt_storage::mvcc::view::View;
 use bytes::Bytes;
 
 use super::chunks::Chunks;
-use super::policy::Permitted;
+use super::policy::{Permitted, Policy};
 use super::service::{Reply, Service};
 use super::status::{self, Status};
 use super::{checks, encode};
@@ -204,6 +204,10 @@ impl Service {
         let used = self.node.gauges.db_size_in_use.load(Ordering::Relaxed);
         match self.node.limits.quota_bytes {
             Some(quota) if used + cost >= quota => {
+                // Who may write nothing stops nobody's writes.
+                if let Err(status) = self.authorize(Policy::User, caller) {
+                    return Reply::Ready(Err(status));
+                }
                 let service = self.clone();
                 Reply::later(async move {
                     service.raise_no_space().await?;

@@ -88,9 +88,8 @@ impl Service {
                 }
             };
             // A key that was attached meanwhile is shown to nobody who may not read it.
-            if keys {
-                service.may_use_lease(&caller, Access::Read, lease).await?;
-            }
+            service
+                .ask(&caller, |asking| response.keys.iter().try_for_each(|key| asking.may(Access::Read, key, &[])))?;
             Ok(Chunks::of(&response))
         })
     }

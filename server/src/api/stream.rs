@@ -20,6 +20,7 @@ use super::service::{Service, decode};
 use super::status::{self, Status};
 use crate::apply::auth::error::AuthError;
 use crate::apply::auth::permissions::Access;
+use crate::apply::auth::state::AuthNow;
 use crate::auth::{Caller, Credentials};
 use crate::node::handle::NodeHandle;
 use crate::node::start::WATCH_STREAM_BYTES;
@@ -102,8 +103,8 @@ impl Room {
     }
 
     fn tell_asker(&self, asked: Asked) {
-        if let Asked::By { user, number } = asked {
-            self.tell(Input::Asker { stream: self.stream, user, number });
+        if let Asked::By { user, auth } = asked {
+            self.tell(Input::Asker { stream: self.stream, user, auth });
         }
     }
 }
@@ -214,7 +215,7 @@ pub(super) enum Asked {
     /// Nobody asked.
     Nobody,
     /// Of this user, by these users and roles.
-    By { user: Option<Arc<str>>, number: u64 },
+    By { user: Option<Arc<str>>, auth: Arc<AuthNow> },
 }
 
 /// Whether a client may watch, or what it is told instead (etcd-contract 26). One that begins before all time is refused
@@ -233,7 +234,7 @@ pub(super) fn may_watch(
         .principal(&auth.state)
         .and_then(|principal| auth.state.asked_by(principal.as_ref()).may(Access::Read, key, &request.range_end));
     match allowed {
-        Ok(()) => Ok(Asked::By { user: caller.name().cloned(), number: auth.number }),
+        Ok(()) => Ok(Asked::By { user: caller.name().cloned(), auth: auth.clone() }),
         Err(AuthError::InvalidToken) => Err("rpc error: code = Unauthenticated desc = etcdserver: invalid auth token"),
         Err(AuthError::OldRevision) => {
             Err("rpc error: code = InvalidArgument desc = etcdserver: revision of auth store is old")

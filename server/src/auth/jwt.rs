@@ -254,7 +254,8 @@ impl JwtKeys {
         if claims.exp.is_some_and(|end| end <= now) || claims.nbf.is_some_and(|start| start > now) {
             return Err(JwtError::Time);
         }
-        if !(0.0..=u64::MAX as f64).contains(&claims.revision) {
+        // Beyond this a number of JSON is not exact.
+        if !(0.0..9_007_199_254_740_992.0).contains(&claims.revision) {
             return Err(JwtError::Malformed);
         }
         Ok(JwtUser { name: claims.username, revision: claims.revision as u64 })

@@ -52,12 +52,17 @@ impl Auth {
         if Arc::ptr_eq(&before.state, state) {
             return None;
         }
-        if let TokenProvider::Simple(tokens) = &self.provider {
-            tokens.follow(state);
-        }
+        self.follow(state);
         let shown = Arc::new(AuthNow { number: before.number + 1, state: state.clone() });
         self.now.store(shown.clone());
         Some(shown)
+    }
+
+    /// Ends the tokens that a state ends; before it is shown, so that none outlives what comes and goes between two showings.
+    pub fn follow(&self, state: &AuthState) {
+        if let TokenProvider::Simple(tokens) = &self.provider {
+            tokens.follow(state);
+        }
     }
 
     /// A user showed its password to some member, so long ago.

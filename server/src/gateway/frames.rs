@@ -3,10 +3,9 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame};
 use prost_reflect::MessageDescriptor;
-use serde::de::IgnoredAny;
 
 use super::failure::Failure;
 use super::transcoder::{framed, from_json};
@@ -20,11 +19,46 @@ pub(super) enum Inside {
     Many(JsonValues),
 }
 
+/// Finds where a value ends, looking at each byte once however the bytes come.
+#[derive(Debug, Default)]
+pub(super) struct Scanner {
+    at: usize,
+    depth: usize,
+    in_text: bool,
+    escaped: bool,
+}
+
+impl Scanner {
+    /// Where the object or list ends that `json` begins with; at once for what is neither, which is no message.
+    pub(super) fn end_of_value(&mut self, json: &[u8]) -> Option<usize> {
+        while let Some(byte) = json.get(self.at) {
+            self.at += 1;
+            match byte {
+                _ if self.escaped => self.escaped = false,
+                b'\\' if self.in_text => self.escaped = true,
+                b'"' => self.in_text = !self.in_text,
+                _ if self.in_text => {}
+                b'{' | b'[' => self.depth += 1,
+                b'}' | b']' => {
+                    self.depth = self.depth.saturating_sub(1);
+                    if self.depth == 0 {
+                        return Some(self.at);
+                    }
+                }
+                byte if self.depth == 0 && !byte.is_ascii_whitespace() => return Some(self.at),
+                _ => {}
+            }
+        }
+        None
+    }
+}
+
 /// JSON values of a client's body.
 pub(super) struct JsonValues {
     body: RequestBody,
     message: MessageDescriptor,
-    waiting: Vec<u8>,
+    waiting: BytesMut,
+    scanner: Scanner,
     bytes_max: usize,
     ended: bool,
 }
@@ -32,25 +66,21 @@ pub(super) struct JsonValues {
 impl JsonValues {
     /// None of more than `bytes_max` bytes.
     pub fn new(body: RequestBody, message: MessageDescriptor, bytes_max: usize) -> Self {
-        Self { body, message, waiting: Vec::new(), bytes_max, ended: false }
+        Self { body, message, waiting: BytesMut::new(), scanner: Scanner::default(), bytes_max, ended: false }
     }
 
     /// The first value, once it is whole.
     fn take(&mut self) -> Result<Option<Bytes>, Failure> {
-        let mut values = serde_json::Deserializer::from_slice(&self.waiting).into_iter::<IgnoredAny>();
-        let whole = match values.next() {
-            None => false,
-            Some(Ok(_)) => true,
-            Some(Err(error)) if error.is_eof() && !self.ended => false,
-            Some(Err(error)) => return Err(Failure::invalid(error.to_string())),
+        let end = match self.scanner.end_of_value(&self.waiting) {
+            Some(end) => end,
+            None if self.ended && !self.waiting.iter().all(u8::is_ascii_whitespace) => {
+                return Err(Failure::invalid("unexpected EOF"));
+            }
+            None => return Ok(None),
         };
-        if !whole {
-            return Ok(None);
-        }
-        let end = values.byte_offset();
-        let message = from_json(&self.message, &self.waiting[..end])?;
-        self.waiting.drain(..end);
-        Ok(Some(framed(&message)))
+        self.scanner = Scanner::default();
+        let value = self.waiting.split_to(end);
+        Ok(Some(framed(&from_json(&self.message, &value)?)))
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Failure>>> {

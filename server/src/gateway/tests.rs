@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use bytes::BytesMut;
 
 use super::failure::Failure;
+use super::frames::Scanner;
 use super::routes::{Kind, all, method_of};
 use super::transcoder::{Transcoder, framed, from_json, take_message, to_json};
 
@@ -67,6 +68,18 @@ fn json_is_read_as_etcds_gateway_reads_it() {
     let txn = Transcoder::new().signature("etcdserverpb.KV", "Txn").expect("a method").request;
     let deep = format!("{}{}", r#"{"success":[{"request_txn":"#.repeat(10_000), "}]}".repeat(10_000));
     assert_eq!(from_json(&txn, deep.as_bytes()).expect_err("too deep").code, 3);
+}
+
+#[test]
+fn values_end_where_they_end_however_they_come() {
+    let json = br#" {"a":"}\"{","b":[{}]} {} x"#;
+    let mut scanner = Scanner::default();
+    let first = (0..=json.len()).find_map(|end| scanner.end_of_value(&json[..end])).expect("a value");
+    assert_eq!(&json[..first], br#" {"a":"}\"{","b":[{}]}"#);
+    assert_eq!(Scanner::default().end_of_value(&json[first..]), Some(3));
+    assert_eq!(Scanner::default().end_of_value(b" x"), Some(2));
+    assert_eq!(Scanner::default().end_of_value(b" \n"), None);
+    assert_eq!(Scanner::default().end_of_value(br#"{"a":"}"#), None);
 }
 
 #[test]

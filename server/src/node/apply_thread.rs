@@ -33,6 +33,7 @@ use crate::admission::Proposal;
 use crate::apply::alarms::AlarmKind;
 use crate::apply::answer::{Answer, Refusal};
 use crate::apply::auth::check::cluster_principal;
+use crate::apply::effects::Effect;
 use crate::apply::machine::Machine;
 use crate::apply::values::Prefetched;
 use crate::watch;
@@ -217,6 +218,9 @@ impl ApplyThread {
                     if entry.proposer == self.links.member_id {
                         answers.extend(applied.answers);
                     }
+                    if applied.effects.effects.iter().any(|effect| matches!(effect, Effect::AuthChanged(_))) {
+                        self.links.auth.follow(self.machine.auth());
+                    }
                     effects.extend(applied.effects.effects);
                     if HashMarks::is_mark(&entry) {
                         self.compare(position.index, &entry);
@@ -299,7 +303,11 @@ impl ApplyThread {
     /// that came late, gives a token that is as old as it is.
     fn hand_out_tokens(&self, entry: &LogEntry, answers: &[(u64, Result<Answer, Refusal>)]) {
         for (request, (_, answer)) in entry.requests.iter().zip(answers) {
-            if let (Some(Kind::Authentication(login)), Ok(_)) = (&request.kind, answer) {
+            // One after which users changed in the same entry is good for nothing: its client logs in again.
+            let revision = self.machine.auth().revision();
+            if let (Some(Kind::Authentication(login)), Ok(_)) = (&request.kind, answer)
+                && login.auth_revision == revision
+            {
                 let age = unix_time_ns().saturating_sub(entry.time_unix_ns).max(0).unsigned_abs();
                 let (age, now) = (Duration::from_nanos(age), self.links.started.elapsed());
                 self.links.auth.logged_in(login, self.machine.auth(), age, now);

@@ -71,14 +71,14 @@ pub enum Input {
     },
     /// The store was compacted at this revision.
     Compacted(i64),
-    /// Who a stream's client is, and by which users and roles what it asks for next was let through.
+    /// Who a stream's client is, and the users and roles by which what it asks for next was let through.
     Asker {
         /// Where.
         stream: StreamId,
         /// `None` for nobody.
         user: Option<Arc<str>>,
-        /// [`AuthNow::number`].
-        number: u64,
+        /// They may be newer than what the room knows.
+        auth: Arc<AuthNow>,
     },
     /// A client wants to watch, and may not.
     Refuse {

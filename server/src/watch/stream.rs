@@ -24,8 +24,6 @@ pub(super) enum WatchSlot {
 pub(super) struct Asker {
     /// `None` for nobody.
     pub user: Option<Arc<str>>,
-    /// The users and roles by which its last watch was let through ([`AuthNow::number`](crate::apply::auth::state::AuthNow::number)).
-    pub number: u64,
 }
 
 impl Asker {

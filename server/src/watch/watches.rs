@@ -19,7 +19,7 @@ use super::messages::{Input, Output, PreviousValue, StreamId, Ticket};
 use super::registry::Registry;
 use super::response::{NO_WATCH_ID, Responder, ResponseHead};
 use super::stream::{Asker, Stream, WatchSlot};
-use super::watcher::{StreamKey, Sync, Watcher, WatcherKey};
+use super::watcher::{StreamKey, Sync, Watcher};
 use crate::apply::auth::error::AuthError;
 use crate::apply::auth::permissions::Access;
 use crate::apply::auth::state::AuthNow;
@@ -75,6 +75,8 @@ pub struct Watches {
     /// When the next periodic progress of a stream is due.
     pub(super) progress_due: BTreeSet<(Duration, StreamKey)>,
     pub(super) random: StdRng,
+    /// The newest users and roles; `None` as long as they are those of the start.
+    auth: Option<Arc<AuthNow>>,
 }
 
 impl Watches {
@@ -99,6 +101,7 @@ impl Watches {
             progress_wanted: BTreeSet::new(),
             progress_due: BTreeSet::new(),
             random: StdRng::seed_from_u64(config.seed),
+            auth: None,
             config,
         }
     }
@@ -113,8 +116,11 @@ impl Watches {
             Input::Close(stream) => self.close(stream),
             Input::Create { stream, request } => self.create(stream, &request, out),
             Input::Refuse { stream, reason } => self.refuse(stream, reason, out),
-            Input::Asker { stream, user, number } => self.note_asker(stream, user, number),
-            Input::Permissions(auth) => self.permit(&auth, out),
+            Input::Asker { stream, user, auth } => {
+                self.note_asker(stream, user);
+                self.permit(auth, out);
+            }
+            Input::Permissions(auth) => self.permit(auth, out),
             Input::Cancel { stream, watch_id } => self.cancel(stream, watch_id, out),
             Input::Progress { stream } => self.want_progress(stream),
             Input::Applied { revision, events } => self.apply(revision, &events, out),
@@ -219,33 +225,37 @@ impl Watches {
         self.registry.respond(stream, refused, out);
     }
 
-    fn note_asker(&mut self, stream: StreamId, user: Option<Arc<str>>, number: u64) {
+    fn note_asker(&mut self, stream: StreamId, user: Option<Arc<str>>) {
         if let Some(&stream) = self.registry.stream_keys.get(&stream) {
-            self.registry.stream_mut(stream).asker = Asker { user, number };
+            self.registry.stream_mut(stream).asker = Asker { user };
         }
     }
 
-    /// Ends the watches whose client may not read their keys any more. One that was let through by newer users and roles than
-    /// these is not judged by them.
-    fn permit(&mut self, auth: &AuthNow, out: &mut Vec<Output>) {
+    /// Why a stream's client may not read a range, by the newest users and roles that the room was told of.
+    fn denied(&self, stream: StreamKey, range: &KeyRange) -> Option<&'static str> {
+        let auth = self.auth.as_ref()?;
+        let principal = self.registry.stream(stream).asker.principal();
+        let asked = auth.state.asked_by(principal.as_ref()).may(Access::Read, &range.start, range.wire_end());
+        asked.err().map(|error| if error == AuthError::UserEmpty { REASON_NOBODY } else { REASON_DENIED })
+    }
+
+    /// Takes over newer users and roles, and ends the watches whose client may not read their keys any more.
+    fn permit(&mut self, auth: Arc<AuthNow>, out: &mut Vec<Output>) {
+        if self.auth.as_ref().is_some_and(|known| known.number >= auth.number) {
+            return;
+        }
+        self.auth = Some(auth);
         let mut streams: Vec<StreamKey> = self.registry.stream_keys.values().copied().collect();
         streams.sort_unstable();
         for key in streams {
-            let stream = self.registry.stream(key);
-            if stream.asker.number >= auth.number {
-                continue;
-            }
-            let principal = stream.asker.principal();
-            let asking = auth.state.asked_by(principal.as_ref());
-            let may_read = |watcher: WatcherKey| {
-                let range = &self.registry.watcher(watcher).range;
-                asking.may(Access::Read, &range.start, range.wire_end())
-            };
-            let slots = stream.slots.iter().filter_map(|(id, slot)| match slot {
-                WatchSlot::Watching(watcher) => may_read(*watcher).err().map(|error| (*id, *watcher, error)),
+            let slots = self.registry.stream(key).slots.iter().filter_map(|(id, slot)| match slot {
+                WatchSlot::Watching(watcher) => {
+                    let reason = self.denied(key, &self.registry.watcher(*watcher).range)?;
+                    Some((*id, *watcher, reason))
+                }
                 WatchSlot::Canceled => None,
             });
-            for (watch_id, watcher, error) in slots.collect::<Vec<_>>() {
+            for (watch_id, watcher, cancel_reason) in slots.collect::<Vec<_>>() {
                 let hub = self.registry.watcher(watcher).hub;
                 self.hubs[hub].remove(watcher, &mut self.registry);
                 self.registry.stream_mut(key).slots.insert(watch_id, WatchSlot::Canceled);
@@ -253,7 +263,7 @@ impl Watches {
                     revision: self.revision,
                     watch_id,
                     canceled: true,
-                    cancel_reason: if error == AuthError::UserEmpty { REASON_NOBODY } else { REASON_DENIED },
+                    cancel_reason,
                     ..ResponseHead::default()
                 };
                 self.registry.respond(key, canceled, out);
@@ -270,6 +280,10 @@ impl Watches {
     ) -> Result<i64, &'static str> {
         if request.start_revision < 0 {
             return Err(REASON_COMPACTED);
+        }
+        // The API asked by users and roles that may be older by now.
+        if let Some(reason) = self.denied(stream, range) {
+            return Err(reason);
         }
         if range.is_empty() {
             return Err(REASON_EMPTY_RANGE);

@@ -118,6 +118,9 @@ impl AuthState {
             }
             (Table::AuthUser, _) => {
                 let (name, mut user) = named::<User>(key, value)?;
+                if user.as_ref().is_some_and(|user| user.name != key) {
+                    return None;
+                }
                 // They are searched by halves; what came from elsewhere may be in another order.
                 if let Some(user) = &mut user {
                     user.roles.sort();
@@ -126,6 +129,9 @@ impl AuthState {
             }
             (Table::AuthRole, _) => {
                 let (name, role) = named::<Role>(key, value)?;
+                if role.as_ref().is_some_and(|role| role.name != key) {
+                    return None;
+                }
                 set(&mut self.roles, name, role);
             }
             _ => return None,

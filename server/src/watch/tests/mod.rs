@@ -4,4 +4,5 @@ mod damage;
 mod golden;
 mod limits;
 mod model;
+mod permissions;
 mod store;

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   program ─► edge ─► api (gRPC) ──► node (threads) ─► admission ─► apply ─► basalt_storage
+//!      │         ├───► gateway (JSON) ─► api
 //!      │         └───► pages ─► http        ├─► watch
 //!      │                     │              └─► lease
 //!      │                     └───► auth (who calls)

@@ -47,11 +47,7 @@ impl Pages {
 
     /// Answers a request that is no gRPC call.
     pub async fn respond(&self, request: &Parts, serves: Serves) -> Response<Full<Bytes>> {
-        let encrypted = is_encrypted(request);
-        // Without TLS, HTTP/2 reaches etcd's gRPC server alone, which answers so (etcd-contract 5). A port for gRPC alone
-        // has no pages in whatever version.
-        let grpc_only = request.version == Version::HTTP_2 && !encrypted && serves == Serves::Everything;
-        if grpc_only || serves == Serves::GrpcOnly {
+        if has_no_pages(request, serves) {
             return unsupported();
         }
         let page = page_of(request);
@@ -63,8 +59,7 @@ impl Pages {
     /// What somebody is told who is not let to the gateway: a stranger's host name, a browser's question, a port without it.
     pub fn keep_out(&self, request: &Parts, serves: Serves) -> Option<Response<Full<Bytes>>> {
         let page = page_of(request);
-        let grpc_only = request.version == Version::HTTP_2 && !page.encrypted && serves == Serves::Everything;
-        if grpc_only || serves == Serves::GrpcOnly {
+        if has_no_pages(request, serves) {
             return Some(unsupported());
         }
         let listener = if serves == Serves::Probes { Listener::Metrics } else { Listener::Clients };
@@ -102,6 +97,13 @@ struct Asked<'a> {
 
 fn is_encrypted(request: &Parts) -> bool {
     request.extensions.get::<ClientConnection>().is_some_and(|connection| connection.tls)
+}
+
+/// Without TLS, HTTP/2 reaches etcd's gRPC server alone, which answers so (etcd-contract 5). A port for gRPC alone has no pages
+/// in whatever version.
+fn has_no_pages(request: &Parts, serves: Serves) -> bool {
+    let grpc_only = request.version == Version::HTTP_2 && !is_encrypted(request) && serves == Serves::Everything;
+    grpc_only || serves == Serves::GrpcOnly
 }
 
 fn page_of(request: &Parts) -> PageRequest<'_> {

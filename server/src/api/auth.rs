@@ -22,6 +22,9 @@ use crate::apply::auth::state::{AuthState, ROOT};
 use crate::auth::jwt::JwtKeys;
 use crate::auth::{Caller, HashingError, Secret, TokenProvider};
 
+/// How often a password is checked anew because somebody changed users or roles meanwhile.
+const LOGIN_ATTEMPTS: usize = 8;
+
 impl Service {
     pub(super) fn auth_status(self: &Arc<Self>) -> Reply {
         self.of_users_and_roles(|header, state| {
@@ -116,7 +119,7 @@ impl Service {
         let service = self.clone();
         Reply::later(async move {
             service.linearizable_view().await?;
-            loop {
+            for _ in 0..LOGIN_ATTEMPTS {
                 let state = service.node.auth.now().state.clone();
                 if !state.is_enabled() {
                     return Err(AuthError::NotEnabled.into());
@@ -133,6 +136,7 @@ impl Service {
                 }
                 return login;
             }
+            Err(AuthError::OldRevision.into())
         })
     }
 
@@ -186,6 +190,7 @@ impl From<HashingError> for Status {
             // Go's own words reach clients of etcd like that.
             HashingError::TooLong => Status::new(Code::Unknown, error.to_string()),
             HashingError::TooMany => status::too_many_requests(),
+            HashingError::GivenUp => status::stopped(),
             HashingError::NoRandomness => Status::new(Code::Internal, format!("basalt: {error}")),
         }
     }

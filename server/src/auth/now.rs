@@ -20,8 +20,8 @@ pub struct Auth {
 pub enum Identified {
     /// This is known at once.
     Caller(Caller),
-    /// It will be when this entry of the log is applied here: another member gave the token a moment ago.
-    AfterEntry(u64),
+    /// It may be when more of the log is applied here: another member gave the token a moment ago.
+    Later,
 }
 
 impl Auth {
@@ -78,7 +78,7 @@ impl Auth {
             _ if !self.is_enabled() => Caller::Nobody,
             (Some(token), _) => match self.provider.look(token, applied, now) {
                 Known::Caller(caller) => caller,
-                Known::At(index) => return Identified::AfterEntry(index),
+                Known::Later => return Identified::Later,
             },
             (None, Some(name)) => Caller::User { name: name.clone(), revision: None },
             (None, None) => Caller::Nobody,

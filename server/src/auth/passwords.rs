@@ -29,6 +29,9 @@ pub enum HashingError {
     /// The operating system gave no randomness.
     #[error("no randomness for a hash")]
     NoRandomness,
+    /// The process goes down, or the library failed.
+    #[error("not hashed")]
+    GivenUp,
 }
 
 /// Hashes and checks, not more at once than half of the cores.
@@ -73,7 +76,7 @@ impl Passwords {
     /// Whether a password is the one of a hash; `None` for a user who is not there or has none, of which the answer is no.
     ///
     /// # Errors
-    /// [`HashingError::TooMany`].
+    /// [`HashingError`].
     pub async fn is_right(&self, password: String, hash: Option<Bytes>) -> Result<bool, HashingError> {
         let may_be = hash.is_some();
         let hash = hash.unwrap_or_else(|| self.decoy.clone());
@@ -94,7 +97,7 @@ impl Passwords {
             drop(core);
             done
         });
-        Ok(done.await.expect("hashing does not panic"))
+        done.await.map_err(|_| HashingError::GivenUp)
     }
 }
 

@@ -47,8 +47,8 @@ pub enum TokenProvider {
 pub(super) enum Known {
     /// This.
     Caller(Caller),
-    /// It may have been given by another member a moment ago: at this index of the log it is known here.
-    At(u64),
+    /// It may have been given by another member a moment ago, and its entry is not applied here.
+    Later,
 }
 
 impl TokenProvider {
@@ -62,7 +62,7 @@ impl TokenProvider {
         let Some((secret, index)) = parts(token) else { return Known::Caller(Caller::Stranger) };
         match tokens.user_of(secret, now) {
             Some(name) => Known::Caller(Caller::User { name, revision: None }),
-            None if index > applied => Known::At(index),
+            None if index > applied => Known::Later,
             None => Known::Caller(Caller::Stranger),
         }
     }

@@ -224,7 +224,7 @@ impl NodeHandle {
         self.started.elapsed()
     }
 
-    /// Has a request ordered and applied, on somebody's behalf: [`cluster`](crate::apply::auth::check::cluster) is the node's own,
+    /// Has a request ordered and applied, on somebody's behalf: [`cluster_principal`](crate::apply::auth::check::cluster_principal) is the node's own,
     /// nobody may do nothing while authentication is on. The future gives the answer after it is durable and visible.
     ///
     /// # Errors

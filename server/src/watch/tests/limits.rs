@@ -9,7 +9,7 @@ use prost::Message;
 use super::super::{Input, Output, StreamId, WatchConfig, WatchFigures, Watches};
 use super::store::Store;
 
-fn config() -> WatchConfig {
+pub(super) fn config() -> WatchConfig {
     WatchConfig {
         cluster_id: 1,
         member_id: 2,

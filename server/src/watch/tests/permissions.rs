@@ -9,7 +9,8 @@ use basalt_storage::mvcc::system::Table;
 use bytes::Bytes;
 use prost::Message;
 
-use super::super::{Input, Output, StreamId, WatchConfig, Watches};
+use super::super::{Input, Output, StreamId, Watches};
+use super::limits::config;
 use super::store::Store;
 use crate::apply::auth::state::{AuthNow, AuthRecord, AuthState};
 
@@ -17,20 +18,7 @@ const STREAM: StreamId = StreamId(1);
 
 fn room() -> Watches {
     let store = Store::default();
-    let config = WatchConfig {
-        cluster_id: 1,
-        member_id: 2,
-        raft_term: 3,
-        progress_notify_interval: Duration::from_secs(600),
-        fragment_bytes: 2 << 20,
-        ring_bytes: 1 << 20,
-        stream_queue_bytes_max: 64 << 10,
-        queue_bytes_max: 64 << 20,
-        watcher_bytes_max: 64 << 20,
-        scan_revisions_max: 1000,
-        seed: 1,
-    };
-    let mut room = Watches::new(config, store.map.clone(), store.revision, store.compact_revision);
+    let mut room = Watches::new(config(), store.map.clone(), store.revision, store.compact_revision);
     room.handle(Input::Open(STREAM), Duration::ZERO, &mut Vec::new());
     room
 }

@@ -20,6 +20,7 @@ use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use raft::prelude::Message;
 use raft_prost::Message as _;
+use tokio::sync::watch;
 use tower_service::Service as TowerService;
 use tracing::{info, warn};
 
@@ -61,6 +62,8 @@ pub struct PeerEdge {
     pub peers: Arc<Peers>,
     /// For questions.
     pub service: Arc<Service>,
+    /// True once other members are heard no more.
+    pub stopping: watch::Receiver<bool>,
 }
 
 impl PeerEdge {
@@ -178,6 +181,7 @@ impl PeerEdge {
             return Err(Refused::Second(introduction.from));
         }
         let mut refusals = peers.refusals(introduction.from);
+        let mut stopping = self.stopping.clone();
         let meters = peers.received_from(introduction.from);
         info!(member_id = format_args!("{:x}", introduction.from), "a member opened a stream");
         loop {
@@ -188,6 +192,8 @@ impl PeerEdge {
                     let cause = refusals.borrow().clone();
                     return Err(Refused::Impossible(cause.unwrap_or_default()));
                 }
+                // A stream never ends by itself; nor does it outlive who could say so.
+                _ = stopping.wait_for(|stop| *stop) => return Ok(()),
                 request = next(&mut requests) => request.inspect_err(|_| meters.failed())?,
                 // One that was removed may say nothing more, and is to know.
                 () = tokio::time::sleep(MEMBERSHIP_CHECK) => {

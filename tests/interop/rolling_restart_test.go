@@ -78,6 +78,11 @@ func TestRollingRestart(t *testing.T) {
 	if count < 100 || seen < 10 {
 		t.Fatalf("%d writes, and a watch of %d: too few to say anything", count, seen)
 	}
+	for _, member := range members {
+		if cut := member.LinesWith("calls did not end in time"); len(cut) != 0 {
+			t.Errorf("a stop waited for what never ends: %s", cut[0])
+		}
+	}
 	sameEverywhere(t, members)
 	if found := len(everything(t, leader).Kvs); found < count {
 		t.Errorf("%d of %d acknowledged keys are there", found, count)

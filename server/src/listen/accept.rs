@@ -143,6 +143,11 @@ impl Listener {
         drop(self.socket);
         let drained = async { while connections.join_next().await.is_some() {} };
         if timeout(self.options.shutdown_grace, drained).await.is_err() {
+            warn!(
+                address = self.url.as_str(),
+                connections = connections.len(),
+                "calls did not end in time: cutting them off"
+            );
             connections.shutdown().await;
         }
     }

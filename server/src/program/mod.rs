@@ -131,6 +131,7 @@ fn serve(config: &Config) -> Result<(), ProgramError> {
     let (running, peers) = started??;
     first.warn_of_ignored(config);
     let (stop, stopping) = watch::channel(false);
+    let (stop_members, members_stopping) = watch::channel(false);
     let service = Arc::new(Service {
         kept: Mutex::new(KeptViews::new(KEPT_ROOTS_BYTES_DEFAULT)),
         node: running.handle.clone(),
@@ -155,14 +156,14 @@ fn serve(config: &Config) -> Result<(), ProgramError> {
             }
         }
     }
-    let mut listeners = JoinSet::new();
+    let (mut listeners, mut member_listeners) = (JoinSet::new(), JoinSet::new());
     // The other members have to reach this one before it can be ready; those that are to be removed must not before they are.
     let (leader_wait, early_ports, late_ports) = if config.peer.force_new_cluster {
         (READY_TIMEOUT, Vec::new(), member_ports)
     } else {
         (LEADER_WAIT, member_ports, Vec::new())
     };
-    runtime.block_on(async { serve_members(early_ports, &peers, &service, &stopping, &mut listeners) });
+    runtime.block_on(async { serve_members(early_ports, &peers, &service, &members_stopping, &mut member_listeners) });
     let ready = {
         let running = running.clone();
         runtime.spawn_blocking(move || running.wait_ready(READY_TIMEOUT, leader_wait))
@@ -181,7 +182,7 @@ fn serve(config: &Config) -> Result<(), ProgramError> {
             return expelled.map_or(Ok(()), |cause| end_of(cause, member_id));
         }
     }
-    runtime.block_on(async { serve_members(late_ports, &peers, &service, &stopping, &mut listeners) });
+    runtime.block_on(async { serve_members(late_ports, &peers, &service, &members_stopping, &mut member_listeners) });
     // As with etcd a ready member is one that the cluster knows by name; where nothing can be ordered, it serves without.
     let description = description(&service, &config.name, &texts(&config.client.advertise_urls));
     let mut described = runtime.spawn(describe(service.clone(), description));
@@ -212,6 +213,9 @@ fn serve(config: &Config) -> Result<(), ProgramError> {
         // Receivers exist as long as listeners do.
         _ = stop.send(true);
         listeners.join_all().await;
+        // Until here the others were heard: calls under way may have been waiting for them.
+        _ = stop_members.send(true);
+        member_listeners.join_all().await;
         end
     });
     drop((service, pages, peers));

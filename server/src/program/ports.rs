@@ -71,7 +71,7 @@ pub(super) fn serve_members(
 ) {
     for listener in ports {
         info!(address = listener.url().as_str(), "serving peer traffic");
-        let edge = PeerEdge { peers: peers.clone(), service: service.clone() };
+        let edge = PeerEdge { peers: peers.clone(), service: service.clone(), stopping: stopping.clone() };
         listeners.spawn(listener.serve(edge, stopping.clone()));
     }
 }

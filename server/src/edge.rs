@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -77,6 +77,19 @@ impl Body for EdgeBody {
     }
 }
 
+/// Whether each call's authority goes to standard error, in the words of Go's HTTP/2: etcd's tests turn that on by this variable
+/// and wait for the line (etcd-contract 5).
+static TELLS_AUTHORITY: LazyLock<bool> = LazyLock::new(|| {
+    let settings = std::env::var("GODEBUG").unwrap_or_default();
+    settings.split(',').any(|setting| setting == "http2debug=2")
+});
+
+fn tell_authority(request: &Request<RequestBody>) {
+    if let Some(authority) = request.uri().authority() {
+        eprintln!("http2: decoded hpack field header field \":authority\" = {:?}", authority.as_str());
+    }
+}
+
 impl TowerService<Request<RequestBody>> for Edge {
     type Response = Response<EdgeBody>;
     type Error = Infallible;
@@ -89,6 +102,9 @@ impl TowerService<Request<RequestBody>> for Edge {
     fn call(&mut self, request: Request<RequestBody>) -> Self::Future {
         let talks_grpc = matches!(self.serves, Serves::Everything | Serves::GrpcOnly);
         if talks_grpc && grpc::is_grpc(&request) {
+            if *TELLS_AUTHORITY {
+                tell_authority(&request);
+            }
             if let Some(refusal) = grpc::refuse_head(&request) {
                 return Box::pin(std::future::ready(Ok(refusal.map(EdgeBody::Grpc))));
             }

@@ -10,7 +10,6 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Version, header};
 use http_body_util::Full;
 
-use crate::api::maintenance::STORAGE_VERSION;
 use crate::api::service::Service;
 use crate::config::Config;
 use crate::http::{AlarmKind, Listener, PageRequest, PageResponse, Probe, Site, Versions};
@@ -175,7 +174,8 @@ impl Probe for Asked<'_> {
     }
 
     fn versions(&self) -> Versions {
-        Versions { cluster: Some(STORAGE_VERSION.to_owned()), storage: Some(STORAGE_VERSION.to_owned()) }
+        let version = self.pages.service.node.downgrade.load().cluster_version().to_string();
+        Versions { cluster: Some(version.clone()), storage: Some(version) }
     }
 
     fn figures(&self) -> Figures {
@@ -220,7 +220,7 @@ impl Probe for Asked<'_> {
             members: node.members.load().iter().map(|member| member.id).collect(),
             lags: node.lags(),
             auth_revision: node.auth.now().state.revision(),
-            cluster_version: Some("3.7".to_owned()),
+            cluster_version: Some(node.downgrade.load().cluster_version().minor_text()),
             shards,
             classes,
             ..Figures::default()

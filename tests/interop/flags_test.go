@@ -138,7 +138,7 @@ var flagCases = map[string]flagCase{
 	"warning-apply-duration":               {effect: observeSlowApply},
 	"bootstrap-defrag-threshold-megabytes": {ignored: "1"},
 	"max-learners":                         {effect: observeMaxLearners},
-	"downgrade-check-time":                 {notYet: "1s"},
+	"downgrade-check-time":                 {ignored: "1s"},
 
 	"force-new-cluster": {effect: observeForceNewCluster},
 	"unsafe-no-fsync":   {notYet: "true"},

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"slices"
 	"testing"
 	"time"
 
@@ -53,19 +52,6 @@ func expectStatus(t *testing.T, name string, err error, code codes.Code, text st
 	if got := status.Convert(err); got.Code() != code || got.Message() != text {
 		t.Errorf("%s: %v %q, want %v %q", name, got.Code(), got.Message(), code, text)
 	}
-}
-
-// notYet turns the refusals of a feature that basalt does not have yet into what basalt says to every such call; etcd's
-// stay as they are.
-func notYet(server *harness.Server, feature string, refusals []refusal) []refusal {
-	if server.Kind != harness.Basalt {
-		return refusals
-	}
-	later := slices.Clone(refusals)
-	for n := range later {
-		later[n].code, later[n].text = codes.Unimplemented, feature+" is not available yet"
-	}
-	return later
 }
 
 func put(request *pb.PutRequest) func(context.Context, services) error {
@@ -209,7 +195,7 @@ func TestErrorTable(t *testing.T) {
 	})
 	expectRefusals(t, ctx, s, memberRefusals(server))
 	expectRefusals(t, ctx, s, authRefusals())
-	expectRefusals(t, ctx, s, notYet(server, "downgrade", downgradeRefusals()))
+	expectRefusals(t, ctx, s, downgradeRefusals())
 	if got := everything(t, server); got.Header.Revision != 3 {
 		t.Errorf("refused requests have moved the revision to %d", got.Header.Revision)
 	}

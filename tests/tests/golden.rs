@@ -139,6 +139,7 @@ fn show_effect(effect: &Effect) -> String {
         Effect::MemberRemoved { id } => format!("+ member {id} removed"),
         Effect::MemberUrlsSet { id, peer_urls } => format!("+ member {id} at {}", peer_urls.join(",")),
         Effect::MemberPromoted { id } => format!("+ member {id} promoted"),
+        Effect::DowngradeSet(downgrade) => format!("+ cluster version {}", downgrade.cluster_version()),
         Effect::AuthChanged(record) => format!("+ record {:?} {:?}", record.table, record.key),
         Effect::AlarmCleared(alarm) => format!("+ {} of {} cleared", alarm.kind.name(), alarm.member_id),
     }

@@ -35,7 +35,12 @@ pub fn check_range(request: &RangeRequest) -> Result<(), Status> {
 pub fn check_range_stream(request: &RangeRequest) -> Result<(), Status> {
     check_range(request)?;
     let by_key = request.sort_target() == range_request::SortTarget::Key;
-    if !by_key || request.sort_order() == range_request::SortOrder::Descend {
+    let custom = match request.sort_order() {
+        range_request::SortOrder::None => false,
+        range_request::SortOrder::Ascend => !by_key,
+        range_request::SortOrder::Descend => true,
+    };
+    if custom {
         return Err(Status::new(Code::Unimplemented, "RangeStream does not support custom sort orders"));
     }
     let filters =

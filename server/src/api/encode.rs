@@ -1,7 +1,7 @@
 //! Answers in wire form. Field numbers are those of etcd's `rpc.proto`; stored values are handed through.
 
 use basalt_proto::etcdserverpb::{
-    AlarmResponse, CompactionResponse, LeaseGrantResponse, LeaseRevokeResponse, ResponseHeader,
+    AlarmResponse, CompactionResponse, DowngradeResponse, LeaseGrantResponse, LeaseRevokeResponse, ResponseHeader,
 };
 use basalt_storage::mvcc::key_value::MalformedKeyValue;
 use basalt_storage::mvcc::range::RangePlan;
@@ -50,6 +50,9 @@ pub fn answer(answer: &Answer, base: HeaderBase, values: Vec<Bytes>) -> Result<C
         }
         // Changes of members are answered where they are asked for.
         Answer::Members { .. } | Answer::Done { .. } => Chunks::of(&LeaseRevokeResponse { header: Some(header) }),
+        Answer::Downgrade { cluster_version, .. } => {
+            Chunks::of(&DowngradeResponse { header: Some(header), version: cluster_version.minor_text() })
+        }
         Answer::Alarm { alarms, .. } => {
             let alarms = alarms.iter().map(|alarm| alarm.to_wire()).collect();
             Chunks::of(&AlarmResponse { header: Some(header), alarms })

@@ -29,7 +29,7 @@ use crate::apply::values::Prefetched;
 use crate::auth::Caller;
 use crate::metrics::Operation;
 use crate::node::gather::{Gather, Limit, Shown};
-use crate::node::handle::{Completed, Fetched, LinearizableView};
+use crate::node::handle::{Completed, Fetched, LinearizableView, Unavailable};
 
 /// What a put costs beside its bytes when the quota is looked at (etcd `server/storage/quota.go`, etcd-contract 42).
 const PUT_OVERHEAD_BYTES: u64 = 256;
@@ -76,7 +76,7 @@ impl Service {
             }
         };
         let header = self.header().at(plan.revision);
-        let damaged = |_| Status::from(crate::node::handle::Unavailable::Damaged);
+        let damaged = |_| Status::from(Unavailable::Damaged);
         match self.node.fetch(view.clone(), plan.hits.clone(), shown(request, plan.hits.len())) {
             Fetched::Ready(values) => {
                 let answer = encode::range(&plan, &header, values).map_err(damaged);
@@ -244,10 +244,22 @@ impl Service {
         let permitted = self.may_read(caller, &request.key, &request.range_end)?;
         let plan = self.plan(&permitted, &view, request)?;
         let header = self.header().at(plan.revision);
-        let limit = usize::try_from(request.limit).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX);
-        let more = plan.hits.len() > limit;
-        let hits = &plan.hits[..plan.hits.len().min(limit)];
-        let mut source = StreamSource { service: self, request, view, hits, waiting: VecDeque::new() };
+        // What they are sorted by stands in the values: they are gathered whole, as for a Range, before the first is sent. etcd
+        // sorts each message by itself, and repeats keys in the next.
+        let mut _held = None;
+        let (mut source, more) = if request.sort_target() == range_request::SortTarget::Key {
+            let limit = usize::try_from(request.limit).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX);
+            let hits = &plan.hits[..plan.hits.len().min(limit)];
+            let source = StreamSource { service: self, request, view, hits, waiting: VecDeque::new() };
+            (source, plan.hits.len() > limit)
+        } else {
+            let fetched = self.node.fetch(view.clone(), plan.hits.clone(), shown(request, plan.hits.len()));
+            let (values, held) = self.node.within_budget(plan.hits.len(), fetched).await?;
+            _held = Some(held);
+            let sorted = plan.assemble(values).map_err(|_| Unavailable::Damaged)?;
+            let waiting = sorted.key_values.into();
+            (StreamSource { service: self, request, view, hits: &[], waiting }, sorted.more)
+        };
         let mut keys = STREAM_KEYS_FIRST;
         loop {
             let values = source.next(keys).await?;

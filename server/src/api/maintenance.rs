@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use basalt_proto::etcdserverpb::downgrade_request::DowngradeAction;
 use basalt_proto::etcdserverpb::{
-    AlarmRequest, AlarmResponse, AlarmType, DefragmentResponse, DowngradeInfo, HashKvRequest, HashKvResponse,
-    HashResponse, MoveLeaderRequest, MoveLeaderResponse, StatusResponse, alarm_request,
+    AlarmRequest, AlarmResponse, AlarmType, DefragmentResponse, DowngradeInfo, DowngradeRequest, DowngradeResponse,
+    HashKvRequest, HashKvResponse, HashResponse, MoveLeaderRequest, MoveLeaderResponse, StatusResponse, alarm_request,
 };
 use basalt_proto::log::request::Kind;
+use basalt_proto::membershippb::DowngradeInfoSetRequest;
 use bytes::Bytes;
 use tokio::sync::mpsc::error::SendTimeoutError;
 
@@ -17,6 +19,7 @@ use super::policy::Policy;
 use super::service::{Reply, Service};
 use super::status::{self, Code, Status};
 use crate::apply::alarms::AlarmKind;
+use crate::apply::downgrade::Release;
 use crate::auth::Caller;
 use crate::node::content::SnapshotChunk;
 use crate::node::handle::Unavailable;
@@ -26,8 +29,6 @@ const TRANSFER_POLL: Duration = Duration::from_millis(10);
 
 /// The version of etcd that we speak like (DESIGN D6).
 pub const ETCD_VERSION: &str = "3.7.3";
-/// The storage version that snapshots carry.
-pub const STORAGE_VERSION: &str = "3.7.0";
 
 impl Service {
     /// A GET reads what is applied; arming and disarming go through the log (etcd-contract 42, 43).
@@ -65,6 +66,7 @@ impl Service {
     fn status_response(&self, alarms: &[crate::apply::alarms::Alarm]) -> StatusResponse {
         let gauges = &self.node.gauges;
         let leader = self.node.leader();
+        let downgrade = **self.node.downgrade.load();
         let mut errors: Vec<String> =
             leader.is_none().then(|| "etcdserver: no leader".to_owned()).into_iter().collect();
         if self.metrics.damaged_answers_total.get() > 0 {
@@ -83,9 +85,12 @@ impl Service {
             errors,
             db_size_in_use: gauges.db_size_in_use.load(Ordering::Relaxed).try_into().unwrap_or(i64::MAX),
             is_learner: self.is_learner(),
-            storage_version: STORAGE_VERSION.to_owned(),
+            storage_version: downgrade.cluster_version().to_string(),
             db_size_quota: self.node.limits.quota_bytes.and_then(|quota| quota.try_into().ok()).unwrap_or(0),
-            downgrade_info: Some(DowngradeInfo::default()),
+            downgrade_info: Some(DowngradeInfo {
+                enabled: downgrade.target().is_some(),
+                target_version: downgrade.target().map(|target| target.to_string()).unwrap_or_default(),
+            }),
         }
     }
 
@@ -115,6 +120,35 @@ impl Service {
         })
     }
 
+    /// Begins or ends a downgrade, or says whether one could begin (etcd-contract 48).
+    pub(super) fn downgrade(self: &Arc<Self>, request: DowngradeRequest, caller: Caller) -> Reply {
+        let target = Release::parse(&request.version);
+        match DowngradeAction::try_from(request.action) {
+            Ok(DowngradeAction::Validate | DowngradeAction::Enable) if target.is_none() => {
+                Reply::Ready(Err(status::downgrade_version_format()))
+            }
+            Ok(DowngradeAction::Validate) => {
+                let service = self.clone();
+                Reply::later(async move {
+                    let view = service.linearizable_view().await?;
+                    let downgrade = **service.node.downgrade.load();
+                    downgrade.check(target)?;
+                    let header = Some(service.header().at(view.revision));
+                    let version = downgrade.cluster_version().minor_text();
+                    Ok(Chunks::of(&DowngradeResponse { header, version }))
+                })
+            }
+            Ok(DowngradeAction::Enable) => {
+                let ver = target.map(|target| target.to_string()).unwrap_or_default();
+                self.propose(Kind::DowngradeInfoSet(DowngradeInfoSetRequest { enabled: true, ver }), &caller)
+            }
+            Ok(DowngradeAction::Cancel) => {
+                self.propose(Kind::DowngradeInfoSet(DowngradeInfoSetRequest::default()), &caller)
+            }
+            Err(_) => Reply::Ready(Err(status::unknown_method())),
+        }
+    }
+
     /// Rewrites every partly dead leaf, beside all other work. Files keep within bounds by themselves; this only comes
     /// nearer to what lives. The answer has no header at all (etcd-contract 44).
     pub(super) fn defragment(self: &Arc<Self>) -> Reply {
@@ -137,12 +171,13 @@ impl Service {
     ) -> Result<(), Status> {
         let started = Instant::now();
         let mut snapshot = self.node.snapshot().await?;
+        let version = Bytes::from(snapshot.release.to_string());
         while let Some(SnapshotChunk { bytes, remaining }) = snapshot.next().await? {
             // SnapshotResponse: remaining_bytes 2, blob 3, version 4.
             let mut message = Chunks::default();
             message.number(2, remaining);
             message.shared(3, &bytes);
-            message.shared(4, &Bytes::from_static(STORAGE_VERSION.as_bytes()));
+            message.shared(4, &version);
             match out.send_timeout(Ok(message), self.node.limits.snapshot_unread).await {
                 Ok(()) => {}
                 Err(SendTimeoutError::Closed(_)) => return Ok(()),

@@ -28,6 +28,7 @@ pub enum Method {
     Hash,
     HashKv,
     MoveLeader,
+    Downgrade,
     Snapshot,
     Lock,
     Unlock,
@@ -57,8 +58,6 @@ pub enum Method {
     HealthWatch,
     /// Ours: what etcd's Status does not tell.
     Describe,
-    /// One of etcd's that a later release serves; the text says what is missing.
-    NotAvailable(&'static str),
 }
 
 impl Method {
@@ -90,7 +89,7 @@ impl Method {
             ("etcdserverpb.Maintenance", "HashKV") => Method::HashKv,
             ("etcdserverpb.Maintenance", "Snapshot") => Method::Snapshot,
             ("etcdserverpb.Maintenance", "MoveLeader") => Method::MoveLeader,
-            ("etcdserverpb.Maintenance", "Downgrade") => Method::NotAvailable("downgrade"),
+            ("etcdserverpb.Maintenance", "Downgrade") => Method::Downgrade,
             ("etcdserverpb.Auth", "AuthStatus") => Method::AuthStatus,
             ("etcdserverpb.Auth", "AuthEnable") => Method::AuthEnable,
             ("etcdserverpb.Auth", "AuthDisable") => Method::AuthDisable,

@@ -34,8 +34,6 @@ impl Method {
     pub fn policy(self) -> Policy {
         match self {
             Method::Authenticate | Method::HealthCheck | Method::HealthWatch => Policy::Open,
-            // Refused whoever asks.
-            Method::NotAvailable(_) => Policy::Open,
             Method::AuthStatus => Policy::NoStranger,
             Method::LeaseGrant
             | Method::LeaseRevoke
@@ -53,6 +51,7 @@ impl Method {
             | Method::Hash
             | Method::HashKv
             | Method::MoveLeader
+            | Method::Downgrade
             | Method::Snapshot
             | Method::AuthEnable
             | Method::AuthDisable

@@ -148,6 +148,7 @@ impl Service {
             Method::Status => self.status(),
             Method::Defragment => self.defragment(),
             Method::MoveLeader => self.move_leader(&decode(body)?),
+            Method::Downgrade => self.downgrade(decode(body)?, caller),
             Method::Hash => self.hash(),
             Method::HashKv => self.hash_kv(decode(body)?),
             Method::Describe => self.describe(),
@@ -175,7 +176,6 @@ impl Service {
             Method::RoleGrantPermission => self.propose(Kind::RoleGrantPermission(decode(body)?), &caller),
             Method::RoleRevokePermission => self.propose(Kind::RoleRevokePermission(decode(body)?), &caller),
             Method::HealthCheck => self.health_check(&decode(body)?),
-            Method::NotAvailable(what) => Reply::Ready(Err(Status::not_available(what))),
             Method::RangeStream
             | Method::Watch
             | Method::LeaseKeepAlive

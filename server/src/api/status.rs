@@ -66,11 +66,6 @@ impl Status {
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
     }
-
-    /// One of ours: served by a later release.
-    pub fn not_available(what: &str) -> Self {
-        Self::new(Code::Unimplemented, format!("{what} is not available yet"))
-    }
 }
 
 macro_rules! statuses {
@@ -195,6 +190,14 @@ statuses! {
     leader_missing = Unknown, "\"leader\" field must be provided";
     /// A user without a password shows or gets one. etcd's map misses this error.
     no_password = Unknown, "auth: authentication failed, password was given for no password user";
+    /// A downgrade to what is no version.
+    downgrade_version_format = InvalidArgument, "etcdserver: wrong downgrade target version format";
+    /// A downgrade by more than one release, or to none below.
+    downgrade_target = InvalidArgument, "etcdserver: invalid downgrade target version";
+    /// A second downgrade.
+    downgrade_under_way = FailedPrecondition, "etcdserver: cluster has a downgrade job in progress";
+    /// A downgrade action that is none. etcd's map misses this error.
+    unknown_method = Unknown, "etcdserver: unknown method";
     /// Of auth calls while it is off.
     auth_not_enabled = FailedPrecondition, "etcdserver: authentication is not enabled";
 }
@@ -233,6 +236,8 @@ impl From<Refusal> for Status {
             }
             Refusal::MemberWiped => Status::new(Code::FailedPrecondition, "basalt: the member has lost its data"),
             Refusal::Auth(error) => error.into(),
+            Refusal::DowngradeTarget => downgrade_target(),
+            Refusal::DowngradeUnderWay => downgrade_under_way(),
             Refusal::UnknownAlarmAction => Status::new(Code::InvalidArgument, "basalt: unknown alarm action"),
         }
     }

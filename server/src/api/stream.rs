@@ -17,7 +17,7 @@ use super::chunks::Chunks;
 use super::grpc::{Messages, RequestMessages};
 use super::method::Method;
 use super::service::{Service, decode};
-use super::status::{self, Status};
+use super::status::{self, Code, Status};
 use crate::apply::auth::error::AuthError;
 use crate::apply::auth::permissions::Access;
 use crate::apply::auth::state::AuthNow;
@@ -312,7 +312,7 @@ pub fn server_stream(service: Arc<Service>, method: Method, message: Bytes, call
                 }
                 Ok(())
             }
-            Ok(_) => Err(Status::not_available("this stream")),
+            Ok(_) => Err(Status::new(Code::Internal, "a unary call was made as a stream")),
         };
         if let Err(status) = ended {
             // A client that is gone needs no status.

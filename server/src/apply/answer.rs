@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use super::alarms::Alarm;
 use super::auth::error::AuthError;
+use super::downgrade::Release;
 use super::members::Members;
 
 /// The answer to one request.
@@ -44,6 +45,13 @@ pub enum Answer {
     Done {
         /// The store's revision.
         revision: i64,
+    },
+    /// To the beginning or end of a downgrade.
+    Downgrade {
+        /// The store's revision.
+        revision: i64,
+        /// What the cluster was before.
+        cluster_version: Release,
     },
     /// To an Alarm.
     Alarm {
@@ -152,6 +160,12 @@ pub enum Refusal {
     /// Users or roles stand in the way.
     #[error(transparent)]
     Auth(#[from] AuthError),
+    /// Not the release before this one.
+    #[error("invalid downgrade target")]
+    DowngradeTarget,
+    /// One is under way already.
+    #[error("downgrade under way")]
+    DowngradeUnderWay,
     /// An alarm action that is none (etcd panics, we refuse: etcd-contract 43).
     #[error("unknown alarm action")]
     UnknownAlarmAction,
@@ -168,6 +182,7 @@ impl Answer {
             | Answer::LeaseGrant { revision, .. }
             | Answer::Done { revision }
             | Answer::Alarm { revision, .. }
+            | Answer::Downgrade { revision, .. }
             | Answer::Members { revision, .. } => *revision,
         }
     }

@@ -10,10 +10,12 @@ use basalt_storage::mvcc::system::Table;
 use basalt_storage::mvcc::transaction::{Change, ChangeKind};
 use basalt_storage::mvcc::view::LogPosition;
 use basalt_storage::revision::Revision;
+use bytes::Bytes;
 use thiserror::Error;
 
 use super::alarms::{Alarm, AlarmKind};
 use super::auth::state::AuthRecord;
+use super::downgrade::Downgrade;
 
 /// Version of the encoded form that this release writes.
 pub const EFFECTS_FORMAT_VERSION: u32 = 1;
@@ -79,6 +81,8 @@ pub enum Effect {
     },
     /// Users, roles, or whether anybody asks for them.
     AuthChanged(AuthRecord),
+    /// A downgrade begins or ends.
+    DowngradeSet(Downgrade),
     /// All members apply by these rules from now on.
     ApplyVersionRaised {
         /// The rules.
@@ -180,6 +184,14 @@ fn effect_to_wire(effect: &Effect, log_index: u64) -> wire::Effect {
             key: record.key.clone(),
             value: record.value.clone(),
         }),
+        Effect::DowngradeSet(downgrade) => {
+            let (key, value) = downgrade.record();
+            WireEffect::SystemRecord(wire::SystemRecord {
+                table: CLUSTER_TABLE.to_owned(),
+                key: Bytes::from_static(key),
+                value,
+            })
+        }
         Effect::ApplyVersionRaised { version } => {
             WireEffect::ApplyVersionRaised(wire::ApplyVersionRaised { apply_version: *version })
         }
@@ -262,6 +274,13 @@ fn effect_from_wire(effect: wire::Effect) -> Result<Effect, EffectsError> {
         WireEffect::MemberUrlsSet(set) => Ok(Effect::MemberUrlsSet { id: set.member_id, peer_urls: set.peer_urls }),
         WireEffect::MemberPromoted(promoted) => Ok(Effect::MemberPromoted { id: promoted.member_id }),
         WireEffect::ApplyVersionRaised(raised) => Ok(Effect::ApplyVersionRaised { version: raised.apply_version }),
+        WireEffect::SystemRecord(wire::SystemRecord { table, key, value })
+            if table == CLUSTER_TABLE && Downgrade::is_key(&key) =>
+        {
+            let target = value.as_deref().map(String::from_utf8_lossy);
+            let downgrade = Downgrade::to(target.as_deref()).map_err(|_| EffectsError::Malformed("downgrade"))?;
+            Ok(Effect::DowngradeSet(downgrade))
+        }
         WireEffect::SystemRecord(wire::SystemRecord { table, key, value }) => {
             let known = AUTH_TABLES.into_iter().find(|known| table_name(*known) == table);
             let table = known.ok_or(EffectsError::Malformed("unknown table"))?;
@@ -273,6 +292,9 @@ fn effect_from_wire(effect: wire::Effect) -> Result<Effect, EffectsError> {
         }
     }
 }
+
+/// The table of the cluster's settings, as effects name it.
+const CLUSTER_TABLE: &str = "cluster";
 
 /// Tables whose records are effects.
 const AUTH_TABLES: [Table; 3] = [Table::Auth, Table::AuthUser, Table::AuthRole];

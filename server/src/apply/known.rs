@@ -93,6 +93,7 @@ fn is_known(request: &Request) -> bool {
                 | Kind::RoleGrantPermission(_)
                 | Kind::RoleRevokePermission(_)
                 | Kind::Authentication(_)
+                | Kind::DowngradeInfoSet(_)
         )
     )
 }

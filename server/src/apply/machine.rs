@@ -24,6 +24,7 @@ use super::alarms::{Alarm, AlarmKind, Alarms};
 use super::answer::{Answer, Refusal};
 use super::auth::error::AuthError;
 use super::auth::state::AuthState;
+use super::downgrade::Downgrade;
 use super::effects::{Effect, Effects};
 use super::lease_table::{LeaseRecord, LeaseTable};
 use super::members::Members;
@@ -56,14 +57,15 @@ pub struct Machine {
     alarms: Alarms,
     members: Arc<Members>,
     auth: Arc<AuthState>,
+    downgrade: Downgrade,
 }
 
 impl Machine {
     /// A machine over a recovered store; leases and alarms come from its system tables, attachments from its index.
     ///
     /// # Panics
-    /// When the store's members, users or roles cannot be read: a start looks at them before ([`Members::decode`],
-    /// [`AuthState::load`]).
+    /// When the store's members, users, roles or downgrade cannot be read: a start looks at them before
+    /// ([`Members::decode`], [`AuthState::load`], [`Downgrade::load`]).
     pub fn new(mut store: Store) -> Self {
         let members = Arc::new(Members::decode(&store.conf_state).expect("looked at before"));
         let mut leases = LeaseTable::default();
@@ -81,7 +83,8 @@ impl Machine {
         }
         store.version = form_of_manifests(&members);
         let auth = Arc::new(AuthState::load(&store.system).expect("looked at before"));
-        Self { store, leases, alarms, members, auth }
+        let downgrade = Downgrade::load(&store.system).expect("looked at before");
+        Self { store, leases, alarms, members, auth, downgrade }
     }
 
     /// The store.
@@ -114,11 +117,23 @@ impl Machine {
         &self.auth
     }
 
-    /// Stored values that applying `entry` may look at and that are in no memory: [`VALUES_AHEAD_MAX`] of them at most.
+    /// What release the cluster says that it is.
+    pub fn downgrade(&self) -> Downgrade {
+        self.downgrade
+    }
+
+    /// Stored values that applying `entry` may look at and that are in no memory: [`VALUES_AHEAD_MAX`] of them at most. Who
+    /// may not ask for them has none read.
     pub fn needed_values(&self, entry: &LogEntry) -> Vec<Hit> {
         let mut needed = Vec::new();
-        for kind in entry.requests.iter().filter_map(|request| request.kind.as_ref()) {
+        for request in &entry.requests {
+            let Some(kind) = &request.kind else { continue };
+            let before = needed.len();
             visit_value_ranges(kind, &mut |range| self.collect_needed(&range, &mut needed));
+            // Users and roles as they are now: one that an earlier request of this entry lets in has its values read later.
+            if needed.len() > before && self.auth.check(request.principal.as_ref(), kind, &self.leases).is_err() {
+                needed.truncate(before);
+            }
         }
         needed
     }
@@ -221,6 +236,7 @@ impl Machine {
                 let effect = self.members.may_apply_by(version).then_some(Effect::ApplyVersionRaised { version });
                 Ok((effect.into_iter().collect(), Answer::Done { revision: self.store.revision() }))
             }
+            Kind::DowngradeInfoSet(request) => self.downgrade.evaluate(request, self.store.revision()),
             Kind::MemberChange(change) => self.evaluate_member_change(change),
             // Who compares does so beside this: what is applied hangs on nobody's sums.
             Kind::HashMark(_) => Ok((Vec::new(), Answer::Done { revision: self.store.revision() })),
@@ -428,6 +444,11 @@ impl Machine {
             Effect::AuthChanged(record) => {
                 self.store.set_record(record.table, &record.key, record.value.clone());
                 Arc::make_mut(&mut self.auth).install(record);
+            }
+            Effect::DowngradeSet(downgrade) => {
+                let (key, value) = downgrade.record();
+                self.store.set_record(Table::Cluster, key, value);
+                self.downgrade = *downgrade;
             }
             Effect::MemberDescribed(_)
             | Effect::ApplyVersionRaised { .. }

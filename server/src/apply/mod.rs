@@ -15,6 +15,7 @@
 pub mod alarms;
 pub mod answer;
 pub mod auth;
+pub mod downgrade;
 pub mod effects;
 pub mod known;
 pub mod latest;

@@ -1,10 +1,12 @@
 //! Somebody at the other end of a connection.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use basalt_proto::log::Principal;
 use http::HeaderMap;
 
+use super::tokens::Token;
 use crate::apply::auth::error::AuthError;
 use crate::apply::auth::state::AuthState;
 
@@ -31,8 +33,38 @@ impl Credentials {
     }
 }
 
+/// By what a user is known. A call may wait long after it showed it.
+#[derive(Clone, Debug)]
+pub enum Proof {
+    /// A certificate's name, which stands for the newest users and roles.
+    Certificate,
+    /// A token that this member keeps; it may end meanwhile.
+    Token(Arc<Token>),
+    /// A token that says whose it is.
+    Signed {
+        /// The users and roles that it was made by.
+        revision: u64,
+        /// When it ends, if it does.
+        ends: Option<SystemTime>,
+    },
+}
+
+impl Proof {
+    /// The users and roles that it stands for, of which `newest` are the newest; `None` if it proves nothing any more.
+    fn revision(&self, newest: u64) -> Option<u64> {
+        match self {
+            Proof::Certificate => Some(newest),
+            Proof::Token(token) => (!token.is_over()).then_some(newest),
+            Proof::Signed { revision, ends } => {
+                let is_over = ends.is_some_and(|ends| ends <= SystemTime::now());
+                (!is_over).then_some(*revision)
+            }
+        }
+    }
+}
+
 /// What is known of a caller.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Caller {
     /// It says nothing of itself, or nobody asks.
     Nobody,
@@ -42,13 +74,13 @@ pub enum Caller {
     User {
         /// Its name.
         name: Arc<str>,
-        /// The users and roles that its token was made by; `None` if it stands for the newest.
-        revision: Option<u64>,
+        /// By what.
+        proof: Proof,
     },
 }
 
 impl Caller {
-    /// On whose behalf its requests are ordered; `None` for nobody's.
+    /// On whose behalf its requests are ordered; `None` for nobody's. Asked again whenever a call has waited.
     ///
     /// # Errors
     /// [`AuthError::InvalidToken`].
@@ -56,8 +88,8 @@ impl Caller {
         match self {
             Caller::Nobody => Ok(None),
             Caller::Stranger => Err(AuthError::InvalidToken),
-            Caller::User { name, revision } => {
-                let auth_revision = revision.unwrap_or(state.revision());
+            Caller::User { name, proof } => {
+                let auth_revision = proof.revision(state.revision()).ok_or(AuthError::InvalidToken)?;
                 Ok(Some(Principal { user: name.to_string(), auth_revision }))
             }
         }
@@ -74,6 +106,8 @@ impl Caller {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use http::HeaderValue;
 
     use super::*;
@@ -96,11 +130,14 @@ mod tests {
     #[test]
     fn a_user_stands_for_the_newest_users_and_roles_unless_its_token_says_otherwise() {
         let state = AuthState::default();
-        let user = |revision| Caller::User { name: "ann".into(), revision };
+        let user = |proof| Caller::User { name: "ann".into(), proof };
+        let signed = |revision, ends| user(Proof::Signed { revision, ends });
         let principal = |caller: Caller| caller.principal(&state);
         let of = |auth_revision| Ok(Some(Principal { user: "ann".to_owned(), auth_revision }));
-        assert_eq!(principal(user(None)), of(1));
-        assert_eq!(principal(user(Some(7))), of(7));
+        assert_eq!(principal(user(Proof::Certificate)), of(1));
+        assert_eq!(principal(signed(7, None)), of(7));
+        assert_eq!(principal(signed(7, Some(SystemTime::now() + Duration::from_secs(3600)))), of(7));
+        assert_eq!(principal(signed(7, Some(SystemTime::UNIX_EPOCH))), Err(AuthError::InvalidToken));
         assert_eq!(principal(Caller::Nobody), Ok(None));
         assert_eq!(principal(Caller::Stranger), Err(AuthError::InvalidToken));
     }

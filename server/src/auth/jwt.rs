@@ -186,6 +186,8 @@ pub struct JwtUser {
     pub name: String,
     /// By which users and roles it was made.
     pub revision: u64,
+    /// When it ends, unless that is beyond all time.
+    pub ends: Option<SystemTime>,
 }
 
 impl JwtKeys {
@@ -258,7 +260,9 @@ impl JwtKeys {
         if !(0.0..9_007_199_254_740_992.0).contains(&claims.revision) {
             return Err(JwtError::Malformed);
         }
-        Ok(JwtUser { name: claims.username, revision: claims.revision as u64 })
+        let ends = claims.exp.and_then(|end| Duration::try_from_secs_f64(end).ok());
+        let ends = ends.and_then(|end| UNIX_EPOCH.checked_add(end));
+        Ok(JwtUser { name: claims.username, revision: claims.revision as u64, ends })
     }
 
     fn check_signature(&self, signed: &[u8], signature: &[u8]) -> Result<(), JwtError> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, Guard};
 use basalt_proto::log::Authentication;
 
-use super::caller::{Caller, Credentials};
+use super::caller::{Caller, Credentials, Proof};
 use super::provider::{Known, TokenProvider};
 use crate::apply::auth::state::{AuthNow, AuthState};
 
@@ -80,7 +80,7 @@ impl Auth {
                 Known::Caller(caller) => caller,
                 Known::Later => return Identified::Later,
             },
-            (None, Some(name)) => Caller::User { name: name.clone(), revision: None },
+            (None, Some(name)) => Caller::User { name: name.clone(), proof: Proof::Certificate },
             (None, None) => Caller::Nobody,
         };
         Identified::Caller(caller)

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tracing::debug;
 
-use super::caller::Caller;
-use super::jwt::JwtKeys;
+use super::caller::{Caller, Proof};
+use super::jwt::{JwtKeys, JwtUser};
 use super::tokens::{Tokens, parts};
 
 /// A kind of token, as flags choose it.
@@ -60,8 +60,8 @@ impl TokenProvider {
             TokenProvider::None => return Known::Caller(Caller::Stranger),
         };
         let Some((secret, index)) = parts(token) else { return Known::Caller(Caller::Stranger) };
-        match tokens.user_of(secret, now) {
-            Some(name) => Known::Caller(Caller::User { name, revision: None }),
+        match tokens.find(secret, now) {
+            Some(token) => Known::Caller(Caller::User { name: token.user().clone(), proof: Proof::Token(token) }),
             None if index > applied => Known::Later,
             None => Known::Caller(Caller::Stranger),
         }
@@ -70,7 +70,9 @@ impl TokenProvider {
 
 fn of_jwt(keys: &JwtKeys, token: &str) -> Caller {
     match keys.verify(token) {
-        Ok(user) => Caller::User { name: user.name.into(), revision: Some(user.revision) },
+        Ok(JwtUser { name, revision, ends }) => {
+            Caller::User { name: name.into(), proof: Proof::Signed { revision, ends } }
+        }
         Err(error) => {
             debug!(%error, "a token is refused");
             Caller::Stranger

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -58,17 +58,33 @@ pub fn parts(token: &str) -> Option<(&str, u64)> {
     Some((secret, index.parse().ok()?))
 }
 
-struct Token {
+/// One that was given out.
+#[derive(Debug)]
+pub struct Token {
     user: Arc<str>,
     /// The hash of the password that it was given for.
     password: Bytes,
     /// On the node's clock, ns.
     ends: AtomicU64,
+    /// Whether its user left or has another password: calls that it began, and that wait, are to know.
+    over: AtomicBool,
+}
+
+impl Token {
+    /// Whose it is.
+    pub fn user(&self) -> &Arc<str> {
+        &self.user
+    }
+
+    /// Whether it was ended before its time.
+    pub fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
+    }
 }
 
 /// The tokens that this member knows.
 pub struct Tokens {
-    tokens: RwLock<HashMap<SecretDigest, Token>>,
+    tokens: RwLock<HashMap<SecretDigest, Arc<Token>>>,
     life: Duration,
 }
 
@@ -87,21 +103,21 @@ impl Tokens {
         // Those that ended go when new ones come: there are never many more than were given out in one life.
         if tokens.len() == tokens.capacity() {
             let now = nanoseconds(now);
-            tokens.retain(|_, token| *token.ends.get_mut() > now);
+            tokens.retain(|_, token| token.ends.load(Ordering::Relaxed) > now);
         }
         let ends = AtomicU64::new(nanoseconds(now + left));
-        tokens.insert(digest, Token { user: user.into(), password, ends });
+        tokens.insert(digest, Arc::new(Token { user: user.into(), password, ends, over: AtomicBool::new(false) }));
     }
 
-    /// Whose token it is. Using it prolongs it.
-    pub fn user_of(&self, secret: &str, now: Duration) -> Option<Arc<str>> {
+    /// The token of a secret part. Using it prolongs it.
+    pub fn find(&self, secret: &str, now: Duration) -> Option<Arc<Token>> {
         let tokens = self.tokens.read().expect("no one panics while holding the tokens");
         let token = tokens.get(&digest_of(secret))?;
         if token.ends.load(Ordering::Relaxed) <= nanoseconds(now) {
             return None;
         }
         token.ends.fetch_max(nanoseconds(now + self.life), Ordering::Relaxed);
-        Some(token.user.clone())
+        Some(token.clone())
     }
 
     /// Users changed: tokens of those who left, or have another password, end; all of them when nobody is asked any more.
@@ -110,7 +126,11 @@ impl Tokens {
             let user = state.user(&token.user);
             state.is_enabled() && user.is_some_and(|user| user.password == token.password)
         };
-        self.write().retain(|_, token| stays(token));
+        self.write().retain(|_, token| {
+            let stays = stays(token);
+            token.over.fetch_or(!stays, Ordering::Release);
+            stays
+        });
     }
 
     /// How many there are, also those that ended and were not swept.
@@ -123,7 +143,7 @@ impl Tokens {
         self.len() == 0
     }
 
-    fn write(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<SecretDigest, Token>> {
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<SecretDigest, Arc<Token>>> {
         self.tokens.write().expect("no one panics while holding the tokens")
     }
 }
@@ -188,28 +208,32 @@ mod tests {
     fn a_token_lives_as_long_as_it_is_used() {
         let tokens = Tokens::new(LIFE);
         let secret = assign(&tokens, "ann", Duration::ZERO, SECOND);
-        assert_eq!(tokens.user_of(&secret, LIFE).as_deref(), Some("ann"));
-        assert_eq!(tokens.user_of(&secret, LIFE * 2 - SECOND).as_deref(), Some("ann"));
-        assert_eq!(tokens.user_of(&secret, LIFE * 3 - SECOND), None);
-        assert_eq!(tokens.user_of("nope", SECOND), None);
+        let user_of = |secret: &str, now| tokens.find(secret, now).map(|token| token.user().to_string());
+        assert_eq!(user_of(&secret, LIFE).as_deref(), Some("ann"));
+        assert_eq!(user_of(&secret, LIFE * 2 - SECOND).as_deref(), Some("ann"));
+        assert_eq!(user_of(&secret, LIFE * 3 - SECOND), None);
+        assert_eq!(user_of("nope", SECOND), None);
         // One of a former life of the process is as old as its entry, and none at all when that is too old.
         let secret = assign(&tokens, "ann", LIFE - SECOND, SECOND);
-        assert_eq!(tokens.user_of(&secret, SECOND * 2), None);
+        assert_eq!(user_of(&secret, SECOND * 2), None);
         let secret = assign(&tokens, "ann", LIFE, SECOND);
-        assert_eq!(tokens.user_of(&secret, SECOND), None);
+        assert_eq!(user_of(&secret, SECOND), None);
     }
 
     #[test]
     fn a_token_ends_with_its_user_its_password_or_all_asking() {
         let tokens = Tokens::new(LIFE);
         let [ann, bob] = ["ann", "bob"].map(|user| assign(&tokens, user, Duration::ZERO, SECOND));
-        let known = |secret: &str| tokens.user_of(secret, SECOND).is_some();
+        let known = |secret: &str| tokens.find(secret, SECOND).is_some();
         tokens.follow(&state());
         assert!(known(&ann) && known(&bob));
+        // Of a call that waits.
+        let shown = tokens.find(&ann, SECOND).expect("hers");
+        assert!(!shown.is_over());
         let mut changed = state();
         set_user(&mut changed, "ann", b"3");
         tokens.follow(&changed);
-        assert!(!known(&ann) && known(&bob));
+        assert!(!known(&ann) && known(&bob) && shown.is_over());
         let mut left = state();
         set(&mut left, Table::AuthUser, "bob", None);
         tokens.follow(&left);
@@ -218,7 +242,7 @@ mod tests {
         let mut off = state();
         set(&mut off, Table::Auth, "authEnabled", Some(vec![0]));
         tokens.follow(&off);
-        assert!(tokens.user_of(&ann, SECOND).is_none());
+        assert!(!known(&ann));
         assert!(tokens.is_empty());
     }
 

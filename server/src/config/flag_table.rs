@@ -165,7 +165,7 @@ pub const FLAGS: &[Flag] = &[
     row(Features, "warning-apply-duration", Duration, "100ms", Works, "Applying an entry for longer is logged."),
     row(Features, "bootstrap-defrag-threshold-megabytes", Unsigned, "0", Ignored(NO_DEFRAG), "Free space above which a start defragments."),
     row(Features, "max-learners", Signed, "1", Works, "Most learners in the cluster."),
-    row(Features, "downgrade-check-time", Duration, "5s", NotYet("downgrade is not available yet"), "How often the state of a downgrade is checked."),
+    row(Features, "downgrade-check-time", Duration, "5s", Ignored("members of basalt stay of their version; the way down is a snapshot"), "How often it is checked whether all members are of a downgrade's version."),
     row(Features, "snapshot-catchup-entries", Unsigned, "5000", Works, "Entries that stay in memory for members that lag behind, up to 64 MiB."),
 
     row(Unsafe, "force-new-cluster", Bool, "false", Works,

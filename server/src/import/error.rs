@@ -33,7 +33,9 @@ pub enum ImportFailure {
         found: String,
     },
     /// etcd's members are in the middle of it.
-    #[error("a downgrade is under way in it; end it with `etcdctl downgrade cancel`, and take the snapshot again")]
+    #[error(
+        "a downgrade to an older release is under way in it; end it with `etcdctl downgrade cancel`, and take the snapshot again"
+    )]
     Downgrade,
     /// A record of a small bucket is not what etcd writes.
     #[error("bucket {bucket:?} holds a malformed record")]

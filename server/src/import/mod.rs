@@ -8,8 +8,8 @@
 //!
 //! How files are read and written is `basalt_storage::import`'s; this room says what may come in:
 //!
-//! * A database of etcd 3.7 or older, with no downgrade under way and authentication off: none of what is refused could
-//!   be kept as the operator expects it.
+//! * A database of etcd 3.7 or older, with no downgrade to below 3.6 under way: what is refused could not be kept as the
+//!   operator expects it.
 //! * A directory only as `etcdutl snapshot restore` wrote it. Once etcd ran on it, its log may hold what its database
 //!   does not; then a snapshot is the way.
 //!

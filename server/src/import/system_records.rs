@@ -10,6 +10,7 @@ use prost::Message;
 use super::error::ImportFailure;
 use crate::apply::alarms::Alarm;
 use crate::apply::auth::state::AuthRecord;
+use crate::apply::downgrade::Downgrade;
 use crate::apply::machine::LEASE_TTL_MAX;
 
 /// The newest etcd whose data is understood.
@@ -30,8 +31,10 @@ impl SystemRecords {
     pub fn of(tables: &Tables) -> Result<Self, ImportFailure> {
         check_version(tables.get("meta", "storageVersion"))?;
         check_version(tables.get("cluster", "clusterVersion"))?;
-        check_downgrade(tables)?;
         let mut records = Self::default();
+        if let (key, Some(target)) = downgrade(tables)?.record() {
+            records.keep(Table::Cluster, key, &target);
+        }
         for (key, value) in tables.entries("lease") {
             check_lease(key, value).ok_or(ImportFailure::MalformedRecord { bucket: "lease" })?;
             records.keep(Table::Lease, key, value);
@@ -85,14 +88,17 @@ fn check_version(version: Option<&[u8]>) -> Result<(), ImportFailure> {
     }
 }
 
-fn check_downgrade(tables: &Tables) -> Result<(), ImportFailure> {
+/// One under way goes on here, if it is one that could have begun here.
+fn downgrade(tables: &Tables) -> Result<Downgrade, ImportFailure> {
     #[derive(serde::Deserialize)]
-    struct Downgrade {
+    struct Record {
         #[serde(default)]
         enabled: bool,
+        #[serde(default, rename = "target-version")]
+        target_version: String,
     }
-    let Some(json) = tables.get("cluster", "downgrade") else { return Ok(()) };
-    let downgrade: Downgrade =
+    let Some(json) = tables.get("cluster", "downgrade") else { return Ok(Downgrade::default()) };
+    let record: Record =
         serde_json::from_slice(json).map_err(|_| ImportFailure::MalformedRecord { bucket: "cluster" })?;
-    if downgrade.enabled { Err(ImportFailure::Downgrade) } else { Ok(()) }
+    Downgrade::to(record.enabled.then_some(&record.target_version)).map_err(|_| ImportFailure::Downgrade)
 }

@@ -228,7 +228,8 @@ fn what_cannot_be_kept_is_refused() {
     let of = |tables: SystemTables| take_over(&restored(log(1, &[]), database(&tables)), "T").expect_err("refused");
     let ann = tables().with_user(b"ann", vec![0xff]);
     assert!(matches!(of(ann), ImportFailure::MalformedRecord { bucket: "authUsers" }));
-    assert!(matches!(of(tables().with_downgrade("3.6.0", true)), ImportFailure::Downgrade));
+    assert!(matches!(of(tables().with_downgrade("3.5.0", true)), ImportFailure::Downgrade));
+    assert!(matches!(of(tables().with_downgrade("", true)), ImportFailure::Downgrade));
     assert!(matches!(of(tables().with_alarm(7, 9)), ImportFailure::MalformedRecord { bucket: "alarm" }));
     assert!(matches!(of(tables().with_lease(5, 0, 0)), ImportFailure::MalformedRecord { bucket: "lease" }));
     assert!(matches!(of(tables().with_lease(5, 9, -1)), ImportFailure::MalformedRecord { bucket: "lease" }));

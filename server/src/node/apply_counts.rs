@@ -109,6 +109,7 @@ impl ApplyCounts {
                 | Effect::AlarmRaised(_)
                 | Effect::AlarmCleared(_)
                 | Effect::AuthChanged(_)
+                | Effect::DowngradeSet(_)
                 | Effect::MemberDescribed(_)
                 | Effect::ApplyVersionRaised { .. }
                 | Effect::MemberAdded { .. }
@@ -136,6 +137,7 @@ impl Operations {
             | Answer::LeaseGrant { .. }
             | Answer::Done { .. }
             | Answer::Alarm { .. }
+            | Answer::Downgrade { .. }
             | Answer::Members { .. } => {}
         }
     }

@@ -8,6 +8,7 @@ use tracing::{info, warn};
 
 use super::apply_thread::ApplyThread;
 use super::watch_events::{self, event_of};
+use crate::api::maintenance::ETCD_VERSION;
 use crate::apply::alarms::AlarmKind;
 use crate::apply::effects::Effect;
 use crate::watch;
@@ -77,7 +78,26 @@ impl ApplyThread {
             | Effect::MemberUrlsSet { .. }
             | Effect::MemberPromoted { .. } => self.follow_member_change(effect),
             // Shown with the View.
-            Effect::Key(_) | Effect::Compaction { .. } | Effect::AuthChanged(_) => {}
+            Effect::Key(_) | Effect::Compaction { .. } | Effect::AuthChanged(_) | Effect::DowngradeSet(_) => {}
+        }
+    }
+
+    /// etcd's lines, which tools look for (etcd-contract 5), and what they do not say: how to go down.
+    pub(super) fn show_downgrade(&self) {
+        let (now, shown) = (self.machine.downgrade(), **self.links.downgrade.load());
+        if now == shown {
+            return;
+        }
+        self.links.downgrade.store(Arc::new(now));
+        let (from, to) = (shown.cluster_version().minor_text(), now.cluster_version().minor_text());
+        info!(from, to, "updated cluster version");
+        if let Some(target) = now.target() {
+            info!(
+                target_version = %target,
+                server_version = ETCD_VERSION,
+                next = "take a snapshot (etcdctl snapshot save) and restore it with etcdutl of that version; this program keeps its files",
+                "The server is ready to downgrade"
+            );
         }
     }
 

@@ -16,6 +16,7 @@ use super::pace::Pace;
 use super::readers::Readers;
 use super::waiters::Waiters;
 use crate::admission::Gate;
+use crate::apply::downgrade::Downgrade;
 use crate::apply::members::Members;
 use crate::auth::Auth;
 use crate::lease::LeaseClock;
@@ -42,6 +43,8 @@ pub struct ApplyLinks {
     pub view: Arc<ArcSwap<View>>,
     /// Who belongs to the cluster.
     pub members: Arc<ArcSwap<Members>>,
+    /// The release that the cluster says it is of.
+    pub downgrade: Arc<ArcSwap<Downgrade>>,
     /// Callers.
     pub waiters: Arc<Waiters>,
     /// Lease ends.

@@ -268,6 +268,7 @@ impl ApplyThread {
         if let Some(auth) = self.links.auth.show(self.machine.auth()) {
             drop(self.links.watches.send(watch::Input::Permissions(auth)));
         }
+        self.show_downgrade();
         let view = Arc::new(self.machine.store().head());
         self.links.view.store(view.clone());
         view

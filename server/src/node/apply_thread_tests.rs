@@ -131,6 +131,7 @@ impl Rig {
             checkpoint_bytes: 256 << 20,
             sweep_pause: Duration::from_millis(10),
             sweep_batch: 1000,
+            downgrade: Arc::default(),
             auth: Arc::new(Auth::new(Arc::default(), TokenKind::None.into())),
             hash_mark_interval: NEVER,
             slow_apply: NEVER,

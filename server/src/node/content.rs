@@ -15,6 +15,7 @@ use tracing::info;
 use super::handle::{NodeHandle, Unavailable};
 use super::readers::{Readers, slice};
 use crate::apply::answer::Refusal;
+use crate::apply::downgrade::Release;
 use crate::apply::machine::Machine;
 
 /// Slots that a walk over the store takes in one step, between which others have their turn.
@@ -43,6 +44,8 @@ pub struct Snapshot {
     pieces: VecDeque<Bytes>,
     sent: u64,
     revision: i64,
+    /// What the file is a database of.
+    pub release: Release,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -105,8 +108,14 @@ impl NodeHandle {
             Ok(()) | Err(Unavailable::Refused(Refusal::NoSpace)) => {}
             Err(unavailable) => return Err(unavailable),
         }
-        let (view, tables) = self.ask(state_of).await?;
+        let (view, tables, release) = self
+            .ask(|machine| {
+                let (view, tables) = state_of(machine);
+                (view, tables, machine.downgrade().cluster_version())
+            })
+            .await?;
         Ok(Snapshot {
+            release,
             revision: view.revision,
             job: Some(SnapshotJob::new(view, tables)),
             readers: self.readers.walk.clone(),
@@ -163,8 +172,13 @@ pub fn state_of(machine: &mut Machine) -> (Arc<View>, SystemTables) {
     let mut tables = SystemTables::new()
         .with_applied(view.applied.index, view.applied.term)
         .with_conf_state(&voters)
-        .with_downgrade("", false)
         .with_auth(machine.auth().is_enabled(), machine.auth().revision());
+    let downgrade = machine.downgrade();
+    tables = tables.with_version(&downgrade.cluster_version().to_string());
+    tables = match downgrade.target() {
+        Some(target) => tables.with_downgrade(&target.to_string(), true),
+        None => tables.with_downgrade("", false),
+    };
     for member in members.iter() {
         tables = tables.with_member(&MemberRecord {
             id: member.id,

@@ -26,6 +26,7 @@ use super::readers::{Gathering, ReadPools};
 use super::waiters::Waiters;
 use crate::admission::{Full, Gate, Proposal};
 use crate::apply::answer::{Answer, Refusal};
+use crate::apply::downgrade::Downgrade;
 use crate::apply::machine::Machine;
 use crate::apply::members::Members;
 use crate::auth::Auth;
@@ -200,6 +201,8 @@ pub struct NodeHandle {
     pub limits: Limits,
     /// Who belongs to the cluster.
     pub members: Arc<ArcSwap<Members>>,
+    /// The release that the cluster says it is of.
+    pub downgrade: Arc<ArcSwap<Downgrade>>,
     /// Of this data directory.
     pub incarnation: u128,
     /// Whether this member belongs to the cluster no more, and why.

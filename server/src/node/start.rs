@@ -40,6 +40,7 @@ use super::watch_thread::{StreamSinks, WatchLinks};
 use super::{checkpoint_thread, log_thread, node_thread, watch_thread};
 use crate::admission::Gate;
 use crate::apply::auth::state::AuthState;
+use crate::apply::downgrade::Downgrade;
 use crate::apply::machine::{APPLY_VERSION, Machine};
 use crate::apply::members::Members;
 use crate::auth::{Auth, TokenKind};
@@ -242,6 +243,7 @@ fn spawn(
     }
     metrics.apply_version.set(members.apply_version().into());
     let auth = Arc::new(Auth::new(Arc::new(AuthState::load(&store.system)?), config.tokens.clone().into()));
+    let downgrade = Arc::new(ArcSwap::from_pointee(Downgrade::load(&store.system)?));
     members.fill_peer_urls(identity.member_id, &config.peer_urls);
     store.conf_state = members.encode();
     if config.force_new_cluster {
@@ -337,6 +339,7 @@ fn spawn(
         watches: watches.clone(),
         view: view.clone(),
         members: members.clone(),
+        downgrade: downgrade.clone(),
         waiters: waiters.clone(),
         leases: leases.clone(),
         gauges: gauges.clone(),
@@ -418,6 +421,7 @@ fn spawn(
         gauges,
         limits: config.limits,
         members,
+        downgrade,
         incarnation: manifest.incarnation,
         expelled: is_expelled,
         leases,

@@ -11,6 +11,7 @@ use thiserror::Error;
 
 use super::core::CoreError;
 use crate::apply::auth::state::MalformedAuthRecord;
+use crate::apply::downgrade::UnknownDowngrade;
 use crate::apply::members::MembersError;
 use crate::import::ImportFailure;
 
@@ -34,6 +35,9 @@ pub enum StartError {
     /// Users or roles cannot be read: nobody is let in by what is left of them.
     #[error(transparent)]
     Auth(#[from] MalformedAuthRecord),
+    /// A later release went down from what this one does not know.
+    #[error(transparent)]
+    Downgrade(#[from] UnknownDowngrade),
     /// etcd's data lies there, and is not taken over.
     #[error(
         "{directory:?} holds data of etcd (a directory `member`), which cannot be taken over as it is, and basalt does not start \

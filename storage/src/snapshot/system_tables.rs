@@ -80,10 +80,17 @@ impl Default for SystemTables {
 impl SystemTables {
     /// Empty tables but for the versions, without which etcd takes the file for one of release 3.5.
     pub fn new() -> Self {
-        let mut tables = Self { tables: BUCKETS.into_iter().map(|name| (name, Table::new())).collect() };
-        tables.put(META, "storageVersion", SCHEMA_VERSION);
-        tables.put(CLUSTER, "clusterVersion", SCHEMA_VERSION);
-        tables
+        let tables = Self { tables: BUCKETS.into_iter().map(|name| (name, Table::new())).collect() };
+        tables.with_version(SCHEMA_VERSION)
+    }
+
+    /// Storage and cluster version, of etcd's that knows this schema: 3.6.0, between which and 3.7.0 nothing changed
+    /// (`schemaChanges`), or 3.7.0.
+    #[must_use]
+    pub fn with_version(mut self, version: &str) -> Self {
+        self.put(META, "storageVersion", version);
+        self.put(CLUSTER, "clusterVersion", version);
+        self
     }
 
     /// The buckets with their entries, by name.

@@ -56,9 +56,20 @@ func (s *Server) EtcdctlResult(stdin string, args ...string) Result {
 // Etcdutl runs the genuine etcdutl, which must succeed.
 func Etcdutl(t testing.TB, args ...string) string {
 	t.Helper()
-	result := run(t, "", ToolPath(t, "etcdutl"), args...)
+	return etcdutl(t, "etcdutl", args)
+}
+
+// EtcdutlBefore runs the genuine etcdutl of the release before, which must succeed.
+func EtcdutlBefore(t testing.TB, args ...string) string {
+	t.Helper()
+	return etcdutl(t, "etcdutl-3.6", args)
+}
+
+func etcdutl(t testing.TB, name string, args []string) string {
+	t.Helper()
+	result := run(t, "", ToolPath(t, name), args...)
 	if result.Code != 0 {
-		t.Fatalf("etcdutl %v: exit %d\n%s%s", args, result.Code, result.Stdout, result.Stderr)
+		t.Fatalf("%s %v: exit %d\n%s%s", name, args, result.Code, result.Stdout, result.Stderr)
 	}
 	return result.Stdout
 }

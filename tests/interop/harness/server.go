@@ -53,6 +53,8 @@ func UnderTest(t testing.TB) Kind {
 type Options struct {
 	// Kind of program; empty means the one under test.
 	Kind Kind
+	// Program is that of another release; empty means the kind's own.
+	Program string
 	// DataDir of an earlier life or a restored snapshot; empty means a fresh one.
 	DataDir string
 	// Args are added after the harness's own flags, in etcd's words.
@@ -119,8 +121,8 @@ func StartLater(t testing.TB, options Options) *Server {
 		Kind: kind, DataDir: dataDir,
 		t: t, tls: options.TLS, clientPort: FreePort(t), peerPort: FreePort(t), extra: options.Args,
 		line: options.Line, endpoint: options.Endpoint, workDir: options.WorkDir,
-		wrapper: options.Wrapper,
-		log:     newOutputLog(readyLine),
+		wrapper: options.Wrapper, program: options.Program,
+		log: newOutputLog(readyLine),
 	}
 	t.Cleanup(server.cleanup)
 	if options.Config != "" {

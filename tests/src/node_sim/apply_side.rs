@@ -172,6 +172,7 @@ impl ApplySide {
             Effect::LeaseRevoked { id } => self.leases.forget(*id),
             Effect::LeaseCheckpointed { id, remaining_ttl } => self.leases.checkpointed(*id, *remaining_ttl),
             Effect::AuthChanged(_)
+            | Effect::DowngradeSet(_)
             | Effect::Key(_)
             | Effect::Compaction { .. }
             | Effect::AlarmRaised(_)

@@ -215,6 +215,31 @@ func TestLockAsSomebody(t *testing.T) {
 	expectStatus(t, "as nobody", err, codes.Unknown, "etcdserver: user name is empty")
 }
 
+// TestWhoWaitsIsKnownByItsTokenToTheEnd: a token that ended while its call waited for a lock gets it no more.
+func TestWhoWaitsIsKnownByItsTokenToTheEnd(t *testing.T) {
+	server := harness.StartUnderTest(t)
+	guard(t, server)
+	conn := server.Conn(t)
+	s, locks, ctx := servicesOf(conn), lpb.NewLockClient(conn), harness.Context(t, time.Minute)
+	ann, root := login(t, ctx, s, "ann", "word"), login(t, ctx, s, "root", "secret")
+	held := must(locks.Lock(root, &lpb.LockRequest{Name: []byte("a"), Lease: grantID(t, root, s, 60)}))(t)
+	waiting := make(chan error, 1)
+	lease := grantID(t, ann, s, 60)
+	go func() {
+		_, err := locks.Lock(ann, &lpb.LockRequest{Name: []byte("a"), Lease: lease})
+		waiting <- err
+	}()
+	awaitQueue(t, root, s, "a", 2)
+	must(s.auth.UserChangePassword(root, &pb.AuthUserChangePasswordRequest{Name: "ann", Password: "other"}))(t)
+	must(locks.Unlock(root, &lpb.UnlockRequest{Key: held.Key}))(t)
+	select {
+	case err := <-waiting:
+		expectStatus(t, "a lock by a token that ended", err, codes.Unknown, invalidToken)
+	case <-ctx.Done():
+		t.Fatal("the lock waits for ever")
+	}
+}
+
 // TestEtcdctlLocksAndElects: etcdctl's own, which are built of transactions, leases and watches.
 func TestEtcdctlLocksAndElects(t *testing.T) {
 	server := harness.StartUnderTest(t)

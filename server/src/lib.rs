@@ -22,6 +22,7 @@ pub mod control;
 pub mod corruption;
 pub mod discovery;
 pub mod edge;
+pub mod failpoints;
 pub mod gateway;
 pub mod http;
 pub mod import;

@@ -29,6 +29,7 @@ use crate::api::grpc::{self, GrpcBody, RequestMessages};
 use crate::api::service::{Service, decode};
 use crate::api::status::{Code, Status};
 use crate::edge::EdgeBody;
+use crate::failpoints::{self, Point};
 use crate::listen::{ClientConnection, RequestBody};
 use crate::node::core::PROPOSAL_BYTES_MAX;
 use crate::node::handle::unix_time_ns;
@@ -94,6 +95,7 @@ impl PeerEdge {
     }
 
     async fn renew_lease(&self, request: Request<RequestBody>) -> Result<Chunks, Status> {
+        failpoints::hit_in_task(Point::BeforeServeHttpLeaseRenew).await;
         let request: RenewLeaseRequest = decode(one_message(request).await?)?;
         self.expect_cluster(request.cluster_id)?;
         let ttl = self.service.renew_here(request.id).await?;
@@ -101,6 +103,7 @@ impl PeerEdge {
     }
 
     async fn renew_leases(&self, request: Request<RequestBody>) -> Result<Chunks, Status> {
+        failpoints::hit_in_task(Point::BeforeServeHttpLeaseRenew).await;
         let RenewLeasesRequest { cluster_id, ids } = decode(one_message(request).await?)?;
         self.expect_cluster(cluster_id)?;
         if ids.len() > RENEWALS_MAX {
@@ -112,6 +115,7 @@ impl PeerEdge {
     }
 
     async fn time_to_live(&self, request: Request<RequestBody>) -> Result<Chunks, Status> {
+        failpoints::hit_in_task(Point::BeforeLookupWhenForwardLeaseTimeToLive).await;
         let request: TimeToLiveRequest = decode(one_message(request).await?)?;
         self.expect_cluster(request.cluster_id)?;
         let answer = self.service.time_to_live_here(request.request.unwrap_or_default()).await?;

@@ -27,6 +27,7 @@ use crate::apply::query::{is_read_only, range_query};
 use crate::apply::read_txn;
 use crate::apply::values::Prefetched;
 use crate::auth::Caller;
+use crate::failpoints::{self, Point};
 use crate::metrics::Operation;
 use crate::node::gather::{Gather, Limit, Shown};
 use crate::node::handle::{Completed, Fetched, LinearizableView, Unavailable};
@@ -262,6 +263,7 @@ impl Service {
         };
         let mut keys = STREAM_KEYS_FIRST;
         loop {
+            failpoints::hit_in_task(Point::BeforeRangeStreamChunk).await;
             let values = source.next(keys).await?;
             // etcd reads anew for every message.
             self.metrics.range_total.inc();

@@ -17,6 +17,7 @@ use super::status::{self, Code, Status};
 use crate::apply::auth::check::cluster_principal;
 use crate::apply::auth::permissions::Access;
 use crate::auth::Caller;
+use crate::failpoints::{self, Point};
 use crate::lease::Renewal;
 use crate::peer::Peers;
 
@@ -99,6 +100,7 @@ impl Service {
     /// # Errors
     /// It does not lead, or goes down.
     pub async fn time_to_live_here(&self, request: LeaseTimeToLiveRequest) -> Result<LeaseTimeToLiveResponse, Status> {
+        failpoints::hit_in_task(Point::BeforeLookupWhenLeaseTimeToLive).await;
         let term = self.led_term()?;
         let look = || {
             let clock = self.node.leases.lock().expect("no one panics while holding the lease clock");

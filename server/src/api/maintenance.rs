@@ -21,14 +21,13 @@ use super::status::{self, Code, Status};
 use crate::apply::alarms::AlarmKind;
 use crate::apply::downgrade::Release;
 use crate::auth::Caller;
+use crate::config::etcd_version;
+use crate::failpoints::{self, Point};
 use crate::node::content::SnapshotChunk;
 use crate::node::handle::Unavailable;
 
 /// How often a call that moves the lead looks whether it did.
 const TRANSFER_POLL: Duration = Duration::from_millis(10);
-
-/// The version of etcd that we speak like (DESIGN D6).
-pub const ETCD_VERSION: &str = "3.7.3";
 
 impl Service {
     /// A GET reads what is applied; arming and disarming go through the log (etcd-contract 42, 43).
@@ -76,7 +75,7 @@ impl Service {
         errors.extend(alarms.iter().map(|alarm| format!("memberID:{}  alarm:{}", alarm.member_id, alarm.kind.name())));
         StatusResponse {
             header: Some(self.header().at(self.node.view().revision)),
-            version: ETCD_VERSION.to_owned(),
+            version: etcd_version().to_owned(),
             db_size: gauges.db_size.load(Ordering::Relaxed).try_into().unwrap_or(i64::MAX),
             leader: leader.unwrap_or(0),
             raft_index: gauges.committed_index.load(Ordering::Relaxed),
@@ -154,6 +153,10 @@ impl Service {
     pub(super) fn defragment(self: &Arc<Self>) -> Reply {
         let service = self.clone();
         Reply::later(async move {
+            failpoints::hit_in_task(Point::DefragBeforeCopy).await;
+            if failpoints::fails(Point::DefragOpenFileError) {
+                return Err(Status::new(Code::Unknown, "failpoint: defragOpenFileError"));
+            }
             let started = Instant::now();
             service.metrics.defrag_inflight.inc();
             let done = service.node.defragment().await;

@@ -22,7 +22,7 @@ pub struct Release {
     minor: i64,
 }
 
-/// The release that we speak like.
+/// The release that we speak like (DESIGN D6).
 pub const NEWEST: Release = Release { major: 3, minor: 7 };
 
 /// A record of a downgrade that this release cannot be in.

@@ -18,7 +18,7 @@ const FRACTION_DIGITS_MAX: usize = 15;
 /// Nanoseconds of a duration in Go's syntax (`time.ParseDuration`): a sign, then numbers with units; `0` needs none.
 ///
 /// `None` if it is not one, or does not fit into 64 bits.
-pub(super) fn parse_nanoseconds(text: &str) -> Option<i64> {
+pub(crate) fn parse_nanoseconds(text: &str) -> Option<i64> {
     let (negative, mut rest) = match text.as_bytes().first()? {
         b'-' => (true, &text[1..]),
         b'+' => (false, &text[1..]),

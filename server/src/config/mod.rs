@@ -47,6 +47,8 @@ mod value;
 
 pub use bootstrap::{Bootstrap, FirstMember, cluster_text, has_duplicates, parse_initial_cluster};
 pub use discovery::{Discovery, DiscoveryService, DiscoveryTls, DiscoveryUser, SrvDiscovery};
+#[cfg(feature = "failpoints")]
+pub(crate) use duration::parse_nanoseconds;
 pub use error::ConfigError;
 pub use feature_gates::{FeatureGate, FeatureGates};
 pub use flag::{Flag, Group, Kind, Status};

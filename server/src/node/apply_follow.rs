@@ -8,8 +8,8 @@ use tracing::{info, warn};
 
 use super::apply_thread::ApplyThread;
 use super::watch_events::{self, event_of};
-use crate::api::maintenance::ETCD_VERSION;
 use crate::apply::alarms::AlarmKind;
+use crate::apply::downgrade::NEWEST;
 use crate::apply::effects::Effect;
 use crate::watch;
 
@@ -94,7 +94,7 @@ impl ApplyThread {
         if let Some(target) = now.target() {
             info!(
                 target_version = %target,
-                server_version = ETCD_VERSION,
+                server_version = %NEWEST,
                 next = "take a snapshot (etcdctl snapshot save) and restore it with etcdutl of that version; this program keeps its files",
                 "The server is ready to downgrade"
             );

@@ -36,6 +36,7 @@ use crate::apply::auth::check::cluster_principal;
 use crate::apply::effects::Effect;
 use crate::apply::machine::Machine;
 use crate::apply::values::Prefetched;
+use crate::failpoints::{self, Point};
 use crate::watch;
 
 /// What reaches the apply thread.
@@ -209,8 +210,10 @@ impl ApplyThread {
                         self.held.push_front(Committed { position, entry: Some(entry) });
                         break;
                     };
+                    before_applying(&entry);
                     let started = Instant::now();
                     let applied = self.machine.apply(position, &entry, &mut values);
+                    after_applying(&entry);
                     let leads = self.links.gauges.leads.load(Ordering::Relaxed);
                     self.counts.entry(&entry, &applied, started.elapsed(), leads);
                     self.hand_out_tokens(&entry, &applied.answers);
@@ -338,7 +341,9 @@ impl ApplyThread {
 
     fn sweep(&mut self) {
         let (metrics, began) = (&self.links.metrics, Instant::now());
+        failpoints::hit(Point::CompactBeforeCommitBatch);
         let dropped = self.machine.store_mut().sweep(self.links.sweep_batch);
+        failpoints::hit(Point::CompactAfterCommitBatch);
         metrics.compaction_keys_total.inc_by(dropped as u64);
         metrics.compaction_pause_milliseconds.observe(began.elapsed().as_secs_f64() * 1e3);
         if !self.machine.store().is_sweeping() {
@@ -346,8 +351,10 @@ impl ApplyThread {
             let elapsed = self.compactions.elapsed(self.links.started.elapsed());
             metrics.compaction_milliseconds.observe(elapsed.as_secs_f64() * 1e3);
             metrics.compaction_last.set(unix_time_ns() / 1_000_000_000);
+            failpoints::hit(Point::CompactBeforeSetFinishedCompact);
             info!(revision = self.machine.store().compact_revision(), "finished scheduled compaction");
             self.tell_compacted();
+            failpoints::hit(Point::CompactAfterSetFinishedCompact);
         }
     }
 
@@ -377,6 +384,24 @@ impl ApplyThread {
         self.links.gauges.db_size.store(self.file_bytes + delta, Ordering::Relaxed);
         self.links.gauges.db_size_in_use.store(self.live_bytes + delta, Ordering::Relaxed);
         self.show_alarms();
+    }
+}
+
+fn compacts(entry: &LogEntry) -> bool {
+    entry.requests.iter().any(|request| matches!(request.kind, Some(Kind::Compaction(_))))
+}
+
+fn before_applying(entry: &LogEntry) {
+    let changes_members = entry.requests.iter().any(|request| matches!(request.kind, Some(Kind::MemberChange(_))));
+    failpoints::hit(if changes_members { Point::BeforeApplyOneConfChange } else { Point::BeforeApplyOneEntryNormal });
+    if compacts(entry) {
+        failpoints::hit(Point::CompactBeforeCommitScheduledCompact);
+    }
+}
+
+fn after_applying(entry: &LogEntry) {
+    if compacts(entry) {
+        failpoints::hit(Point::CompactAfterCommitScheduledCompact);
     }
 }
 

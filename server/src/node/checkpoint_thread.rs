@@ -17,6 +17,7 @@ use tracing::{debug, warn};
 use super::apply_thread::{ApplyInput, CheckpointEnd, InstalledState};
 use super::fatal;
 use super::pace::Pace;
+use crate::failpoints::{self, Point};
 use crate::metrics::Metrics;
 
 /// Units of work between two looks at the pace.
@@ -66,12 +67,16 @@ pub fn serve(
                 continue;
             }
         };
+        failpoints::hit(Point::RaftBeforeSaveSnap);
+        failpoints::hit(Point::BeforeCommit);
         let started = Instant::now();
         let applied = frozen.applied;
         let mut job = checkpointer.begin(frozen);
         let ended = match pace.run(&mut job, &**disk, STEP_BUDGET) {
             Ok((Checkpoint { checkpointer: next, checkpointed, entries, tidy }, work)) => {
                 checkpointer = next;
+                failpoints::hit(Point::AfterCommit);
+                failpoints::hit(Point::RaftAfterSaveSnap);
                 let elapsed = started.elapsed();
                 metrics.checkpoint_seconds.observe(elapsed.as_secs_f64());
                 // What etcd's backend commits, a checkpoint makes durable here. Its sleeps say nothing of the disk.
@@ -111,10 +116,14 @@ fn install(
     filled: Filled,
     links: &CheckpointLinks,
 ) -> Option<Checkpointer> {
+    failpoints::hit(Point::RaftBeforeApplySnap);
+    failpoints::hit(Point::ApplyBeforeOpenSnapshot);
     let installed = checkpointer.install(&**disk, &links.cache, filled);
     let Opened { store, checkpointer, .. } =
         installed.unwrap_or_else(|cause| fatal::stop("installing the state of another member", &cause));
+    failpoints::hit(Point::ApplyAfterOpenSnapshot);
     publish(&checkpointer, links);
+    failpoints::hit(Point::RaftAfterApplySnap);
     let installed = InstalledState {
         store,
         file_bytes: checkpointer.file_bytes(),

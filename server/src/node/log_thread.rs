@@ -16,6 +16,7 @@ use tracing::warn;
 use super::core::Append;
 use super::fatal;
 use super::node_thread::{LogInput, NodeInput};
+use crate::failpoints::{self, Point};
 use crate::metrics::Metrics;
 
 /// After the disk was too full to prepare a segment: longer than a checkpoint waits, which may free something.
@@ -38,6 +39,7 @@ pub fn serve(
     while let Some(input) = next.take().or_else(|| inbox.recv().ok()) {
         match input {
             LogInput::Append(append) => {
+                failpoints::hit(Point::RaftBeforeSave);
                 let started = Instant::now();
                 let mut number = append.number;
                 let mut gather = |append: Append| {
@@ -56,12 +58,15 @@ pub fn serve(
                     gather(append);
                 }
                 metrics.wal_write_bytes.add(i64::try_from(log.gathered_bytes()).unwrap_or(i64::MAX));
+                failpoints::hit(Point::WalBeforeSync);
                 while let Some(mut batch) = log.start_batch() {
                     let durable = run(&mut batch, &**disk, BUDGET_UNLIMITED).unwrap_or_else(|cause| fail(cause));
                     log.finish_batch(&durable);
                 }
+                failpoints::hit(Point::WalAfterSync);
                 metrics.wal_fsync_seconds.observe(started.elapsed().as_secs_f64());
                 metrics.log_syncs.observe(started.elapsed());
+                failpoints::hit(Point::RaftAfterSave);
                 // The node thread is gone only when the process is about to be.
                 drop(node.send(NodeInput::Persisted(number)));
                 if Instant::now() >= prepare_due {
@@ -78,6 +83,7 @@ pub fn serve(
                 if let Some(mut job) = log.recycle_below(index) {
                     let recycled = run(&mut job, &**disk, BUDGET_UNLIMITED).unwrap_or_else(|cause| fail(cause));
                     log.finish_recycle(recycled);
+                    failpoints::hit(Point::RaftAfterWalRelease);
                 }
             }
         }

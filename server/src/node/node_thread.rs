@@ -12,7 +12,7 @@ use basalt_proto::log::Request;
 use basalt_proto::log::request::Kind;
 use basalt_storage::checkpoint::Filled;
 use basalt_storage::mvcc::shard_map::ShardMap;
-use raft::prelude::{ConfChangeV2, Message};
+use raft::prelude::{ConfChangeV2, Message, MessageType};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tracing::{info, warn};
 
@@ -25,6 +25,7 @@ use super::waiters::Waiters;
 use crate::admission::{Gate, Proposal};
 use crate::apply::auth::check::cluster_principal;
 use crate::apply::machine::Machine;
+use crate::failpoints::{self, Point};
 use crate::lease::{LeaseClock, REVOKES_IN_FLIGHT_MAX};
 use crate::metrics::Metrics;
 use crate::transfer::MemberSnapshot;
@@ -227,6 +228,7 @@ pub fn serve(mut core: Core, links: &NodeLinks, inbox: &Receiver<NodeInput>) {
         links.gauges.committed_index.store(core.committed(), Ordering::Relaxed);
         links.gauges.single_voter.store(core.is_single_voter(), Ordering::Relaxed);
         carry(&mut outputs, &mut reads, &mut snapshots, links);
+        failpoints::hit(Point::RaftBeforeAdvance);
     }
 }
 
@@ -277,7 +279,7 @@ fn carry(outputs: &mut Vec<Output>, reads: &mut ReadWaiters, snapshots: &mut Sna
                 drop(links.apply.send(ApplyInput::Committed(committed)));
             }
             Output::Lost(requests) => requests.into_iter().for_each(|request| ask_again(request, links)),
-            Output::Send(messages) => links.peers.send(messages),
+            Output::Send(messages) => send(messages, links),
             Output::SnapshotWanted(to) => make_snapshot(to, links),
             Output::SendSnapshot(message) => snapshots.send(*message, links),
             Output::Install(_) => {
@@ -304,6 +306,16 @@ fn carry(outputs: &mut Vec<Output>, reads: &mut ReadWaiters, snapshots: &mut Sna
             }
         }
     }
+}
+
+fn send(mut messages: Vec<Message>, links: &NodeLinks) {
+    let leads = links.gauges.leads.load(Ordering::Relaxed);
+    failpoints::hit(if leads { Point::RaftBeforeLeaderSend } else { Point::RaftBeforeFollowerSend });
+    let is_heartbeat = |message: &Message| {
+        matches!(message.get_msg_type(), MessageType::MsgHeartbeat | MessageType::MsgHeartbeatResponse)
+    };
+    messages.retain(|message| !is_heartbeat(message) || !failpoints::fails(Point::RaftDropHeartbeat));
+    links.peers.send(messages);
 }
 
 /// Has apply take its state between two batches.

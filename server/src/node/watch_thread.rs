@@ -16,6 +16,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::handle::Gauges;
 use super::readers::Readers;
 use super::watch_history::{Scanned, previous, scan};
+use crate::failpoints::{self, Point};
 use crate::metrics::Metrics;
 use crate::watch::{Input, Output, StreamId, Watches};
 
@@ -139,6 +140,9 @@ pub fn serve(
         let wait = next_tick.saturating_duration_since(Instant::now());
         let mut take = |input: Input| {
             links.sinks.taken(&input);
+            if matches!(input, Input::Progress { .. }) {
+                failpoints::hit(Point::BeforeProgressIfSync);
+            }
             watches.handle(input, links.started.elapsed(), &mut outputs);
         };
         match inbox.recv_timeout(wait) {
@@ -148,6 +152,7 @@ pub fn serve(
         }
         inbox.try_iter().take(1024).for_each(&mut take);
         if Instant::now() >= next_tick {
+            failpoints::hit(Point::BeforeSyncWatchers);
             next_tick = Instant::now() + TICK;
             for drained in links.sinks.take_untold() {
                 watches.handle(drained, links.started.elapsed(), &mut outputs);
@@ -172,6 +177,9 @@ fn show(watches: &Watches, links: &WatchLinks) {
 }
 
 fn carry(outputs: &mut Vec<Output>, links: &WatchLinks) {
+    if outputs.iter().any(|output| matches!(output, Output::Send { .. })) {
+        failpoints::hit(Point::BeforeSendWatchResponse);
+    }
     let mut sinks = None;
     let mut gathering = Vec::new();
     for output in outputs.drain(..) {

@@ -20,6 +20,7 @@ use crate::apply::machine::APPLY_VERSION;
 use crate::apply::members::Members;
 use crate::config::{Config, Discovery, JoinFile};
 use crate::discovery::{DiscoveryError, FoundMembers, find_members};
+use crate::failpoints::{self, Point};
 use crate::node::handle::{Expelled, Identity, Unavailable};
 use crate::node::start::{First, FirstStart};
 use crate::peer::{Joined, PeerConnector, join, refuse_known};
@@ -95,6 +96,7 @@ pub(super) fn description(service: &Service, name: &str, client_urls: &[String])
 
 /// Tells the cluster who this member is, unless it knows; again until it does.
 pub(super) async fn describe(service: Arc<Service>, description: MemberDescription) {
+    failpoints::hit_in_task(Point::BeforePublishing).await;
     let node = &service.node;
     loop {
         let members = node.members.load();

@@ -24,7 +24,6 @@ use self::membership::{describe, description, end_of, expelled, first_start, han
 use self::node_setup::node_config;
 use self::ports::{open_member_ports, open_ports, serve_members, serve_ports};
 use self::signals::{StopSignals, notify_systemd, unless_stopped};
-use crate::api::maintenance::ETCD_VERSION;
 use crate::api::member_changes::MemberRules;
 use crate::api::service::Service;
 use crate::apply::answer::Refusal;
@@ -76,6 +75,11 @@ pub fn main() -> ExitCode {
 }
 
 fn run(config: &Config, warnings: &[String]) -> ExitCode {
+    #[cfg(feature = "failpoints")]
+    if let Err(error) = crate::failpoints::start() {
+        eprintln!("{error}");
+        return ExitCode::FAILURE;
+    }
     if let Err(error) = logging::install(&config.logging) {
         eprintln!("{}", causes(&error));
         return ExitCode::FAILURE;
@@ -250,7 +254,7 @@ fn announce(config: &Config, running: &Running) {
         local_member_id = format_args!("{:x}", identity.member_id),
         cluster_id = format_args!("{:x}", identity.cluster_id),
         name = config.name,
-        etcd_version = ETCD_VERSION,
+        etcd_version = config::etcd_version(),
         basalt_version = env!("CARGO_PKG_VERSION"),
         "ready to serve client requests"
     );
@@ -262,7 +266,7 @@ fn identify(metrics: &Metrics, config: &Config, running: &Running) {
     metrics.identify(&metrics::Identity {
         member_id: running.handle.identity.member_id,
         version: env!("CARGO_PKG_VERSION"),
-        etcd_version: ETCD_VERSION,
+        etcd_version: config::etcd_version(),
         features: &features,
     });
 }

@@ -338,7 +338,7 @@ func (s *Server) cleanup() {
 	}
 }
 
-// NextVersion is the build with what the next release could change, where BASALT_NEXT_BIN or the workspace's target has it.
+// NextVersion is the build with what the next release could change and with failpoints, where BASALT_NEXT_BIN or the workspace's target has it.
 func NextVersion(t testing.TB) string {
 	t.Helper()
 	path := os.Getenv("BASALT_NEXT_BIN")
@@ -346,7 +346,7 @@ func NextVersion(t testing.TB) string {
 		path = filepath.Join(targetDir(), "debug", "basalt-next")
 	}
 	if _, err := os.Stat(path); err != nil {
-		t.Fatalf("no next version at %s: cargo build -p basalt-server --features next-version, copied there, or set BASALT_NEXT_BIN", path)
+		t.Fatalf("no next version at %s: cargo build -p basalt-server --features next-version,failpoints, copied there, or set BASALT_NEXT_BIN", path)
 	}
 	return path
 }

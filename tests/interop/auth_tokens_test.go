@@ -304,6 +304,41 @@ func TestSignedTokens(t *testing.T) {
 	expectStatus(t, "a login there", err, codes.Unknown, "auth: token signing attempted with verify-only key")
 }
 
+// TestKeysOfSignedTokensAreReplaced: without a restart, and tokens of before are good beside those of after. etcd reads keys once.
+func TestKeysOfSignedTokensAreReplaced(t *testing.T) {
+	if harness.UnderTest(t) == harness.Etcd {
+		t.Skip("etcd reads its keys at the start only")
+	}
+	key := filepath.Join(t.TempDir(), "key")
+	write := func(secret string) {
+		if err := os.WriteFile(key+".new", []byte(secret), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(key+".new", key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("the first secret")
+	server := harness.StartUnderTest(t, "--auth-token=jwt,sign-method=HS256,priv-key="+key+",ttl=10m")
+	guard(t, server)
+	s, ctx := servicesOf(server.Conn(t)), harness.Context(t, time.Minute)
+	old := login(t, ctx, s, "ann", "word")
+	write("the second secret")
+	read := get(&pb.RangeRequest{Key: []byte("a1")})
+	await(t, ctx, "the second key", func() bool {
+		expectStatus(t, "a token of the first key", read(old, s), codes.OK, "")
+		return server.LogContains("read the keys of signed tokens again")
+	})
+	expectStatus(t, "a token of the second key", read(login(t, ctx, s, "ann", "word"), s), codes.OK, "")
+	// Whoever starts anew knows the second key alone.
+	fresh := login(t, ctx, s, "ann", "word")
+	server.Stop()
+	server.Restart()
+	s = servicesOf(server.Conn(t))
+	expectStatus(t, "the second key after a restart", read(fresh, s), codes.OK, "")
+	expectStatus(t, "the first key after a restart", read(old, s), codes.Unauthenticated, invalidToken)
+}
+
 // TestBasaltctlAsSomebody: what is asked of a cluster takes a user as etcdctl does.
 func TestBasaltctlAsSomebody(t *testing.T) {
 	if harness.UnderTest(t) != harness.Basalt {

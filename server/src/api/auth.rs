@@ -19,8 +19,7 @@ use super::service::{Reply, Service};
 use super::status::{self, Code, Status};
 use crate::apply::auth::error::AuthError;
 use crate::apply::auth::state::{AuthState, ROOT};
-use crate::auth::jwt::JwtKeys;
-use crate::auth::{Caller, HashingError, Secret, TokenProvider};
+use crate::auth::{Caller, HashingError, RotatingKeys, Secret, TokenProvider};
 
 /// How often a password is checked anew because somebody changed users or roles meanwhile.
 const LOGIN_ATTEMPTS: usize = 8;
@@ -156,7 +155,7 @@ impl Service {
     }
 
     /// A token that needs nobody to know it.
-    fn signed(&self, keys: &JwtKeys, user: &str, revision: u64) -> Result<Chunks, Status> {
+    fn signed(&self, keys: &RotatingKeys, user: &str, revision: u64) -> Result<Chunks, Status> {
         // etcd's map misses what can go wrong here.
         let token = keys.sign(user, revision).map_err(|error| Status::new(Code::Unknown, error.to_string()))?;
         let header = Some(self.header().at(self.node.view().revision));

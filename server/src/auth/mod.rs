@@ -14,12 +14,14 @@
 
 pub mod caller;
 pub mod jwt;
+mod jwt_rotation;
 mod now;
 mod passwords;
 mod provider;
 mod tokens;
 
 pub use caller::{Caller, Credentials};
+pub use jwt_rotation::RotatingKeys;
 pub use now::{Auth, Identified};
 pub use passwords::{HashingError, Passwords};
 pub use provider::{TokenKind, TokenProvider};

@@ -6,7 +6,8 @@ use std::time::Duration;
 use tracing::debug;
 
 use super::caller::{Caller, Proof};
-use super::jwt::{JwtKeys, JwtUser};
+use super::jwt::JwtUser;
+use super::jwt_rotation::RotatingKeys;
 use super::tokens::{Tokens, parts};
 
 /// A kind of token, as flags choose it.
@@ -18,7 +19,7 @@ pub enum TokenKind {
         life: Duration,
     },
     /// Signed ones that say whose they are.
-    Jwt(Arc<JwtKeys>),
+    Jwt(Arc<RotatingKeys>),
     /// No tokens: users are known by their certificates alone.
     None,
 }
@@ -38,7 +39,7 @@ pub enum TokenProvider {
     /// Each member's own memory.
     Simple(Tokens),
     /// Signed ones that say whose they are.
-    Jwt(Arc<JwtKeys>),
+    Jwt(Arc<RotatingKeys>),
     /// No tokens: users are known by their certificates alone.
     None,
 }
@@ -68,7 +69,7 @@ impl TokenProvider {
     }
 }
 
-fn of_jwt(keys: &JwtKeys, token: &str) -> Caller {
+fn of_jwt(keys: &RotatingKeys, token: &str) -> Caller {
     match keys.verify(token) {
         Ok(JwtUser { name, revision, ends }) => {
             Caller::User { name: name.into(), proof: Proof::Signed { revision, ends } }

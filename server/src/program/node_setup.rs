@@ -5,8 +5,8 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::texts;
-use crate::auth::TokenKind;
-use crate::auth::jwt::{JwtKeyError, JwtKeys, JwtOptions, Method};
+use crate::auth::jwt::{JwtKeyError, JwtOptions, Method};
+use crate::auth::{RotatingKeys, TokenKind};
 use crate::config::{AuthConfig, AuthToken, Config};
 use crate::memory::MemoryShares;
 use crate::node::content::SNAPSHOT_UNREAD_MAX;
@@ -53,7 +53,7 @@ fn tokens(config: &AuthConfig) -> Result<TokenKind, TokenKindError> {
                 public_key: public_key.clone(),
                 life: *life,
             };
-            TokenKind::Jwt(Arc::new(JwtKeys::read(&options)?))
+            TokenKind::Jwt(Arc::new(RotatingKeys::read(options)?))
         }
         AuthToken::None => TokenKind::None,
     })

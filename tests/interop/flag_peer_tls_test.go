@@ -3,6 +3,7 @@ package interop
 import (
 	"crypto/tls"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"testing"
@@ -30,10 +31,18 @@ func isLetIn(t *testing.T, target string, certificates *harness.Certificates, ce
 	// Under TLS 1.3 a client hears too late that it is refused.
 	config.MaxVersion = tls.VersionTLS12
 	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: 20 * time.Second}, "tcp", target, config)
-	if err == nil {
-		conn.Close()
+	if err != nil {
+		return false
 	}
-	return err == nil
+	defer conn.Close()
+	// What is refused for its name or its number, etcd refuses only after the handshake: an answer of any kind is asked for.
+	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	if _, err := conn.Write([]byte("GET /members HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")); err != nil {
+		return false
+	}
+	answer := make([]byte, 5)
+	_, err = io.ReadFull(conn, answer)
+	return err == nil && string(answer) == "HTTP/"
 }
 
 // expectLetIn says which of the certificates of the harness's client (serial number 3, without hosts) and server are let in.

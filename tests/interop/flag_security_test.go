@@ -24,6 +24,13 @@ func observeTLS(t *testing.T) { expectServedWith(t, harness.NewCertificates(t)) 
 // revoking writes a list with this serial number; a list is not verified.
 func revoking(t *testing.T, serial int64) string {
 	t.Helper()
+	path := filepath.Join(t.TempDir(), "revoked.crl")
+	writeRevoking(t, path, serial)
+	return path
+}
+
+func writeRevoking(t *testing.T, path string, serial int64) {
+	t.Helper()
 	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(t)
 	issuer := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "issuer"}, IsCA: true, BasicConstraintsValid: true,
@@ -34,11 +41,13 @@ func revoking(t *testing.T, serial int64) string {
 	list := must(x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
 		Number: big.NewInt(1), ThisUpdate: time.Now(), NextUpdate: time.Now().Add(time.Hour), RevokedCertificateEntries: revoked,
 	}, issuer, key))(t)
-	path := filepath.Join(t.TempDir(), "revoked.crl")
-	if err := os.WriteFile(path, list, 0o600); err != nil {
+	// In one piece, for the file may be in use.
+	if err := os.WriteFile(path+".new", list, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return path
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // observeRevokedCertificates: the list has the serial number of the harness's client.

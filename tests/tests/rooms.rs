@@ -52,7 +52,7 @@ const SERVER: Order = &[
     ("peer", &["config", "metrics", "listen", "apply", "transfer", "node"]),
     ("discovery", &["config", "listen"]),
     ("control", &["config", "apply", "import", "node", "listen", "peer"]),
-    ("api", &["config", "metrics", "lease", "watch", "auth", "apply", "node", "listen", "peer"]),
+    ("api", &["config", "logging", "metrics", "lease", "watch", "auth", "apply", "node", "listen", "peer"]),
     ("http", &["config", "metrics"]),
     ("corruption", &["apply", "node", "peer"]),
     ("auto_compaction", &["config"]),

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::server::ParsedCertificate;
-use rustls::{DigitallySignedStruct, Error, SignatureScheme};
+use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::config::AllowedNames;
+use crate::config::{AllowedNames, RevokedSerials};
 
 /// Whether a certificate that verifies has an allowed name.
 ///
@@ -39,6 +39,8 @@ fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
 #[derive(Debug)]
 pub(super) struct MemberCertificates {
     pub(super) chains: Arc<WebPkiServerVerifier>,
+    /// etcd looks at these where it is connected to; here neither side speaks to a member whose key was lost.
+    pub(super) revoked: RevokedSerials,
     pub(super) allowed: AllowedNames,
 }
 
@@ -51,6 +53,9 @@ impl ServerCertVerifier for MemberCertificates {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
+        if std::iter::once(end_entity).chain(intermediates).any(|shown| self.revoked.contains(shown)) {
+            return Err(CertificateError::Revoked.into());
+        }
         let verified = self.chains.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
         check(&self.allowed, end_entity).map(|()| verified)
     }

@@ -110,21 +110,8 @@ func TestAutoTLSKeepsClientsOut(t *testing.T) {
 
 // observePeerAutoTLS: members whose certificates nobody signed are one cluster.
 func observePeerAutoTLS(t *testing.T) {
-	lines := []line{newLine(t), newLine(t)}
-	var peers, initial []string
-	for n, line := range lines {
-		peers = append(peers, strings.Replace(line.peer, "http", "https", 1))
-		initial = append(initial, fmt.Sprintf("m%d=%s", n, peers[n]))
-	}
-	var members []*harness.Server
-	for n, line := range lines {
-		data := filepath.Join(t.TempDir(), "data")
-		members = append(members, harness.StartLater(t, harness.Options{DataDir: data, Endpoint: line.client, Line: line.args(
-			"--data-dir="+data, fmt.Sprintf("--name=m%d", n), "--peer-auto-tls", "--self-signed-cert-validity=3",
-			"--listen-peer-urls="+peers[n], "--initial-advertise-peer-urls="+peers[n], "--initial-cluster="+strings.Join(initial, ","))}))
-	}
+	members := startSecureMembers(t, func(int) []string { return []string{"--peer-auto-tls", "--self-signed-cert-validity=3"} })
 	for _, member := range members {
-		member.AwaitReady()
 		generatedIn(t, filepath.Join(member.DataDir, "fixtures", "peer"), 3)
 	}
 	members[0].Etcdctl("put", "a", "1")

@@ -118,6 +118,15 @@ func observeCipherSuites(t *testing.T) {
 			t.Errorf("%s: %v", tls.CipherSuiteName(suite), got)
 		}
 	}
+	if server.Kind != harness.Basalt {
+		return
+	}
+	// Those that are weak are left out; without them there must be one.
+	server, _ = startTLS(t, "--cipher-suites=TLS_RSA_WITH_AES_128_CBC_SHA,TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256")
+	if !server.LogContains("TLS_RSA_WITH_AES_128_CBC_SHA is never offered") {
+		t.Error("no warning of a suite that is left out")
+	}
+	expectRefusedFlag(t, 1, "names weak cipher suites only", "--cipher-suites=TLS_RSA_WITH_AES_128_CBC_SHA")
 }
 
 func observeTLSVersions(t *testing.T) {
@@ -131,6 +140,20 @@ func observeTLSVersions(t *testing.T) {
 			})
 			if got != (version == served) {
 				t.Errorf("%s: %s served: %v", flag, tls.VersionName(version), got)
+			}
+		}
+		// The same holds among members.
+		certificates := harness.NewCertificates(t)
+		_, target := startPeerTLS(t, certificates, flag)
+		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+			config := certificates.ClientConfig(t)
+			config.MinVersion, config.MaxVersion = version, version
+			conn, err := tls.DialWithDialer(&net.Dialer{Timeout: 20 * time.Second}, "tcp", target, config)
+			if err == nil {
+				conn.Close()
+			}
+			if (err == nil) != (version == served) {
+				t.Errorf("%s: %s served to members: %v", flag, tls.VersionName(version), err)
 			}
 		}
 	}

@@ -14,14 +14,13 @@ use super::bootstrap::parse_initial_cluster;
 use super::discovery::{self, Discovery};
 use super::duration::parse_nanoseconds;
 use super::error::ConfigError;
-use super::log_rotation::LogRotation;
-use super::logging_values::{LogFormat, LogLevel, LogOutput};
+use super::logging_settings::logging;
 use super::settings::Settings;
 use super::tls_settings::{Ports, ReadFile, client_tls, peer_tls};
 use super::tree::{
     AllowList, AuthConfig, AuthToken, AutoCompaction, ClientConfig, CompactionConfig, Config, HttpConfig,
-    KeepaliveConfig, LimitsConfig, LoggingConfig, MetricsDetail, PeerConfig, PeerTimeouts, RaftConfig,
-    SlowRequestConfig, SocketConfig,
+    KeepaliveConfig, LimitsConfig, MetricsDetail, PeerConfig, PeerTimeouts, RaftConfig, SlowRequestConfig,
+    SocketConfig,
 };
 use super::url::{Url, UrlAddress};
 
@@ -206,47 +205,6 @@ fn initial_shards(settings: &Settings) -> Result<Option<ShardMap>, ConfigError> 
         ConfigError::invalid(cause, "write it as main;events=/registry/events/")
     })?;
     Ok(Some(map))
-}
-
-fn logging(settings: &Settings) -> Result<LoggingConfig, ConfigError> {
-    let level = settings.text("log-level");
-    let format = settings.text("log-format");
-    let outputs = LogOutput::parse_list(&settings.list("log-outputs")).map_err(|why| {
-        let cause = format!("{}: {why}", settings.origin("log-outputs"));
-        ConfigError::invalid(cause, "use stderr, stdout or paths of files")
-    })?;
-    Ok(LoggingConfig {
-        level: LogLevel::parse(&level).ok_or_else(|| {
-            let cause = format!("{} has the unknown level {level:?}", settings.origin("log-level"));
-            ConfigError::invalid(cause, "use debug, info, warn, error, panic or fatal")
-        })?,
-        format: match format.as_str() {
-            "json" | "" => LogFormat::Json,
-            "console" => LogFormat::Console,
-            _ => {
-                let cause = format!("{} has the unknown format {format:?}", settings.origin("log-format"));
-                return Err(ConfigError::invalid(cause, "use json or console"));
-            }
-        },
-        rotation: if settings.bool("enable-log-rotation") { Some(rotation(settings, &outputs)?) } else { None },
-        outputs,
-    })
-}
-
-fn rotation(settings: &Settings, outputs: &[LogOutput]) -> Result<LogRotation, ConfigError> {
-    let files =
-        outputs.iter().filter(|output| matches!(output, LogOutput::File(path) if path != Path::new("/dev/null")));
-    if files.count() != 1 {
-        return Err(ConfigError::invalid(
-            "--log-outputs requires a single file path when --log-rotate-config-json is defined",
-            "give one, or remove --enable-log-rotation",
-        ));
-    }
-    const RULES: &str = "log-rotation-config-json";
-    LogRotation::parse(&settings.text(RULES)).map_err(|why| {
-        let advice = format!("write --{RULES} as {}", super::flag::Flag::find(RULES).map_or("{}", |flag| flag.default));
-        ConfigError::invalid(why, advice)
-    })
 }
 
 fn peer(

@@ -34,6 +34,7 @@ mod help;
 mod identity;
 mod join_file;
 mod log_rotation;
+mod logging_settings;
 mod logging_values;
 mod parse;
 mod settings;

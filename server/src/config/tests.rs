@@ -16,7 +16,7 @@ fn read_file(path: &Path) -> io::Result<Vec<u8>> {
         KEY => Ok(generated.signing_key.serialize_pem().into_bytes()),
         "garbage" => Ok(b"garbage".to_vec()),
         "etcd.yml" => Ok(b"name: filed\nwhat: 1\nlisten-client-urls: http://0.0.0.0:7\n".to_vec()),
-        "etcd-not-yet.yml" => Ok(b"enable-pprof: true\n".to_vec()),
+        "etcd-refused.yml" => Ok(b"unsafe-no-fsync: true\n".to_vec()),
         _ => Err(io::ErrorKind::NotFound.into()),
     }
 }
@@ -322,7 +322,7 @@ fn what_cannot_start_says_why_and_what_to_do() {
         ("--grpc-keepalive-min-time 1s", "--grpc-keepalive-min-time is not available yet"),
         ("--unsafe-no-fsync", "--unsafe-no-fsync is refused: every acknowledged write is synced"),
         ("--enable-v2", "--enable-v2 is refused"),
-        ("--config-file etcd-not-yet.yml", "\"enable-pprof\" is not available yet"),
+        ("--config-file etcd-refused.yml", "config file key \"unsafe-no-fsync\" is refused"),
         ("--compact-hash-check-time=0s", "--compact-hash-check-time must be >0"),
         ("--auth-token jwt,pub-key=a", "--auth-token: sign-method is missing"),
         ("--auth-token jwt,pub-key", "\"pub-key\" is no option"),

@@ -38,6 +38,7 @@ mod limit;
 mod peer_tls;
 mod remote_address;
 mod request_body;
+mod server_certificates;
 mod service_tls;
 #[cfg(test)]
 mod tests;

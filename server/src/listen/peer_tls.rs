@@ -5,14 +5,13 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
+use rustls::ClientConfig;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
-use rustls::{ClientConfig, RootCertStore};
 
-use super::allowed_names::MemberCertificates;
 use super::any_certificate::AnyCertificate;
 use super::dial::{ClientTls, client_config};
+use super::server_certificates::ServerCertificates;
 use super::tls::{provider, read, versions};
 use crate::config::{self, AllowedNames, CipherSuite, PeerTls, TlsVersion};
 
@@ -72,15 +71,12 @@ impl PeerTlsClient {
         let Some(trusted) = &self.trusted else {
             return Err(io::Error::other(format!("https needs {}", self.flag)));
         };
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(read(trusted, config::certificates).map_err(io::Error::other)?);
-        let chains = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider);
-        let chains = chains.build().map_err(io::Error::other)?;
+        let trusted = read(trusted, config::certificates).map_err(io::Error::other)?;
         let revoked = match &self.revoked {
             Some(path) => read(path, config::revoked_serials).map_err(io::Error::other)?,
             None => config::RevokedSerials::default(),
         };
-        Ok(Arc::new(MemberCertificates { chains, revoked, allowed: self.allowed.clone() }))
+        Ok(Arc::new(ServerCertificates::new(trusted, revoked, self.allowed.clone(), provider)?))
     }
 }
 

@@ -72,9 +72,10 @@ pub(super) fn open_member_ports(config: &Config) -> Result<Vec<Listener>, Progra
     let pings = PeerPings::of(peer.timeouts);
     let options = ListenOptions {
         keepalive: KeepaliveConfig {
+            // Members ask each other for a sign more often than clients may.
+            client_interval_min: None,
             server_interval: Some(pings.interval),
             server_timeout: Some(pings.timeout),
-            ..config.keepalive
         },
         write_timeout: Some(peer.timeouts.write),
         ..listen_options(config)

@@ -291,10 +291,12 @@ mod tests {
             fs::write(path(name), name).expect("room for it");
         }
         fs::create_dir(path("pages")).expect("room for it");
+        fs::create_dir(path(GENERATED_FOLDER)).expect("room for it");
         let place = move_names(directory.path()).expect("moved").expect("there was something");
         assert_eq!(fs::read(place.join("manifest")).expect("there"), b"manifest");
         assert!(place.join("pages").is_dir() && !path("manifest").exists());
-        assert!(path(LOCK).exists() && path(JoinFile::NAME).exists());
+        // Clients may trust the certificate there as itself.
+        assert!(path(LOCK).exists() && path(JoinFile::NAME).exists() && path(GENERATED_FOLDER).exists());
         assert_eq!(move_names(directory.path()).expect("looked"), None);
     }
 

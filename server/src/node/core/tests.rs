@@ -377,6 +377,15 @@ fn ticks_to_votes(core: &mut Core) -> usize {
     1 + (0..50).position(|_| asks(outputs(core, Input::Tick))).expect("an election comes")
 }
 
+/// Takes an input, and makes durable what follows from it.
+fn step_durably(core: &mut Core, input: Input) {
+    for output in outputs(core, input) {
+        if let Output::Append(append) = output {
+            outputs(core, Input::Persisted(append.number));
+        }
+    }
+}
+
 #[test]
 fn the_first_election_comes_sooner_where_no_leader_is_known() {
     let whole = ticks_to_votes(&mut one_of(&[1, 2, MEMBER]));
@@ -388,7 +397,7 @@ fn the_first_election_comes_sooner_where_no_leader_is_known() {
     let mut core = one_of(&[1, 2, MEMBER]);
     let mut heartbeat = Message { from: 1, to: MEMBER, term: 1, ..Message::default() };
     heartbeat.set_msg_type(MessageType::MsgHeartbeat);
-    outputs(&mut core, Input::Message(Box::new(heartbeat)));
+    step_durably(&mut core, Input::Message(Box::new(heartbeat)));
     outputs(&mut core, Input::AdvanceElection);
     assert!(ticks_to_votes(&mut core) >= election_ticks, "who knows a leader waits for him");
 }

@@ -2,7 +2,11 @@ package interop
 
 import (
 	"crypto/tls"
+	"fmt"
 	"net/http"
+	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -25,6 +29,49 @@ func TestEveryKindOfCertificate(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestMembersWithEveryKindOfCertificate: two members that ask each other for certificates, of each kind as above.
+func TestMembersWithEveryKindOfCertificate(t *testing.T) {
+	for name, kind := range harness.KeyKinds {
+		for form, create := range map[string]func(testing.TB, harness.KeyKind) *harness.Certificates{
+			"signed": harness.NewCertificatesOf, "self-signed": harness.NewSelfSigned,
+		} {
+			t.Run(name+" "+form, func(t *testing.T) {
+				t.Parallel()
+				certificates := create(t, kind)
+				members := startSecureMembers(t, func(int) []string {
+					return []string{"--peer-client-cert-auth", "--peer-cert-file=" + certificates.ServerCert,
+						"--peer-key-file=" + certificates.ServerKey, "--peer-trusted-ca-file=" + certificates.Authority}
+				})
+				members[0].Etcdctl("put", "a", "1")
+				expectText(t, "get", members[1].Etcdctl("get", "a"), "a", "1")
+			})
+		}
+	}
+}
+
+// startSecureMembers starts two members that speak TLS with each other.
+func startSecureMembers(t *testing.T, args func(int) []string) []*harness.Server {
+	t.Helper()
+	lines := []line{newLine(t), newLine(t)}
+	var peers, initial []string
+	for n, line := range lines {
+		peers = append(peers, strings.Replace(line.peer, "http", "https", 1))
+		initial = append(initial, fmt.Sprintf("m%d=%s", n, peers[n]))
+	}
+	var members []*harness.Server
+	for n, line := range lines {
+		data := filepath.Join(t.TempDir(), "data")
+		own := []string{"--data-dir=" + data, fmt.Sprintf("--name=m%d", n), "--listen-peer-urls=" + peers[n],
+			"--initial-advertise-peer-urls=" + peers[n], "--initial-cluster=" + strings.Join(initial, ",")}
+		members = append(members, harness.StartLater(t, harness.Options{
+			DataDir: data, Endpoint: line.client, Line: line.args(slices.Concat(own, args(n))...)}))
+	}
+	for _, member := range members {
+		member.AwaitReady()
+	}
+	return members
 }
 
 func expectServedWith(t *testing.T, certificates *harness.Certificates) {

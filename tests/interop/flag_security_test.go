@@ -24,6 +24,13 @@ func observeTLS(t *testing.T) { expectServedWith(t, harness.NewCertificates(t)) 
 // revoking writes a list with this serial number; a list is not verified.
 func revoking(t *testing.T, serial int64) string {
 	t.Helper()
+	path := filepath.Join(t.TempDir(), "revoked.crl")
+	writeRevoking(t, path, serial)
+	return path
+}
+
+func writeRevoking(t *testing.T, path string, serial int64) {
+	t.Helper()
 	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(t)
 	issuer := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "issuer"}, IsCA: true, BasicConstraintsValid: true,
@@ -34,11 +41,13 @@ func revoking(t *testing.T, serial int64) string {
 	list := must(x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
 		Number: big.NewInt(1), ThisUpdate: time.Now(), NextUpdate: time.Now().Add(time.Hour), RevokedCertificateEntries: revoked,
 	}, issuer, key))(t)
-	path := filepath.Join(t.TempDir(), "revoked.crl")
-	if err := os.WriteFile(path, list, 0o600); err != nil {
+	// In one piece, for the file may be in use.
+	if err := os.WriteFile(path+".new", list, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return path
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // observeRevokedCertificates: the list has the serial number of the harness's client.
@@ -109,6 +118,15 @@ func observeCipherSuites(t *testing.T) {
 			t.Errorf("%s: %v", tls.CipherSuiteName(suite), got)
 		}
 	}
+	if server.Kind != harness.Basalt {
+		return
+	}
+	// Those that are weak are left out; without them there must be one.
+	server, _ = startTLS(t, "--cipher-suites=TLS_RSA_WITH_AES_128_CBC_SHA,TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256")
+	if !server.LogContains("TLS_RSA_WITH_AES_128_CBC_SHA is never offered") {
+		t.Error("no warning of a suite that is left out")
+	}
+	expectRefusedFlag(t, 1, "names weak cipher suites only", "--cipher-suites=TLS_RSA_WITH_AES_128_CBC_SHA")
 }
 
 func observeTLSVersions(t *testing.T) {
@@ -122,6 +140,20 @@ func observeTLSVersions(t *testing.T) {
 			})
 			if got != (version == served) {
 				t.Errorf("%s: %s served: %v", flag, tls.VersionName(version), got)
+			}
+		}
+		// The same holds among members.
+		certificates := harness.NewCertificates(t)
+		_, target := startPeerTLS(t, certificates, flag)
+		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+			config := certificates.ClientConfig(t)
+			config.MinVersion, config.MaxVersion = version, version
+			conn, err := tls.DialWithDialer(&net.Dialer{Timeout: 20 * time.Second}, "tcp", target, config)
+			if err == nil {
+				conn.Close()
+			}
+			if (err == nil) != (version == served) {
+				t.Errorf("%s: %s served to members: %v", flag, tls.VersionName(version), err)
 			}
 		}
 	}

@@ -2,6 +2,7 @@ package interop
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -72,15 +73,50 @@ func observeLine(t *testing.T, server *harness.Server, text string) {
 	}
 }
 
-// observeSlowRequests: the words are our own.
+// lineWith is the first line of the log with a text, by its fields.
+func lineWith(t *testing.T, server *harness.Server, text string) map[string]any {
+	t.Helper()
+	observeLine(t, server, text)
+	fields := map[string]any{}
+	if err := json.Unmarshal([]byte(server.LinesWith(text)[0]), &fields); err != nil {
+		t.Fatal(err)
+	}
+	return fields
+}
+
+// observeSlowRequests: both tell the same, but here nothing of what a request holds.
 func observeSlowRequests(t *testing.T) {
-	server := harness.StartUnderTest(t, "--warning-unary-request-duration=1ns", "--log-level=debug")
-	words := map[harness.Kind]string{harness.Basalt: "request took too long", harness.Etcd: "request stats"}
-	observeLine(t, server, words[server.Kind])
+	server := harness.StartUnderTest(t, "--warning-unary-request-duration=1ns")
+	line := lineWith(t, server, `"response type":"/etcdserverpb.KV/Put"`)
+	for name, holds := range map[string]string{
+		"msg": "request stats", "level": "warn", "start time": "T", "time spent": "s", "remote": "127.0.0.1:", "response type": "/Put",
+	} {
+		if text, ok := line[name].(string); !ok || !strings.Contains(text, holds) {
+			t.Errorf("%s is %v", name, line[name])
+		}
+	}
+	// A key and a value of one byte each; a header with four numbers.
+	if request, response := line["request size"], line["response size"]; request != 6.0 || response.(float64) < 20 || response.(float64) > 40 {
+		t.Errorf("a request of %v bytes and a response of %v", request, response)
+	}
+	if _, err := time.ParseDuration(line["time spent"].(string)); err != nil {
+		t.Error(err)
+	}
+	if start, err := time.Parse("2006-01-02T15:04:05.000000Z", line["start time"].(string)); err != nil || time.Since(start) > time.Hour {
+		t.Errorf("it began at %v, %v", start, err)
+	}
 }
 
 func observeSlowApply(t *testing.T) {
-	observeLine(t, harness.StartUnderTest(t, "--warning-apply-duration=1ns"), "apply request took too long")
+	line := lineWith(t, harness.StartUnderTest(t, "--warning-apply-duration=1ns"), "apply request took too long")
+	for _, name := range []string{"took", "expected-duration"} {
+		if _, err := time.ParseDuration(line[name].(string)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if line["level"] != "warn" || line["request"] == nil {
+		t.Errorf("the line is %v", line)
+	}
 }
 
 // observeCompactionPace: with a pause of an hour between two steps a compaction ends only if it has one step; here each

@@ -10,12 +10,14 @@ import (
 	"basalt/tests/interop/harness"
 )
 
-// flagCase sets a flag to something else than its default, in one of four ways.
+// flagCase sets a flag to something else than its default, in one of these ways.
 type flagCase struct {
 	// effect observes what it does.
 	effect func(*testing.T)
 	// notYet is a value that stops the start, since what it asks for does not exist here: a named difference from etcd.
 	notYet string
+	// refused is a value that stops the start for good: another named difference.
+	refused string
 	// ignored is a value that is accepted with a warning, since it tunes what does not exist here.
 	ignored string
 	// invalid is a value that both refuse with exit code 1, where nothing else can be observed of the flag.
@@ -31,13 +33,13 @@ var flagCases = map[string]flagCase{
 	"snapshot-catchup-entries":      {effect: observeCatchupEntries},
 	"heartbeat-interval":            {invalid: "300"},
 	"election-timeout":              {effect: observeElectionTimeout},
-	"initial-election-tick-advance": {notYet: "false"},
+	"initial-election-tick-advance": {effect: observeElectionTickAdvance},
 	"listen-peer-urls":              {invalid: "http://example.org:1"},
 	"listen-client-urls":            {effect: observeListenClientURLs},
 	"listen-client-http-urls":       {effect: observeListenClientHTTPURLs},
 	"max-snapshots":                 {ignored: "1"},
 	"max-wals":                      {ignored: "1"},
-	"memory-mlock":                  {notYet: "true"},
+	"memory-mlock":                  {effect: observeMemoryLock},
 	"quota-backend-bytes":           {effect: observeQuota},
 	"backend-bbolt-freelist-type":   {ignored: "array"},
 	"backend-batch-interval":        {ignored: "1s"},
@@ -51,8 +53,8 @@ var flagCases = map[string]flagCase{
 	"socket-reuse-port":             {effect: observeReusePort},
 	"socket-reuse-address":          {effect: observeReuseAddress},
 	"enable-grpc-gateway":           {effect: observeNoGateway},
-	"raft-read-timeout":             {notYet: "1s"},
-	"raft-write-timeout":            {notYet: "1s"},
+	"raft-read-timeout":             {effect: observeRaftReadTimeout},
+	"raft-write-timeout":            {effect: observeRaftWriteTimeout},
 	"feature-gates":                 {effect: observeFeatureGates},
 	"config-file":                   {effect: observeConfigFile},
 
@@ -85,11 +87,12 @@ var flagCases = map[string]flagCase{
 
 	"cert-file": {effect: observeTLS}, "key-file": {effect: observeTLS}, "client-cert-auth": {effect: observeTLS},
 	"trusted-ca-file":                   {effect: observeTLS},
-	"client-cert-file":                  {notYet: "x"},
-	"client-key-file":                   {notYet: "x"},
+	"client-cert-file":                  {effect: observeClientCertFile},
+	"client-key-file":                   {effect: observeClientCertFile},
 	"client-crl-file":                   {effect: observeRevokedCertificates},
-	"client-cert-allowed-hostname":      {notYet: "x"},
-	"auto-tls":                          {notYet: "true"},
+	"client-cert-allowed-hostname":      {effect: observeClientCertAllowedHostname},
+	"client-cert-allowed-cn":            {effect: observeClientCertAllowedCN},
+	"auto-tls":                          {effect: observeAutoTLS},
 	"peer-cert-file":                    {effect: observePeerFiles},
 	"peer-key-file":                     {effect: observePeerFiles},
 	"peer-trusted-ca-file":              {effect: observePeerFiles},
@@ -98,10 +101,10 @@ var flagCases = map[string]flagCase{
 	"peer-client-key-file":              {effect: observePeerClientCertFile},
 	"peer-cert-allowed-cn":              {effect: observePeerCertAllowedCN},
 	"peer-cert-allowed-hostname":        {effect: observePeerCertAllowedHostname},
-	"peer-auto-tls":                     {notYet: "true"},
-	"self-signed-cert-validity":         {notYet: "2"},
+	"peer-auto-tls":                     {effect: observePeerAutoTLS},
+	"self-signed-cert-validity":         {effect: observeSelfSignedValidity},
 	"peer-crl-file":                     {effect: observePeerCrlFile},
-	"peer-skip-client-san-verification": {notYet: "true"},
+	"peer-skip-client-san-verification": {effect: observeSkipClientSANVerification},
 	"cipher-suites":                     {effect: observeCipherSuites},
 	"cors":                              {effect: observeCORS},
 	"host-whitelist":                    {effect: observeHostWhitelist},
@@ -120,8 +123,8 @@ var flagCases = map[string]flagCase{
 	"log-outputs":                    {effect: observeLogOutputs},
 	"log-level":                      {effect: observeLogLevel},
 	"log-format":                     {effect: observeLogFormat},
-	"enable-log-rotation":            {notYet: "true"},
-	"log-rotation-config-json":       {notYet: "{}"},
+	"enable-log-rotation":            {effect: observeLogRotation},
+	"log-rotation-config-json":       {effect: observeLogRotation},
 	"warning-unary-request-duration": {effect: observeSlowRequests},
 
 	"enable-distributed-tracing":        {notYet: "true"},
@@ -141,13 +144,13 @@ var flagCases = map[string]flagCase{
 	"downgrade-check-time":                 {ignored: "1s"},
 
 	"force-new-cluster": {effect: observeForceNewCluster},
-	"unsafe-no-fsync":   {notYet: "true"},
+	"unsafe-no-fsync":   {refused: "true"},
 
 	"basalt-initial-shards": {effect: observeInitialShards},
 	"basalt-memory-limit":   {effect: observeMemoryLimit},
 	"v2-deprecation":        {ignored: "write-only"},
-	"enable-v2":             {notYet: "true"},
-	"proxy":                 {notYet: "on"},
+	"enable-v2":             {refused: "true"},
+	"proxy":                 {refused: "on"},
 }
 
 // TestEveryFlag sets each flag of the table.
@@ -156,7 +159,7 @@ func TestEveryFlag(t *testing.T) {
 		flag := flagCases[name]
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			own := flag.notYet != "" || flag.ignored != "" || strings.HasPrefix(name, "basalt-")
+			own := flag.notYet != "" || flag.refused != "" || flag.ignored != "" || strings.HasPrefix(name, "basalt-")
 			if own && harness.UnderTest(t) != harness.Basalt {
 				t.Skip("a named difference of basalt's")
 			}
@@ -165,6 +168,8 @@ func TestEveryFlag(t *testing.T) {
 				flag.effect(t)
 			case flag.notYet != "":
 				expectRefusedFlag(t, 1, "--"+name+" is not available yet: ", "--"+name+"="+flag.notYet)
+			case flag.refused != "":
+				expectRefusedFlag(t, 1, "--"+name+" is refused: ", "--"+name+"="+flag.refused)
 			case flag.invalid != "":
 				expectRefusedFlag(t, 1, "--"+name, "--"+name+"="+flag.invalid)
 			case flag.unknown:

@@ -56,7 +56,10 @@ const SERVER: Order = &[
     ("peer", &["config", "metrics", "listen", "apply", "transfer", "node"]),
     ("discovery", &["config", "listen"]),
     ("control", &["config", "apply", "import", "node", "listen", "peer"]),
-    ("api", &["failpoints", "config", "metrics", "lease", "watch", "auth", "apply", "node", "listen", "peer"]),
+    (
+        "api",
+        &["failpoints", "config", "logging", "metrics", "lease", "watch", "auth", "apply", "node", "listen", "peer"],
+    ),
     ("http", &["config", "metrics"]),
     ("corruption", &["apply", "node", "peer"]),
     ("auto_compaction", &["config"]),

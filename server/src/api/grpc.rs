@@ -3,15 +3,18 @@
 //! A message is a flag byte, a 4-byte big-endian length and the protobuf bytes; a call ends with trailers that carry
 //! `grpc-status`. Compression is never offered and, as gRPC says, refused when used.
 
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
+use time::OffsetDateTime;
 use tokio::sync::mpsc;
 use tracing::warn;
 
@@ -23,6 +26,7 @@ use super::status::{self, Code, Status};
 use super::stream::{self, WatchMessages};
 use crate::auth::Credentials;
 use crate::listen::ClientConnection;
+use crate::logging::time_text;
 use crate::metrics::{GrpcMethod, Metrics};
 use crate::node::gather::ANSWER_BYTES_MAX;
 
@@ -51,6 +55,9 @@ struct Tally {
     metrics: Arc<Metrics>,
     method: GrpcMethod,
     started: Instant,
+    /// Who asks; nobody over a Unix socket.
+    remote: Option<SocketAddr>,
+    request_bytes: usize,
     ended: bool,
 }
 
@@ -61,15 +68,26 @@ impl Tally {
         let version = request.headers().get(CLIENT_VERSION_HEADER).and_then(|version| version.to_str().ok());
         metrics.client_requests.count(method.kind(), version);
         metrics.grpc.started(method);
-        Some(Self { metrics, method, started: Instant::now(), ended: false })
+        Some(Self { metrics, method, started: Instant::now(), remote: None, request_bytes: 0, ended: false })
     }
 
-    /// Ends a unary call, and logs a slow one: its method and time, never what it carried.
-    fn end_unary(&mut self, code: Code, slow: Duration) {
+    /// Ends a unary call, and logs a slow one, in etcd's words (`logExpensiveRequestStats`): its method, times and sizes, never
+    /// what it carried.
+    fn end_unary(&mut self, code: Code, slow: Duration, response_bytes: usize) {
         let took = self.started.elapsed();
         if took > slow {
-            let (took_ms, expected_ms) = (took.as_millis() as u64, slow.as_millis() as u64);
-            warn!(method = self.method.name(), code = code.name(), took_ms, expected_ms, "request took too long");
+            let remote = self.remote.map_or_else(|| "@".to_owned(), |remote| remote.to_string());
+            warn!(
+                "start time" = time_text(OffsetDateTime::now_utc() - took),
+                "time spent" = ?took,
+                "expected duration" = ?slow,
+                remote,
+                "response type" = format!("/{}/{}", self.method.service(), self.method.name()),
+                "request size" = self.request_bytes,
+                "response size" = response_bytes,
+                code = code.name(),
+                "request stats"
+            );
         }
         self.end(code);
     }
@@ -160,6 +178,9 @@ where
     }
     let credentials = {
         let client = request.extensions().get::<ClientConnection>();
+        if let Some(tally) = &mut tally {
+            tally.remote = client.and_then(|client| client.remote_address);
+        }
         Credentials::of(request.headers(), client.and_then(|client| client.common_name.as_ref()))
     };
     let limit = service.node.limits.request_bytes_max + REQUEST_OVERHEAD_BYTES;
@@ -177,6 +198,9 @@ where
                     // Who waits for others is not slow.
                     let waits = matches!(method, Method::Lock | Method::Campaign);
                     let slow = if waits { Duration::MAX } else { service.slow_unary };
+                    if let Some(tally) = &mut tally {
+                        tally.request_bytes = message.len();
+                    }
                     unary(service.call(method, message, caller), tally.as_mut(), slow).await
                 }
             },
@@ -192,7 +216,7 @@ async fn unary(reply: Reply, mut tally: Option<&mut Tally>, slow: Duration) -> R
     let answer = reply.settled().await.and_then(sendable);
     let code = answer.as_ref().map_or_else(|status| status.code, |_| Code::Ok);
     if let Some(tally) = &mut tally {
-        tally.end_unary(code, slow);
+        tally.end_unary(code, slow, answer.as_ref().map_or(0, |message| message.len()));
     }
     match answer {
         Ok(message) => {

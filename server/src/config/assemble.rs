@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use basalt_storage::mvcc::key_index::KEY_BYTES_MAX;
@@ -14,12 +14,12 @@ use super::bootstrap::parse_initial_cluster;
 use super::discovery::{self, Discovery};
 use super::duration::parse_nanoseconds;
 use super::error::ConfigError;
-use super::logging_values::{LogFormat, LogLevel, LogOutput};
+use super::logging_settings::logging;
 use super::settings::Settings;
-use super::tls_settings::{ReadFile, client_tls, peer_tls};
+use super::tls_settings::{Ports, ReadFile, client_tls, peer_tls};
 use super::tree::{
     AllowList, AuthConfig, AuthToken, AutoCompaction, ClientConfig, CompactionConfig, Config, HttpConfig,
-    KeepaliveConfig, LimitsConfig, LoggingConfig, MetricsDetail, PeerConfig, RaftConfig, SlowRequestConfig,
+    KeepaliveConfig, LimitsConfig, MetricsDetail, PeerConfig, PeerTimeouts, RaftConfig, SlowRequestConfig,
     SocketConfig,
 };
 use super::url::{Url, UrlAddress};
@@ -60,13 +60,14 @@ const NANOSECONDS_PER_HOUR: i64 = 3_600_000_000_000;
 pub(super) fn assemble(mut settings: Settings, read_file: ReadFile<'_>) -> Result<(Config, Vec<String>), ConfigError> {
     let settings = &mut settings;
     let name = settings.text("name");
-    let data_dir = settings.text_if_any("data-dir").unwrap_or_else(|| format!("{name}.etcd"));
+    let data_dir: PathBuf = settings.text_if_any("data-dir").unwrap_or_else(|| format!("{name}.etcd")).into();
     let config = Config {
         logging: logging(settings)?,
         initial_shards: initial_shards(settings)?,
         memory_limit: memory_limit(settings)?,
-        peer: peer(settings, &name, read_file)?,
-        client: client(settings, read_file)?,
+        memory_lock: settings.bool("memory-mlock"),
+        peer: peer(settings, &name, &data_dir, read_file)?,
+        client: client(settings, &data_dir, read_file)?,
         http: http(settings),
         socket: SocketConfig {
             reuse_port: settings.bool("socket-reuse-port"),
@@ -91,7 +92,7 @@ pub(super) fn assemble(mut settings: Settings, read_file: ReadFile<'_>) -> Resul
         feature_gates: settings.gates("feature-gates"),
         auth: auth(settings)?,
         wal_dir: settings.text_if_any("wal-dir").map(Into::into),
-        data_dir: data_dir.into(),
+        data_dir,
         name,
     };
     settings.warnings.extend(config.feature_gates.warnings());
@@ -206,30 +207,12 @@ fn initial_shards(settings: &Settings) -> Result<Option<ShardMap>, ConfigError> 
     Ok(Some(map))
 }
 
-fn logging(settings: &Settings) -> Result<LoggingConfig, ConfigError> {
-    let level = settings.text("log-level");
-    let format = settings.text("log-format");
-    Ok(LoggingConfig {
-        level: LogLevel::parse(&level).ok_or_else(|| {
-            let cause = format!("{} has the unknown level {level:?}", settings.origin("log-level"));
-            ConfigError::invalid(cause, "use debug, info, warn, error, panic or fatal")
-        })?,
-        format: match format.as_str() {
-            "json" | "" => LogFormat::Json,
-            "console" => LogFormat::Console,
-            _ => {
-                let cause = format!("{} has the unknown format {format:?}", settings.origin("log-format"));
-                return Err(ConfigError::invalid(cause, "use json or console"));
-            }
-        },
-        outputs: LogOutput::parse_list(&settings.list("log-outputs")).map_err(|why| {
-            let cause = format!("{}: {why}", settings.origin("log-outputs"));
-            ConfigError::invalid(cause, "use stderr, stdout or paths of files")
-        })?,
-    })
-}
-
-fn peer(settings: &mut Settings, name: &str, read_file: ReadFile<'_>) -> Result<PeerConfig, ConfigError> {
+fn peer(
+    settings: &mut Settings,
+    name: &str,
+    data_dir: &Path,
+    read_file: ReadFile<'_>,
+) -> Result<PeerConfig, ConfigError> {
     let listen_urls = settings.urls("listen-peer-urls");
     check_bind_urls(settings, "listen-peer-urls", &listen_urls)?;
     let advertise_urls = settings.urls("initial-advertise-peer-urls");
@@ -244,8 +227,9 @@ fn peer(settings: &mut Settings, name: &str, read_file: ReadFile<'_>) -> Result<
         let pairs: Vec<_> = advertise_urls.iter().map(|url| format!("{name}={url}")).collect();
         cluster = pairs.join(",");
     }
-    let tls = peer_tls(settings, read_file)?;
-    if let (None, Some(url)) = (&tls, listen_urls.iter().find(|url| url.is_tls())) {
+    let secure = listen_urls.iter().find(|url| url.is_tls());
+    let tls = peer_tls(settings, &Ports { secure, urls: listen_urls.iter().collect(), data_dir }, read_file)?;
+    if let (None, Some(url)) = (&tls, secure) {
         return Err(ConfigError::invalid(
             format!("TLS key/cert (--peer-cert-file, --peer-key-file) must be provided for peer url {url}"),
             "set both, or use http",
@@ -267,11 +251,23 @@ fn peer(settings: &mut Settings, name: &str, read_file: ReadFile<'_>) -> Result<
         join_existing: settings.text("initial-cluster-state") == "existing",
         strict_reconfig_check: settings.bool("strict-reconfig-check"),
         max_learners: u32::try_from(settings.signed("max-learners")).unwrap_or(0),
+        timeouts: PeerTimeouts {
+            read: peer_timeout(settings, "raft-read-timeout"),
+            write: peer_timeout(settings, "raft-write-timeout"),
+        },
         tls,
     })
 }
 
-fn client(settings: &mut Settings, read_file: ReadFile<'_>) -> Result<ClientConfig, ConfigError> {
+fn peer_timeout(settings: &mut Settings, name: &str) -> Duration {
+    let asked = settings.duration(name).unwrap_or_default();
+    if asked < PeerTimeouts::MIN {
+        settings.warnings.push(format!("{name} increased to minimum value: {:?}", PeerTimeouts::MIN));
+    }
+    asked.max(PeerTimeouts::MIN)
+}
+
+fn client(settings: &mut Settings, data_dir: &Path, read_file: ReadFile<'_>) -> Result<ClientConfig, ConfigError> {
     let listen_urls = settings.urls("listen-client-urls");
     let listen_http_urls = settings.urls("listen-client-http-urls");
     let listen_metrics_urls = settings.urls("listen-metrics-urls");
@@ -291,7 +287,8 @@ fn client(settings: &mut Settings, read_file: ReadFile<'_>) -> Result<ClientConf
     let all_urls: Vec<&Url> = [&listen_urls, &listen_http_urls, &listen_metrics_urls].into_iter().flatten().collect();
     let secure = all_urls.iter().copied().find(|url| url.is_tls());
     let plain = all_urls.iter().copied().find(|url| !url.is_tls());
-    let tls = client_tls(settings, secure, read_file)?;
+    let urls = [&listen_urls, &listen_http_urls].into_iter().flatten().collect();
+    let tls = client_tls(settings, &Ports { secure, urls, data_dir }, read_file)?;
     if let (Some(url), Some(_)) = (plain.filter(|url| !listen_metrics_urls.contains(url)), &tls) {
         settings.warnings.push(format!("{url} is served without TLS: certificates are for https and unixs URLs only"));
         if settings.bool("client-cert-auth") {
@@ -370,6 +367,7 @@ fn raft(settings: &mut Settings) -> Result<RaftConfig, ConfigError> {
         heartbeat_interval: Duration::from_millis(heartbeat),
         election_ticks: u32::try_from(election / heartbeat).expect("at most 50,000 ticks"),
         pre_vote: settings.bool("pre-vote"),
+        initial_tick_advance: settings.bool("initial-election-tick-advance"),
         snapshot_count,
         snapshot_catchup_entries: settings.unsigned("snapshot-catchup-entries"),
     })

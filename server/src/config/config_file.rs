@@ -16,7 +16,7 @@ const BLOCK_KEYS: &[(&str, &str, &str)] = &[
     ("client-transport-security", "client-cert-auth", "client-cert-auth"),
     ("client-transport-security", "trusted-ca-file", "trusted-ca-file"),
     ("client-transport-security", "auto-tls", "auto-tls"),
-    ("client-transport-security", "allowed-cn", "client-cert-allowed-hostname"),
+    ("client-transport-security", "allowed-cn", "client-cert-allowed-cn"),
     ("client-transport-security", "allowed-hostname", "client-cert-allowed-hostname"),
     ("peer-transport-security", "cert-file", "peer-cert-file"),
     ("peer-transport-security", "key-file", "peer-key-file"),
@@ -134,6 +134,10 @@ fn set(settings: &mut Settings, flag: &'static Flag, key: String, value: &Yaml) 
     let text = text_of(flag.kind, value).ok_or_else(|| format!("key {key:?} holds a value of the wrong kind"))?;
     // In the file, an empty text of these leaves the default.
     if text.is_empty() && matches!(flag.kind, Kind::Urls | Kind::Gates | Kind::OneOf(_)) {
+        return Ok(());
+    }
+    // And zero that of this one.
+    if flag.name == "self-signed-cert-validity" && text == "0" {
         return Ok(());
     }
     settings.set(flag, &text, Origin::Key(key.clone())).map_err(|why| format!("key {key:?} is invalid: {why}"))

@@ -63,6 +63,8 @@ pub enum Status {
     Works,
     /// Its default is accepted, any other value stops the start, for this reason.
     NotYet(&'static str),
+    /// Its default is accepted, any other value stops the start, now and later, for this reason.
+    Refused(&'static str),
     /// It tunes machinery that does not exist here: any value is accepted, with a warning that says this.
     Ignored(&'static str),
     /// An earlier name of this flag.

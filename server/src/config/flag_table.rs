@@ -6,10 +6,9 @@ use super::flag::Group::{
     Auth, Basalt, Clustering, Earlier, Features, Logging, Member, Monitoring, Security, Tracing, Unsafe,
 };
 use super::flag::Kind::{Bool, Duration, Gates, List, OneOf, Origins, Signed, Text, Unsigned, Unsigned32, Urls};
-use super::flag::Status::{AliasOf, GateAlias, Ignored, NotYet, Works};
+use super::flag::Status::{AliasOf, GateAlias, Ignored, NotYet, Refused, Works};
 use super::flag::{Flag, Group, Kind, Status};
 
-const MEMBERS: &str = "connections between members do not know it yet";
 const TRACING: &str = "traces are not exported yet";
 const BBOLT: &str = "it tunes bbolt, which is not used here";
 const NO_DEFRAG: &str = "storage never needs defragmentation here";
@@ -39,13 +38,15 @@ pub const FLAGS: &[Flag] = &[
     row(Member, "election-timeout", Unsigned, "1000", Works,
         "Milliseconds without a leader after which an election starts; at least 5 heartbeats, at most 50000. \
          A lease lives at least one and a half times as long."),
-    row(Member, "initial-election-tick-advance", Bool, "true", NotYet("the first election waits for a whole timeout"), "Shorten the first election timeout after a start."),
+    row(Member, "initial-election-tick-advance", Bool, "true", Works,
+        "Shorten the first election timeout of a start that finds members and no leader."),
     row(Member, "listen-peer-urls", Urls, "http://localhost:2380", Works, "URLs on which other members reach this one."),
     row(Member, "listen-client-urls", Urls, "http://localhost:2379", Works,
         "URLs on which clients are served: gRPC, and HTTP too unless --listen-client-http-urls is given."),
     row(Member, "listen-client-http-urls", Urls, "", Works, "URLs for HTTP alone; --listen-client-urls then serves gRPC alone."),
     row(Member, "max-wals", Unsigned, "5", Ignored("segments of the log are recycled as soon as they are not needed"), "Log files to keep."),
-    row(Member, "memory-mlock", Bool, "false", NotYet("memory is not locked yet"), "Lock memory, so that it is never swapped out."),
+    row(Member, "memory-mlock", Bool, "false", Works,
+        "Keep all memory from being swapped out. Needs CAP_IPC_LOCK, or RLIMIT_MEMLOCK without limit."),
     row(Member, "quota-backend-bytes", Signed, "0", Works,
         "Bytes of live data above which writes are refused. 0 means 2 GiB, a negative number no quota."),
     row(Member, "backend-bbolt-freelist-type", Text, "", Ignored(BBOLT), "Free list of bbolt."),
@@ -62,8 +63,10 @@ pub const FLAGS: &[Flag] = &[
     row(Member, "socket-reuse-address", Bool, "false", Works, "Set SO_REUSEADDR on listeners."),
     row(Member, "enable-grpc-gateway", Bool, "true", Works,
         "Serve the JSON gateway under /v3/."),
-    row(Member, "raft-read-timeout", Duration, "5s", NotYet(MEMBERS), "Read timeout of connections between members."),
-    row(Member, "raft-write-timeout", Duration, "5s", NotYet(MEMBERS), "Write timeout of connections between members."),
+    row(Member, "raft-read-timeout", Duration, "5s", Works,
+        "How long a connection between members may bring nothing, at least 5s; it is asked for something in between."),
+    row(Member, "raft-write-timeout", Duration, "5s", Works,
+        "How long what is written to another member may be taken by nobody, at least 5s."),
     row(Member, "feature-gates", Gates, "", Works,
         "Gates to open or close, as Name=true,Name=false. They show in the metrics; what each would change is fixed here:"),
     row(Member, "config-file", Text, "", Works, "YAML file with all settings. Flags and environment are then ignored."),
@@ -105,16 +108,17 @@ pub const FLAGS: &[Flag] = &[
     row(Security, "cert-file", Text, "", Works, "Certificate chain of this server towards clients, PEM."),
     row(Security, "key-file", Text, "", Works, "Private key of --cert-file, PEM: PKCS#1, SEC1 or PKCS#8."),
     row(Security, "client-cert-auth", Bool, "false", Works, "Require client certificates; their common name is the user."),
-    row(Security, "client-cert-file", Text, "", NotYet("the gateway calls the server without a connection and needs no certificate"),
-        "Certificate with which the gateway calls its own server."),
-    row(Security, "client-key-file", Text, "", NotYet("the gateway calls the server without a connection and needs no certificate"),
-        "Key of --client-cert-file."),
+    row(Security, "client-cert-file", Text, "", Works,
+        "Certificate with which etcd's gateway calls its own server. The one here calls it without a connection: the file has to be in order, no more."),
+    row(Security, "client-key-file", Text, "", Works, "Key of --client-cert-file."),
     row(Security, "client-crl-file", Text, "", Works, "Revoked client certificates: a list in DER or PEM, read again when it changes."),
-    row(Security, "client-cert-allowed-hostname", List, "", NotYet("client certificates are not matched by host name yet"),
-        "Host names of which a client certificate must carry one."),
+    row(Security, "client-cert-allowed-hostname", List, "", Works,
+        "Host names and addresses; a client's certificate must be good for one of them. Needs --trusted-ca-file."),
+    row(Security, "client-cert-allowed-cn", List, "", Works,
+        "Common names that clients may have. In etcd only the config file has it: allowed-cn under client-transport-security."),
     row(Security, "trusted-ca-file", Text, "", Works, "Certificates that sign clients', PEM. If given, clients need a certificate."),
-    row(Security, "auto-tls", Bool, "false", NotYet("certificates are not generated yet; give --cert-file and --key-file"),
-        "Serve clients with a generated certificate."),
+    row(Security, "auto-tls", Bool, "false", Works,
+        "Serve clients with a certificate made at the first start and kept in the data directory, under fixtures/client."),
     row(Security, "peer-cert-file", Text, "", Works, "Certificate chain towards other members, PEM."),
     row(Security, "peer-key-file", Text, "", Works, "Private key of --peer-cert-file."),
     row(Security, "peer-client-cert-auth", Bool, "false", Works, "Require certificates of other members."),
@@ -123,10 +127,12 @@ pub const FLAGS: &[Flag] = &[
     row(Security, "peer-trusted-ca-file", Text, "", Works, "Certificates that sign other members', PEM."),
     row(Security, "peer-cert-allowed-cn", List, "", Works, "Common names that other members may have."),
     row(Security, "peer-cert-allowed-hostname", List, "", Works, "Host names that other members may have."),
-    row(Security, "peer-auto-tls", Bool, "false", NotYet(MEMBERS), "Talk to other members with a generated certificate."),
-    row(Security, "self-signed-cert-validity", Unsigned, "1", NotYet("certificates are not generated yet"), "Years that a generated certificate is valid."),
+    row(Security, "peer-auto-tls", Bool, "false", Works,
+        "Talk to other members with a certificate made here, kept under fixtures/peer. Nobody's is verified then."),
+    row(Security, "self-signed-cert-validity", Unsigned, "1", Works, "Years that a generated certificate is valid, 1 to 292."),
     row(Security, "peer-crl-file", Text, "", Works, "Revoked certificates of members."),
-    row(Security, "peer-skip-client-san-verification", Bool, "false", NotYet(MEMBERS), "Do not check the addresses in members' certificates."),
+    row(Security, "peer-skip-client-san-verification", Bool, "false", Works,
+        "Let in members whose certificates name other addresses than the one they come from."),
     row(Security, "cipher-suites", List, "", Works, "Cipher suites of TLS 1.2, in Go's names; empty means all that are safe."),
     row(Security, "cors", Origins, "*", Works, "Origins whose web pages may call the HTTP API; '*' or empty means all."),
     row(Security, "host-whitelist", List, "*", Works, "Host names that plain HTTP requests may ask for; '*' or empty means all."),
@@ -145,10 +151,10 @@ pub const FLAGS: &[Flag] = &[
     row(Logging, "log-outputs", List, "default", Works, "'default' and 'stderr', 'stdout', or paths of files to append to."),
     row(Logging, "log-level", Text, "info", Works, "Least level that is logged: debug, info, warn, error, panic or fatal."),
     row(Logging, "log-format", Text, "json", Works, "'json' or 'console'."),
-    row(Logging, "enable-log-rotation", Bool, "false", NotYet("log files are not rotated yet; use stderr or logrotate with copytruncate"), "Rotate the log file."),
+    row(Logging, "enable-log-rotation", Bool, "false", Works, "Rotate the one file of --log-outputs."),
     row(Logging, "log-rotation-config-json", Text,
         r#"{"maxsize": 100, "maxage": 0, "maxbackups": 0, "localtime": false, "compress": false}"#,
-        NotYet("log files are not rotated yet; use stderr or logrotate with copytruncate"), "How log files are rotated."),
+        Works, "When, with --enable-log-rotation: maxsize in MiB, maxage in days (0 for ever), maxbackups (0 all), names in local time, gzip."),
     row(Logging, "warning-unary-request-duration", Duration, "300ms", Works, "A call that takes longer is logged."),
 
     row(Tracing, "enable-distributed-tracing", Bool, "false", NotYet(TRACING), "Export traces to OpenTelemetry."),
@@ -170,7 +176,7 @@ pub const FLAGS: &[Flag] = &[
 
     row(Unsafe, "force-new-cluster", Bool, "false", Works,
         "Remove all other members, which are lost for good, and go on alone with the data of this one. Take it away afterwards."),
-    row(Unsafe, "unsafe-no-fsync", Bool, "false", NotYet("every acknowledged write is synced"), "Do not sync. Loses data."),
+    row(Unsafe, "unsafe-no-fsync", Bool, "false", Refused("every acknowledged write is synced"), "Do not sync. Loses data."),
 
     row(Basalt, "basalt-memory-limit", Unsigned, "0", Works,
         "Bytes of memory to plan with: caches, answers, recent revisions and watches take shares of it. The index of keys comes \
@@ -181,8 +187,8 @@ pub const FLAGS: &[Flag] = &[
 
     row(Earlier, "max-snapshots", Unsigned, "5", Ignored("there are no snapshot files to keep"), "Snapshot files to keep."),
     row(Earlier, "v2-deprecation", Text, "", Ignored(V2), "Stage of the removal of v2."),
-    row(Earlier, "enable-v2", Bool, "false", NotYet(V2), "Serve the v2 API."),
-    row(Earlier, "proxy", Text, "off", NotYet(V2), "Proxy of the v2 API."),
+    row(Earlier, "enable-v2", Bool, "false", Refused(V2), "Serve the v2 API."),
+    row(Earlier, "proxy", Text, "off", Refused(V2), "Proxy of the v2 API."),
     row(Earlier, "experimental-initial-corrupt-check", Bool, "false", GateAlias("InitialCorruptCheck"), ""),
     row(Earlier, "experimental-compact-hash-check-enabled", Bool, "false", GateAlias("CompactHashCheck"), ""),
     row(Earlier, "experimental-enable-lease-checkpoint", Bool, "false", GateAlias("LeaseCheckpoint"), ""),
@@ -236,7 +242,7 @@ mod tests {
                     assert_eq!((flag.kind, flag.default), (target.kind, target.default), "{}", flag.name);
                 }
                 GateAlias(gate) => FeatureGates::default().add(&format!("{gate}=true")).expect("a gate of etcd's"),
-                Works | NotYet(_) | Ignored(_) => assert!(!flag.help.is_empty(), "{}", flag.name),
+                Works | NotYet(_) | Refused(_) | Ignored(_) => assert!(!flag.help.is_empty(), "{}", flag.name),
             }
         }
     }

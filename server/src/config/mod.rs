@@ -33,6 +33,8 @@ mod flag_table;
 mod help;
 mod identity;
 mod join_file;
+mod log_rotation;
+mod logging_settings;
 mod logging_values;
 mod parse;
 mod settings;
@@ -56,13 +58,15 @@ pub use flag_table::FLAGS;
 pub use help::{etcd_version, version_text};
 pub use identity::{cluster_id, member_id};
 pub use join_file::JoinFile;
+pub use log_rotation::LogRotation;
 pub use logging_values::{LogFormat, LogLevel, LogOutput};
 pub use parse::{Parsed, parse};
 pub use tls_files::{CertificateError, RevokedSerials, certificates, private_key, revoked_serials};
+pub use tls_settings::GENERATED_FOLDER;
 pub use tls_values::{CipherSuite, TlsVersion};
 pub use tree::{
-    AllowList, AllowedNames, AuthConfig, AuthToken, AutoCompaction, ClientConfig, CompactionConfig, Config, HttpConfig,
-    KeepaliveConfig, LimitsConfig, LoggingConfig, MetricsDetail, PeerConfig, PeerTls, RaftConfig, SlowRequestConfig,
-    SocketConfig, TlsConfig,
+    AllowList, AllowedNames, AuthConfig, AuthToken, AutoCompaction, ClientConfig, CompactionConfig, Config,
+    GeneratedCertificate, HttpConfig, KeepaliveConfig, LimitsConfig, LoggingConfig, MetricsDetail, PeerConfig,
+    PeerTimeouts, PeerTls, RaftConfig, SlowRequestConfig, SocketConfig, TlsConfig,
 };
 pub use url::{Url, UrlAddress};

@@ -16,7 +16,7 @@ fn read_file(path: &Path) -> io::Result<Vec<u8>> {
         KEY => Ok(generated.signing_key.serialize_pem().into_bytes()),
         "garbage" => Ok(b"garbage".to_vec()),
         "etcd.yml" => Ok(b"name: filed\nwhat: 1\nlisten-client-urls: http://0.0.0.0:7\n".to_vec()),
-        "etcd-not-yet.yml" => Ok(b"client-transport-security:\n  auto-tls: true\n".to_vec()),
+        "etcd-refused.yml" => Ok(b"unsafe-no-fsync: true\n".to_vec()),
         _ => Err(io::ErrorKind::NotFound.into()),
     }
 }
@@ -95,6 +95,47 @@ fn kubeadms_static_pod_is_accepted_as_it_is() {
     assert!(config.feature_gates.enabled(FeatureGate::InitialCorruptCheck));
     assert_eq!(config.watch_progress_notify_interval, Duration::from_secs(5));
     assert!(config.bootstrap().is_ok());
+}
+
+#[test]
+fn certificates_are_generated_where_etcd_puts_them() {
+    let listen = "--listen-client-urls https://10.0.0.5:1,http://127.0.0.1:2,unixs://s --advertise-client-urls https://a:1 \
+        --listen-client-http-urls https://localhost:3 --listen-peer-urls https://10.0.0.5:4";
+    let (config, warnings) =
+        run(&format!("{listen} --auto-tls --peer-auto-tls --name a --self-signed-cert-validity 2"));
+    let client = config.client.tls.as_ref().expect("TLS");
+    assert_eq!(client.cert_file, Path::new("a.etcd/fixtures/client/cert.pem"));
+    assert_eq!(client.key_file, Path::new("a.etcd/fixtures/client/key.pem"));
+    let made = client.generated.as_ref().expect("generated");
+    assert_eq!(made.hosts, ["127.0.0.1", "10.0.0.5", "localhost"]);
+    assert_eq!(made.validity, Duration::from_secs(2 * 365 * 24 * 60 * 60));
+    let peer = config.peer.tls.as_ref().expect("TLS");
+    assert_eq!(peer.cert_file, Path::new("a.etcd/fixtures/peer/cert.pem"));
+    assert_eq!(peer.generated.as_ref().expect("generated").hosts, ["10.0.0.5"]);
+    assert!(!warnings.iter().any(|warning| warning.contains("auto-tls")), "{warnings:?}");
+
+    let (config, warnings) =
+        run(&format!("{listen} --peer-auto-tls --auto-tls --cert-file cert.pem --key-file key.pem"));
+    assert_eq!(config.client.tls.expect("TLS").generated, None);
+    assert!(warnings.contains(&"--auto-tls is ignored since certificates are given".to_owned()), "{warnings:?}");
+}
+
+#[test]
+fn who_asks_generated_certificates_for_clients_keeps_what_verifies_them() {
+    let listen = "--listen-client-urls https://127.0.0.1:1 --advertise-client-urls https://a:1 --auto-tls";
+    let (config, _) =
+        run(&format!("{listen} --client-cert-auth --trusted-ca-file cert.pem --client-cert-allowed-cn a,b"));
+    let tls = config.client.tls.expect("TLS");
+    assert!(tls.client_cert_auth && tls.trusted_ca_file.is_some());
+    assert_eq!(tls.allowed, AllowedNames::CommonNames(vec!["a".to_owned(), "b".to_owned()]));
+}
+
+#[test]
+fn timeouts_between_members_are_not_below_etcds() {
+    let (config, warnings) = run("--raft-read-timeout 1s --raft-write-timeout 7s");
+    let timeouts = PeerTimeouts { read: Duration::from_secs(5), write: Duration::from_secs(7) };
+    assert_eq!(config.peer.timeouts, timeouts);
+    assert_eq!(warnings, ["raft-read-timeout increased to minimum value: 5s"]);
 }
 
 #[test]
@@ -251,10 +292,37 @@ fn a_config_file_silences_flags_and_environment() {
 fn what_cannot_start_says_why_and_what_to_do() {
     for (line, part) in [
         ("--listen-client-urls http://localhost:1", "--advertise-client-urls is required when --listen-client-urls"),
-        ("--auto-tls", "--auto-tls is not available yet: certificates are not generated yet"),
+        (
+            "--listen-client-urls https://127.0.0.1:1 --advertise-client-urls https://a:1 --auto-tls --self-signed-cert-validity 0",
+            "it should be greater than 0",
+        ),
+        ("--peer-auto-tls --self-signed-cert-validity 293", "--self-signed-cert-validity is 293 years"),
+        ("--peer-auto-tls --peer-client-cert-auth", "--peer-client-cert-auth cannot be kept with --peer-auto-tls"),
+        ("--peer-auto-tls --peer-trusted-ca-file cert.pem", "--peer-trusted-ca-file cannot be kept"),
+        ("--peer-auto-tls --peer-cert-allowed-cn a", "--peer-cert-allowed-cn cannot be kept"),
+        ("--cert-file cert.pem --key-file key.pem --client-cert-allowed-hostname a", "no certificate is asked for"),
+        (
+            "--cert-file cert.pem --key-file key.pem --trusted-ca-file cert.pem --client-cert-allowed-hostname a \
+             --client-cert-allowed-cn b",
+            "AllowedCNs and AllowedHostnames are mutually exclusive",
+        ),
+        ("--client-cert-file cert.pem", "--client-cert-file is set without --client-key-file"),
+        ("--client-cert-file absent --client-key-file key.pem", "cannot read absent of --client-cert-file"),
+        ("--enable-log-rotation", "--log-outputs requires a single file path"),
+        ("--enable-log-rotation --log-outputs a,b", "--log-outputs requires a single file path"),
+        ("--enable-log-rotation --log-outputs /dev/null", "--log-outputs requires a single file path"),
+        (
+            "--enable-log-rotation --log-outputs a --log-rotation-config-json {",
+            "improperly formatted log rotation config",
+        ),
+        (
+            "--enable-log-rotation --log-outputs a --log-rotation-config-json {\"maxsize\":\"a\"}",
+            "invalid log rotation config",
+        ),
         ("--grpc-keepalive-min-time 1s", "--grpc-keepalive-min-time is not available yet"),
-        ("--unsafe-no-fsync", "--unsafe-no-fsync is not available yet"),
-        ("--config-file etcd-not-yet.yml", "\"client-transport-security.auto-tls\" is not available yet"),
+        ("--unsafe-no-fsync", "--unsafe-no-fsync is refused: every acknowledged write is synced"),
+        ("--enable-v2", "--enable-v2 is refused"),
+        ("--config-file etcd-refused.yml", "config file key \"unsafe-no-fsync\" is refused"),
         ("--compact-hash-check-time=0s", "--compact-hash-check-time must be >0"),
         ("--auth-token jwt,pub-key=a", "--auth-token: sign-method is missing"),
         ("--auth-token jwt,pub-key", "\"pub-key\" is no option"),

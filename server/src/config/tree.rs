@@ -8,6 +8,7 @@ use basalt_storage::mvcc::shard_map::ShardMap;
 
 use super::discovery::Discovery;
 use super::feature_gates::FeatureGates;
+use super::log_rotation::LogRotation;
 use super::logging_values::{LogFormat, LogLevel, LogOutput};
 use super::tls_values::{CipherSuite, TlsVersion};
 use super::url::Url;
@@ -25,6 +26,8 @@ pub struct Config {
     pub initial_shards: Option<ShardMap>,
     /// Memory to plan with, bytes; `None` for what the system allows.
     pub memory_limit: Option<usize>,
+    /// Whether memory is never swapped out. Default false.
+    pub memory_lock: bool,
     /// Who the members are, and how they reach this one.
     pub peer: PeerConfig,
     /// Where and how clients are served.
@@ -111,8 +114,30 @@ pub struct PeerConfig {
     pub strict_reconfig_check: bool,
     /// Most learners in the cluster. Default 1.
     pub max_learners: u32,
+    /// What connections between members may wait for. Default and least 5 s each.
+    pub timeouts: PeerTimeouts,
     /// Certificates between members, if any; read once and found in order.
     pub tls: Option<PeerTls>,
+}
+
+/// How long a connection between members may stand still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerTimeouts {
+    /// Without a byte from the other side, which is asked for one in between.
+    pub read: Duration,
+    /// With bytes that the other side does not take.
+    pub write: Duration,
+}
+
+impl PeerTimeouts {
+    /// Default and least of both, as in etcd.
+    pub const MIN: Duration = Duration::from_secs(5);
+}
+
+impl Default for PeerTimeouts {
+    fn default() -> Self {
+        Self { read: Self::MIN, write: Self::MIN }
+    }
 }
 
 /// Files that secure connections between members.
@@ -132,12 +157,44 @@ pub struct PeerTls {
     pub crl_file: Option<PathBuf>,
     /// Which members are let in, and believed.
     pub allowed: AllowedNames,
+    /// Whether a member's certificate may name addresses that are not its own. Default false.
+    pub skip_address_check: bool,
+    /// Set where certificate and key are made here; those of other members are then not verified. Default none.
+    pub generated: Option<GeneratedCertificate>,
     /// As of [`TlsConfig`].
     pub version_min: TlsVersion,
     /// As of [`TlsConfig`].
     pub version_max: TlsVersion,
     /// As of [`TlsConfig`].
     pub cipher_suites: Vec<CipherSuite>,
+}
+
+/// A certificate that signs itself, made at a start without one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GeneratedCertificate {
+    /// Where it lies, with its key; made too if it is missing.
+    pub directory: PathBuf,
+    /// Names and addresses that it is good for.
+    pub hosts: Vec<String>,
+    /// How long.
+    pub validity: Duration,
+}
+
+impl GeneratedCertificate {
+    /// Name of the certificate's file.
+    pub const CERT: &str = "cert.pem";
+    /// Name of the key's file.
+    pub const KEY: &str = "key.pem";
+
+    /// The file of the certificate.
+    pub fn cert_file(&self) -> PathBuf {
+        self.directory.join(Self::CERT)
+    }
+
+    /// The file of its key.
+    pub fn key_file(&self) -> PathBuf {
+        self.directory.join(Self::KEY)
+    }
 }
 
 /// Which certificates are let in, of those that verify.
@@ -188,6 +245,12 @@ pub struct TlsConfig {
     pub cipher_suites: Vec<CipherSuite>,
     /// Which clients are let in. Default all.
     pub allowed: AllowedNames,
+    /// Whether a client's certificate that names addresses must name the one it comes from. Default false.
+    pub check_addresses: bool,
+    /// Certificate and key that this side shows where it connects; here they only have to be in order. Default none.
+    pub client_files: Option<(PathBuf, PathBuf)>,
+    /// Set where certificate and key are made here. Default none.
+    pub generated: Option<GeneratedCertificate>,
 }
 
 /// What HTTP serves, and to whom.
@@ -262,6 +325,8 @@ pub struct RaftConfig {
     pub election_ticks: u32,
     /// Whether votes are asked for before an election. Default true.
     pub pre_vote: bool,
+    /// Whether a start without a leader waits for one only as long as it must. Default true.
+    pub initial_tick_advance: bool,
     /// Applied entries after which the log is shortened. Default 10 000.
     pub snapshot_count: u64,
     /// Entries that stay for slow members. Default 5 000.
@@ -326,6 +391,8 @@ pub struct LoggingConfig {
     pub format: LogFormat,
     /// Where lines go; each one goes to all. Default standard error.
     pub outputs: Vec<LogOutput>,
+    /// When the one file among them is put aside. Default never.
+    pub rotation: Option<LogRotation>,
 }
 
 /// Which metrics are exported.

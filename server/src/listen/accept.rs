@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use http_body::Body;
+use rustix::net::sockopt;
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -19,6 +21,7 @@ use super::error::ListenError;
 use super::limit::ConnectionLimit;
 use super::request_body::RequestBody;
 use super::tls::Tls;
+use super::transport::Socket;
 use crate::config::{KeepaliveConfig, SocketConfig, Url};
 
 /// First pause after the operating system refused a connection for lack of descriptors or memory; then it doubles.
@@ -57,6 +60,8 @@ pub struct ListenOptions {
     pub connections: ConnectionLimit,
     /// For the first seconds of a connection.
     pub deadlines: Deadlines,
+    /// How long what is sent over TCP may stay untaken; the system's rule if none is given.
+    pub write_timeout: Option<Duration>,
     /// How long calls under way may take after the stop; what is left then is cut.
     pub shutdown_grace: Duration,
 }
@@ -118,19 +123,24 @@ impl Listener {
                 accepted = self.socket.accept() => accepted,
             };
             let wait = match accepted {
-                Ok((socket, remote)) => match self.options.connections.try_acquire() {
-                    Some(permit) => {
-                        let (tls, options) = (self.tls.clone(), self.options.clone());
-                        let served = connection::serve(socket, remote, tls, options, service.clone(), shutdown.clone());
-                        connections.spawn(async move {
-                            served.await;
-                            drop(permit);
-                        });
-                        pause.over();
-                        continue;
+                Ok((socket, remote)) if self.limit_writes(&socket).is_ok() => {
+                    match self.options.connections.try_acquire() {
+                        Some(permit) => {
+                            let (tls, options) = (self.tls.clone(), self.options.clone());
+                            let served =
+                                connection::serve(socket, remote, tls, options, service.clone(), shutdown.clone());
+                            connections.spawn(async move {
+                                served.await;
+                                drop(permit);
+                            });
+                            pause.over();
+                            continue;
+                        }
+                        None => pause.refused(&self.url),
                     }
-                    None => pause.refused(&self.url),
-                },
+                }
+                // It is gone already.
+                Ok(_) => continue,
                 Err(error) if is_of_one_connection(&error) => continue,
                 Err(error) => pause.failed(&self.url, &error),
             };
@@ -151,6 +161,21 @@ impl Listener {
             connections.shutdown().await;
         }
     }
+}
+
+impl Listener {
+    fn limit_writes(&self, socket: &Socket) -> io::Result<()> {
+        match (self.options.write_timeout, socket) {
+            (Some(limit), Socket::Tcp(stream)) => limit_writes(stream, limit),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Ends a connection with an error when what was sent is not taken for so long; 49 days at most.
+pub(super) fn limit_writes(stream: &TcpStream, limit: Duration) -> io::Result<()> {
+    let milliseconds = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
+    Ok(sockopt::set_tcp_user_timeout(stream, milliseconds)?)
 }
 
 /// How long to wait before the next accept, and what was already said about it.

@@ -1,13 +1,10 @@
-//! Which certificates of members are let in, of those that verify: by common name, or by a host name that they are good for
-//! (`--peer-cert-allowed-cn`, `--peer-cert-allowed-hostname`).
+//! Which certificates are let in, of those that verify: by common name, or by a host name that they are good for
+//! (`--peer-cert-allowed-cn`, `--client-cert-allowed-hostname` and their kin).
 
-use std::sync::Arc;
-
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{WebPkiServerVerifier, verify_server_name};
+use rustls::Error;
+use rustls::client::verify_server_name;
 use rustls::server::ParsedCertificate;
-use rustls::{DigitallySignedStruct, Error, SignatureScheme};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, ServerName};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::config::AllowedNames;
@@ -33,49 +30,6 @@ fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     let name = certificate.subject().iter_common_name().next()?.as_str().ok()?;
     Some(name.to_owned())
-}
-
-/// Verifies whom this member connects to, and looks at its name.
-#[derive(Debug)]
-pub(super) struct MemberCertificates {
-    pub(super) chains: Arc<WebPkiServerVerifier>,
-    pub(super) allowed: AllowedNames,
-}
-
-impl ServerCertVerifier for MemberCertificates {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        let verified = self.chains.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
-        check(&self.allowed, end_entity).map(|()| verified)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.chains.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.chains.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chains.supported_verify_schemes()
-    }
 }
 
 #[cfg(test)]

@@ -58,7 +58,8 @@ impl ClientCertVerifier for ClientCertificates {
             return Err(CertificateError::Revoked.into());
         }
         let verified = if self.trusted.iter().any(|trusted| trusted == end_entity) {
-            verify_trusted(end_entity, now)?
+            verify_trusted(end_entity, now, Purpose::Client)?;
+            ClientCertVerified::assertion()
         } else {
             self.chains.verify_client_cert(end_entity, intermediates, now)?
         };
@@ -88,8 +89,18 @@ impl ClientCertVerifier for ClientCertificates {
     }
 }
 
+/// What a certificate is shown for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Client,
+    Server,
+}
+
 /// Time and purpose of a certificate that is trusted as itself.
-fn verify_trusted(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<ClientCertVerified, Error> {
+///
+/// # Errors
+/// It is for another time or purpose.
+pub(super) fn verify_trusted(certificate: &CertificateDer<'_>, now: UnixTime, shown_for: Purpose) -> Result<(), Error> {
     let (_, certificate) = X509Certificate::from_der(certificate).map_err(|_| CertificateError::BadEncoding)?;
     let seconds = i64::try_from(now.as_secs()).map_err(|_| CertificateError::Expired)?;
     if seconds < certificate.validity().not_before.timestamp() {
@@ -99,10 +110,12 @@ fn verify_trusted(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<Cli
         return Err(CertificateError::Expired.into());
     }
     let purpose = certificate.extended_key_usage().map_err(|_| CertificateError::BadEncoding)?;
-    match purpose {
-        Some(purpose) if !purpose.value.client_auth && !purpose.value.any => {
-            Err(CertificateError::InvalidPurpose.into())
-        }
-        _ => Ok(ClientCertVerified::assertion()),
-    }
+    let fits = purpose.is_none_or(|purpose| {
+        let named = match shown_for {
+            Purpose::Client => purpose.value.client_auth,
+            Purpose::Server => purpose.value.server_auth,
+        };
+        named || purpose.value.any
+    });
+    if fits { Ok(()) } else { Err(CertificateError::InvalidPurpose.into()) }
 }

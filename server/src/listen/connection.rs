@@ -23,6 +23,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::accept::{Deadlines, ListenOptions};
 use super::http2::Http2;
+use super::remote_address::{self, SystemNames};
 use super::request_body::RequestBody;
 use super::tls::Tls;
 use super::transport::{Protocol, Sniffed, Socket, Transport};
@@ -155,6 +156,11 @@ async fn open(
             let acceptor = TlsAcceptor::from(tls.server_config(Instant::now()));
             let shaken = timeout(deadlines.handshake, acceptor.accept(socket)).await;
             let stream = shaken.map_err(|_| Rejected::Late("TLS handshake"))?.map_err(Rejected::from)?;
+            if let (true, Some(remote)) = (tls.checks_addresses(), remote_address) {
+                let checked = timeout(deadlines.handshake, check_address(stream.get_ref().1, remote)).await;
+                let refused = |why| Rejected::Failed(io::Error::other(why));
+                checked.map_err(|_| Rejected::Late("answer of DNS"))?.map_err(refused)?;
+            }
             if tls.reports_common_name() {
                 client.common_name = common_name(stream.get_ref().1);
             }
@@ -164,6 +170,14 @@ async fn open(
     let sniffed = timeout(deadlines.first_bytes, Sniffed::read_protocol(transport)).await;
     let (stream, protocol) = sniffed.map_err(|_| Rejected::Late("first bytes"))?.map_err(Rejected::from)?;
     Ok((stream, protocol, client))
+}
+
+/// Whether the client's certificate, if it has one, may be shown from there.
+async fn check_address(session: &rustls::ServerConnection, remote: SocketAddr) -> Result<(), String> {
+    match session.peer_certificates().and_then(|shown| shown.first()) {
+        Some(certificate) => remote_address::check(certificate, remote.ip(), &SystemNames).await,
+        None => Ok(()),
+    }
 }
 
 impl From<io::Error> for Rejected {

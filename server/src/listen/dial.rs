@@ -22,6 +22,7 @@ use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint};
 use tower_service::Service;
 
+use super::accept::limit_writes;
 use super::tls::read;
 use crate::config::{self, UrlAddress};
 
@@ -67,6 +68,7 @@ pub struct Dial {
     address: UrlAddress,
     tls: Option<Arc<dyn ClientTls>>,
     timeout: Duration,
+    write_timeout: Option<Duration>,
 }
 
 /// A connection of any kind.
@@ -80,7 +82,12 @@ impl Dial {
     /// The socket may take `timeout`, and the TLS handshake as long again. The certificate must be good for the host; that of
     /// a Unix socket for the last part of its path, as with etcd's clients.
     pub fn new(address: UrlAddress, tls: Option<Arc<dyn ClientTls>>, timeout: Duration) -> Self {
-        Self { address, tls, timeout }
+        Self { address, tls, timeout, write_timeout: None }
+    }
+
+    /// Ends the connection when what is sent over TCP is not taken for so long.
+    pub fn with_write_timeout(self, limit: Duration) -> Self {
+        Self { write_timeout: Some(limit), ..self }
     }
 
     /// A channel over one such connection, with the settings of `endpoint`.
@@ -99,6 +106,9 @@ impl Dial {
             UrlAddress::Tcp { host, port } => {
                 let tcp = self.in_time(TcpStream::connect((&**host, *port))).await?;
                 tcp.set_nodelay(true)?;
+                if let Some(limit) = self.write_timeout {
+                    limit_writes(&tcp, limit)?;
+                }
                 self.secure(host, tcp).await
             }
             UrlAddress::Unix { path } => {

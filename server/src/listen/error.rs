@@ -56,6 +56,14 @@ pub enum ListenError {
         /// Why.
         cause: rustls::Error,
     },
+    /// A certificate that was to be made could not be.
+    #[error("cannot generate a certificate in {directory}: {cause}; check the permissions, or give a certificate")]
+    Generate {
+        /// Where it was to lie.
+        directory: PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
     /// Nothing in the file can be trusted.
     #[error("cannot use {path}: none of its certificates can be a trust anchor; replace the file")]
     NoTrustAnchor {

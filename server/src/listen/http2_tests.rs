@@ -116,6 +116,7 @@ async fn serve(keepalive: KeepaliveConfig) -> (Arc<Seen>, std::net::SocketAddr, 
         concurrent_streams_max: 1000,
         connections: ConnectionLimit::new(10),
         deadlines: Deadlines::default(),
+        write_timeout: None,
         shutdown_grace: Duration::from_secs(5),
     };
     let url = Url::parse("http://127.0.0.1:0").expect("a URL");

@@ -22,6 +22,7 @@
 
 mod accept;
 mod allowed_names;
+mod any_certificate;
 mod bind;
 mod call;
 mod client_certificates;
@@ -29,12 +30,15 @@ mod coalesced;
 mod connection;
 mod dial;
 mod error;
+mod generated;
 mod http2;
 #[cfg(test)]
 mod http2_tests;
 mod limit;
 mod peer_tls;
+mod remote_address;
 mod request_body;
+mod server_certificates;
 mod service_tls;
 #[cfg(test)]
 mod tests;
@@ -45,6 +49,7 @@ pub use accept::{Deadlines, ListenOptions, Listener};
 pub use connection::ClientConnection;
 pub use dial::{ClientTls, Dial};
 pub use error::ListenError;
+pub use generated::ensure as ensure_certificate;
 pub use limit::ConnectionLimit;
 pub use peer_tls::PeerTlsClient;
 pub use request_body::RequestBody;

@@ -5,11 +5,13 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::crypto::CryptoProvider;
 
-use super::allowed_names::MemberCertificates;
+use super::any_certificate::AnyCertificate;
 use super::dial::{ClientTls, client_config};
+use super::server_certificates::ServerCertificates;
 use super::tls::{provider, read, versions};
 use crate::config::{self, AllowedNames, CipherSuite, PeerTls, TlsVersion};
 
@@ -21,7 +23,11 @@ pub struct PeerTlsClient {
     identity: Option<(PathBuf, PathBuf)>,
     /// The flag that says who is trusted.
     flag: &'static str,
-    /// Which of those are believed.
+    /// Whether nobody is verified: members make their certificates themselves.
+    trusts_all: bool,
+    /// Revoked serial numbers.
+    revoked: Option<PathBuf>,
+    /// Which of those that verify are believed.
     allowed: AllowedNames,
     versions: RangeInclusive<TlsVersion>,
     cipher_suites: Vec<CipherSuite>,
@@ -32,6 +38,8 @@ impl PeerTlsClient {
     pub fn new(config: PeerTls) -> Self {
         let identity = config.client_files.unwrap_or((config.cert_file, config.key_file));
         Self {
+            trusts_all: config.generated.is_some(),
+            revoked: config.crl_file,
             allowed: config.allowed,
             versions: config.version_min..=config.version_max,
             cipher_suites: config.cipher_suites,
@@ -42,21 +50,40 @@ impl PeerTlsClient {
     /// These files: who is trusted, as `flag` says, and what is shown, if anything.
     pub fn of(trusted: Option<PathBuf>, identity: Option<(PathBuf, PathBuf)>, flag: &'static str) -> Self {
         let versions = TlsVersion::Tls12..=TlsVersion::Tls13;
-        Self { trusted, identity, flag, allowed: AllowedNames::All, versions, cipher_suites: Vec::new() }
+        Self {
+            trusted,
+            identity,
+            flag,
+            trusts_all: false,
+            revoked: None,
+            allowed: AllowedNames::All,
+            versions,
+            cipher_suites: Vec::new(),
+        }
+    }
+}
+
+impl PeerTlsClient {
+    fn verifier(&self, provider: Arc<CryptoProvider>) -> io::Result<Arc<dyn ServerCertVerifier>> {
+        if self.trusts_all {
+            return Ok(Arc::new(AnyCertificate(provider)));
+        }
+        let Some(trusted) = &self.trusted else {
+            return Err(io::Error::other(format!("https needs {}", self.flag)));
+        };
+        let trusted = read(trusted, config::certificates).map_err(io::Error::other)?;
+        let revoked = match &self.revoked {
+            Some(path) => read(path, config::revoked_serials).map_err(io::Error::other)?,
+            None => config::RevokedSerials::default(),
+        };
+        Ok(Arc::new(ServerCertificates::new(trusted, revoked, self.allowed.clone(), provider)?))
     }
 }
 
 impl ClientTls for PeerTlsClient {
     fn client_config(&self) -> io::Result<Arc<ClientConfig>> {
-        let Some(trusted) = &self.trusted else {
-            return Err(io::Error::other(format!("https needs {}", self.flag)));
-        };
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(read(trusted, config::certificates).map_err(io::Error::other)?);
         let provider = Arc::new(provider(&self.cipher_suites));
-        let chains = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone());
-        let chains = chains.build().map_err(io::Error::other)?;
-        let members = MemberCertificates { chains, allowed: self.allowed.clone() };
-        client_config(provider, &versions(self.versions.clone()), Arc::new(members), self.identity.as_ref())
+        let verifier = self.verifier(provider.clone())?;
+        client_config(provider, &versions(self.versions.clone()), verifier, self.identity.as_ref())
     }
 }

@@ -3,15 +3,16 @@
 use std::io;
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::ClientConfig;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::crypto::CryptoProvider;
+use rustls_pki_types::CertificateDer;
 
+use super::any_certificate::AnyCertificate;
 use super::dial::{ClientTls, client_config};
+use super::server_certificates::ServerCertificates;
 use super::tls::{provider, read, versions};
-use crate::config::{self, DiscoveryTls, TlsVersion};
+use crate::config::{self, AllowedNames, DiscoveryTls, RevokedSerials, TlsVersion};
 
 /// The certificates that the operator, or else the system, says.
 #[derive(Debug)]
@@ -25,30 +26,24 @@ impl ServiceTls {
         Self { config }
     }
 
-    fn roots(&self) -> io::Result<RootCertStore> {
-        let mut roots = RootCertStore::empty();
+    fn trusted(&self) -> io::Result<Vec<CertificateDer<'static>>> {
         match &self.config.trusted_ca_file {
-            Some(path) => {
-                roots.add_parsable_certificates(read(path, config::certificates).map_err(io::Error::other)?);
-            }
-            None => {
-                // A file that cannot be read beside one that can is no reason to give up; none at all shows below.
-                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            }
+            Some(path) => read(path, config::certificates).map_err(io::Error::other),
+            // A file that cannot be read beside one that can is no reason to give up; none at all shows below.
+            None => Ok(rustls_native_certs::load_native_certs().certs),
         }
-        Ok(roots)
     }
 
     fn verifier(&self, provider: Arc<CryptoProvider>) -> io::Result<Arc<dyn ServerCertVerifier>> {
         if self.config.skip_verify {
             return Ok(Arc::new(AnyCertificate(provider)));
         }
-        let roots = self.roots()?;
-        if roots.is_empty() {
+        let trusted = self.trusted()?;
+        if trusted.is_empty() {
             return Err(io::Error::other("the system trusts no certificates: set --discovery-cacert"));
         }
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider);
-        Ok(verifier.build().map_err(io::Error::other)?)
+        let (revoked, allowed) = (RevokedSerials::default(), AllowedNames::All);
+        Ok(Arc::new(ServerCertificates::new(trusted, revoked, allowed, provider)?))
     }
 }
 
@@ -57,45 +52,6 @@ impl ClientTls for ServiceTls {
         let provider = Arc::new(provider(&[]));
         let (versions, verifier) = (versions(TlsVersion::Tls12..=TlsVersion::Tls13), self.verifier(provider.clone())?);
         client_config(provider, &versions, verifier, self.config.identity.as_ref())
-    }
-}
-
-/// `--discovery-insecure-skip-tls-verify`: whose certificate it is does not matter, only that its key is there, as in Go.
-#[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }
 

@@ -57,6 +57,7 @@ fn options(connections: usize) -> ListenOptions {
         concurrent_streams_max: 100,
         connections: ConnectionLimit::new(connections),
         deadlines: Deadlines::default(),
+        write_timeout: None,
         shutdown_grace: Duration::from_secs(5),
     }
 }
@@ -149,6 +150,9 @@ impl Files {
             version_max: TlsVersion::Tls13,
             cipher_suites: Vec::new(),
             allowed: AllowedNames::All,
+            check_addresses: false,
+            client_files: None,
+            generated: None,
         }
     }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::NoServerSessionStorage;
+use rustls::sign::CertifiedKey;
 use rustls::{CipherSuite as Suite, ServerConfig, SupportedProtocolVersion};
 use tracing::{info, warn};
 
@@ -42,6 +43,9 @@ impl Tls {
     /// # Errors
     /// [`ListenError`], naming the file.
     pub fn load(config: TlsConfig) -> Result<Arc<Self>, ListenError> {
+        if let Some((cert_file, key_file)) = &config.client_files {
+            check_pair(cert_file, key_file)?;
+        }
         // Before the files are read: a change in between is then seen as one at the next check.
         let stamps = stamps(&config);
         let server = server_config(&config)?;
@@ -52,6 +56,11 @@ impl Tls {
     /// Whether the common name of a verified certificate is a user.
     pub(super) fn reports_common_name(&self) -> bool {
         self.config.client_cert_auth
+    }
+
+    /// Whether a client's certificate must name the address that it comes from, if it names any.
+    pub(super) fn checks_addresses(&self) -> bool {
+        self.config.check_addresses
     }
 
     /// The configuration for a handshake at `now`. If files changed but cannot be used (halfway through a rotation,
@@ -119,6 +128,13 @@ fn server_config(config: &TlsConfig) -> Result<Arc<ServerConfig>, ListenError> {
 pub(super) fn read<T>(path: &Path, parse: impl Fn(&[u8]) -> Result<T, CertificateError>) -> Result<T, ListenError> {
     let content = fs::read(path).map_err(|cause| ListenError::Read { path: path.to_owned(), cause })?;
     parse(&content).map_err(|cause| ListenError::Content { path: path.to_owned(), cause })
+}
+
+/// Whether certificate and key belong together; etcd looks before it serves.
+fn check_pair(cert_file: &Path, key_file: &Path) -> Result<(), ListenError> {
+    let (chain, key) = (read(cert_file, config::certificates)?, read(key_file, config::private_key)?);
+    let unusable = |cause| ListenError::Tls { cert_file: cert_file.to_owned(), cause };
+    CertifiedKey::from_der(chain, key, &provider(&[])).map(drop).map_err(unusable)
 }
 
 pub(super) fn versions(wanted: RangeInclusive<TlsVersion>) -> Vec<&'static SupportedProtocolVersion> {

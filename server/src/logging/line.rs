@@ -14,13 +14,18 @@ use crate::config::LogFormat;
 const TIME: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
 
+/// A time as lines tell it.
+pub fn time_text(time: OffsetDateTime) -> String {
+    time.format(TIME).unwrap_or_default()
+}
+
 /// The line of `event`, with its line break.
 pub(super) fn encode(format: LogFormat, now: OffsetDateTime, event: &Event<'_>) -> String {
     let mut fields = Fields::default();
     event.record(&mut fields);
     let metadata = event.metadata();
     let level = level_name(*metadata.level());
-    let time = now.format(TIME).unwrap_or_default();
+    let time = time_text(now);
     let caller = caller(metadata);
     let Fields { message, json } = fields;
     match format {

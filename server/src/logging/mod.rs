@@ -9,6 +9,9 @@
 //! console form), and writes that line to each output with one call. Times are UTC. Field names are the event's, with
 //! `-` for `_`, as etcd writes them.
 //!
+//! A file may be put aside when it is full, as lumberjack does for etcd (`rotating_file.rs`, `backups.rs`). The level may change
+//! while the process runs ([`LevelControl`]).
+//!
 //! It never asks whether an output is a terminal, never fails a caller because an output fails, and never logs spans:
 //! what a line needs stands in its own fields. What goes into the fields is the caller's duty: no values, no secrets.
 //!
@@ -16,8 +19,13 @@
 //! * One event is one line; line breaks in texts are escaped.
 //! * Events of libraries are logged from warn on, whatever the level: their debug events are about every frame.
 
+mod backups;
+mod level;
 mod line;
 mod output;
+mod rotating_file;
 mod subscriber;
 
+pub use level::{LevelControl, Step};
+pub use line::time_text;
 pub use subscriber::{LoggingError, install, subscriber};

@@ -4,7 +4,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 
-use crate::config::LogOutput;
+use super::rotating_file::RotatingFile;
+use crate::config::{LogOutput, LogRotation};
 
 /// One opened output.
 #[derive(Debug)]
@@ -12,15 +13,19 @@ pub(super) enum Output {
     Stderr,
     Stdout,
     File(File),
+    Rotating(RotatingFile),
 }
 
 impl Output {
-    /// Opens an output; a file is created if it is missing, and appended to.
-    pub(super) fn open(output: &LogOutput) -> io::Result<Self> {
+    /// Opens an output; a file is created if it is missing, and appended to, and put aside by `rotation`.
+    pub(super) fn open(output: &LogOutput, rotation: Option<&LogRotation>) -> io::Result<Self> {
         Ok(match output {
             LogOutput::Stderr => Self::Stderr,
             LogOutput::Stdout => Self::Stdout,
-            LogOutput::File(path) => Self::File(append_to(path)?),
+            LogOutput::File(path) => match rotation {
+                Some(rotation) => Self::Rotating(RotatingFile::open(path, rotation.clone())?),
+                None => Self::File(append_to(path)?),
+            },
         })
     }
 
@@ -35,6 +40,7 @@ impl Output {
             }
             // Appending writes of one line do not mix, so that a file needs no lock.
             Self::File(file) => (&*file).write_all(line.as_bytes()),
+            Self::Rotating(file) => file.write(line),
         };
     }
 }

@@ -9,10 +9,12 @@ use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::Registry;
+use tracing_subscriber::reload;
 
+use super::level::LevelControl;
 use super::line;
 use super::output::Output;
-use crate::config::{LogFormat, LogLevel, LogOutput, LoggingConfig};
+use crate::config::{LogFormat, LogLevel, LogOutput, LogRotation, LoggingConfig};
 
 /// Events of our own crates have targets that begin with this.
 const OWN_TARGET: &str = "basalt";
@@ -38,16 +40,20 @@ pub enum LoggingError {
 ///
 /// # Errors
 /// [`LoggingError`]
-pub fn install(config: &LoggingConfig) -> Result<(), LoggingError> {
-    let subscriber = subscriber(config)?;
-    tracing::subscriber::set_global_default(subscriber).map_err(|_| LoggingError::Started)
+pub fn install(config: &LoggingConfig) -> Result<LevelControl, LoggingError> {
+    let (subscriber, level) = subscriber(config)?;
+    tracing::subscriber::set_global_default(subscriber).map_err(|_| LoggingError::Started)?;
+    Ok(level)
 }
 
-/// The configured subscriber.
+/// The configured subscriber, and what changes its level.
 ///
 /// # Errors
 /// [`LoggingError::Open`]
-pub fn subscriber(config: &LoggingConfig) -> Result<impl Subscriber + Send + Sync + use<>, LoggingError> {
+pub fn subscriber(
+    config: &LoggingConfig,
+) -> Result<(impl Subscriber + Send + Sync + use<>, LevelControl), LoggingError> {
+    let open = |output| open(output, config.rotation.as_ref());
     let outputs = config.outputs.iter().map(open).collect::<Result<_, _>>()?;
     let level = match config.level {
         LogLevel::Debug => LevelFilter::DEBUG,
@@ -56,11 +62,12 @@ pub fn subscriber(config: &LoggingConfig) -> Result<impl Subscriber + Send + Syn
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Fatal => LevelFilter::OFF,
     };
-    Ok(Registry::default().with(Lines { level, format: config.format, outputs }))
+    let (lines, handle) = reload::Layer::new(Lines { level, format: config.format, outputs });
+    Ok((Registry::default().with(lines), LevelControl::new(handle)))
 }
 
-fn open(output: &LogOutput) -> Result<Output, LoggingError> {
-    Output::open(output).map_err(|source| {
+fn open(output: &LogOutput, rotation: Option<&LogRotation>) -> Result<Output, LoggingError> {
+    Output::open(output, rotation).map_err(|source| {
         let path = match output {
             LogOutput::File(path) => path.clone(),
             LogOutput::Stderr | LogOutput::Stdout => PathBuf::new(),
@@ -71,8 +78,8 @@ fn open(output: &LogOutput) -> Result<Output, LoggingError> {
 
 /// Writes each event as a line.
 #[derive(Debug)]
-struct Lines {
-    level: LevelFilter,
+pub(super) struct Lines {
+    pub(super) level: LevelFilter,
     format: LogFormat,
     outputs: Vec<Output>,
 }
@@ -108,8 +115,8 @@ mod tests {
     fn lines_of(level: LogLevel, format: LogFormat, log: impl FnOnce()) -> Vec<String> {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("log");
-        let config = LoggingConfig { level, format, outputs: vec![LogOutput::File(path.clone())] };
-        tracing::subscriber::with_default(subscriber(&config).expect("opened"), log);
+        let config = LoggingConfig { level, format, outputs: vec![LogOutput::File(path.clone())], rotation: None };
+        tracing::subscriber::with_default(subscriber(&config).expect("opened").0, log);
         fs::read_to_string(path).expect("text").lines().map(str::to_owned).collect()
     }
 
@@ -165,7 +172,7 @@ mod tests {
     #[test]
     fn an_unusable_file_is_named() {
         let outputs = vec![LogOutput::File("/nonexistent/folder/log".into())];
-        let config = LoggingConfig { level: LogLevel::Info, format: LogFormat::Json, outputs };
+        let config = LoggingConfig { level: LogLevel::Info, format: LogFormat::Json, outputs, rotation: None };
         let Err(error) = subscriber(&config).map(drop) else { panic!("there is no such folder") };
         assert!(error.to_string().contains("/nonexistent/folder/log"), "{error}");
     }

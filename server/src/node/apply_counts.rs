@@ -1,5 +1,6 @@
 //! What applying counts, by etcd's rules: operations, not requests, and no operation that was refused.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,8 +48,16 @@ impl ApplyCounts {
         let metrics = &self.metrics;
         if elapsed > self.slow {
             metrics.slow_apply_total.inc();
-            let (requests, took_ms) = (entry.requests.len(), elapsed.as_millis() as u64);
-            warn!(requests, took_ms, expected_ms = self.slow.as_millis() as u64, "apply request took too long");
+            let kinds = entry.requests.iter().filter_map(|request| Operation::of_request(request.kind.as_ref()?));
+            let kinds: BTreeSet<&str> = kinds.map(Operation::label).collect();
+            // Of what etcd tells, what the requests and answers hold is left out.
+            warn!(
+                took = ?elapsed,
+                expected_duration = ?self.slow,
+                requests = entry.requests.len(),
+                request = kinds.into_iter().collect::<Vec<_>>().join(" "),
+                "apply request took too long"
+            );
         }
         let share = elapsed / u32::try_from(entry.requests.len().max(1)).unwrap_or(u32::MAX);
         let mut operations = Operations::default();

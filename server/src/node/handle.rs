@@ -300,6 +300,11 @@ impl NodeHandle {
         drop(self.inbox.send(NodeInput::HandOver));
     }
 
+    /// Others are reached: if no leader is known, the first election comes soon.
+    pub fn advance_election(&self) {
+        drop(self.inbox.send(NodeInput::AdvanceElection));
+    }
+
     /// Entries that each other member is not known to have; nothing unless this node leads.
     pub fn lags(&self) -> Vec<(u64, u64)> {
         self.gauges.lags.lock().expect("no one panics while holding lags").clone()

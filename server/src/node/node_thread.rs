@@ -77,6 +77,8 @@ pub enum NodeInput {
     Transfer(u64),
     /// Whoever is fit shall lead: this node is about to stop.
     HandOver,
+    /// Others are reached, and no leader is known: the first election may come soon.
+    AdvanceElection,
     /// Stop now.
     Stop,
 }
@@ -199,6 +201,7 @@ pub fn serve(mut core: Core, links: &NodeLinks, inbox: &Receiver<NodeInput>) {
                 // They are taken below, as soon as they may be asked for.
                 NodeInput::Reads => {}
                 NodeInput::HandOver => inputs.push(Input::HandOver),
+                NodeInput::AdvanceElection => inputs.push(Input::AdvanceElection),
                 NodeInput::Transfer(member) => inputs.push(Input::Transfer(member)),
                 NodeInput::Stop => return drop(links.log.send(LogInput::Stop)),
             }

@@ -28,7 +28,7 @@ mod probe;
 mod renewals;
 
 pub use arrivals::{Arrival, ArrivalError, Arrivals};
-pub use connect::PeerConnector;
+pub use connect::{PeerConnector, PeerPings};
 pub use join::{Joined, join, refuse_known};
 pub use meters::{ReceivedMeters, StateMeters};
 pub use peers::Peers;

@@ -14,6 +14,8 @@ use crate::node::handle::unix_time_ns;
 const INTERVAL: Duration = Duration::from_secs(4);
 /// How long an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a member takes that is there and well.
+const AT_ONCE: Duration = Duration::from_millis(500);
 /// Clocks that differ by more are told of (etcd: the same). Nothing hangs on them but the times in logs and certificates.
 const CLOCK_DIFFERENCE_MAX: Duration = Duration::from_secs(1);
 /// Looks between two lines about one clock.
@@ -32,6 +34,17 @@ impl Peers {
             }
             looks = looks.wrapping_add(1);
         }
+    }
+
+    /// Whether a member answers at once.
+    pub async fn is_there(&self, member: u64) -> bool {
+        let asked = async {
+            let Ok(mut client) = self.client(member).await else { return false };
+            let request = PingRequest { cluster_id: self.identity.cluster_id };
+            let answer = client.ping(request).await;
+            self.checked(member, answer).await.is_ok()
+        };
+        tokio::time::timeout(AT_ONCE, asked).await.unwrap_or(false)
     }
 
     async fn look_at(&self, member: u64, tells: bool) {

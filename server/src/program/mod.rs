@@ -1,6 +1,8 @@
 //! The program `basalt`: configuration, node, ports, signals, and one clear last line when something is wrong.
 
+mod first_election;
 mod membership;
+mod memory_lock;
 mod node_setup;
 mod ports;
 mod signals;
@@ -20,10 +22,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
+use self::first_election::advance_first_election;
 use self::membership::{describe, description, end_of, expelled, first_start, hand_over};
+use self::memory_lock::lock_memory;
 use self::node_setup::node_config;
 use self::ports::{open_member_ports, open_ports, serve_members, serve_ports};
-use self::signals::{StopSignals, notify_systemd, unless_stopped};
+use self::signals::{StopSignals, listen_for_level_signals, notify_systemd, unless_stopped};
 use crate::api::member_changes::MemberRules;
 use crate::api::service::Service;
 use crate::apply::answer::Refusal;
@@ -34,7 +38,7 @@ use crate::config::{self, AutoCompaction, Config, FeatureGate, Parsed, Url};
 use crate::corruption::{CompactHashChecker, initial_check};
 use crate::gateway::Gateway;
 use crate::listen::PeerTlsClient;
-use crate::logging;
+use crate::logging::{self, LevelControl};
 use crate::metrics::{self, Metrics};
 use crate::node::fatal::causes;
 use crate::node::handle::Unavailable;
@@ -80,14 +84,17 @@ fn run(config: &Config, warnings: &[String]) -> ExitCode {
         eprintln!("{error}");
         return ExitCode::FAILURE;
     }
-    if let Err(error) = logging::install(&config.logging) {
-        eprintln!("{}", causes(&error));
-        return ExitCode::FAILURE;
-    }
+    let log_level = match logging::install(&config.logging) {
+        Ok(log_level) => log_level,
+        Err(error) => {
+            eprintln!("{}", causes(&error));
+            return ExitCode::FAILURE;
+        }
+    };
     for warning in warnings {
         warn!("{warning}");
     }
-    match serve(config) {
+    match serve(config, log_level) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let cause = causes(&*error);
@@ -101,19 +108,26 @@ fn run(config: &Config, warnings: &[String]) -> ExitCode {
 
 type ProgramError = Box<dyn std::error::Error>;
 
-fn serve(config: &Config) -> Result<(), ProgramError> {
+fn serve(config: &Config, log_level: LevelControl) -> Result<(), ProgramError> {
+    if config.memory_lock {
+        lock_memory()?;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(connection_threads())
         .enable_all()
         .thread_name("basalt-rpc")
         .build()?;
     // Signals before anything that takes long: the first process of a container has no default handler, and would go on.
-    let mut signals = runtime.block_on(async { StopSignals::install() });
+    let mut signals = runtime.block_on(async {
+        listen_for_level_signals(log_level);
+        StopSignals::install()
+    });
     // Ports next: a taken one is known before the data is opened, and clients wait instead of being refused.
     let (ports, member_ports) =
         runtime.block_on(async { Ok::<_, ProgramError>((open_ports(config)?, open_member_ports(config)?)) })?;
     let metrics = Arc::new(Metrics::new(config.metrics));
-    let connector = PeerConnector::new(config.peer.tls.clone().map(|tls| Arc::new(PeerTlsClient::new(tls))));
+    let peer_tls = config.peer.tls.clone().map(|tls| Arc::new(PeerTlsClient::new(tls)));
+    let connector = PeerConnector::new(peer_tls, config.peer.timeouts);
     let first = first_start(config, connector.clone(), runtime.handle().clone());
     let starting = {
         let config = node_config(config, first.first.clone())?;
@@ -168,6 +182,9 @@ fn serve(config: &Config) -> Result<(), ProgramError> {
         (LEADER_WAIT, member_ports, Vec::new())
     };
     runtime.block_on(async { serve_members(early_ports, &peers, &service, &members_stopping, &mut member_listeners) });
+    if !running.handle.gauges.single_voter.load(Ordering::Relaxed) {
+        runtime.spawn(advance_first_election(service.clone(), peers.clone(), config.raft));
+    }
     let ready = {
         let running = running.clone();
         runtime.spawn_blocking(move || running.wait_ready(READY_TIMEOUT, leader_wait))

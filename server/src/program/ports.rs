@@ -8,12 +8,12 @@ use tracing::info;
 
 use super::{ProgramError, SHUTDOWN_GRACE};
 use crate::api::service::Service;
-use crate::config::{Config, TlsConfig, Url};
+use crate::config::{Config, KeepaliveConfig, TlsConfig, Url};
 use crate::edge::Edge;
 use crate::gateway::Gateway;
-use crate::listen::{ConnectionLimit, Deadlines, ListenOptions, Listener, Tls};
+use crate::listen::{ConnectionLimit, Deadlines, ListenError, ListenOptions, Listener, Tls, ensure_certificate};
 use crate::pages::{Pages, Serves};
-use crate::peer::Peers;
+use crate::peer::{PeerPings, Peers};
 use crate::peer_edge::PeerEdge;
 
 fn listen_options(config: &Config) -> ListenOptions {
@@ -23,12 +23,20 @@ fn listen_options(config: &Config) -> ListenOptions {
         concurrent_streams_max: config.limits.concurrent_streams_max,
         connections: ConnectionLimit::from_file_limit(),
         deadlines: Deadlines::default(),
+        write_timeout: None,
         shutdown_grace: SHUTDOWN_GRACE,
     }
 }
 
+fn load(tls: TlsConfig) -> Result<Arc<Tls>, ListenError> {
+    if let Some(generated) = &tls.generated {
+        ensure_certificate(generated)?;
+    }
+    Tls::load(tls)
+}
+
 pub(super) fn open_ports(config: &Config) -> Result<Vec<(Listener, Serves)>, ProgramError> {
-    let tls = config.client.tls.clone().map(Tls::load).transpose()?;
+    let tls = config.client.tls.clone().map(load).transpose()?;
     let options = listen_options(config);
     let client = &config.client;
     let split = !client.listen_http_urls.is_empty();
@@ -45,7 +53,7 @@ pub(super) fn open_ports(config: &Config) -> Result<Vec<(Listener, Serves)>, Pro
 pub(super) fn open_member_ports(config: &Config) -> Result<Vec<Listener>, ProgramError> {
     let peer = &config.peer;
     let tls = peer.tls.clone().map(|tls| {
-        Tls::load(TlsConfig {
+        load(TlsConfig {
             cert_file: tls.cert_file,
             key_file: tls.key_file,
             trusted_ca_file: tls.trusted_ca_file,
@@ -55,10 +63,23 @@ pub(super) fn open_member_ports(config: &Config) -> Result<Vec<Listener>, Progra
             version_max: tls.version_max,
             cipher_suites: tls.cipher_suites,
             allowed: tls.allowed,
+            check_addresses: !tls.skip_address_check,
+            client_files: tls.client_files,
+            generated: tls.generated,
         })
     });
     let tls = tls.transpose()?;
-    let options = listen_options(config);
+    let pings = PeerPings::of(peer.timeouts);
+    let options = ListenOptions {
+        keepalive: KeepaliveConfig {
+            // Members ask each other for a sign more often than clients may.
+            client_interval_min: None,
+            server_interval: Some(pings.interval),
+            server_timeout: Some(pings.timeout),
+        },
+        write_timeout: Some(peer.timeouts.write),
+        ..listen_options(config)
+    };
     peer.listen_urls.iter().map(|url| Ok(Listener::bind(url, tls.as_ref(), options.clone())?)).collect()
 }
 

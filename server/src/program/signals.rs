@@ -5,6 +5,8 @@ use std::future::Future;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::warn;
 
+use crate::logging::{LevelControl, Step};
+
 /// SIGTERM and SIGINT, caught from the moment of installation on.
 pub(super) struct StopSignals(Option<[Signal; 2]>);
 
@@ -28,6 +30,25 @@ impl StopSignals {
             _ = interrupt.recv() => {}
         }
     }
+}
+
+/// SIGUSR1 makes the log say more, SIGUSR2 less, one level each. To be called inside a runtime.
+pub(super) fn listen_for_level_signals(level: LevelControl) {
+    let (Ok(mut more), Ok(mut fewer)) = (signal(SignalKind::user_defined1()), signal(SignalKind::user_defined2()))
+    else {
+        return warn!("signals cannot be caught: the log level stays what it is");
+    };
+    // It ends with the runtime.
+    tokio::spawn(async move {
+        loop {
+            let step = tokio::select! {
+                Some(()) = more.recv() => Step::More,
+                Some(()) = fewer.recv() => Step::Fewer,
+                else => return,
+            };
+            level.step(step);
+        }
+    });
 }
 
 /// What `work` comes to, or nothing if the stop comes first.

@@ -233,7 +233,7 @@ func (c *Cluster) Tails() string {
 	for _, member := range c.Members() {
 		all, _ := os.ReadFile(member.LogFile())
 		lines := strings.Split(strings.TrimSpace(string(all)), "\n")
-		lines = slices.DeleteFunc(lines, func(line string) bool { return strings.Contains(line, "request took too long") })
+		lines = slices.DeleteFunc(lines, func(line string) bool { return strings.Contains(line, `"msg":"request stats"`) })
 		fmt.Fprintf(&text, "the last of %s:\n  %s\n", member, strings.Join(lines[max(0, len(lines)-12):], "\n  "))
 	}
 	return text.String()

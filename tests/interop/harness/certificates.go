@@ -21,6 +21,8 @@ import (
 // Certificates are the PEM files of one authority with a server's and a client's certificate.
 type Certificates struct {
 	Authority, ServerCert, ServerKey, ClientCert, ClientKey string
+	// AuthorityKey signs further ones; empty where the authority is the one certificate itself.
+	AuthorityKey string
 }
 
 // NewCertificates makes an authority and what it signed, valid for this test.
@@ -47,11 +49,12 @@ func NewCertificatesOf(t testing.TB, kind KeyKind) *Certificates {
 	clientKey := kind.newKey(t)
 
 	return &Certificates{
-		Authority:  writePEM(t, dir, "ca.crt", "CERTIFICATE", issuerDER),
-		ServerCert: writePEM(t, dir, "server.crt", "CERTIFICATE", sign(t, server, issuer, serverKey, issuerKey)),
-		ServerKey:  kind.write(t, dir, "server.key", serverKey),
-		ClientCert: writePEM(t, dir, "client.crt", "CERTIFICATE", sign(t, client, issuer, clientKey, issuerKey)),
-		ClientKey:  kind.write(t, dir, "client.key", clientKey),
+		Authority:    writePEM(t, dir, "ca.crt", "CERTIFICATE", issuerDER),
+		AuthorityKey: kind.write(t, dir, "ca.key", issuerKey),
+		ServerCert:   writePEM(t, dir, "server.crt", "CERTIFICATE", sign(t, server, issuer, serverKey, issuerKey)),
+		ServerKey:    kind.write(t, dir, "server.key", serverKey),
+		ClientCert:   writePEM(t, dir, "client.crt", "CERTIFICATE", sign(t, client, issuer, clientKey, issuerKey)),
+		ClientKey:    kind.write(t, dir, "client.key", clientKey),
 	}
 }
 
@@ -67,6 +70,26 @@ func NewSelfSigned(t testing.TB, kind KeyKind) *Certificates {
 	cert := writePEM(t, dir, "own.crt", "CERTIFICATE", sign(t, own, own, key, key))
 	keyFile := kind.write(t, dir, "own.key", key)
 	return &Certificates{Authority: cert, ServerCert: cert, ServerKey: keyFile, ClientCert: cert, ClientKey: keyFile}
+}
+
+// MemberCertificate writes one more certificate of this authority, good for these addresses and names, with its key.
+func (c *Certificates) MemberCertificate(t testing.TB, addresses []net.IP, names []string) (cert, key string) {
+	t.Helper()
+	pair, err := tls.LoadX509KeyPair(c.Authority, c.AuthorityKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	issuer, err := x509.ParseCertificate(pair.Certificate[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	member := template("interop member", 4)
+	member.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
+	member.IPAddresses, member.DNSNames = addresses, names
+	kind := KeyKinds["P-256 in PKCS#8"]
+	memberKey, dir := kind.newKey(t), t.TempDir()
+	der := sign(t, member, issuer, memberKey, pair.PrivateKey.(crypto.Signer))
+	return writePEM(t, dir, "member.crt", "CERTIFICATE", der), kind.write(t, dir, "member.key", memberKey)
 }
 
 // KeyKind is an algorithm and the form in which its keys are written.

@@ -13,6 +13,9 @@ func (s *Server) PeakMemory() int64 { return s.memory("VmHWM") }
 // Memory is what the process has now, in bytes.
 func (s *Server) Memory() int64 { return s.memory("VmRSS") }
 
+// LockedMemory is what may not be swapped out, in bytes.
+func (s *Server) LockedMemory() int64 { return s.memory("VmLck") }
+
 // ForgetPeakMemory makes the present the peak.
 func (s *Server) ForgetPeakMemory() {
 	s.t.Helper()

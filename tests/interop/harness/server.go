@@ -309,6 +309,12 @@ func (s *Server) args() []string {
 	return slices.Concat(args, s.extra)
 }
 
+// Signal says something to the process.
+func (s *Server) Signal(signal syscall.Signal) {
+	s.t.Helper()
+	s.signal(signal)
+}
+
 func (s *Server) signal(signal syscall.Signal) {
 	s.t.Helper()
 	if err := s.process.Process.Signal(signal); err != nil {

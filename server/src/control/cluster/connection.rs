@@ -14,6 +14,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 
 use super::{ClusterError, ClusterOptions, User};
+use crate::config::PeerTimeouts;
 use crate::listen::PeerTlsClient;
 use crate::peer::PeerConnector;
 
@@ -55,7 +56,11 @@ impl Connector {
         let identity = options.cert_file.clone().zip(options.key_file.clone());
         let tls =
             options.ca_file.clone().map(|trusted| Arc::new(PeerTlsClient::of(Some(trusted), identity, "--cacert")));
-        Self { inner: PeerConnector::new(tls), user: options.user.clone(), timeout: options.command_timeout }
+        Self {
+            inner: PeerConnector::new(tls, PeerTimeouts::default()),
+            user: options.user.clone(),
+            timeout: options.command_timeout,
+        }
     }
 
     /// Reaches one endpoint: a URL, or host and port.

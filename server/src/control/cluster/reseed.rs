@@ -21,7 +21,7 @@ use super::members::{add, initial_cluster, remove, unstarted_at};
 use super::waiting::until_promoted;
 use super::{ClusterError, ClusterOptions};
 use crate::apply::members::Members;
-use crate::config::JoinFile;
+use crate::config::{GENERATED_FOLDER, JoinFile};
 
 /// How the place of the old data begins; a time follows.
 const ASIDE: &str = "reseeded-";
@@ -198,7 +198,10 @@ fn move_names(directory: &Path) -> io::Result<Option<PathBuf>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(directory)? {
         let name = entry?.file_name();
-        let stays = name == LOCK || name == JoinFile::NAME || name.to_string_lossy().starts_with(ASIDE);
+        let stays = name == LOCK
+            || name == JoinFile::NAME
+            || name == GENERATED_FOLDER
+            || name.to_string_lossy().starts_with(ASIDE);
         if !stays {
             names.push(name);
         }
@@ -288,10 +291,12 @@ mod tests {
             fs::write(path(name), name).expect("room for it");
         }
         fs::create_dir(path("pages")).expect("room for it");
+        fs::create_dir(path(GENERATED_FOLDER)).expect("room for it");
         let place = move_names(directory.path()).expect("moved").expect("there was something");
         assert_eq!(fs::read(place.join("manifest")).expect("there"), b"manifest");
         assert!(place.join("pages").is_dir() && !path("manifest").exists());
-        assert!(path(LOCK).exists() && path(JoinFile::NAME).exists());
+        // Clients may trust the certificate there as itself.
+        assert!(path(LOCK).exists() && path(JoinFile::NAME).exists() && path(GENERATED_FOLDER).exists());
         assert_eq!(move_names(directory.path()).expect("looked"), None);
     }
 

@@ -370,3 +370,34 @@ fn who_was_told_that_it_is_removed_asks_for_no_votes_and_goes_when_most_said_so(
     core.step(Input::Told { by: 2 }, &mut outputs).expect("the core goes on");
     assert!(leaves(&outputs));
 }
+
+/// Ticks until votes are asked for.
+fn ticks_to_votes(core: &mut Core) -> usize {
+    let asks = |outputs: Vec<Output>| outputs.iter().any(|output| matches!(output, Output::Send(_)));
+    1 + (0..50).position(|_| asks(outputs(core, Input::Tick))).expect("an election comes")
+}
+
+/// Takes an input, and makes durable what follows from it.
+fn step_durably(core: &mut Core, input: Input) {
+    for output in outputs(core, input) {
+        if let Output::Append(append) = output {
+            outputs(core, Input::Persisted(append.number));
+        }
+    }
+}
+
+#[test]
+fn the_first_election_comes_sooner_where_no_leader_is_known() {
+    let whole = ticks_to_votes(&mut one_of(&[1, 2, MEMBER]));
+    let mut core = one_of(&[1, 2, MEMBER]);
+    outputs(&mut core, Input::AdvanceElection);
+    let election_ticks = 10;
+    assert_eq!(ticks_to_votes(&mut core), whole - (election_ticks - 2));
+
+    let mut core = one_of(&[1, 2, MEMBER]);
+    let mut heartbeat = Message { from: 1, to: MEMBER, term: 1, ..Message::default() };
+    heartbeat.set_msg_type(MessageType::MsgHeartbeat);
+    step_durably(&mut core, Input::Message(Box::new(heartbeat)));
+    outputs(&mut core, Input::AdvanceElection);
+    assert!(ticks_to_votes(&mut core) >= election_ticks, "who knows a leader waits for him");
+}

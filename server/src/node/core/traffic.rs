@@ -89,6 +89,8 @@ pub enum Input {
     Transfer(u64),
     /// This node is about to stop: whoever has most of the log and was heard lately shall lead, if this one does.
     HandOver,
+    /// The first election may come soon (`--initial-election-tick-advance`).
+    AdvanceElection,
 }
 
 /// What the node wants done.

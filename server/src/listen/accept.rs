@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use http_body::Body;
+use prometheus::IntCounterVec;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -16,6 +17,7 @@ use tracing::warn;
 use super::bind::BoundSocket;
 use super::connection::{self, BoxError, stopped};
 use super::error::ListenError;
+use super::handshakes::Handshakes;
 use super::limit::ConnectionLimit;
 use super::request_body::RequestBody;
 use super::tls::Tls;
@@ -49,16 +51,20 @@ impl Default for Deadlines {
 pub struct ListenOptions {
     /// Options of the socket.
     pub socket: SocketConfig,
-    /// Pings of HTTP/2. `client_interval_min` is not enforced yet.
+    /// Pings of HTTP/2.
     pub keepalive: KeepaliveConfig,
     /// Calls at a time on one connection.
     pub concurrent_streams_max: u32,
     /// Shared by all listeners of the process.
     pub connections: ConnectionLimit,
+    /// Shared in the same way.
+    pub handshakes: Handshakes,
     /// For the first seconds of a connection.
     pub deadlines: Deadlines,
     /// How long calls under way may take after the stop; what is left then is cut.
     pub shutdown_grace: Duration,
+    /// Where connections that are cut are counted.
+    pub cut_total: IntCounterVec,
 }
 
 /// An open port.
@@ -82,7 +88,7 @@ impl Listener {
         } else {
             None
         };
-        let socket = BoundSocket::open(url, options.socket)?;
+        let socket = BoundSocket::open(url, options.socket, options.keepalive)?;
         Ok(Self { url: url.clone(), socket, tls, options })
     }
 
@@ -129,7 +135,10 @@ impl Listener {
                         pause.over();
                         continue;
                     }
-                    None => pause.refused(&self.url),
+                    None => {
+                        self.options.cut_total.with_label_values(&["limit"]).inc();
+                        pause.refused(&self.url)
+                    }
                 },
                 Err(error) if is_of_one_connection(&error) => continue,
                 Err(error) => pause.failed(&self.url, &error),

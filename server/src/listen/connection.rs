@@ -21,7 +21,7 @@ use tower_service::Service;
 use tracing::{debug, warn};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::accept::{Deadlines, ListenOptions};
+use super::accept::ListenOptions;
 use super::http2::Http2;
 use super::request_body::RequestBody;
 use super::tls::Tls;
@@ -29,6 +29,10 @@ use super::transport::{Protocol, Sniffed, Socket, Transport};
 
 /// What HTTP/1.1 buffers of a connection.
 const HTTP1_BUFFER_BYTES: usize = 64 << 10;
+/// What a client may be too slow with.
+const TLS_HANDSHAKE: &str = "TLS handshake";
+const FIRST_BYTES: &str = "first bytes";
+
 /// Who asks: stands in the extensions of every request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientConnection {
@@ -72,11 +76,14 @@ pub(super) async fn serve<S, B>(
     let opened = tokio::select! {
         biased;
         () = stopped(&mut shutdown) => return,
-        opened = open(socket, remote_address, tls, options.deadlines) => opened,
+        opened = open(socket, remote_address, tls, &options) => opened,
     };
     let (stream, protocol, client) = match opened {
         Ok(opened) => opened,
-        Err(rejected) => return log_rejected(remote_address, rejected),
+        Err(rejected) => {
+            options.cut_total.with_label_values(&[rejected.label()]).inc();
+            return log_rejected(remote_address, rejected);
+        }
     };
     let service = WithClient { client, service };
     let served = match protocol {
@@ -128,12 +135,24 @@ where
     B::Data: Default + Unpin,
 {
     let mut connection = Http2::open(stream, options, service).await?;
-    tokio::select! {
+    let ended = tokio::select! {
         biased;
-        served = &mut connection => return served,
-        () = stopped(shutdown) => connection.graceful_shutdown(),
+        served = &mut connection => Some(served),
+        () = stopped(shutdown) => None,
+    };
+    let served = match ended {
+        Some(served) => served,
+        None => {
+            connection.graceful_shutdown();
+            (&mut connection).await
+        }
+    };
+    if served.is_err()
+        && let Some(verdict) = connection.close().await
+    {
+        options.cut_total.with_label_values(&[verdict.text()]).inc();
     }
-    connection.await
+    served
 }
 
 /// Returns once the process is to stop; also if nobody is left who could say so.
@@ -146,15 +165,16 @@ async fn open(
     socket: Socket,
     remote_address: Option<SocketAddr>,
     tls: Option<Arc<Tls>>,
-    deadlines: Deadlines,
+    options: &ListenOptions,
 ) -> Result<(Sniffed, Protocol, ClientConnection), Rejected> {
+    let deadlines = options.deadlines;
     let mut client = ClientConnection { remote_address, tls: tls.is_some(), common_name: None };
     let transport = match tls {
         None => Transport::Plain(socket),
         Some(tls) => {
             let acceptor = TlsAcceptor::from(tls.server_config(Instant::now()));
-            let shaken = timeout(deadlines.handshake, acceptor.accept(socket)).await;
-            let stream = shaken.map_err(|_| Rejected::Late("TLS handshake"))?.map_err(Rejected::from)?;
+            let shaken = timeout(deadlines.handshake, options.handshakes.run(acceptor.accept(socket))).await;
+            let stream = shaken.map_err(|_| Rejected::Late(TLS_HANDSHAKE))?.map_err(Rejected::from)?;
             if tls.reports_common_name() {
                 client.common_name = common_name(stream.get_ref().1);
             }
@@ -162,8 +182,19 @@ async fn open(
         }
     };
     let sniffed = timeout(deadlines.first_bytes, Sniffed::read_protocol(transport)).await;
-    let (stream, protocol) = sniffed.map_err(|_| Rejected::Late("first bytes"))?.map_err(Rejected::from)?;
+    let (stream, protocol) = sniffed.map_err(|_| Rejected::Late(FIRST_BYTES))?.map_err(Rejected::from)?;
     Ok((stream, protocol, client))
+}
+
+impl Rejected {
+    /// Under which it is counted.
+    fn label(&self) -> &'static str {
+        match self {
+            Self::Gone => "gone",
+            Self::Late(_) => "late",
+            Self::Failed(_) => "failed",
+        }
+    }
 }
 
 impl From<io::Error> for Rejected {

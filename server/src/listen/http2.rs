@@ -21,8 +21,9 @@ use super::accept::ListenOptions;
 use super::call::Call;
 use super::coalesced::{Coalesced, Flusher, coalesced};
 use super::connection::BoxError;
+use super::guard::{Guard, Verdict};
 use super::request_body::RequestBody;
-use super::transport::Sniffed;
+use super::transport::{HTTP2_PREFACE, Sniffed};
 
 /// All headers of a request.
 const HEADER_BYTES_MAX: u32 = 16 << 10;
@@ -68,7 +69,8 @@ where
     /// # Errors
     /// The client does not speak HTTP/2 after all, or is gone.
     pub(super) async fn open(stream: Sniffed, options: &ListenOptions, service: S) -> Result<Self, BoxError> {
-        let (stream, flusher) = coalesced(stream);
+        let guard = Guard::new(HTTP2_PREFACE.len(), options.keepalive.client_interval_min, std::time::Instant::now());
+        let (stream, flusher) = coalesced(stream, guard);
         let mut connection = h2::server::Builder::new()
             .max_concurrent_streams(options.concurrent_streams_max)
             .max_header_list_size(HEADER_BYTES_MAX)
@@ -95,6 +97,13 @@ where
     /// Takes no more calls; those under way go on.
     pub(super) fn graceful_shutdown(&mut self) {
         self.connection.graceful_shutdown();
+    }
+
+    /// Ends a connection that is over, and tells the client why if it was sent away; gives that reason.
+    pub(super) async fn close(self) -> Option<Verdict> {
+        let Self { connection, flusher, calls, .. } = self;
+        drop((calls, connection));
+        flusher.close().await
     }
 
     /// Takes the calls that arrived and makes frames of what calls said; gives how many were taken, `None` when the
@@ -144,6 +153,9 @@ where
             && keepalive.poll_lost(context).is_ready()
         {
             return Poll::Ready(Err("no answer to a ping in time".into()));
+        }
+        if let Err(verdict) = this.flusher.end_turn(|| this.connection.has_streams()) {
+            return Poll::Ready(Err(verdict.text().into()));
         }
         match this.flusher.poll_flush(context) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),

@@ -18,9 +18,11 @@ use tokio::task::JoinHandle;
 
 use super::accept::{Deadlines, ListenOptions, Listener};
 use super::connection::BoxError;
+use super::handshakes::Handshakes;
 use super::limit::ConnectionLimit;
 use super::request_body::RequestBody;
-use crate::config::{KeepaliveConfig, SocketConfig, Url};
+use crate::config::{KeepaliveConfig, MetricsDetail, SocketConfig, Url};
+use crate::metrics::Metrics;
 
 /// Bytes of one piece of an endless body.
 const PIECE_BYTES: usize = 1 << 10;
@@ -115,8 +117,10 @@ async fn serve(keepalive: KeepaliveConfig) -> (Arc<Seen>, std::net::SocketAddr, 
         keepalive,
         concurrent_streams_max: 1000,
         connections: ConnectionLimit::new(10),
+        handshakes: Handshakes::for_cores(2),
         deadlines: Deadlines::default(),
         shutdown_grace: Duration::from_secs(5),
+        cut_total: Metrics::new(MetricsDetail::Basic).listen_cut_total,
     };
     let url = Url::parse("http://127.0.0.1:0").expect("a URL");
     let listener = Listener::bind(&url, None, options).expect("bound");

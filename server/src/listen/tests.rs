@@ -26,7 +26,10 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::*;
-use crate::config::{AllowedNames, CipherSuite, KeepaliveConfig, SocketConfig, TlsConfig, TlsVersion, Url};
+use crate::config::{
+    AllowedNames, CipherSuite, KeepaliveConfig, MetricsDetail, SocketConfig, TlsConfig, TlsVersion, Url,
+};
+use crate::metrics::Metrics;
 
 type Ca = CertifiedIssuer<'static, KeyPair>;
 
@@ -56,8 +59,10 @@ fn options(connections: usize) -> ListenOptions {
         keepalive: KeepaliveConfig { client_interval_min: None, server_interval: None, server_timeout: None },
         concurrent_streams_max: 100,
         connections: ConnectionLimit::new(connections),
+        handshakes: Handshakes::for_cores(2),
         deadlines: Deadlines::default(),
         shutdown_grace: Duration::from_secs(5),
+        cut_total: Metrics::new(MetricsDetail::Basic).listen_cut_total,
     }
 }
 

@@ -22,7 +22,7 @@ use tracing::{error, info, warn};
 
 use self::membership::{describe, description, end_of, expelled, first_start, hand_over};
 use self::node_setup::node_config;
-use self::ports::{open_member_ports, open_ports, serve_members, serve_ports};
+use self::ports::{PortLimits, open_member_ports, open_ports, serve_members, serve_ports};
 use self::signals::{StopSignals, notify_systemd, unless_stopped};
 use crate::api::maintenance::ETCD_VERSION;
 use crate::api::member_changes::MemberRules;
@@ -106,9 +106,11 @@ fn serve(config: &Config) -> Result<(), ProgramError> {
     // Signals before anything that takes long: the first process of a container has no default handler, and would go on.
     let mut signals = runtime.block_on(async { StopSignals::install() });
     // Ports next: a taken one is known before the data is opened, and clients wait instead of being refused.
-    let (ports, member_ports) =
-        runtime.block_on(async { Ok::<_, ProgramError>((open_ports(config)?, open_member_ports(config)?)) })?;
     let metrics = Arc::new(Metrics::new(config.metrics));
+    let limits = PortLimits::new(metrics.clone());
+    let (ports, member_ports) = runtime.block_on(async {
+        Ok::<_, ProgramError>((open_ports(config, &limits)?, open_member_ports(config, &limits)?))
+    })?;
     let connector = PeerConnector::new(config.peer.tls.clone().map(|tls| Arc::new(PeerTlsClient::new(tls))));
     let first = first_start(config, connector.clone(), runtime.handle().clone());
     let starting = {

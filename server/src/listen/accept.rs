@@ -15,11 +15,13 @@ use tower_service::Service;
 use tracing::warn;
 
 use super::bind::BoundSocket;
+use super::call::Part;
 use super::connection::{self, BoxError, stopped};
 use super::error::ListenError;
 use super::handshakes::Handshakes;
 use super::limit::ConnectionLimit;
 use super::request_body::RequestBody;
+use super::request_room::RequestRooms;
 use super::tls::Tls;
 use crate::config::{KeepaliveConfig, SocketConfig, Url};
 
@@ -30,7 +32,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// Pause after a connection was closed for the limit: refusals cost at most 200 accepts a second.
 const REFUSAL_PAUSE: Duration = Duration::from_millis(5);
 
-/// How long a client may be silent at the start.
+/// How long a client may be silent at the start, or take nothing of what it asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadlines {
     /// For the TLS handshake. Default 10 s, as in etcd.
@@ -38,11 +40,17 @@ pub struct Deadlines {
     /// For showing what it speaks after that, and over HTTP/1.1 for the head of each request, so that an idle
     /// connection is closed too. Default 10 s.
     pub first_bytes: Duration,
+    /// For taking any of an answer that is ready. Default 1 minute.
+    pub unread: Duration,
 }
 
 impl Default for Deadlines {
     fn default() -> Self {
-        Self { handshake: Duration::from_secs(10), first_bytes: Duration::from_secs(10) }
+        Self {
+            handshake: Duration::from_secs(10),
+            first_bytes: Duration::from_secs(10),
+            unread: Duration::from_secs(60),
+        }
     }
 }
 
@@ -59,6 +67,8 @@ pub struct ListenOptions {
     pub connections: ConnectionLimit,
     /// Shared in the same way.
     pub handshakes: Handshakes,
+    /// Shared in the same way.
+    pub request_rooms: RequestRooms,
     /// For the first seconds of a connection.
     pub deadlines: Deadlines,
     /// How long calls under way may take after the stop; what is left then is cut.
@@ -110,7 +120,7 @@ impl Listener {
         S::Future: Send + Unpin + 'static,
         S::Error: Into<BoxError>,
         B: Body + Send + Unpin + 'static,
-        B::Data: Default + Send + Unpin,
+        B::Data: Part + Send + Unpin,
         B::Error: Into<BoxError>,
     {
         let mut connections = JoinSet::new();

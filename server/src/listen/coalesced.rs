@@ -26,13 +26,15 @@ const IDLE_BYTES: usize = 4 << 10;
 /// Sizes of the buffer: of small frames, of one of the largest, and of as many as come.
 const ROOMS_BYTES: [usize; 3] = [IDLE_BYTES, BUFFER_BYTES.div_ceil(4), BUFFER_BYTES];
 
-/// Read in one turn: some hundred calls, a few milliseconds of work at most.
+/// Read in one turn, as [`Guard`] counts: some two hundred calls, a few milliseconds of work at most.
 const TURN_BYTES: usize = 64 << 10;
 
 /// How long a client that is sent away may take to hear why.
-const FAREWELL_MAX: Duration = Duration::from_secs(1);
-/// What it may still say meanwhile. A socket that is closed with bytes unread takes back what was sent on it.
-const UNHEARD_BYTES_MAX: u64 = 1 << 20;
+const FAREWELL_MAX: Duration = Duration::from_millis(500);
+/// What it may still say meanwhile, and how much of that is taken at once. A socket that is closed with bytes unread takes
+/// back what was sent on it.
+const UNHEARD_BYTES_MAX: usize = 1 << 20;
+const UNHEARD_BYTES: usize = 1 << 10;
 
 /// The byte stream as `h2` holds it. Flushing it does nothing: [`Flusher`] does.
 pub(super) struct Coalesced<T>(Arc<Mutex<Gathering<T>>>);
@@ -118,7 +120,14 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Flusher<T> {
         let parting = async {
             stream.write_all(&buffer[written..]).await?;
             stream.shutdown().await?;
-            tokio::io::copy(&mut stream.take(UNHEARD_BYTES_MAX), &mut tokio::io::sink()).await
+            let (mut unheard, mut heard) = ([0; UNHEARD_BYTES], 0);
+            while heard < UNHEARD_BYTES_MAX {
+                match stream.read(&mut unheard).await? {
+                    0 => break,
+                    count => heard += count,
+                }
+            }
+            Ok::<_, io::Error>(())
         };
         // Whether it hears it is its affair: the connection is over.
         let _ = timeout(FAREWELL_MAX, parting).await;
@@ -137,13 +146,17 @@ impl<T: AsyncRead + Unpin> AsyncRead for Coalesced<T> {
         let known = buffer.filled().len();
         ready!(Pin::new(stream).poll_read(context, buffer))?;
         let bytes = &buffer.filled()[known..];
-        *turn_bytes = turn_bytes.saturating_sub(bytes.len());
-        if guard.read(bytes, Instant::now) {
-            return Poll::Ready(Ok(()));
-        }
-        buffer.set_filled(known);
-        // `h2` gives up the connection; who drives it asks for the reason.
-        Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()))
+        Poll::Ready(match guard.read(bytes, Instant::now) {
+            Some(weight) => {
+                *turn_bytes = turn_bytes.saturating_sub(weight);
+                Ok(())
+            }
+            // `h2` gives up the connection; who drives it asks for the reason.
+            None => {
+                buffer.set_filled(known);
+                Err(io::ErrorKind::ConnectionAborted.into())
+            }
+        })
     }
 }
 

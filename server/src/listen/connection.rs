@@ -22,8 +22,10 @@ use tracing::{debug, warn};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::accept::ListenOptions;
+use super::call::Part;
 use super::http2::Http2;
 use super::request_body::RequestBody;
+use super::request_room::RequestRoom;
 use super::tls::Tls;
 use super::transport::{Protocol, Sniffed, Socket, Transport};
 
@@ -34,7 +36,7 @@ const TLS_HANDSHAKE: &str = "TLS handshake";
 const FIRST_BYTES: &str = "first bytes";
 
 /// Who asks: stands in the extensions of every request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct ClientConnection {
     /// Address of the client; `None` over a Unix socket.
     pub remote_address: Option<SocketAddr>,
@@ -42,6 +44,8 @@ pub struct ClientConnection {
     pub tls: bool,
     /// Common name of the verified client certificate, if `client-cert-auth` is on and it has one that is not empty.
     pub common_name: Option<Arc<str>>,
+    /// Room for what is kept of its requests while they come.
+    pub request_room: RequestRoom,
 }
 
 /// A connection that ended before it could be served.
@@ -70,7 +74,7 @@ pub(super) async fn serve<S, B>(
     S::Future: Send + Unpin + 'static,
     S::Error: Into<BoxError>,
     B: Body + Send + Unpin + 'static,
-    B::Data: Default + Send + Unpin,
+    B::Data: Part + Send + Unpin,
     B::Error: Into<BoxError>,
 {
     let opened = tokio::select! {
@@ -132,7 +136,7 @@ where
     S: Service<Request<RequestBody>, Response = Response<B>> + Unpin,
     S::Future: Unpin,
     B: Body + Unpin,
-    B::Data: Default + Unpin,
+    B::Data: Part + Unpin,
 {
     let mut connection = Http2::open(stream, options, service).await?;
     let ended = tokio::select! {
@@ -168,7 +172,8 @@ async fn open(
     options: &ListenOptions,
 ) -> Result<(Sniffed, Protocol, ClientConnection), Rejected> {
     let deadlines = options.deadlines;
-    let mut client = ClientConnection { remote_address, tls: tls.is_some(), common_name: None };
+    let request_room = options.request_rooms.of_connection();
+    let mut client = ClientConnection { remote_address, tls: tls.is_some(), common_name: None, request_room };
     let transport = match tls {
         None => Transport::Plain(socket),
         Some(tls) => {

@@ -18,8 +18,9 @@ const POINTS_A_SECOND: u64 = 500;
 const POINTS_FOR_A_FRAME: u64 = 4;
 /// Clients that make room in small steps do it at worst (Go's own HTTP/2) for each 4 KiB, of stream and connection.
 const BYTES_FOR_A_POINT: usize = 2 << 10;
-/// Settings may change the window of every open stream.
-const POINTS_OF_SETTINGS: u64 = 10;
+/// Settings may change the window of every open stream. Clients send them once; grpc-go some ten times while it finds out
+/// how much data is on its way.
+const POINTS_OF_SETTINGS: u64 = 100;
 /// The smallest message of gRPC. Data of less is no message, and only as its stream's last any use.
 const DATA_BYTES_MIN: usize = 5;
 

@@ -14,6 +14,11 @@ use super::frame_heads::{FrameHead, FrameHeads};
 /// The code of a GOAWAY for a client that does too much of something (RFC 9113, 7).
 const ENHANCE_YOUR_CALM: u32 = 11;
 
+/// What a call costs in a turn beside its bytes, and a point of the budget, in bytes: heads of calls are short, and what they
+/// set going is not.
+const CALL_BYTES: usize = 256;
+const POINT_BYTES: usize = 64;
+
 /// Why a client is sent away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -58,15 +63,18 @@ impl Guard {
         }
     }
 
-    /// The client sent `bytes`; `false` if they are not to be looked at, nor any after them. Looks at the clock only where
-    /// they hold more than calls.
-    pub(super) fn read(&mut self, bytes: &[u8], now: impl FnOnce() -> Instant) -> bool {
-        let (mut cost, mut pings) = (0, 0);
+    /// The client sent `bytes`. Gives how many they count for in a turn; `None` if they are not to be looked at, nor any after
+    /// them. Looks at the clock only where they hold more than calls.
+    pub(super) fn read(&mut self, bytes: &[u8], now: impl FnOnce() -> Instant) -> Option<usize> {
+        let (mut cost, mut pings, mut calls) = (0, 0, 0);
         let newest_stream = &mut self.newest_stream;
         self.read.follow(bytes, |head| {
             cost += ControlBudget::cost(head);
             match head.kind {
-                FrameHead::HEADERS => *newest_stream = head.stream.max(*newest_stream),
+                FrameHead::HEADERS => {
+                    *newest_stream = head.stream.max(*newest_stream);
+                    calls += 1;
+                }
                 FrameHead::PING if !head.has(FrameHead::ACK) => pings += 1,
                 _ => {}
             }
@@ -80,7 +88,8 @@ impl Guard {
                 (0..pings).for_each(|_| client.came(now));
             }
         }
-        self.verdict.is_none()
+        let weight = bytes.len() + calls * CALL_BYTES + cost as usize * POINT_BYTES;
+        self.verdict.is_none().then_some(weight)
     }
 
     /// `h2` says `bytes` to the client.
@@ -130,11 +139,10 @@ mod tests {
     fn floods_of_every_kind_end_with_a_goaway() {
         for (kind, payload) in [(0, 0), (2, 5), (3, 4), (4, 0), (6, 8), (8, 4), (9, 100), (77, 1)] {
             let (mut guard, now) = (guard(None), Instant::now());
-            assert!(guard.read(&[7; 24], || now));
+            assert_eq!(guard.read(&[7; 24], || now), Some(24));
             let flood = frames(kind, &vec![7; payload], 5_000);
-            let taken = guard.read(&flood, || now);
-            assert_eq!(taken, kind != FrameHead::SETTINGS, "kind {kind}");
-            assert!(!guard.read(&frames(kind, &vec![7; payload], 1), || now), "kind {kind}");
+            assert_eq!(guard.read(&flood, || now).is_some(), kind != FrameHead::SETTINGS, "kind {kind}");
+            assert_eq!(guard.read(&frames(kind, &vec![7; payload], 1), || now), None, "kind {kind}");
             assert_eq!(guard.end_turn(|| true), Some(Verdict::TooManyControlFrames));
             let farewell = guard.farewell().expect("nothing is cut");
             assert_eq!(farewell[..9], [0, 0, 31, 7, 0, 0, 0, 0, 0]);
@@ -146,10 +154,10 @@ mod tests {
     fn calls_alone_need_no_clock() {
         let mut guard = guard(Some(Duration::from_secs(5)));
         let no_clock = || -> Instant { unreachable!("nothing here is to be timed") };
-        assert!(guard.read(&[7; 24], no_clock));
+        assert_eq!(guard.read(&[7; 24], no_clock), Some(24));
         for _ in 0..1_000 {
-            assert!(guard.read(&frames(FrameHead::HEADERS, &[7; 30], 10), no_clock));
-            assert!(guard.read(&frames(FrameHead::DATA, &[7; 30], 10), no_clock));
+            assert_eq!(guard.read(&frames(FrameHead::HEADERS, &[7; 30], 10), no_clock), Some(10 * (39 + 256)));
+            assert_eq!(guard.read(&frames(FrameHead::DATA, &[7; 30], 10), no_clock), Some(390));
         }
         assert_eq!((guard.end_turn(|| true), guard.farewell()), (None, None));
     }
@@ -159,19 +167,19 @@ mod tests {
         let now = Instant::now();
         let ping = frames(FrameHead::PING, &[7; 8], 4);
         let mut free = guard(None);
-        assert!(free.read(&[7; 24], || now) && free.read(&ping, || now));
+        assert!(free.read(&[7; 24], || now).and(free.read(&ping, || now)).is_some());
         assert_eq!(free.end_turn(|| false), None);
         let mut bound = guard(Some(Duration::from_secs(5)));
-        assert!(bound.read(&[7; 24], || now));
+        assert!(bound.read(&[7; 24], || now).is_some());
         let mut answer = ping.clone();
         answer.chunks_mut(17).for_each(|frame| frame[4] = FrameHead::ACK);
-        assert!(bound.read(&answer, || now));
+        assert!(bound.read(&answer, || now).is_some());
         assert_eq!(bound.end_turn(|| false), None);
         // Data of a call makes the next one free.
         bound.wrote(&frames(FrameHead::DATA, &[7; 100], 1));
-        assert!(bound.read(&ping[17..], || now));
+        assert!(bound.read(&ping[17..], || now).is_some());
         assert_eq!(bound.end_turn(|| false), None);
-        assert!(bound.read(&ping[..17], || now));
+        assert!(bound.read(&ping[..17], || now).is_some());
         assert_eq!(bound.end_turn(|| false), Some(Verdict::TooManyPings));
     }
 
@@ -180,7 +188,8 @@ mod tests {
         let (mut guard, now) = (guard(None), Instant::now());
         let frame = frames(FrameHead::DATA, &[7; 100], 1);
         guard.wrote(&frame[..50]);
-        assert!(!guard.read(&[&[7; 24], &*frames(FrameHead::PING, &[7; 8], 5_001)].concat(), || now));
+        let flood = [&[7; 24], &*frames(FrameHead::PING, &[7; 8], 5_001)].concat();
+        assert_eq!(guard.read(&flood, || now), None);
         assert_eq!(guard.farewell(), None);
         guard.wrote(&frame[50..]);
         assert!(guard.farewell().is_some());

@@ -1,7 +1,8 @@
 //! TLS handshakes take turns, so that a crowd that connects does not take the cores from those who are connected.
 //!
-//! A handshake signs, and may verify a chain: a millisecond of work, while a call takes a hundredth. Half of the cores at
-//! most work on handshakes at a time; the others wait in the order in which their clients spoke. Who waits for its client
+//! A handshake signs, and may verify a chain: a millisecond of work, while a call takes a hundredth. Half of the threads
+//! for connections, and one at least, may work on handshakes at a time; the others wait in the order in which their clients
+//! spoke, and behind them in the queue of the threads stand the calls. Who waits for its client
 //! holds no turn, so silent clients keep nobody from anything.
 
 use std::future::poll_fn;
@@ -18,9 +19,9 @@ pub struct Handshakes {
 }
 
 impl Handshakes {
-    /// Half of the cores, one at least.
-    pub fn for_cores(cores: usize) -> Self {
-        Self { turns: Arc::new(Semaphore::new((cores / 2).max(1))) }
+    /// One for each two threads for connections, and one at least.
+    pub fn for_threads(threads: usize) -> Self {
+        Self { turns: Arc::new(Semaphore::new((threads / 2).max(1))) }
     }
 
     /// Runs a handshake to its end, in turns.
@@ -51,7 +52,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_waits_for_its_client_holds_no_turn() {
-        let handshakes = Handshakes::for_cores(1);
+        let handshakes = Handshakes::for_threads(1);
         let mut silent = Vec::new();
         for number in 0..100 {
             let (client, said) = oneshot::channel();
@@ -66,9 +67,9 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-    async fn no_more_than_half_of_the_cores_work_at_once() {
+    async fn no_more_than_half_of_the_threads_work_at_once() {
         let (handshakes, now, most) =
-            (Handshakes::for_cores(4), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+            (Handshakes::for_threads(4), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let all = (0..200).map(|_| {
             let (handshakes, now, most) = (handshakes.clone(), now.clone(), most.clone());
             tokio::spawn(async move {

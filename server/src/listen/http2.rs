@@ -18,7 +18,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use tower_service::Service;
 
 use super::accept::ListenOptions;
-use super::call::Call;
+use super::call::{Call, Part};
 use super::coalesced::{Coalesced, Flusher, coalesced};
 use super::connection::BoxError;
 use super::guard::{Guard, Verdict};
@@ -55,6 +55,7 @@ where
     service: S,
     calls: FuturesUnordered<Call<S::Future, B>>,
     keepalive: Option<Keepalive>,
+    unread_max: Duration,
 }
 
 impl<S, B> Http2<S, B>
@@ -62,7 +63,7 @@ where
     S: Service<Request<RequestBody>, Response = Response<B>>,
     S::Future: Unpin,
     B: Body + Unpin,
-    B::Data: Default + Unpin,
+    B::Data: Part + Unpin,
 {
     /// Exchanges settings with a client whose preface was seen.
     ///
@@ -91,7 +92,8 @@ where
             waits: false,
             timer: Box::pin(sleep(interval)),
         });
-        Ok(Self { connection, flusher, service, calls: FuturesUnordered::new(), keepalive })
+        let unread_max = options.deadlines.unread;
+        Ok(Self { connection, flusher, service, calls: FuturesUnordered::new(), keepalive, unread_max })
     }
 
     /// Takes no more calls; those under way go on.
@@ -118,7 +120,7 @@ where
                 Poll::Ready(Some(accepted)) => {
                     let (request, respond) = accepted?;
                     let answer = self.service.call(request.map(RequestBody::Http2));
-                    self.calls.push(Call::new(answer, respond));
+                    self.calls.push(Call::new(answer, respond, self.unread_max));
                     taken += 1;
                 }
                 Poll::Ready(None) => return Ok(None),
@@ -133,7 +135,7 @@ where
     S: Service<Request<RequestBody>, Response = Response<B>> + Unpin,
     S::Future: Unpin,
     B: Body + Unpin,
-    B::Data: Default + Unpin,
+    B::Data: Part + Unpin,
 {
     type Output = Result<(), BoxError>;
 

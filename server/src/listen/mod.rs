@@ -43,6 +43,7 @@ mod http2_tests;
 mod limit;
 mod peer_tls;
 mod request_body;
+mod request_room;
 mod service_tls;
 #[cfg(test)]
 mod tests;
@@ -50,6 +51,7 @@ mod tls;
 mod transport;
 
 pub use accept::{Deadlines, ListenOptions, Listener};
+pub use call::{Part, Patient};
 pub use connection::ClientConnection;
 pub use dial::{ClientTls, Dial};
 pub use error::ListenError;
@@ -57,5 +59,6 @@ pub use handshakes::Handshakes;
 pub use limit::ConnectionLimit;
 pub use peer_tls::PeerTlsClient;
 pub use request_body::RequestBody;
+pub use request_room::{HeldRequest, OpenCall, RequestRoom, RequestRooms};
 pub use service_tls::ServiceTls;
 pub use tls::Tls;

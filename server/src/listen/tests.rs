@@ -59,7 +59,8 @@ fn options(connections: usize) -> ListenOptions {
         keepalive: KeepaliveConfig { client_interval_min: None, server_interval: None, server_timeout: None },
         concurrent_streams_max: 100,
         connections: ConnectionLimit::new(connections),
-        handshakes: Handshakes::for_cores(2),
+        handshakes: Handshakes::for_threads(2),
+        request_rooms: RequestRooms::new(1 << 20),
         deadlines: Deadlines::default(),
         shutdown_grace: Duration::from_secs(5),
         cut_total: Metrics::new(MetricsDetail::Basic).listen_cut_total,
@@ -430,7 +431,10 @@ async fn silent_and_slow_clients_are_cut_at_the_deadline() {
     let files = Files::new(&new_key());
     let tls = Tls::load(files.tls(None)).expect("loaded");
     let deadline = Duration::from_millis(100);
-    let options = ListenOptions { deadlines: Deadlines { handshake: deadline, first_bytes: deadline }, ..options(10) };
+    let options = ListenOptions {
+        deadlines: Deadlines { handshake: deadline, first_bytes: deadline, ..Deadlines::default() },
+        ..options(10)
+    };
     let plain = serve_with("http://127.0.0.1:0", None, options.clone());
     let secure = serve_with("https://127.0.0.1:0", Some(&tls), options);
     let starts: [(SocketAddr, &[u8]); 4] =

@@ -16,6 +16,8 @@ use super::handle::Unavailable;
 const LISTS_AT_ONCE: usize = 4;
 /// An answer of at most so many values is no list.
 const POINT_HITS_MAX: usize = 8;
+/// What a point read may bring without asking for room.
+const POINT_BYTES_MAX: usize = 16 << 10;
 /// Room is counted in these.
 const UNIT_BYTES: usize = 4096;
 
@@ -50,12 +52,13 @@ impl AnswerBudget {
         hits: usize,
         gathering: impl Future<Output = Result<Vec<Bytes>, Unavailable>>,
     ) -> Result<(Vec<Bytes>, Option<Held>), Unavailable> {
-        if hits <= POINT_HITS_MAX {
-            return Ok((gathering.await?, None));
-        }
-        let _turn = self.wait(self.lists.acquire()).await?;
+        let is_list = hits > POINT_HITS_MAX;
+        let _turn = if is_list { Some(self.wait(self.lists.acquire()).await?) } else { None };
         let values = gathering.await?;
         let bytes: usize = values.iter().map(Bytes::len).sum();
+        if !is_list && bytes <= POINT_BYTES_MAX {
+            return Ok((values, None));
+        }
         let units = u32::try_from(bytes / UNIT_BYTES).unwrap_or(u32::MAX).min(self.units_max);
         let held = self.wait(self.units.clone().acquire_many_owned(units)).await?;
         Ok((values, Some(Held { _units: held })))
@@ -95,6 +98,15 @@ mod tests {
         assert!(point.1.is_none() && !second.is_finished());
         drop(first);
         assert_eq!(second.await.expect("no panic"), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_point_read_of_a_large_value_needs_room() {
+        let budget = AnswerBudget::new(1 << 20, Duration::ZERO);
+        let point = async |bytes| budget.gather(1, async { Ok(values(bytes)) }).await.map(|(_, held)| held);
+        let _first = point(600 << 10).await.expect("there is room");
+        assert_eq!(point(600 << 10).await.map(|_| ()), Err(Unavailable::TooManyRequests));
+        assert!(point(16 << 10).await.expect("it needs none").is_none());
     }
 
     #[tokio::test]

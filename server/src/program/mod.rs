@@ -107,7 +107,7 @@ fn serve(config: &Config) -> Result<(), ProgramError> {
     let mut signals = runtime.block_on(async { StopSignals::install() });
     // Ports next: a taken one is known before the data is opened, and clients wait instead of being refused.
     let metrics = Arc::new(Metrics::new(config.metrics));
-    let limits = PortLimits::new(metrics.clone());
+    let limits = PortLimits::new(config, connection_threads(), metrics.clone());
     let (ports, member_ports) = runtime.block_on(async {
         Ok::<_, ProgramError>((open_ports(config, &limits)?, open_member_ports(config, &limits)?))
     })?;

@@ -7,16 +7,21 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::info;
 
+use super::node_setup::memory_shares;
 use super::{ProgramError, SHUTDOWN_GRACE};
+use crate::api::grpc::REQUEST_OVERHEAD_BYTES;
 use crate::api::service::Service;
 use crate::config::{Config, KeepaliveConfig, TlsConfig, Url};
 use crate::edge::Edge;
 use crate::gateway::Gateway;
-use crate::listen::{ConnectionLimit, Deadlines, Handshakes, ListenOptions, Listener, Tls};
+use crate::listen::{ConnectionLimit, Deadlines, Handshakes, ListenOptions, Listener, RequestRooms, Tls};
 use crate::metrics::Metrics;
 use crate::pages::{Pages, Serves};
 use crate::peer::Peers;
 use crate::peer_edge::PeerEdge;
+
+/// So many of the largest requests may come at once whatever memory there is.
+const LARGEST_REQUESTS_MIN: usize = 8;
 
 /// What the ports of the process share.
 #[derive(Clone)]
@@ -24,16 +29,19 @@ pub(super) struct PortLimits {
     connections: ConnectionLimit,
     member_connections: ConnectionLimit,
     handshakes: Handshakes,
+    request_rooms: RequestRooms,
     metrics: Arc<Metrics>,
 }
 
 impl PortLimits {
-    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    /// For `threads` that serve connections.
+    pub(super) fn new(config: &Config, threads: usize, metrics: Arc<Metrics>) -> Self {
+        let largest = config.limits.request_bytes_max + REQUEST_OVERHEAD_BYTES;
         Self {
             connections: ConnectionLimit::from_file_limit(),
             member_connections: ConnectionLimit::of_reserve(),
-            handshakes: Handshakes::for_cores(cores),
+            handshakes: Handshakes::for_threads(threads),
+            request_rooms: RequestRooms::new(memory_shares(config).requests.max(LARGEST_REQUESTS_MIN * largest)),
             metrics,
         }
     }
@@ -45,6 +53,7 @@ impl PortLimits {
             concurrent_streams_max: config.limits.concurrent_streams_max,
             connections: self.connections.clone(),
             handshakes: self.handshakes.clone(),
+            request_rooms: self.request_rooms.clone(),
             deadlines: Deadlines::default(),
             shutdown_grace: SHUTDOWN_GRACE,
             cut_total: self.metrics.listen_cut_total.clone(),

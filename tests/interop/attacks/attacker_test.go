@@ -215,34 +215,36 @@ func (a *attacker) frame(kind http2.FrameType, flags http2.Flags, stream uint32,
 // lasts. What is late is made up for, so that a busy machine makes it no tamer.
 func flood(perSecond int, hello func(*attacker), frames func(*attacker)) func(*testing.T, *scene) {
 	return func(t *testing.T, s *scene) {
-		sent := 0
-		for s.lasts() || (s.cuts.Load() == 0 && sent < 20*perSecond) {
-			a := newAttacker(t, s)
-			if hello != nil {
-				a.send(func() { hello(a) })
-			}
-			began, here := time.Now(), 0
-			for !a.over() && (s.lasts() || s.cuts.Load() == 0) && here < 10*perSecond {
-				due := int(time.Since(began).Seconds()*float64(perSecond)) - here
-				if due <= 0 {
-					time.Sleep(time.Millisecond)
-					continue
-				}
-				due = min(due, 1000)
-				a.send(func() {
-					for range due {
-						frames(a)
-					}
-				})
-				here, sent = here+due, sent+due
-			}
-			if a.over() {
-				continue
-			}
-			a.conn.Close()
-			<-a.goodbye
+		for sent := 0; s.lasts() || (s.cuts.Load() == 0 && sent < 20*perSecond); {
+			sent += floodOnce(t, s, perSecond, hello, frames)
 		}
 	}
+}
+
+// floodOnce is the same with one connection; it gives how many it sent.
+func floodOnce(t *testing.T, s *scene, perSecond int, hello func(*attacker), frames func(*attacker)) int {
+	a := newAttacker(t, s)
+	if hello != nil {
+		a.send(func() { hello(a) })
+	}
+	began, sent := time.Now(), 0
+	for !a.over() && (s.lasts() || s.cuts.Load() == 0) && sent < 10*perSecond {
+		due := int(time.Since(began).Seconds()*float64(perSecond)) - sent
+		if due <= 0 {
+			time.Sleep(time.Millisecond)
+			continue
+		}
+		due = min(due, 1000)
+		a.send(func() {
+			for range due {
+				frames(a)
+			}
+		})
+		sent += due
+	}
+	a.conn.Close()
+	<-a.goodbye
+	return sent
 }
 
 // discard reads what a connection says until it ends.

@@ -43,14 +43,17 @@ func TestFloods(t *testing.T) {
 		{name: "settings", after: sentAway, run: flood(framesPerSecond, nil, func(a *attacker) {
 			_ = a.framer.WriteSettings()
 		})},
-		{name: "settings over many streams", after: sentAway, run: flood(framesPerSecond, func(a *attacker) {
-			for range 5_000 {
-				a.open(watchPath, false)
-			}
-		}, func(a *attacker) {
-			_ = a.framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1000 + a.stream%2})
-			a.stream++
-		})},
+		{name: "settings over many streams", after: sentAway, run: func(t *testing.T, s *scene) {
+			floodOnce(t, s, framesPerSecond, func(a *attacker) {
+				for range 5_000 {
+					a.open(watchPath, false)
+				}
+			}, func(a *attacker) {
+				_ = a.framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1000 + a.stream%2})
+				a.stream++
+			})
+			s.wait()
+		}},
 		{name: "pings", after: sentAway, run: flood(framesPerSecond, nil, func(a *attacker) {
 			_ = a.framer.WritePing(false, [8]byte{1})
 		})},

@@ -21,7 +21,7 @@ func (s *scene) wait() {
 	}
 }
 
-// fill writes `count` keys of a megabyte each.
+// fill writes `count` keys of a megabyte each, and starts the server anew, so that they are on disk alone.
 func fill(count int) func(t *testing.T, s *scene) {
 	return func(t *testing.T, s *scene) {
 		client, value := s.server.Client(t), strings.Repeat("v", mib)
@@ -30,6 +30,8 @@ func fill(count int) func(t *testing.T, s *scene) {
 				t.Fatal(err)
 			}
 		}
+		s.server.Stop()
+		s.server.Restart()
 	}
 }
 
@@ -38,6 +40,8 @@ func TestHoards(t *testing.T) {
 	one := &pb.RangeRequest{Key: []byte("large/000")}
 	all := &pb.RangeRequest{Key: []byte("large/"), RangeEnd: []byte("large0")}
 	noWindow := http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0}
+	// Half of a thirty-second of it is for messages of one connection that are not whole.
+	const memoryLimit = "--basalt-memory-limit=2147483648"
 	runAttacks(t, []attack{
 		{name: "calls without a message", run: func(t *testing.T, s *scene) {
 			a := newAttacker(t, s)
@@ -50,7 +54,18 @@ func TestHoards(t *testing.T) {
 			}
 			s.wait()
 		}},
-		{name: "halves of messages", cores: -1, run: func(t *testing.T, s *scene) {
+		{name: "watches without a request", cores: -1, memory: 160 * mib, run: func(t *testing.T, s *scene) {
+			a := newAttacker(t, s)
+			for n := 0; n < 20_000 && !a.over(); n += 100 {
+				a.send(func() {
+					for range 100 {
+						a.open(watchPath, false)
+					}
+				})
+			}
+			s.wait()
+		}},
+		{name: "halves of messages", cores: -1, args: []string{memoryLimit}, run: func(t *testing.T, s *scene) {
 			a, body := newAttacker(t, s), message(make([]byte, 3*mib/2))
 			for n := 0; n < 300 && !a.over(); n++ {
 				a.send(func() {
@@ -70,7 +85,7 @@ func TestHoards(t *testing.T) {
 			}
 			s.wait()
 		}},
-		{name: "lists without a window", cores: -1, prepare: fill(20), args: []string{"--quota-backend-bytes=8589934592"}, run: func(t *testing.T, s *scene) {
+		{name: "lists without a window", cores: -1, prepare: fill(20), run: func(t *testing.T, s *scene) {
 			a := newAttacker(t, s, noWindow)
 			for n := 0; n < 100 && !a.over(); n++ {
 				a.send(func() { a.call(rangePath, all) })
@@ -103,6 +118,7 @@ func TestHoards(t *testing.T) {
 					}
 				})
 				a.awaitEnd(t)
+				a.conn.Close()
 			}
 		}},
 		{name: "headers that unfold", run: func(t *testing.T, s *scene) {
@@ -118,6 +134,7 @@ func TestHoards(t *testing.T) {
 					_ = a.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 3, BlockFragment: second, EndHeaders: true})
 				})
 				a.awaitEnd(t)
+				a.conn.Close()
 			}
 		}, after: sentAway},
 	})

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -78,7 +79,11 @@ func runAttacks(t *testing.T, attacks []attack) {
 }
 
 func (a attack) perform(t *testing.T) {
-	options := harness.Options{Args: a.args, Wrapper: a.wrapper}
+	// What is basalt's alone, etcd does not know.
+	args := slices.DeleteFunc(slices.Clone(a.args), func(arg string) bool {
+		return !judged(t) && strings.HasPrefix(arg, "--basalt-")
+	})
+	options := harness.Options{Args: args, Wrapper: a.wrapper}
 	s := &scene{}
 	if a.tls {
 		s.certs = harness.NewCertificates(t)

@@ -18,12 +18,15 @@ const LISTS_AT_ONCE: usize = 4;
 const POINT_HITS_MAX: usize = 8;
 /// What a point read may bring without asking for room.
 const POINT_BYTES_MAX: usize = 16 << 10;
+/// So many of those that brought more may wait for room; all others are told to come again where there is none.
+const LARGE_POINTS_WAITING_MAX: usize = 16;
 /// Room is counted in these.
 const UNIT_BYTES: usize = 4096;
 
 /// The budget.
 pub struct AnswerBudget {
     lists: Semaphore,
+    large_points: Semaphore,
     units: Arc<Semaphore>,
     units_max: u32,
     wait_max: Duration,
@@ -40,7 +43,8 @@ impl AnswerBudget {
     pub fn new(bytes: usize, wait_max: Duration) -> Self {
         let units_max = u32::try_from((bytes / UNIT_BYTES).clamp(1, 1 << 28)).expect("within 32 bits");
         let units = Arc::new(Semaphore::new(units_max as usize));
-        Self { lists: Semaphore::new(LISTS_AT_ONCE), units, units_max, wait_max }
+        let (lists, large_points) = (Semaphore::new(LISTS_AT_ONCE), Semaphore::new(LARGE_POINTS_WAITING_MAX));
+        Self { lists, large_points, units, units_max, wait_max }
     }
 
     /// What `gathering` finds, with the room that it takes. One answer may take all there is, and more; it is alone then.
@@ -60,6 +64,12 @@ impl AnswerBudget {
             return Ok((values, None));
         }
         let units = u32::try_from(bytes / UNIT_BYTES).unwrap_or(u32::MAX).min(self.units_max);
+        if let Ok(held) = self.units.clone().try_acquire_many_owned(units) {
+            return Ok((values, Some(Held { _units: held })));
+        }
+        // No more than these wait with what they have read in hand.
+        let place = if is_list { None } else { Some(self.large_points.try_acquire()) };
+        let _place = place.transpose().map_err(|_| Unavailable::TooManyRequests)?;
         let held = self.wait(self.units.clone().acquire_many_owned(units)).await?;
         Ok((values, Some(Held { _units: held })))
     }

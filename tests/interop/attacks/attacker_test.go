@@ -53,7 +53,7 @@ func newAttacker(t *testing.T, s *scene, settings ...http2.Setting) *attacker {
 		t.Fatal(err)
 	}
 	a := &attacker{s: s, conn: conn, writer: bufio.NewWriterSize(conn, 64<<10), stream: 1, goodbye: make(chan struct{}),
-		deaf: make(chan struct{}), answers: make(chan struct{}, 100), data: make(chan struct{}, 100)}
+		deaf: make(chan struct{}), answers: make(chan struct{}, 10_000), data: make(chan struct{}, 100)}
 	t.Cleanup(func() { conn.Close() })
 	a.framer = http2.NewFramer(a.writer, conn)
 	a.framer.AllowIllegalWrites, a.framer.AllowIllegalReads = true, true
@@ -215,7 +215,7 @@ func (a *attacker) frame(kind http2.FrameType, flags http2.Flags, stream uint32,
 // lasts. What is late is made up for, so that a busy machine makes it no tamer.
 func flood(perSecond int, hello func(*attacker), frames func(*attacker)) func(*testing.T, *scene) {
 	return func(t *testing.T, s *scene) {
-		for sent := 0; s.lasts() || (s.cuts.Load() == 0 && sent < 20*perSecond); {
+		for sent := 0; s.lasts() || (s.wantsCut && s.cuts.Load() == 0 && sent < 20*perSecond); {
 			sent += floodOnce(t, s, perSecond, hello, frames)
 		}
 	}
@@ -228,7 +228,7 @@ func floodOnce(t *testing.T, s *scene, perSecond int, hello func(*attacker), fra
 		a.send(func() { hello(a) })
 	}
 	began, sent := time.Now(), 0
-	for !a.over() && (s.lasts() || s.cuts.Load() == 0) && sent < 10*perSecond {
+	for !a.over() && (s.lasts() || (s.wantsCut && s.cuts.Load() == 0)) && sent < 10*perSecond {
 		due := int(time.Since(began).Seconds()*float64(perSecond)) - sent
 		if due <= 0 {
 			time.Sleep(time.Millisecond)

@@ -21,6 +21,18 @@ func (s *scene) wait() {
 	}
 }
 
+// awaitEnd waits until the server has ended the connection; one that need not end it is waited for until time is up.
+func (s *scene) awaitEnd(t *testing.T, a *attacker) {
+	t.Helper()
+	if s.wantsCut {
+		a.awaitEnd(t)
+	}
+	for !a.over() && s.lasts() {
+		time.Sleep(time.Millisecond)
+	}
+	a.conn.Close()
+}
+
 // fill writes `count` keys of a megabyte each, and starts the server anew, so that they are on disk alone.
 func fill(count int) func(t *testing.T, s *scene) {
 	return func(t *testing.T, s *scene) {
@@ -42,6 +54,8 @@ func TestHoards(t *testing.T) {
 	noWindow := http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0}
 	// Half of a thirty-second of it is for messages of one connection that are not whole.
 	const memoryLimit = "--basalt-memory-limit=2147483648"
+	// A quarter of it is for answers and a quarter for pages, and the four lists under way may each have 20 MiB more.
+	const smallMemory, answersMemory = "--basalt-memory-limit=134217728", (32 + 32 + 80) * mib
 	runAttacks(t, []attack{
 		{name: "calls without a message", run: func(t *testing.T, s *scene) {
 			a := newAttacker(t, s)
@@ -78,21 +92,22 @@ func TestHoards(t *testing.T) {
 			}
 			s.wait()
 		}},
-		{name: "values without a window", prepare: fill(1), run: func(t *testing.T, s *scene) {
+		{name: "values without a window", args: []string{smallMemory}, prepare: fill(1), run: func(t *testing.T, s *scene) {
 			a := newAttacker(t, s, noWindow)
 			for n := 0; n < 1_000 && !a.over(); n++ {
 				a.send(func() { a.call(rangePath, one) })
 			}
 			s.wait()
 		}},
-		{name: "lists without a window", cores: -1, prepare: fill(20), run: func(t *testing.T, s *scene) {
+		{name: "lists without a window", cores: -1, memory: answersMemory, args: []string{smallMemory}, prepare: fill(20), run: func(t *testing.T, s *scene) {
 			a := newAttacker(t, s, noWindow)
 			for n := 0; n < 100 && !a.over(); n++ {
 				a.send(func() { a.call(rangePath, all) })
 			}
 			s.wait()
 		}},
-		{name: "answers on a full socket", prepare: fill(1), args: []string{"--grpc-keepalive-timeout=1s", "--grpc-keepalive-interval=1s"},
+		{name: "answers on a full socket", cores: -1, memory: answersMemory, prepare: fill(1),
+			args: []string{smallMemory, "--grpc-keepalive-timeout=1s", "--grpc-keepalive-interval=1s"},
 			run: func(t *testing.T, s *scene) {
 				a := newAttacker(t, s, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 30})
 				close(a.deaf)
@@ -117,8 +132,7 @@ func TestHoards(t *testing.T) {
 						_ = a.framer.WriteContinuation(1, len(rest) == 0, part)
 					}
 				})
-				a.awaitEnd(t)
-				a.conn.Close()
+				s.awaitEnd(t, a)
 			}
 		}},
 		{name: "headers that unfold", run: func(t *testing.T, s *scene) {
@@ -133,8 +147,7 @@ func TestHoards(t *testing.T) {
 					_ = a.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: first, EndHeaders: true})
 					_ = a.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 3, BlockFragment: second, EndHeaders: true})
 				})
-				a.awaitEnd(t)
-				a.conn.Close()
+				s.awaitEnd(t, a)
 			}
 		}, after: sentAway},
 	})

@@ -13,6 +13,7 @@ use crate::closed_loop::Pace;
 use crate::comparison::Comparison;
 use crate::connections::Connections;
 use crate::floor::FloorArgs;
+use crate::idle::IdleArgs;
 use crate::metrics_page::MetricsPage;
 use crate::pauses::PausesArgs;
 use crate::process_usage::{ProcessId, Processes};
@@ -37,6 +38,8 @@ enum Command {
     Run(RunArgs),
     /// Compare latencies of puts during compactions and checkpoints with those of calm, on both servers in turn
     Pauses(PausesArgs),
+    /// Compare what connections cost in memory that do nothing, on one server after the other
+    Idle(IdleArgs),
     /// Be a server without a store: what the loads on keepalives, lists and watched prefixes cost at least
     Floor(FloorArgs),
 }
@@ -111,6 +114,7 @@ impl CommandLine {
             Command::Compare(compare) => compare.effort.threads,
             Command::Run(run) => run.effort.threads,
             Command::Pauses(pauses) => pauses.threads,
+            Command::Idle(_) => 1,
             Command::Floor(floor) => floor.threads,
         };
         let runtime =
@@ -134,6 +138,7 @@ impl Command {
             Self::Compare(compare) => compare.run().await,
             Self::Run(run) => run.run().await,
             Self::Pauses(pauses) => pauses.run().await,
+            Self::Idle(idle) => idle.run().await,
             Self::Floor(floor) => floor.run().await,
         }
     }

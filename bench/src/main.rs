@@ -8,6 +8,7 @@
 //!                        └─► workload ─► closed_loop ─► connections
 //!                                             └─► histogram
 //!   report ─► table                               floor    a server without a store, to compare with
+//!   idle          memory of connections that do nothing
 //!   pauses        latency of puts while either server does deferred work
 //! ```
 //!
@@ -23,6 +24,7 @@ mod comparison;
 mod connections;
 mod floor;
 mod histogram;
+mod idle;
 mod metrics_page;
 mod pauses;
 mod process_usage;

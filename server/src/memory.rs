@@ -17,6 +17,8 @@ const WATCH_RING_BYTES_MAX: usize = 32 << 20;
 const WATCH_QUEUE_BYTES_MAX: usize = 512 << 20;
 /// Largest share of watchers: about a million with short keys.
 const WATCHER_BYTES_MAX: usize = 512 << 20;
+/// Largest share of requests that are on their way in.
+const REQUEST_BYTES_MAX: usize = 1 << 30;
 /// A checkpoint starts when so much of the deltas' share is used: two generations, and room for what comes meanwhile.
 const CHECKPOINTS_IN_DELTA: usize = 4;
 
@@ -35,6 +37,8 @@ pub struct MemoryShares {
     pub watch_queues: usize,
     /// Watchers themselves.
     pub watchers: usize,
+    /// Requests of which a part is still to come.
+    pub requests: usize,
 }
 
 impl MemoryShares {
@@ -52,6 +56,7 @@ impl MemoryShares {
             watch_ring: least(limit / 32, WATCH_RING_BYTES_MAX),
             watch_queues: least(limit / 16, WATCH_QUEUE_BYTES_MAX),
             watchers: least(limit / 16, WATCHER_BYTES_MAX),
+            requests: least(limit / 32, REQUEST_BYTES_MAX),
         }
     }
 
@@ -122,8 +127,8 @@ mod tests {
     fn shares_stay_within_the_limit() {
         for limit in [64 << 20, 512 << 20, 1 << 30, 4 << 30, 1 << 40] {
             let shares = MemoryShares::of(limit);
-            let MemoryShares { page_cache, answers, delta, watch_ring, watch_queues, watchers } = shares;
-            let sum = page_cache + answers + delta + watch_ring + watch_queues + watchers;
+            let MemoryShares { page_cache, answers, delta, watch_ring, watch_queues, watchers, requests } = shares;
+            let sum = page_cache + answers + delta + watch_ring + watch_queues + watchers + requests;
             assert!(sum <= limit / 16 * 15, "{shares:?} of {limit}");
         }
     }

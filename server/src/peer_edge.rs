@@ -25,7 +25,8 @@ use tower_service::Service as TowerService;
 use tracing::{info, warn};
 
 use crate::api::chunks::Chunks;
-use crate::api::grpc::{self, GrpcBody, RequestMessages};
+use crate::api::grpc::{self, GrpcBody};
+use crate::api::request_messages::RequestMessages;
 use crate::api::service::{Service, decode};
 use crate::api::status::{Code, Status};
 use crate::edge::EdgeBody;

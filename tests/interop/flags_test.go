@@ -47,7 +47,7 @@ var flagCases = map[string]flagCase{
 	"max-txn-ops":                   {effect: observeMaxTxnOps},
 	"max-request-bytes":             {effect: observeMaxRequestBytes},
 	"max-concurrent-streams":        {effect: observeMaxConcurrentStreams},
-	"grpc-keepalive-min-time":       {notYet: "1s"},
+	"grpc-keepalive-min-time":       {effect: observeKeepaliveMinTime},
 	"grpc-keepalive-interval":       {effect: observeKeepalive},
 	"grpc-keepalive-timeout":        {effect: observeKeepalive},
 	"socket-reuse-port":             {effect: observeReusePort},

@@ -10,10 +10,9 @@ use std::task::{Context, Poll, ready};
 
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body::{Body, Frame};
-use http_body_util::BodyExt;
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
 use tracing::warn;
@@ -21,17 +20,18 @@ use tracing::warn;
 use super::chunks::Chunks;
 use super::method::{self, Method};
 use super::pieces::Pieces;
+use super::request_messages::RequestMessages;
 use super::service::{Reply, Service};
 use super::status::{self, Code, Status};
 use super::stream::{self, WatchMessages};
 use crate::auth::Credentials;
-use crate::listen::ClientConnection;
+use crate::listen::{ClientConnection, OpenCall, Patient};
 use crate::logging::time_text;
 use crate::metrics::{GrpcMethod, Metrics};
 use crate::node::gather::ANSWER_BYTES_MAX;
 
 /// Bytes before a message: flag and length.
-const FRAME_HEAD_BYTES: usize = 5;
+pub(super) const FRAME_HEAD_BYTES: usize = 5;
 
 /// Pieces of one answer up to this size are joined: one write instead of several.
 const JOINED_BYTES_MAX: usize = 8 << 10;
@@ -121,6 +121,8 @@ impl Drop for Tally {
 pub struct GrpcBody {
     flow: Flow,
     tally: Option<Tally>,
+    /// The call's place, until all is said.
+    open: Option<OpenCall>,
 }
 
 enum Flow {
@@ -176,16 +178,20 @@ where
     if needs_leader && service.node.leader().is_none() {
         return refused(&status::no_leader(), tally.as_mut());
     }
-    let credentials = {
-        let client = request.extensions().get::<ClientConnection>();
-        if let Some(tally) = &mut tally {
-            tally.remote = client.and_then(|client| client.remote_address);
-        }
-        Credentials::of(request.headers(), client.and_then(|client| client.common_name.as_ref()))
-    };
+    let client = request.extensions().get::<ClientConnection>();
+    if let Some(tally) = &mut tally {
+        tally.remote = client.and_then(|client| client.remote_address);
+    }
+    let open = client.map(|client| client.request_room.open_call());
+    if matches!(open, Some(None)) {
+        return refused(&status::too_many_requests(), tally.as_mut());
+    }
+    let credentials = Credentials::of(request.headers(), client.and_then(|client| client.common_name.as_ref()));
+    let room = client.map(|client| client.request_room.clone());
     let limit = service.node.limits.request_bytes_max + REQUEST_OVERHEAD_BYTES;
     let mut requests = RequestMessages::new(request.into_body(), limit);
-    requests.received = tally.as_ref().map(|tally| (tally.metrics.clone(), tally.method));
+    requests
+        .count_in(room.map(|room| room.nothing()), tally.as_ref().map(|tally| (tally.metrics.clone(), tally.method)));
     let mut response = match method {
         Method::Watch => respond(Flow::Watch(stream::watch(&service, requests, credentials, needs_leader))),
         Method::LeaseKeepAlive => streaming(stream::keep_alive(service, requests, credentials)),
@@ -208,7 +214,11 @@ where
             Err(status) => refused(&status, tally.as_mut()),
         },
     };
+    if !matches!(method, Method::RangeStream | Method::Snapshot) && !matches!(response.body().flow, Flow::Whole(..)) {
+        response.extensions_mut().insert(Patient);
+    }
     response.body_mut().tally = tally;
+    response.body_mut().open = open.flatten();
     response
 }
 
@@ -247,7 +257,7 @@ fn streaming(messages: Messages) -> Response<GrpcBody> {
 }
 
 fn respond(flow: Flow) -> Response<GrpcBody> {
-    let mut response = Response::new(GrpcBody { flow, tally: None });
+    let mut response = Response::new(GrpcBody { flow, tally: None, open: None });
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     response
 }
@@ -361,100 +371,10 @@ impl Body for GrpcBody {
     }
 }
 
-/// The messages of a request's body.
-pub struct RequestMessages<B> {
-    body: B,
-    buffer: BytesMut,
-    /// The one data frame that held exactly a message is handed on without a copy.
-    whole: Option<Bytes>,
-    bytes_max: usize,
-    /// Where messages are counted.
-    received: Option<(Arc<Metrics>, GrpcMethod)>,
-}
-
-impl<B> RequestMessages<B>
-where
-    B: Body<Data = Bytes> + Unpin,
-    B::Error: std::fmt::Display,
-{
-    /// The messages of `body`, each of at most `bytes_max` bytes.
-    pub fn new(body: B, bytes_max: usize) -> Self {
-        Self { body, buffer: BytesMut::new(), whole: None, bytes_max, received: None }
-    }
-
-    /// The next message; `None` when the client sends no more.
-    ///
-    /// # Errors
-    /// In grpc-go's words.
-    pub async fn next(&mut self) -> Result<Option<Bytes>, Status> {
-        loop {
-            if let Some(message) = self.take_message()? {
-                if let Some((metrics, method)) = &self.received {
-                    metrics.grpc.received(*method);
-                    metrics.client_received_bytes.inc_by(message.len() as u64);
-                }
-                return Ok(Some(message));
-            }
-            let Some(frame) = self.body.frame().await else {
-                let cut = !self.buffer.is_empty() || self.whole.as_ref().is_some_and(|whole| !whole.is_empty());
-                return if cut { Err(Status::new(Code::Internal, "unexpected EOF")) } else { Ok(None) };
-            };
-            let frame = frame.map_err(|cause| Status::new(Code::Canceled, cause.to_string()))?;
-            if let Ok(data) = frame.into_data() {
-                if self.buffer.is_empty() && self.whole.is_none() {
-                    self.whole = Some(data);
-                } else {
-                    self.spill();
-                    self.buffer.put_slice(&data);
-                }
-            }
-        }
-    }
-
-    fn spill(&mut self) {
-        if let Some(whole) = self.whole.take() {
-            self.buffer.put_slice(&whole);
-        }
-    }
-
-    fn take_message(&mut self) -> Result<Option<Bytes>, Status> {
-        let head = self.whole.as_deref().unwrap_or(&self.buffer);
-        if head.len() < FRAME_HEAD_BYTES {
-            return Ok(None);
-        }
-        let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
-        match head[0] {
-            0 => {}
-            // Whoever names an encoding was refused by the head of the call.
-            1 => {
-                let text = "grpc: compressed flag set with identity or empty encoding";
-                return Err(Status::new(Code::Internal, text));
-            }
-            flag => {
-                let text = format!("grpc: received unexpected payload format {flag}");
-                return Err(Status::new(Code::Internal, text));
-            }
-        }
-        if length > self.bytes_max {
-            let text = format!("grpc: received message larger than max ({length} vs. {})", self.bytes_max);
-            return Err(Status::new(Code::ResourceExhausted, text));
-        }
-        if head.len() < FRAME_HEAD_BYTES + length {
-            return Ok(None);
-        }
-        if let Some(mut whole) = self.whole.take() {
-            whole.advance(FRAME_HEAD_BYTES);
-            let message = whole.split_to(length);
-            self.buffer.put_slice(&whole);
-            return Ok(Some(message));
-        }
-        self.buffer.advance(FRAME_HEAD_BYTES);
-        Ok(Some(self.buffer.split_to(length).freeze()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use bytes::Buf;
+
     use super::*;
 
     #[test]
@@ -476,17 +396,6 @@ mod tests {
         (0..2048).for_each(|_| chunks.shared(2, &value));
         let response = unary(Reply::Ready(Ok(chunks)), None, Duration::MAX).await;
         assert_eq!(response.headers().get("grpc-status"), Some(&HeaderValue::from(8)));
-    }
-
-    #[tokio::test]
-    async fn half_a_message_is_no_end() {
-        let unfinished = http_body_util::Full::new(Bytes::from_static(&[0, 0, 0, 0, 9, 1]));
-        let cut = RequestMessages::new(unfinished, 100).next().await;
-        assert_eq!(cut, Err(Status::new(Code::Internal, "unexpected EOF")));
-        let whole = http_body_util::Full::new(Bytes::from_static(&[0, 0, 0, 0, 1, 7]));
-        let mut messages = RequestMessages::new(whole, 100);
-        assert_eq!(messages.next().await, Ok(Some(Bytes::from_static(&[7]))));
-        assert_eq!(messages.next().await, Ok(None));
     }
 
     #[test]

@@ -29,6 +29,7 @@ pub mod method;
 mod own_client;
 pub mod pieces;
 pub mod policy;
+pub mod request_messages;
 pub mod service;
 pub mod status;
 mod stream;

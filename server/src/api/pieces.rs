@@ -5,6 +5,8 @@ use std::io::IoSlice;
 
 use bytes::{Buf, Bytes};
 
+use crate::listen::Part;
+
 /// Slices in order, none of them copied. HTTP/2 cuts its frames across them, so that many small values fill a frame and
 /// a frame is one write.
 ///
@@ -73,6 +75,24 @@ impl Buf for Pieces {
     }
 }
 
+impl Part for Pieces {
+    fn split_to(&mut self, count: usize) -> Self {
+        assert!(count <= self.remaining, "split at {count} of {} bytes", self.remaining);
+        let mut part = Self::default();
+        while part.remaining < count {
+            let left = count - part.remaining;
+            if left < self.first.len() {
+                part.push(self.first.split_to(left));
+                self.remaining -= left;
+            } else {
+                self.remaining -= self.first.len();
+                part.push(std::mem::replace(&mut self.first, self.rest.pop_front().unwrap_or_default()));
+            }
+        }
+        part
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -96,7 +116,13 @@ mod tests {
                 prop_assert_eq!(buffer.remaining(), expected.len());
                 prop_assert_eq!(buffer.chunk().is_empty(), expected.is_empty());
                 let step = step.min(expected.len());
-                buffer.advance(step);
+                if step % 2 == 0 {
+                    let mut part = buffer.split_to(step);
+                    prop_assert_eq!(&*part.copy_to_bytes(step), &expected[..step]);
+                    prop_assert!(!part.has_remaining());
+                } else {
+                    buffer.advance(step);
+                }
                 expected = &expected[step..];
             }
         }

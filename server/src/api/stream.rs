@@ -14,8 +14,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::chunks::Chunks;
-use super::grpc::{Messages, RequestMessages};
+use super::grpc::Messages;
 use super::method::Method;
+use super::request_messages::RequestMessages;
 use super::service::{Service, decode};
 use super::status::{self, Code, Status};
 use crate::apply::auth::error::AuthError;

@@ -40,6 +40,8 @@ const _: () = assert!(REQUEST_BYTES_LIMIT as usize + ENVELOPE_BYTES_MAX <= BATCH
 const TXN_OPS_LIMIT: u64 = 1 << 20;
 /// Calls on one connection that we hold at most, whatever the flag says.
 const CONCURRENT_STREAMS_LIMIT: u64 = 10_000;
+/// What grpc-go takes where the flag is 0, which etcd does not hand on (`defaultKeepalivePolicyMinTime`).
+const GRPC_PING_INTERVAL_MIN: Duration = Duration::from_secs(300);
 const ELECTION_MILLISECONDS_MAX: u64 = 50_000;
 const WATCH_PROGRESS_DEFAULT: Duration = Duration::from_secs(600);
 const WATCH_PROGRESS_MIN: Duration = Duration::from_millis(100);
@@ -74,7 +76,7 @@ pub(super) fn assemble(mut settings: Settings, read_file: ReadFile<'_>) -> Resul
             reuse_address: settings.bool("socket-reuse-address"),
         },
         keepalive: KeepaliveConfig {
-            client_interval_min: settings.duration("grpc-keepalive-min-time"),
+            client_interval_min: settings.duration("grpc-keepalive-min-time").or(Some(GRPC_PING_INTERVAL_MIN)),
             server_interval: settings.duration("grpc-keepalive-interval"),
             server_timeout: settings.duration("grpc-keepalive-timeout"),
         },

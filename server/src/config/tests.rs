@@ -260,6 +260,9 @@ fn values_that_mean_off_or_default() {
     let (config, _) = run("--quota-backend-bytes -1 --grpc-keepalive-interval 0s --compaction-batch-limit 0");
     assert_eq!(config.limits.quota_bytes, None);
     assert_eq!(config.keepalive.server_interval, None);
+    assert_eq!(config.keepalive.client_interval_min, Some(Duration::from_secs(5)));
+    let (config, _) = run("--grpc-keepalive-min-time 0s");
+    assert_eq!(config.keepalive.client_interval_min, Some(Duration::from_secs(300)));
     assert_eq!(config.compaction.batch_limit, 1000);
     let (config, warnings) = run("--watch-progress-notify-interval 1ms --max-concurrent-streams 20000");
     assert_eq!(config.watch_progress_notify_interval, Duration::from_millis(100));
@@ -319,7 +322,6 @@ fn what_cannot_start_says_why_and_what_to_do() {
             "--enable-log-rotation --log-outputs a --log-rotation-config-json {\"maxsize\":\"a\"}",
             "invalid log rotation config",
         ),
-        ("--grpc-keepalive-min-time 1s", "--grpc-keepalive-min-time is not available yet"),
         ("--unsafe-no-fsync", "--unsafe-no-fsync is refused: every acknowledged write is synced"),
         ("--enable-v2", "--enable-v2 is refused"),
         ("--config-file etcd-refused.yml", "config file key \"unsafe-no-fsync\" is refused"),

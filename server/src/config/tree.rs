@@ -295,7 +295,7 @@ pub struct SocketConfig {
 /// Pings on client connections (etcd-contract 55).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeepaliveConfig {
-    /// A client that pings more often is disconnected; `None` never. Always 5 s, and not enforced yet.
+    /// A client that pings more often is disconnected; `None` never. Default 5 s, and 5 minutes if the flag is 0.
     pub client_interval_min: Option<Duration>,
     /// How often the server pings; `None` never. Default 2 h.
     pub server_interval: Option<Duration>,

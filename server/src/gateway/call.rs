@@ -11,14 +11,17 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full, Limited};
 use prost_reflect::MessageDescriptor;
+use tokio::time::timeout;
 
 use super::failure::Failure;
 use super::frames::{Inside, JsonValues};
 use super::routes::{Kind, below, method_of};
 use super::transcoder::{Signature, Transcoder, framed, from_json, take_message, to_json};
 use crate::api::grpc::{self, GrpcBody, REQUEST_OVERHEAD_BYTES};
+use crate::api::request_messages::MESSAGE_WAIT_MAX;
 use crate::api::service::Service;
-use crate::listen::{ClientConnection, RequestBody};
+use crate::api::status;
+use crate::listen::{ClientConnection, HeldRequest, RequestBody};
 
 /// Headers of a client that are metadata of its call: a token, and whether it wants an answer without a leader. Others are said
 /// with `Grpc-Metadata-` before them.
@@ -83,7 +86,10 @@ impl Gateway {
         let bytes_max = (self.service.node.limits.request_bytes_max + REQUEST_OVERHEAD_BYTES) * JSON_FOR_BYTES;
         let inside = match kind {
             Kind::Streams => Inside::Many(JsonValues::new(body, request, bytes_max)),
-            Kind::Unary | Kind::ServerStream => Inside::One(Some(one_message(body, &request, bytes_max).await?)),
+            Kind::Unary | Kind::ServerStream => {
+                let room = head.extensions.get::<ClientConnection>().map(|client| client.request_room.nothing());
+                Inside::One(Some(one_message(body, &request, bytes_max, room).await?))
+            }
         };
         let call = inside_call(head, &format!("/{service}/{method}"), inside);
         let answer = grpc::serve(self.service.clone(), call).await;
@@ -121,14 +127,32 @@ fn refuse_name() -> Response<GatewayBody> {
     response
 }
 
-async fn one_message(body: RequestBody, message: &MessageDescriptor, bytes_max: usize) -> Result<Bytes, Failure> {
-    let json = Limited::new(body, bytes_max).collect().await.map_err(|error| {
-        if error.is::<http_body_util::LengthLimitError>() {
-            return Failure::new(8, format!("grpc: received message larger than max ({bytes_max} bytes of JSON)"));
+async fn one_message(
+    body: RequestBody,
+    message: &MessageDescriptor,
+    bytes_max: usize,
+    mut held: Option<HeldRequest>,
+) -> Result<Bytes, Failure> {
+    let (mut body, mut json) = (Limited::new(body, bytes_max), BytesMut::new());
+    let whole = async {
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| {
+                if error.is::<http_body_util::LengthLimitError>() {
+                    let text = format!("grpc: received message larger than max ({bytes_max} bytes of JSON)");
+                    return Failure::new(8, text);
+                }
+                Failure::new(1, error.to_string())
+            })?;
+            json.extend_from_slice(&frame.into_data().unwrap_or_default());
+            if held.as_mut().is_some_and(|held| !held.set(json.len())) {
+                return Err(Failure::new(2, status::too_many_requests().message));
+            }
         }
-        Failure::new(1, error.to_string())
-    })?;
-    Ok(framed(&from_json(message, &json.to_bytes())?))
+        Ok(())
+    };
+    let late = |_| Failure::new(4, "the rest of the request has not come in time");
+    timeout(MESSAGE_WAIT_MAX, whole).await.map_err(late)??;
+    Ok(framed(&from_json(message, &json)?))
 }
 
 fn inside_call(head: &Parts, path: &str, body: Inside) -> Request<Inside> {

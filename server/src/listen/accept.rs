@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use http_body::Body;
+use prometheus::IntCounterVec;
 use rustix::net::sockopt;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -16,10 +17,13 @@ use tower_service::Service;
 use tracing::warn;
 
 use super::bind::BoundSocket;
+use super::call::Part;
 use super::connection::{self, BoxError, stopped};
 use super::error::ListenError;
+use super::handshakes::Handshakes;
 use super::limit::ConnectionLimit;
 use super::request_body::RequestBody;
+use super::request_room::RequestRooms;
 use super::tls::Tls;
 use super::transport::Socket;
 use crate::config::{KeepaliveConfig, SocketConfig, Url};
@@ -31,7 +35,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// Pause after a connection was closed for the limit: refusals cost at most 200 accepts a second.
 const REFUSAL_PAUSE: Duration = Duration::from_millis(5);
 
-/// How long a client may be silent at the start.
+/// How long a client may be silent at the start, or take nothing of what it asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadlines {
     /// For the TLS handshake. Default 10 s, as in etcd.
@@ -39,11 +43,17 @@ pub struct Deadlines {
     /// For showing what it speaks after that, and over HTTP/1.1 for the head of each request, so that an idle
     /// connection is closed too. Default 10 s.
     pub first_bytes: Duration,
+    /// For taking any of an answer that is ready. Default 1 minute.
+    pub unread: Duration,
 }
 
 impl Default for Deadlines {
     fn default() -> Self {
-        Self { handshake: Duration::from_secs(10), first_bytes: Duration::from_secs(10) }
+        Self {
+            handshake: Duration::from_secs(10),
+            first_bytes: Duration::from_secs(10),
+            unread: Duration::from_secs(60),
+        }
     }
 }
 
@@ -52,18 +62,24 @@ impl Default for Deadlines {
 pub struct ListenOptions {
     /// Options of the socket.
     pub socket: SocketConfig,
-    /// Pings of HTTP/2. `client_interval_min` is not enforced yet.
+    /// Pings of HTTP/2.
     pub keepalive: KeepaliveConfig,
     /// Calls at a time on one connection.
     pub concurrent_streams_max: u32,
     /// Shared by all listeners of the process.
     pub connections: ConnectionLimit,
+    /// Shared in the same way.
+    pub handshakes: Handshakes,
+    /// Shared in the same way.
+    pub request_rooms: RequestRooms,
     /// For the first seconds of a connection.
     pub deadlines: Deadlines,
     /// How long what is sent over TCP may stay untaken; the system's rule if none is given.
     pub write_timeout: Option<Duration>,
     /// How long calls under way may take after the stop; what is left then is cut.
     pub shutdown_grace: Duration,
+    /// Where connections that are cut are counted.
+    pub cut_total: IntCounterVec,
 }
 
 /// An open port.
@@ -87,7 +103,7 @@ impl Listener {
         } else {
             None
         };
-        let socket = BoundSocket::open(url, options.socket)?;
+        let socket = BoundSocket::open(url, options.socket, options.keepalive)?;
         Ok(Self { url: url.clone(), socket, tls, options })
     }
 
@@ -109,7 +125,7 @@ impl Listener {
         S::Future: Send + Unpin + 'static,
         S::Error: Into<BoxError>,
         B: Body + Send + Unpin + 'static,
-        B::Data: Default + Send + Unpin,
+        B::Data: Part + Send + Unpin,
         B::Error: Into<BoxError>,
     {
         let mut connections = JoinSet::new();
@@ -136,7 +152,10 @@ impl Listener {
                             pause.over();
                             continue;
                         }
-                        None => pause.refused(&self.url),
+                        None => {
+                            self.options.cut_total.with_label_values(&["limit"]).inc();
+                            pause.refused(&self.url)
+                        }
                     }
                 }
                 // It is gone already.

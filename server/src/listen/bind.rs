@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener};
 
 use super::error::ListenError;
 use super::transport::Socket;
-use crate::config::{SocketConfig, Url, UrlAddress};
+use crate::config::{KeepaliveConfig, SocketConfig, Url, UrlAddress};
 
 /// Connections that wait for accept; the kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: u32 = 4096;
@@ -20,15 +20,18 @@ const TCP_KEEPALIVE_SECONDS: u64 = 15;
 /// An open listening socket.
 #[derive(Debug)]
 pub(super) enum BoundSocket {
-    Tcp(TcpListener),
+    Tcp(TcpListener, UserTimeout),
     Unix(UnixListener, PathBuf),
 }
 
 impl BoundSocket {
     /// Opens the socket of `url`. Needs a running runtime.
-    pub(super) fn open(url: &Url, options: SocketConfig) -> Result<Self, ListenError> {
+    pub(super) fn open(url: &Url, options: SocketConfig, keepalive: KeepaliveConfig) -> Result<Self, ListenError> {
+        let user_timeout = UserTimeout::of(keepalive);
         let opened = match url.address() {
-            UrlAddress::Tcp { host, port } => open_tcp(host, *port, options).map(Self::Tcp),
+            UrlAddress::Tcp { host, port } => {
+                open_tcp(host, *port, options).map(|listener| Self::Tcp(listener, user_timeout))
+            }
             UrlAddress::Unix { path } => open_unix(Path::new(path)),
         };
         opened.map_err(|cause| match cause.kind() {
@@ -40,7 +43,7 @@ impl BoundSocket {
     /// The address of a TCP socket.
     pub(super) fn local_address(&self) -> Option<SocketAddr> {
         match self {
-            Self::Tcp(listener) => listener.local_addr().ok(),
+            Self::Tcp(listener, _) => listener.local_addr().ok(),
             Self::Unix(..) => None,
         }
     }
@@ -48,9 +51,9 @@ impl BoundSocket {
     /// The next connection and, over TCP, who it is from. Cancel-safe.
     pub(super) async fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
         match self {
-            Self::Tcp(listener) => {
+            Self::Tcp(listener, user_timeout) => {
                 let (stream, remote) = listener.accept().await?;
-                prepare(&stream)?;
+                prepare(&stream, *user_timeout)?;
                 Ok((Socket::Tcp(stream), Some(remote)))
             }
             Self::Unix(listener, _) => {
@@ -108,12 +111,29 @@ fn open_unix(path: &Path) -> io::Result<BoundSocket> {
     Ok(BoundSocket::Unix(UnixListener::bind(path)?, path.to_owned()))
 }
 
-/// Answers are small and must not wait for more; a peer that vanished must be found out.
-fn prepare(stream: &TcpStream) -> io::Result<()> {
+/// How long bytes that we sent may wait for a peer that takes none, in milliseconds; `None` for ever.
+///
+/// A client that leaves its socket full holds what was meant for it. The answer to a ping would be as late, so it is the
+/// same deadline (grpc-go: the same, where it has the connection by itself).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct UserTimeout(Option<u32>);
+
+impl UserTimeout {
+    fn of(keepalive: KeepaliveConfig) -> Self {
+        let timeout = keepalive.server_interval.and(keepalive.server_timeout);
+        Self(timeout.map(|timeout| u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX)))
+    }
+}
+
+/// Answers are small and must not wait for more; a peer that vanished, or takes nothing, must be found out.
+fn prepare(stream: &TcpStream, user_timeout: UserTimeout) -> io::Result<()> {
     stream.set_nodelay(true)?;
     sockopt::set_socket_keepalive(stream, true)?;
     let seconds = std::time::Duration::from_secs(TCP_KEEPALIVE_SECONDS);
     sockopt::set_tcp_keepidle(stream, seconds)?;
     sockopt::set_tcp_keepintvl(stream, seconds)?;
+    if let UserTimeout(Some(milliseconds)) = user_timeout {
+        sockopt::set_tcp_user_timeout(stream, milliseconds)?;
+    }
     Ok(())
 }

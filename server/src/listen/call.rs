@@ -3,24 +3,55 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use bytes::Buf;
+use bytes::{Buf, Bytes};
 use h2::server::SendResponse;
 use h2::{Reason, SendStream};
 use http::{HeaderValue, Response, header};
 use http_body::Body;
+use tokio::time::{Sleep, sleep};
+
+/// Bytes of an answer, of which a part can go first.
+pub trait Part: Buf + Default {
+    /// Takes the first `count` bytes.
+    fn split_to(&mut self, count: usize) -> Self;
+}
+
+impl Part for Bytes {
+    fn split_to(&mut self, count: usize) -> Self {
+        Self::split_to(self, count)
+    }
+}
+
+/// Among the extensions of an answer: it may wait for its client for as long as that likes. Of streams that hold next to
+/// nothing meanwhile, as watches.
+#[derive(Clone, Copy, Debug)]
+pub struct Patient;
 
 /// A call under way. Ends when all is handed to HTTP/2, when the client resets it, or when the answer fails.
 ///
 /// `F` gives the answer, with a body `B`. Bodies are read one piece ahead of what the client's window has room for, so
-/// that a client that does not read holds one message and not all.
+/// that a client that does not read holds one message and not all. One that does not take any of it for a while loses the
+/// call, and with it what it held.
 pub(super) struct Call<F, B: Body> {
     state: State<F, B>,
+    unread_max: Duration,
 }
 
 enum State<F, B: Body> {
     Answering { answer: F, respond: SendResponse<B::Data> },
-    Sending { stream: SendStream<B::Data>, body: B, ahead: Option<B::Data> },
+    Sending(Sending<B>),
+}
+
+struct Sending<B: Body> {
+    stream: SendStream<B::Data>,
+    body: B,
+    ahead: Option<B::Data>,
+    /// How long the client may take nothing; for ever if `None`.
+    unread_max: Option<Duration>,
+    /// Until the client has taken nothing for too long.
+    unread: Option<Pin<Box<Sleep>>>,
 }
 
 /// What one look at a call came to.
@@ -30,8 +61,8 @@ enum Turn<F, B: Body> {
 }
 
 impl<F, B: Body> Call<F, B> {
-    pub(super) fn new(answer: F, respond: SendResponse<B::Data>) -> Self {
-        Self { state: State::Answering { answer, respond } }
+    pub(super) fn new(answer: F, respond: SendResponse<B::Data>, unread_max: Duration) -> Self {
+        Self { state: State::Answering { answer, respond }, unread_max }
     }
 }
 
@@ -39,7 +70,7 @@ impl<F, B, E> Future for Call<F, B>
 where
     F: Future<Output = Result<Response<B>, E>> + Unpin,
     B: Body + Unpin,
-    B::Data: Default + Unpin,
+    B::Data: Part + Unpin,
 {
     type Output = ();
 
@@ -47,8 +78,10 @@ where
         let call = self.get_mut();
         loop {
             let turn = match &mut call.state {
-                State::Answering { answer, respond } => ready!(poll_answer(answer, respond, context)),
-                State::Sending { stream, body, ahead } => return poll_send(stream, body, ahead, context),
+                State::Answering { answer, respond } => {
+                    ready!(poll_answer(answer, respond, call.unread_max, context))
+                }
+                State::Sending(sending) => return sending.poll(context),
             };
             match turn {
                 Turn::Goes(state) => call.state = state,
@@ -61,6 +94,7 @@ where
 fn poll_answer<F, B, E>(
     answer: &mut F,
     respond: &mut SendResponse<B::Data>,
+    unread_max: Duration,
     context: &mut Context<'_>,
 ) -> Poll<Turn<F, B>>
 where
@@ -80,66 +114,91 @@ where
         head.headers.entry(header::CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
     }
     let ends = body.is_end_stream();
+    let unread_max = head.extensions.get::<Patient>().is_none().then_some(unread_max);
     Poll::Ready(match respond.send_response(Response::from_parts(head, ()), ends) {
-        Ok(stream) if !ends => Turn::Goes(State::Sending { stream, body, ahead: None }),
+        Ok(stream) if !ends => {
+            Turn::Goes(State::Sending(Sending { stream, body, ahead: None, unread_max, unread: None }))
+        }
         // All is said, or the stream is gone.
         Ok(_) | Err(_) => Turn::Over,
     })
 }
 
-fn poll_send<B>(
-    stream: &mut SendStream<B::Data>,
-    body: &mut B,
-    ahead: &mut Option<B::Data>,
-    context: &mut Context<'_>,
-) -> Poll<()>
+impl<B> Sending<B>
 where
     B: Body + Unpin,
-    B::Data: Default,
+    B::Data: Part,
 {
-    loop {
-        if ahead.is_some() {
-            if !ready!(poll_room(stream, context)) {
-                return Poll::Ready(());
-            }
-            let data = ahead.take().expect("looked at above");
-            let ends = body.is_end_stream();
-            if stream.send_data(data, ends).is_err() || ends {
-                return Poll::Ready(());
-            }
-        }
-        let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(context) else {
-            return stream.poll_reset(context).map(drop);
-        };
-        let sent = match frame {
-            None => stream.send_data(B::Data::default(), true),
-            Some(Err(_)) => {
-                stream.send_reset(Reason::INTERNAL_ERROR);
-                return Poll::Ready(());
-            }
-            Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) => {
-                    *ahead = data.has_remaining().then_some(data);
-                    continue;
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if self.ahead.is_some() {
+                if !ready!(self.poll_ahead(context)) {
+                    return Poll::Ready(());
                 }
-                Err(frame) => stream.send_trailers(frame.into_trailers().unwrap_or_default()),
-            },
-        };
-        // A failure says that the stream is gone, and then so is the call.
-        drop(sent);
-        return Poll::Ready(());
-    }
-}
-
-/// Waits until the client's window has room; `false` when the stream is gone.
-fn poll_room<D: Buf>(stream: &mut SendStream<D>, context: &mut Context<'_>) -> Poll<bool> {
-    stream.reserve_capacity(1);
-    while stream.capacity() == 0 {
-        match stream.poll_capacity(context) {
-            Poll::Ready(Some(Ok(_))) => {}
-            Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(false),
-            Poll::Pending => return stream.poll_reset(context).map(|_| false),
+                continue;
+            }
+            let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
+                return self.stream.poll_reset(context).map(drop);
+            };
+            let sent = match frame {
+                None => self.stream.send_data(B::Data::default(), true),
+                Some(Err(_)) => {
+                    self.stream.send_reset(Reason::INTERNAL_ERROR);
+                    return Poll::Ready(());
+                }
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => {
+                        self.ahead = data.has_remaining().then_some(data);
+                        continue;
+                    }
+                    Err(frame) => self.stream.send_trailers(frame.into_trailers().unwrap_or_default()),
+                },
+            };
+            // A failure says that the stream is gone, and then so is the call.
+            drop(sent);
+            return Poll::Ready(());
         }
     }
-    Poll::Ready(true)
+
+    /// Hands to HTTP/2 what the client has room for, of what is ahead; `false` when the call is over.
+    fn poll_ahead(&mut self, context: &mut Context<'_>) -> Poll<bool> {
+        let Some(room) = ready!(self.poll_room(context)) else { return Poll::Ready(false) };
+        self.unread = None;
+        let mut data = self.ahead.take().expect("looked at by the caller");
+        if room < data.remaining() {
+            let part = data.split_to(room);
+            self.ahead = Some(data);
+            return Poll::Ready(self.stream.send_data(part, false).is_ok());
+        }
+        let ends = self.body.is_end_stream();
+        Poll::Ready(self.stream.send_data(data, ends).is_ok() && !ends)
+    }
+
+    /// Waits until the client's window has room, and gives how much; `None` when the stream is gone, or was given up.
+    fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<Option<usize>> {
+        let wanted = self.ahead.as_ref().map_or(0, Buf::remaining);
+        self.stream.reserve_capacity(wanted);
+        loop {
+            match self.stream.capacity() {
+                0 => {}
+                room => return Poll::Ready(Some(room)),
+            }
+            match self.stream.poll_capacity(context) {
+                Poll::Ready(Some(Ok(_))) => {}
+                Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(None),
+                Poll::Pending if self.is_left_unread(context) => {
+                    self.stream.send_reset(Reason::ENHANCE_YOUR_CALM);
+                    return Poll::Ready(None);
+                }
+                Poll::Pending => return self.stream.poll_reset(context).map(|_| None),
+            }
+        }
+    }
+
+    /// Whether the client has taken nothing for too long. Asked only where it has no room.
+    fn is_left_unread(&mut self, context: &mut Context<'_>) -> bool {
+        let Some(unread_max) = self.unread_max else { return false };
+        let unread = self.unread.get_or_insert_with(|| Box::pin(sleep(unread_max)));
+        unread.as_mut().poll(context).is_ready()
+    }
 }

@@ -1,15 +1,21 @@
-//! Writes of one turn of a connection, joined.
+//! The byte stream of a connection in turns: writes of one are joined, reads of one are bounded.
 //!
 //! `h2` writes a frame of data by itself as soon as it is larger than some hundred bytes, so that ten answers to ten
 //! calls that arrived together would be ten system calls or more. Here they gather until the connection has nothing
-//! more to say for now, and leave in one.
+//! more to say for now, and leave in one. And `h2` reads as long as there is something to read, so that one client with
+//! much to say would keep a thread from all others: here it is told that there is no more, and has its next turn behind
+//! theirs. All that passes is shown to the [`Guard`].
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::timeout;
+
+use super::guard::{Guard, Verdict};
 
 /// Gathered up to here, then written even amid a turn: seven of the largest frames that clients take, each of 16 KiB and a
 /// head. The kernel takes this much at once, and it stays in cache.
@@ -19,6 +25,16 @@ const BUFFER_BYTES: usize = 7 * ((16 << 10) + 9);
 const IDLE_BYTES: usize = 4 << 10;
 /// Sizes of the buffer: of small frames, of one of the largest, and of as many as come.
 const ROOMS_BYTES: [usize; 3] = [IDLE_BYTES, BUFFER_BYTES.div_ceil(4), BUFFER_BYTES];
+
+/// Read in one turn, as [`Guard`] counts: some two hundred calls, a few milliseconds of work at most.
+const TURN_BYTES: usize = 64 << 10;
+
+/// How long a client that is sent away may take to hear why.
+const FAREWELL_MAX: Duration = Duration::from_millis(500);
+/// What it may still say meanwhile, and how much of that is taken at once. A socket that is closed with bytes unread takes
+/// back what was sent on it.
+const UNHEARD_BYTES_MAX: usize = 1 << 20;
+const UNHEARD_BYTES: usize = 1 << 10;
 
 /// The byte stream as `h2` holds it. Flushing it does nothing: [`Flusher`] does.
 pub(super) struct Coalesced<T>(Arc<Mutex<Gathering<T>>>);
@@ -33,11 +49,15 @@ struct Gathering<T> {
     buffer: Vec<u8>,
     /// How much of it the peer has.
     written: usize,
+    guard: Guard,
+    /// What may still be read in this turn.
+    turn_bytes: usize,
 }
 
-/// Joins the writes on `stream`.
-pub(super) fn coalesced<T>(stream: T) -> (Coalesced<T>, Flusher<T>) {
-    let gathering = Arc::new(Mutex::new(Gathering { stream, buffer: Vec::new(), written: 0 }));
+/// Joins the writes on `stream`, and has `guard` see all that passes.
+pub(super) fn coalesced<T>(stream: T, guard: Guard) -> (Coalesced<T>, Flusher<T>) {
+    let gathering = Gathering { stream, buffer: Vec::new(), written: 0, guard, turn_bytes: TURN_BYTES };
+    let gathering = Arc::new(Mutex::new(gathering));
     (Coalesced(gathering.clone()), Flusher(gathering))
 }
 
@@ -70,7 +90,17 @@ impl<T: AsyncWrite + Unpin> Gathering<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> Flusher<T> {
+impl<T: AsyncRead + AsyncWrite + Unpin> Flusher<T> {
+    /// Ends a turn; `has_calls` is whether a call is open, asked only if it matters.
+    ///
+    /// # Errors
+    /// The client is to be sent away.
+    pub(super) fn end_turn(&self, has_calls: impl FnOnce() -> bool) -> Result<(), Verdict> {
+        let mut gathering = lock(&self.0);
+        gathering.turn_bytes = TURN_BYTES;
+        gathering.guard.end_turn(has_calls).map_or(Ok(()), Err)
+    }
+
     /// Writes what the turn gathered. Pending until the peer takes more.
     pub(super) fn poll_flush(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut gathering = lock(&self.0);
@@ -80,11 +110,53 @@ impl<T: AsyncWrite + Unpin> Flusher<T> {
         }
         Pin::new(&mut gathering.stream).poll_flush(context)
     }
+
+    /// Closes a connection that `h2` holds no more: says what is left to say and why there is no more, and waits a moment
+    /// until the client has heard it. Gives the reason if it was sent away.
+    pub(super) async fn close(self) -> Option<Verdict> {
+        let gathering = Arc::into_inner(self.0)?.into_inner().ok()?;
+        let Gathering { mut stream, mut buffer, written, mut guard, .. } = gathering;
+        buffer.extend(guard.farewell().unwrap_or_default());
+        let parting = async {
+            stream.write_all(&buffer[written..]).await?;
+            stream.shutdown().await?;
+            let (mut unheard, mut heard) = ([0; UNHEARD_BYTES], 0);
+            while heard < UNHEARD_BYTES_MAX {
+                match stream.read(&mut unheard).await? {
+                    0 => break,
+                    count => heard += count,
+                }
+            }
+            Ok::<_, io::Error>(())
+        };
+        // Whether it hears it is its affair: the connection is over.
+        let _ = timeout(FAREWELL_MAX, parting).await;
+        guard.end_turn(|| true)
+    }
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for Coalesced<T> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut lock(&self.0).stream).poll_read(context, buffer)
+        let mut gathering = lock(&self.0);
+        let Gathering { stream, guard, turn_bytes, .. } = &mut *gathering;
+        if *turn_bytes == 0 {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let known = buffer.filled().len();
+        ready!(Pin::new(stream).poll_read(context, buffer))?;
+        let bytes = &buffer.filled()[known..];
+        Poll::Ready(match guard.read(bytes, Instant::now) {
+            Some(weight) => {
+                *turn_bytes = turn_bytes.saturating_sub(weight);
+                Ok(())
+            }
+            // `h2` gives up the connection; who drives it asks for the reason.
+            None => {
+                buffer.set_filled(known);
+                Err(io::ErrorKind::ConnectionAborted.into())
+            }
+        })
     }
 }
 
@@ -103,12 +175,20 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Coalesced<T> {
         if gathering.buffer.len() + wanted > BUFFER_BYTES {
             ready!(gathering.poll_drain(context))?;
         }
-        if wanted > BUFFER_BYTES {
-            return Pin::new(&mut gathering.stream).poll_write_vectored(context, slices);
+        let taken = if wanted > BUFFER_BYTES {
+            ready!(Pin::new(&mut gathering.stream).poll_write_vectored(context, slices))?
+        } else {
+            gathering.reserve(wanted);
+            slices.iter().for_each(|slice| gathering.buffer.extend_from_slice(slice));
+            wanted
+        };
+        let mut left = taken;
+        for slice in slices {
+            let (said, _) = slice.split_at(left.min(slice.len()));
+            left -= said.len();
+            gathering.guard.wrote(said);
         }
-        gathering.reserve(wanted);
-        slices.iter().for_each(|slice| gathering.buffer.extend_from_slice(slice));
-        Poll::Ready(Ok(wanted))
+        Poll::Ready(Ok(taken))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -128,14 +208,30 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Coalesced<T> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::{Wake, Waker};
 
+    use super::super::frame_heads::FrameHead;
     use super::*;
+
+    /// Whether the task was woken.
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+
+    fn guard() -> Guard {
+        Guard::new(0, None, Instant::now())
+    }
 
     #[tokio::test]
     async fn nothing_leaves_before_the_turn_ends_and_then_all_does() {
         let (near, mut far) = tokio::io::duplex(1 << 20);
-        let (mut stream, flusher) = coalesced(near);
+        let (mut stream, flusher) = coalesced(near, guard());
         for part in [b"one ".as_slice(), b"two ", b"three"] {
             stream.write_all(part).await.expect("gathered");
             stream.flush().await.expect("without effect");
@@ -152,7 +248,7 @@ mod tests {
     #[tokio::test]
     async fn a_peer_that_does_not_read_bounds_what_is_gathered() {
         let (near, mut far) = tokio::io::duplex(1000);
-        let (mut stream, _flusher) = coalesced(near);
+        let (mut stream, _flusher) = coalesced(near, guard());
         let mut context = Context::from_waker(std::task::Waker::noop());
         let chunk = [7; 16 << 10];
         let mut taken = 0;
@@ -166,5 +262,49 @@ mod tests {
         far.read_to_end(&mut all).await.expect("read");
         assert_eq!(all.len(), expected);
         writer.await.expect("joined").expect("shut down");
+    }
+
+    #[tokio::test]
+    async fn a_turn_reads_so_much_and_the_rest_is_read_in_the_next() {
+        let (near, mut far) = tokio::io::duplex(1 << 20);
+        let (mut stream, flusher) = coalesced(near, guard());
+        // One frame of data, too long for one turn.
+        far.write_all(&[&[3, 0, 0, 0, 0, 0, 0, 0, 1], &*vec![7; 3 << 16]].concat()).await.expect("sent");
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(woken.clone());
+        let mut context = Context::from_waker(&waker);
+        let mut bytes = vec![0; 10_000];
+        let mut turns = vec![0];
+        while turns.iter().sum::<usize>() < (3 << 16) + 9 {
+            let mut buffer = ReadBuf::new(&mut bytes);
+            if Pin::new(&mut stream).poll_read(&mut context, &mut buffer).is_ready() {
+                *turns.last_mut().expect("a turn") += buffer.filled().len();
+            } else {
+                assert!(woken.0.swap(false, Ordering::SeqCst), "nobody comes back");
+                flusher.end_turn(|| true).expect("nothing is wrong");
+                turns.push(0);
+            }
+        }
+        assert_eq!(turns, [70_000, 70_000, 56_617]);
+    }
+
+    #[tokio::test]
+    async fn who_is_sent_away_hears_why_behind_all_that_was_said() {
+        let (near, mut far) = tokio::io::duplex(1 << 20);
+        let (mut stream, flusher) = coalesced(near, guard());
+        let ping = FrameHead::frame(FrameHead::PING, &[7; 8]);
+        stream.write_all(&ping).await.expect("gathered");
+        far.write_all(&ping.repeat(6_000)).await.expect("sent");
+        let mut bytes = vec![0; 1 << 20];
+        while stream.read(&mut bytes).await.is_ok() {
+            _ = flusher.end_turn(|| true);
+        }
+        drop(stream);
+        let closed = tokio::spawn(flusher.close());
+        let mut heard = Vec::new();
+        far.read_to_end(&mut heard).await.expect("an end");
+        assert!(heard.starts_with(&ping) && heard.ends_with(b"too_many_control_frames"), "{heard:?}");
+        drop(far);
+        assert_eq!(closed.await.expect("joined"), Some(Verdict::TooManyControlFrames));
     }
 }

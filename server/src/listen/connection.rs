@@ -21,17 +21,23 @@ use tower_service::Service;
 use tracing::{debug, warn};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::accept::{Deadlines, ListenOptions};
+use super::accept::ListenOptions;
+use super::call::Part;
 use super::http2::Http2;
 use super::remote_address::{self, SystemNames};
 use super::request_body::RequestBody;
+use super::request_room::RequestRoom;
 use super::tls::Tls;
 use super::transport::{Protocol, Sniffed, Socket, Transport};
 
 /// What HTTP/1.1 buffers of a connection.
 const HTTP1_BUFFER_BYTES: usize = 64 << 10;
+/// What a client may be too slow with.
+const TLS_HANDSHAKE: &str = "TLS handshake";
+const FIRST_BYTES: &str = "first bytes";
+
 /// Who asks: stands in the extensions of every request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct ClientConnection {
     /// Address of the client; `None` over a Unix socket.
     pub remote_address: Option<SocketAddr>,
@@ -39,6 +45,8 @@ pub struct ClientConnection {
     pub tls: bool,
     /// Common name of the verified client certificate, if `client-cert-auth` is on and it has one that is not empty.
     pub common_name: Option<Arc<str>>,
+    /// Room for what is kept of its requests while they come.
+    pub request_room: RequestRoom,
 }
 
 /// A connection that ended before it could be served.
@@ -67,17 +75,20 @@ pub(super) async fn serve<S, B>(
     S::Future: Send + Unpin + 'static,
     S::Error: Into<BoxError>,
     B: Body + Send + Unpin + 'static,
-    B::Data: Default + Send + Unpin,
+    B::Data: Part + Send + Unpin,
     B::Error: Into<BoxError>,
 {
     let opened = tokio::select! {
         biased;
         () = stopped(&mut shutdown) => return,
-        opened = open(socket, remote_address, tls, options.deadlines) => opened,
+        opened = open(socket, remote_address, tls, &options) => opened,
     };
     let (stream, protocol, client) = match opened {
         Ok(opened) => opened,
-        Err(rejected) => return log_rejected(remote_address, rejected),
+        Err(rejected) => {
+            options.cut_total.with_label_values(&[rejected.label()]).inc();
+            return log_rejected(remote_address, rejected);
+        }
     };
     let service = WithClient { client, service };
     let served = match protocol {
@@ -126,15 +137,27 @@ where
     S: Service<Request<RequestBody>, Response = Response<B>> + Unpin,
     S::Future: Unpin,
     B: Body + Unpin,
-    B::Data: Default + Unpin,
+    B::Data: Part + Unpin,
 {
     let mut connection = Http2::open(stream, options, service).await?;
-    tokio::select! {
+    let ended = tokio::select! {
         biased;
-        served = &mut connection => return served,
-        () = stopped(shutdown) => connection.graceful_shutdown(),
+        served = &mut connection => Some(served),
+        () = stopped(shutdown) => None,
+    };
+    let served = match ended {
+        Some(served) => served,
+        None => {
+            connection.graceful_shutdown();
+            (&mut connection).await
+        }
+    };
+    if served.is_err()
+        && let Some(verdict) = connection.close().await
+    {
+        options.cut_total.with_label_values(&[verdict.text()]).inc();
     }
-    connection.await
+    served
 }
 
 /// Returns once the process is to stop; also if nobody is left who could say so.
@@ -147,15 +170,17 @@ async fn open(
     socket: Socket,
     remote_address: Option<SocketAddr>,
     tls: Option<Arc<Tls>>,
-    deadlines: Deadlines,
+    options: &ListenOptions,
 ) -> Result<(Sniffed, Protocol, ClientConnection), Rejected> {
-    let mut client = ClientConnection { remote_address, tls: tls.is_some(), common_name: None };
+    let deadlines = options.deadlines;
+    let request_room = options.request_rooms.of_connection();
+    let mut client = ClientConnection { remote_address, tls: tls.is_some(), common_name: None, request_room };
     let transport = match tls {
         None => Transport::Plain(socket),
         Some(tls) => {
             let acceptor = TlsAcceptor::from(tls.server_config(Instant::now()));
-            let shaken = timeout(deadlines.handshake, acceptor.accept(socket)).await;
-            let stream = shaken.map_err(|_| Rejected::Late("TLS handshake"))?.map_err(Rejected::from)?;
+            let shaken = timeout(deadlines.handshake, options.handshakes.run(acceptor.accept(socket))).await;
+            let stream = shaken.map_err(|_| Rejected::Late(TLS_HANDSHAKE))?.map_err(Rejected::from)?;
             if let (true, Some(remote)) = (tls.checks_addresses(), remote_address) {
                 let checked = timeout(deadlines.handshake, check_address(stream.get_ref().1, remote)).await;
                 let refused = |why| Rejected::Failed(io::Error::other(why));
@@ -168,7 +193,7 @@ async fn open(
         }
     };
     let sniffed = timeout(deadlines.first_bytes, Sniffed::read_protocol(transport)).await;
-    let (stream, protocol) = sniffed.map_err(|_| Rejected::Late("first bytes"))?.map_err(Rejected::from)?;
+    let (stream, protocol) = sniffed.map_err(|_| Rejected::Late(FIRST_BYTES))?.map_err(Rejected::from)?;
     Ok((stream, protocol, client))
 }
 
@@ -177,6 +202,17 @@ async fn check_address(session: &rustls::ServerConnection, remote: SocketAddr) -
     match session.peer_certificates().and_then(|shown| shown.first()) {
         Some(certificate) => remote_address::check(certificate, remote.ip(), &SystemNames).await,
         None => Ok(()),
+    }
+}
+
+impl Rejected {
+    /// Under which it is counted.
+    fn label(&self) -> &'static str {
+        match self {
+            Self::Gone => "gone",
+            Self::Late(_) => "late",
+            Self::Failed(_) => "failed",
+        }
     }
 }
 

@@ -18,11 +18,12 @@ use tokio::time::{Instant, Sleep, sleep};
 use tower_service::Service;
 
 use super::accept::ListenOptions;
-use super::call::Call;
+use super::call::{Call, Part};
 use super::coalesced::{Coalesced, Flusher, coalesced};
 use super::connection::BoxError;
+use super::guard::{Guard, Verdict};
 use super::request_body::RequestBody;
-use super::transport::Sniffed;
+use super::transport::{HTTP2_PREFACE, Sniffed};
 
 /// All headers of a request.
 const HEADER_BYTES_MAX: u32 = 16 << 10;
@@ -54,6 +55,7 @@ where
     service: S,
     calls: FuturesUnordered<Call<S::Future, B>>,
     keepalive: Option<Keepalive>,
+    unread_max: Duration,
 }
 
 impl<S, B> Http2<S, B>
@@ -61,14 +63,15 @@ where
     S: Service<Request<RequestBody>, Response = Response<B>>,
     S::Future: Unpin,
     B: Body + Unpin,
-    B::Data: Default + Unpin,
+    B::Data: Part + Unpin,
 {
     /// Exchanges settings with a client whose preface was seen.
     ///
     /// # Errors
     /// The client does not speak HTTP/2 after all, or is gone.
     pub(super) async fn open(stream: Sniffed, options: &ListenOptions, service: S) -> Result<Self, BoxError> {
-        let (stream, flusher) = coalesced(stream);
+        let guard = Guard::new(HTTP2_PREFACE.len(), options.keepalive.client_interval_min, std::time::Instant::now());
+        let (stream, flusher) = coalesced(stream, guard);
         let mut connection = h2::server::Builder::new()
             .max_concurrent_streams(options.concurrent_streams_max)
             .max_header_list_size(HEADER_BYTES_MAX)
@@ -89,12 +92,20 @@ where
             waits: false,
             timer: Box::pin(sleep(interval)),
         });
-        Ok(Self { connection, flusher, service, calls: FuturesUnordered::new(), keepalive })
+        let unread_max = options.deadlines.unread;
+        Ok(Self { connection, flusher, service, calls: FuturesUnordered::new(), keepalive, unread_max })
     }
 
     /// Takes no more calls; those under way go on.
     pub(super) fn graceful_shutdown(&mut self) {
         self.connection.graceful_shutdown();
+    }
+
+    /// Ends a connection that is over, and tells the client why if it was sent away; gives that reason.
+    pub(super) async fn close(self) -> Option<Verdict> {
+        let Self { connection, flusher, calls, .. } = self;
+        drop((calls, connection));
+        flusher.close().await
     }
 
     /// Takes the calls that arrived and makes frames of what calls said; gives how many were taken, `None` when the
@@ -109,7 +120,7 @@ where
                 Poll::Ready(Some(accepted)) => {
                     let (request, respond) = accepted?;
                     let answer = self.service.call(request.map(RequestBody::Http2));
-                    self.calls.push(Call::new(answer, respond));
+                    self.calls.push(Call::new(answer, respond, self.unread_max));
                     taken += 1;
                 }
                 Poll::Ready(None) => return Ok(None),
@@ -124,7 +135,7 @@ where
     S: Service<Request<RequestBody>, Response = Response<B>> + Unpin,
     S::Future: Unpin,
     B: Body + Unpin,
-    B::Data: Default + Unpin,
+    B::Data: Part + Unpin,
 {
     type Output = Result<(), BoxError>;
 
@@ -144,6 +155,9 @@ where
             && keepalive.poll_lost(context).is_ready()
         {
             return Poll::Ready(Err("no answer to a ping in time".into()));
+        }
+        if let Err(verdict) = this.flusher.end_turn(|| this.connection.has_streams()) {
+            return Poll::Ready(Err(verdict.text().into()));
         }
         match this.flusher.poll_flush(context) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),

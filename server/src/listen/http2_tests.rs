@@ -16,11 +16,15 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::Patient;
 use super::accept::{Deadlines, ListenOptions, Listener};
 use super::connection::BoxError;
+use super::handshakes::Handshakes;
 use super::limit::ConnectionLimit;
 use super::request_body::RequestBody;
-use crate::config::{KeepaliveConfig, SocketConfig, Url};
+use super::request_room::RequestRooms;
+use crate::config::{KeepaliveConfig, MetricsDetail, SocketConfig, Url};
+use crate::metrics::Metrics;
 
 /// Bytes of one piece of an endless body.
 const PIECE_BYTES: usize = 1 << 10;
@@ -34,7 +38,8 @@ struct Seen {
     given_up: AtomicUsize,
 }
 
-/// `/echo` sends back what it got, with a trailer; `/never` does not answer; `/endless` never stops.
+/// `/echo` sends back what it got, with a trailer; `/never` does not answer; `/endless` never stops, and `/patient`
+/// neither, and waits.
 #[derive(Clone)]
 struct Script(Arc<Seen>);
 
@@ -91,6 +96,11 @@ impl tower_service::Service<Request<RequestBody>> for Script {
                     Ok(Response::new(Answer::Echo(Some(body), false)))
                 }
                 "/endless" => Ok(Response::new(Answer::Endless(seen))),
+                "/patient" => {
+                    let mut response = Response::new(Answer::Endless(seen));
+                    response.extensions_mut().insert(Patient);
+                    Ok(response)
+                }
                 "/fails" => Err("it fails".into()),
                 _ => {
                     let _given_up = GivenUp(seen);
@@ -109,15 +119,21 @@ struct Served {
     listener: JoinHandle<()>,
 }
 
-async fn serve(keepalive: KeepaliveConfig) -> (Arc<Seen>, std::net::SocketAddr, watch::Sender<bool>, JoinHandle<()>) {
+async fn serve(
+    keepalive: KeepaliveConfig,
+    deadlines: Deadlines,
+) -> (Arc<Seen>, std::net::SocketAddr, watch::Sender<bool>, JoinHandle<()>) {
     let options = ListenOptions {
         socket: SocketConfig::default(),
         keepalive,
         concurrent_streams_max: 1000,
         connections: ConnectionLimit::new(10),
-        deadlines: Deadlines::default(),
+        handshakes: Handshakes::for_threads(2),
+        request_rooms: RequestRooms::new(1 << 20),
+        deadlines,
         write_timeout: None,
         shutdown_grace: Duration::from_secs(5),
+        cut_total: Metrics::new(MetricsDetail::Basic).listen_cut_total,
     };
     let url = Url::parse("http://127.0.0.1:0").expect("a URL");
     let listener = Listener::bind(&url, None, options).expect("bound");
@@ -132,7 +148,11 @@ const NO_KEEPALIVE: KeepaliveConfig =
     KeepaliveConfig { client_interval_min: None, server_interval: None, server_timeout: None };
 
 async fn connected() -> Served {
-    let (seen, address, stop, listener) = serve(NO_KEEPALIVE).await;
+    connected_within(Deadlines::default()).await
+}
+
+async fn connected_within(deadlines: Deadlines) -> Served {
+    let (seen, address, stop, listener) = serve(NO_KEEPALIVE, deadlines).await;
     let stream = TcpStream::connect(address).await.expect("connected");
     let (client, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
     Served { seen, client, connection: tokio::spawn(connection), stop, listener }
@@ -217,6 +237,30 @@ async fn a_client_that_does_not_read_holds_a_window_and_one_piece() {
 }
 
 #[tokio::test]
+async fn an_answer_of_which_nothing_is_taken_is_given_up_and_one_that_is_patient_is_not() {
+    let unread = Duration::from_millis(50);
+    let mut served = connected_within(Deadlines { unread, ..Deadlines::default() }).await;
+    let (patient, _) = served.client.send_request(request("/patient"), true).expect("sent");
+    let mut patient = patient.await.expect("an answer").into_body();
+    // The connection's window is 65,535 bytes: what the one takes the other cannot.
+    let mut received = 0;
+    while received < 60_000 {
+        received += patient.data().await.expect("data").expect("data").len();
+    }
+    let (endless, _) = served.client.send_request(request("/endless"), true).expect("sent");
+    let mut endless = endless.await.expect("an answer").into_body();
+    let given_up = loop {
+        match endless.data().await.expect("more, or an error") {
+            Ok(_) => {}
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(given_up.reason(), Some(h2::Reason::ENHANCE_YOUR_CALM));
+    patient.flow_control().release_capacity(received).expect("released");
+    assert!(patient.data().await.expect("more").is_ok());
+}
+
+#[tokio::test]
 async fn a_stop_lets_calls_end_and_takes_no_more() {
     let mut served = connected().await;
     let (answer, mut body) = served.client.send_request(request("/echo"), false).expect("sent");
@@ -235,7 +279,7 @@ async fn a_stop_lets_calls_end_and_takes_no_more() {
 async fn a_client_that_answers_no_ping_is_left() {
     let short = Some(Duration::from_millis(50));
     let keepalive = KeepaliveConfig { client_interval_min: None, server_interval: short, server_timeout: short };
-    let (seen, address, _stop, _listener) = serve(keepalive).await;
+    let (seen, address, _stop, _listener) = serve(keepalive, Deadlines::default()).await;
     let stream = TcpStream::connect(address).await.expect("connected");
     let (mut client, mut connection) = h2::client::handshake(stream).await.expect("HTTP/2");
     let (_answer, _) = client.send_request(request("/never"), true).expect("sent");

@@ -7,6 +7,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Descriptors that are kept for files, logs and other members.
 const RESERVE: u64 = 512;
+/// The part of the reserve that is for connections of other members.
+const MEMBERS_OF_RESERVE: u64 = 4;
 /// What is assumed where the limit is unlimited: a connection costs memory too.
 const CONNECTIONS_MAX: u64 = 1 << 20;
 
@@ -19,8 +21,12 @@ pub struct ConnectionLimit {
 impl ConnectionLimit {
     /// What RLIMIT_NOFILE allows less a reserve of 512, or less half of it where it is small.
     pub fn from_file_limit() -> Self {
-        let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-        Self::new(connections_of(descriptors))
+        Self::new(connections_of(descriptors()))
+    }
+
+    /// A quarter of that reserve, for other members: a crowd of clients must not keep them out.
+    pub fn of_reserve() -> Self {
+        Self::new(members_of(descriptors()))
     }
 
     /// Exactly `connections`.
@@ -39,8 +45,20 @@ impl ConnectionLimit {
     }
 }
 
+fn descriptors() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+fn reserve_of(descriptors: u64) -> u64 {
+    RESERVE.min(descriptors / 2)
+}
+
+fn members_of(descriptors: u64) -> usize {
+    (reserve_of(descriptors) / MEMBERS_OF_RESERVE) as usize
+}
+
 fn connections_of(descriptors: u64) -> usize {
-    let connections = descriptors - RESERVE.min(descriptors / 2);
+    let connections = descriptors - reserve_of(descriptors);
     usize::try_from(connections.min(CONNECTIONS_MAX)).expect("at most a million")
 }
 
@@ -55,6 +73,7 @@ mod tests {
         assert_eq!(connections_of(1024), 512);
         assert_eq!(connections_of(65_536), 65_024);
         assert_eq!(connections_of(u64::MAX), 1 << 20);
+        assert_eq!((members_of(64), members_of(1024), members_of(u64::MAX)), (8, 128, 128));
     }
 
     #[test]

@@ -10,13 +10,16 @@
 //! [`ClientConnection`] in their extensions that says who asks. Beside it stands the side that connects, with the same TLS:
 //! [`Dial`].
 //!
+//! What a client may do once it speaks HTTP/2 is judged by [`guard`], frame by frame, and bounded in each turn of its
+//! connection by [`coalesced`]; what `h2` bounds by itself is set in [`http2`].
+//!
 //! It never lets a peer cost more than a file descriptor and a small buffer before it has spoken: `tonic`'s own accept
 //! loop spins when descriptors run out and waits for silent sockets for ever, and a handshake without deadline is
 //! CVE-2026-73500 of etcd.
 //!
 //! Invariants:
-//! * Each connection holds a permit of the one [`ConnectionLimit`] of the process from accept to close, so that files
-//!   and logs always find descriptors.
+//! * Each connection holds a permit of a [`ConnectionLimit`] from accept to close: of the one of all clients, or of the one
+//!   of members, which no crowd of clients can use up. So files and logs always find descriptors.
 //! * A common name is reported only if client certificates are asked for and this one was verified.
 //! * [`Listener::serve`] owns the tasks of its connections: when it returns, none is left.
 
@@ -26,11 +29,16 @@ mod any_certificate;
 mod bind;
 mod call;
 mod client_certificates;
+mod client_pings;
 mod coalesced;
 mod connection;
+mod control_budget;
 mod dial;
 mod error;
+mod frame_heads;
 mod generated;
+mod guard;
+mod handshakes;
 mod http2;
 #[cfg(test)]
 mod http2_tests;
@@ -38,6 +46,7 @@ mod limit;
 mod peer_tls;
 mod remote_address;
 mod request_body;
+mod request_room;
 mod server_certificates;
 mod service_tls;
 #[cfg(test)]
@@ -46,12 +55,15 @@ mod tls;
 mod transport;
 
 pub use accept::{Deadlines, ListenOptions, Listener};
+pub use call::{Part, Patient};
 pub use connection::ClientConnection;
 pub use dial::{ClientTls, Dial};
 pub use error::ListenError;
 pub use generated::ensure as ensure_certificate;
+pub use handshakes::Handshakes;
 pub use limit::ConnectionLimit;
 pub use peer_tls::PeerTlsClient;
 pub use request_body::RequestBody;
+pub use request_room::{HeldRequest, OpenCall, RequestRoom, RequestRooms};
 pub use service_tls::ServiceTls;
 pub use tls::Tls;

@@ -26,7 +26,10 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::*;
-use crate::config::{AllowedNames, CipherSuite, KeepaliveConfig, SocketConfig, TlsConfig, TlsVersion, Url};
+use crate::config::{
+    AllowedNames, CipherSuite, KeepaliveConfig, MetricsDetail, SocketConfig, TlsConfig, TlsVersion, Url,
+};
+use crate::metrics::Metrics;
 
 type Ca = CertifiedIssuer<'static, KeyPair>;
 
@@ -56,9 +59,12 @@ fn options(connections: usize) -> ListenOptions {
         keepalive: KeepaliveConfig { client_interval_min: None, server_interval: None, server_timeout: None },
         concurrent_streams_max: 100,
         connections: ConnectionLimit::new(connections),
+        handshakes: Handshakes::for_threads(2),
+        request_rooms: RequestRooms::new(1 << 20),
         deadlines: Deadlines::default(),
         write_timeout: None,
         shutdown_grace: Duration::from_secs(5),
+        cut_total: Metrics::new(MetricsDetail::Basic).listen_cut_total,
     }
 }
 
@@ -429,7 +435,10 @@ async fn silent_and_slow_clients_are_cut_at_the_deadline() {
     let files = Files::new(&new_key());
     let tls = Tls::load(files.tls(None)).expect("loaded");
     let deadline = Duration::from_millis(100);
-    let options = ListenOptions { deadlines: Deadlines { handshake: deadline, first_bytes: deadline }, ..options(10) };
+    let options = ListenOptions {
+        deadlines: Deadlines { handshake: deadline, first_bytes: deadline, ..Deadlines::default() },
+        ..options(10)
+    };
     let plain = serve_with("http://127.0.0.1:0", None, options.clone());
     let secure = serve_with("https://127.0.0.1:0", Some(&tls), options);
     let starts: [(SocketAddr, &[u8]); 4] =

@@ -16,12 +16,17 @@ use super::handle::Unavailable;
 const LISTS_AT_ONCE: usize = 4;
 /// An answer of at most so many values is no list.
 const POINT_HITS_MAX: usize = 8;
+/// What a point read may bring without asking for room.
+const POINT_BYTES_MAX: usize = 16 << 10;
+/// So many of those that brought more may wait for room; all others are told to come again where there is none.
+const LARGE_POINTS_WAITING_MAX: usize = 16;
 /// Room is counted in these.
 const UNIT_BYTES: usize = 4096;
 
 /// The budget.
 pub struct AnswerBudget {
     lists: Semaphore,
+    large_points: Semaphore,
     units: Arc<Semaphore>,
     units_max: u32,
     wait_max: Duration,
@@ -38,7 +43,8 @@ impl AnswerBudget {
     pub fn new(bytes: usize, wait_max: Duration) -> Self {
         let units_max = u32::try_from((bytes / UNIT_BYTES).clamp(1, 1 << 28)).expect("within 32 bits");
         let units = Arc::new(Semaphore::new(units_max as usize));
-        Self { lists: Semaphore::new(LISTS_AT_ONCE), units, units_max, wait_max }
+        let (lists, large_points) = (Semaphore::new(LISTS_AT_ONCE), Semaphore::new(LARGE_POINTS_WAITING_MAX));
+        Self { lists, large_points, units, units_max, wait_max }
     }
 
     /// What `gathering` finds, with the room that it takes. One answer may take all there is, and more; it is alone then.
@@ -50,13 +56,20 @@ impl AnswerBudget {
         hits: usize,
         gathering: impl Future<Output = Result<Vec<Bytes>, Unavailable>>,
     ) -> Result<(Vec<Bytes>, Option<Held>), Unavailable> {
-        if hits <= POINT_HITS_MAX {
-            return Ok((gathering.await?, None));
-        }
-        let _turn = self.wait(self.lists.acquire()).await?;
+        let is_list = hits > POINT_HITS_MAX;
+        let _turn = if is_list { Some(self.wait(self.lists.acquire()).await?) } else { None };
         let values = gathering.await?;
         let bytes: usize = values.iter().map(Bytes::len).sum();
+        if !is_list && bytes <= POINT_BYTES_MAX {
+            return Ok((values, None));
+        }
         let units = u32::try_from(bytes / UNIT_BYTES).unwrap_or(u32::MAX).min(self.units_max);
+        if let Ok(held) = self.units.clone().try_acquire_many_owned(units) {
+            return Ok((values, Some(Held { _units: held })));
+        }
+        // No more than these wait with what they have read in hand.
+        let place = if is_list { None } else { Some(self.large_points.try_acquire()) };
+        let _place = place.transpose().map_err(|_| Unavailable::TooManyRequests)?;
         let held = self.wait(self.units.clone().acquire_many_owned(units)).await?;
         Ok((values, Some(Held { _units: held })))
     }
@@ -95,6 +108,15 @@ mod tests {
         assert!(point.1.is_none() && !second.is_finished());
         drop(first);
         assert_eq!(second.await.expect("no panic"), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_point_read_of_a_large_value_needs_room() {
+        let budget = AnswerBudget::new(1 << 20, Duration::ZERO);
+        let point = async |bytes| budget.gather(1, async { Ok(values(bytes)) }).await.map(|(_, held)| held);
+        let _first = point(600 << 10).await.expect("there is room");
+        assert_eq!(point(600 << 10).await.map(|_| ()), Err(Unavailable::TooManyRequests));
+        assert!(point(16 << 10).await.expect("it needs none").is_none());
     }
 
     #[tokio::test]

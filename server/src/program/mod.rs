@@ -26,7 +26,7 @@ use self::first_election::advance_first_election;
 use self::membership::{describe, description, end_of, expelled, first_start, hand_over};
 use self::memory_lock::lock_memory;
 use self::node_setup::node_config;
-use self::ports::{open_member_ports, open_ports, serve_members, serve_ports};
+use self::ports::{PortLimits, open_member_ports, open_ports, serve_members, serve_ports};
 use self::signals::{StopSignals, listen_for_level_signals, notify_systemd, unless_stopped};
 use crate::api::member_changes::MemberRules;
 use crate::api::service::Service;
@@ -123,9 +123,11 @@ fn serve(config: &Config, log_level: LevelControl) -> Result<(), ProgramError> {
         StopSignals::install()
     });
     // Ports next: a taken one is known before the data is opened, and clients wait instead of being refused.
-    let (ports, member_ports) =
-        runtime.block_on(async { Ok::<_, ProgramError>((open_ports(config)?, open_member_ports(config)?)) })?;
     let metrics = Arc::new(Metrics::new(config.metrics));
+    let limits = PortLimits::new(config, connection_threads(), metrics.clone());
+    let (ports, member_ports) = runtime.block_on(async {
+        Ok::<_, ProgramError>((open_ports(config, &limits)?, open_member_ports(config, &limits)?))
+    })?;
     let peer_tls = config.peer.tls.clone().map(|tls| Arc::new(PeerTlsClient::new(tls)));
     let connector = PeerConnector::new(peer_tls, config.peer.timeouts);
     let first = first_start(config, connector.clone(), runtime.handle().clone());

@@ -13,6 +13,10 @@ use crate::node::content::SNAPSHOT_UNREAD_MAX;
 use crate::node::handle::Limits;
 use crate::node::start::{First, NodeConfig};
 
+pub(super) fn memory_shares(config: &Config) -> MemoryShares {
+    config.memory_limit.map_or_else(MemoryShares::of_process, MemoryShares::of)
+}
+
 pub(super) fn node_config(config: &Config, first: First) -> Result<NodeConfig, TokenKindError> {
     Ok(NodeConfig {
         data_dir: config.data_dir.clone(),
@@ -25,7 +29,7 @@ pub(super) fn node_config(config: &Config, first: First) -> Result<NodeConfig, T
         sweep_batch: config.compaction.batch_limit,
         hash_mark_interval: config.corrupt_check_time,
         slow_apply: config.slow_request.apply,
-        memory: config.memory_limit.map_or_else(MemoryShares::of_process, MemoryShares::of),
+        memory: memory_shares(config),
         limits: Limits {
             request_bytes_max: config.limits.request_bytes_max,
             txn_operations_max: config.limits.txn_ops_max,

@@ -1,31 +1,78 @@
 //! The ports: opened before the data is, served when the node is up.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::info;
 
+use super::node_setup::memory_shares;
 use super::{ProgramError, SHUTDOWN_GRACE};
+use crate::api::grpc::REQUEST_OVERHEAD_BYTES;
 use crate::api::service::Service;
 use crate::config::{Config, KeepaliveConfig, TlsConfig, Url};
 use crate::edge::Edge;
 use crate::gateway::Gateway;
-use crate::listen::{ConnectionLimit, Deadlines, ListenError, ListenOptions, Listener, Tls, ensure_certificate};
+use crate::listen::{
+    ConnectionLimit, Deadlines, Handshakes, ListenError, ListenOptions, Listener, RequestRooms, Tls, ensure_certificate,
+};
+use crate::metrics::Metrics;
 use crate::pages::{Pages, Serves};
 use crate::peer::{PeerPings, Peers};
 use crate::peer_edge::PeerEdge;
 
-fn listen_options(config: &Config) -> ListenOptions {
-    ListenOptions {
-        socket: config.socket,
-        keepalive: config.keepalive,
-        concurrent_streams_max: config.limits.concurrent_streams_max,
-        connections: ConnectionLimit::from_file_limit(),
-        deadlines: Deadlines::default(),
-        write_timeout: None,
-        shutdown_grace: SHUTDOWN_GRACE,
+/// So many of the largest requests may come at once whatever memory there is.
+const LARGEST_REQUESTS_MIN: usize = 8;
+
+/// What the ports of the process share.
+#[derive(Clone)]
+pub(super) struct PortLimits {
+    connections: ConnectionLimit,
+    member_connections: ConnectionLimit,
+    handshakes: Handshakes,
+    request_rooms: RequestRooms,
+    metrics: Arc<Metrics>,
+}
+
+impl PortLimits {
+    /// For `threads` that serve connections.
+    pub(super) fn new(config: &Config, threads: usize, metrics: Arc<Metrics>) -> Self {
+        let largest = config.limits.request_bytes_max + REQUEST_OVERHEAD_BYTES;
+        Self {
+            connections: ConnectionLimit::from_file_limit(),
+            member_connections: ConnectionLimit::of_reserve(),
+            handshakes: Handshakes::for_threads(threads),
+            request_rooms: RequestRooms::new(memory_shares(config).requests.max(LARGEST_REQUESTS_MIN * largest)),
+            metrics,
+        }
     }
+
+    fn options(&self, config: &Config, client_pings: Option<Duration>) -> ListenOptions {
+        ListenOptions {
+            socket: config.socket,
+            keepalive: KeepaliveConfig { client_interval_min: client_pings, ..config.keepalive },
+            concurrent_streams_max: config.limits.concurrent_streams_max,
+            connections: self.connections.clone(),
+            handshakes: self.handshakes.clone(),
+            request_rooms: self.request_rooms.clone(),
+            deadlines: Deadlines::default(),
+            write_timeout: None,
+            shutdown_grace: SHUTDOWN_GRACE,
+            cut_total: self.metrics.listen_cut_total.clone(),
+        }
+    }
+}
+
+/// How far apart the pings of clients of a port are to be; `None` where etcd does not look at them: where its gRPC shares
+/// a port over TLS with its pages, Go's own HTTP/2 has the connection (decision 0029).
+fn client_pings(config: &Config, url: &Url, serves: Serves) -> Option<Duration> {
+    let by_grpc = match serves {
+        Serves::GrpcOnly => true,
+        Serves::Everything => !url.is_tls(),
+        Serves::PagesOnly | Serves::Probes => false,
+    };
+    config.keepalive.client_interval_min.filter(|_| by_grpc)
 }
 
 fn load(tls: TlsConfig) -> Result<Arc<Tls>, ListenError> {
@@ -35,9 +82,8 @@ fn load(tls: TlsConfig) -> Result<Arc<Tls>, ListenError> {
     Tls::load(tls)
 }
 
-pub(super) fn open_ports(config: &Config) -> Result<Vec<(Listener, Serves)>, ProgramError> {
+pub(super) fn open_ports(config: &Config, limits: &PortLimits) -> Result<Vec<(Listener, Serves)>, ProgramError> {
     let tls = config.client.tls.clone().map(load).transpose()?;
-    let options = listen_options(config);
     let client = &config.client;
     let split = !client.listen_http_urls.is_empty();
     let main = if split { Serves::GrpcOnly } else { Serves::Everything };
@@ -45,12 +91,15 @@ pub(super) fn open_ports(config: &Config) -> Result<Vec<(Listener, Serves)>, Pro
     let wanted = client.listen_urls.iter().map(with(main));
     let wanted = wanted.chain(client.listen_http_urls.iter().map(with(Serves::PagesOnly)));
     let wanted = wanted.chain(client.listen_metrics_urls.iter().map(with(Serves::Probes)));
-    let open = |(url, serves): (Url, Serves)| Ok((Listener::bind(&url, tls.as_ref(), options.clone())?, serves));
+    let open = |(url, serves): (Url, Serves)| {
+        let options = limits.options(config, client_pings(config, &url, serves));
+        Ok((Listener::bind(&url, tls.as_ref(), options)?, serves))
+    };
     wanted.map(open).collect()
 }
 
 /// The ports for other members. A cluster of one has nobody to open them for, but they say whose they are.
-pub(super) fn open_member_ports(config: &Config) -> Result<Vec<Listener>, ProgramError> {
+pub(super) fn open_member_ports(config: &Config, limits: &PortLimits) -> Result<Vec<Listener>, ProgramError> {
     let peer = &config.peer;
     let tls = peer.tls.clone().map(|tls| {
         load(TlsConfig {
@@ -78,7 +127,8 @@ pub(super) fn open_member_ports(config: &Config) -> Result<Vec<Listener>, Progra
             server_timeout: Some(pings.timeout),
         },
         write_timeout: Some(peer.timeouts.write),
-        ..listen_options(config)
+        connections: limits.member_connections.clone(),
+        ..limits.options(config, None)
     };
     peer.listen_urls.iter().map(|url| Ok(Listener::bind(url, tls.as_ref(), options.clone())?)).collect()
 }

@@ -2,6 +2,7 @@ package harness
 
 import (
 	"context"
+	"crypto/tls"
 	"testing"
 	"time"
 
@@ -58,4 +59,13 @@ func Context(t testing.TB, limit time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	t.Cleanup(cancel)
 	return ctx
+}
+
+// ClientTLS is how clients of this server secure a connection that they make by hand; nil where it has no TLS.
+func (s *Server) ClientTLS() *tls.Config {
+	s.t.Helper()
+	if s.tls == nil {
+		return nil
+	}
+	return s.tls.ClientConfig(s.t)
 }

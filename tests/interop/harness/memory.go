@@ -65,3 +65,24 @@ func kibibytes(status, field string) int64 {
 	_, _ = fmt.Sscan(rest, &kib)
 	return kib << 10
 }
+
+// clockTick is the unit of the times in /proc/PID/stat on every architecture that the servers run on (proc(5)).
+const clockTick = 10 * time.Millisecond
+
+// CPU is the time that the process has computed, in user and system mode, with all its threads.
+func (s *Server) CPU() time.Duration {
+	s.t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.process.Process.Pid))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	// The name, field 2, stands in parentheses and may hold anything; fields 14 and 15 are the times.
+	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
+	var user, system time.Duration
+	if len(fields) > 12 {
+		if _, err := fmt.Sscan(fields[11]+" "+fields[12], &user, &system); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	return (user + system) * clockTick
+}

@@ -1,0 +1,169 @@
+//! How much of requests that are still on their way in the process keeps: calls that are open, and messages that are not
+//! whole yet.
+//!
+//! HTTP/2 bounds how much a client may send before it is read, not how much of it is kept: ten thousand calls, each one byte
+//! short of the largest request, are 20 GB on one connection. So what is kept is counted, for a connection and for all, and
+//! who finds no room is told to come again. Nobody waits for room: what waited would fill the window of its connection, and
+//! nothing that has room could go on.
+//!
+//! A request that came in one frame of data is never counted; it is on to where admission counts it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// What an open call takes at least, with what HTTP/2 keeps of it.
+const CALL_BYTES: usize = 4 << 10;
+/// So many calls may be open whatever memory there is.
+const CALLS_MIN: usize = 32 << 10;
+/// The part of the room for messages that one connection may fill.
+const CONNECTION_PART: usize = 2;
+
+/// The room of all connections.
+#[derive(Clone, Debug)]
+pub struct RequestRooms {
+    all: Arc<Room>,
+}
+
+/// The room of one connection, within that of all.
+#[derive(Clone, Debug)]
+pub struct RequestRoom {
+    own: Arc<Count>,
+    all: Arc<Room>,
+}
+
+#[derive(Debug)]
+struct Room {
+    calls: Count,
+    bytes: Count,
+}
+
+/// So much of something, and what of it is taken.
+#[derive(Debug)]
+struct Count {
+    taken: AtomicUsize,
+    max: usize,
+}
+
+impl Count {
+    fn new(max: usize) -> Self {
+        Self { taken: AtomicUsize::new(0), max }
+    }
+
+    fn take(&self, count: usize) -> bool {
+        let fits = self.taken.fetch_add(count, Ordering::Relaxed).saturating_add(count) <= self.max;
+        if !fits {
+            self.give_back(count);
+        }
+        fits
+    }
+
+    fn give_back(&self, count: usize) {
+        self.taken.fetch_sub(count, Ordering::Relaxed);
+    }
+}
+
+impl RequestRooms {
+    /// Room for so many bytes of messages, and for as many calls as take the same, 32,768 at least.
+    pub fn new(bytes: usize) -> Self {
+        let calls = (bytes / CALL_BYTES).max(CALLS_MIN);
+        Self { all: Arc::new(Room { calls: Count::new(calls), bytes: Count::new(bytes) }) }
+    }
+
+    /// Of a new connection.
+    pub fn of_connection(&self) -> RequestRoom {
+        RequestRoom { own: Arc::new(Count::new(self.all.bytes.max / CONNECTION_PART)), all: self.all.clone() }
+    }
+}
+
+impl RequestRoom {
+    /// A place for one more call, until it is dropped; `None` if there is none.
+    pub fn open_call(&self) -> Option<OpenCall> {
+        self.all.calls.take(1).then(|| OpenCall { all: self.all.clone() })
+    }
+
+    /// Of a message, nothing of which is kept yet.
+    pub fn nothing(&self) -> HeldRequest {
+        HeldRequest { room: self.clone(), bytes: 0 }
+    }
+}
+
+/// The place of a call.
+#[derive(Debug)]
+pub struct OpenCall {
+    all: Arc<Room>,
+}
+
+impl Drop for OpenCall {
+    fn drop(&mut self) {
+        self.all.calls.give_back(1);
+    }
+}
+
+/// What is kept of one message; given back when this is dropped.
+#[derive(Debug)]
+pub struct HeldRequest {
+    room: RequestRoom,
+    bytes: usize,
+}
+
+impl HeldRequest {
+    /// So much is kept now; `false`, and nothing changed, if there is no room.
+    pub fn set(&mut self, bytes: usize) -> bool {
+        let RequestRoom { own, all } = &self.room;
+        if bytes == self.bytes {
+            return true;
+        }
+        if let Some(more) = bytes.checked_sub(self.bytes) {
+            if !own.take(more) {
+                return false;
+            }
+            if !all.bytes.take(more) {
+                own.give_back(more);
+                return false;
+            }
+        } else {
+            own.give_back(self.bytes - bytes);
+            all.bytes.give_back(self.bytes - bytes);
+        }
+        self.bytes = bytes;
+        true
+    }
+}
+
+impl Drop for HeldRequest {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_may_fill_half_of_what_all_have() {
+        let rooms = RequestRooms::new(1_000);
+        let (first, second) = (rooms.of_connection(), rooms.of_connection());
+        let (mut a, mut b) = (first.nothing(), first.nothing());
+        assert!(a.set(300) && b.set(200) && !b.set(201) && !a.set(301));
+        let (mut c, mut d) = (second.nothing(), rooms.of_connection().nothing());
+        assert!(c.set(500) && !d.set(1));
+        drop(a);
+        assert!(d.set(300) && !d.set(301) && d.set(0));
+        assert!(b.set(500));
+        drop((b, c, d));
+        assert_eq!(rooms.all.bytes.taken.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn calls_have_places_and_give_them_back() {
+        let rooms = RequestRooms::new(0);
+        let room = rooms.of_connection();
+        let mut calls: Vec<_> = std::iter::from_fn(|| room.open_call()).collect();
+        assert_eq!(calls.len(), CALLS_MIN);
+        assert!(rooms.of_connection().open_call().is_none());
+        calls.pop();
+        assert!(rooms.of_connection().open_call().is_some());
+        assert_eq!(RequestRooms::new(1 << 30).all.calls.max, 262_144);
+    }
+}

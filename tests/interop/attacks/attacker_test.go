@@ -1,0 +1,251 @@
+package attacks
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/tls"
+	"encoding/binary"
+	"io"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+	"google.golang.org/protobuf/proto"
+)
+
+const (
+	rangePath = "/etcdserverpb.KV/Range"
+	putPath   = "/etcdserverpb.KV/Put"
+	watchPath = "/etcdserverpb.Watch/Watch"
+	// awaitMax bounds every wait for something that must come.
+	awaitMax = 30 * time.Second
+)
+
+// attacker is one connection of HTTP/2, made frame by frame.
+type attacker struct {
+	s       *scene
+	conn    net.Conn
+	mutex   sync.Mutex
+	writer  *bufio.Writer
+	framer  *http2.Framer
+	headers bytes.Buffer
+	encoder *hpack.Encoder
+	stream  uint32
+	// goodbye is closed when the server has ended the connection; then the rest says how.
+	goodbye chan struct{}
+	code    http2.ErrCode
+	text    string
+	sentOff bool
+	// answers has a word for each call that the server ended, data one for each frame of data; words that nobody awaits are lost.
+	answers, data chan struct{}
+	// deaf stops reading, as of a client that takes nothing.
+	deaf chan struct{}
+}
+
+// newAttacker connects and says hello with these settings.
+func newAttacker(t *testing.T, s *scene, settings ...http2.Setting) *attacker {
+	t.Helper()
+	conn, err := s.dial()
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &attacker{s: s, conn: conn, writer: bufio.NewWriterSize(conn, 64<<10), stream: 1, goodbye: make(chan struct{}),
+		deaf: make(chan struct{}), answers: make(chan struct{}, 10_000), data: make(chan struct{}, 100)}
+	t.Cleanup(func() { conn.Close() })
+	a.framer = http2.NewFramer(a.writer, conn)
+	a.framer.AllowIllegalWrites, a.framer.AllowIllegalReads = true, true
+	a.framer.SetMaxReadFrameSize(1 << 20)
+	a.encoder = hpack.NewEncoder(&a.headers)
+	a.send(func() {
+		_, _ = a.writer.WriteString(http2.ClientPreface)
+		_ = a.framer.WriteSettings(settings...)
+	})
+	go a.listen()
+	return a
+}
+
+// dial opens a connection, with TLS where the server has it.
+func (s *scene) dial() (net.Conn, error) {
+	conn, err := net.DialTimeout("tcp", s.server.Target(), awaitMax)
+	if err != nil || s.certs == nil {
+		return conn, err
+	}
+	config := s.server.ClientTLS()
+	config.NextProtos, config.ServerName = []string{"h2"}, "127.0.0.1"
+	secure := tls.Client(conn, config)
+	if err := secure.Handshake(); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return secure, nil
+}
+
+// send writes frames, all of them at once; errors show as the end of the connection.
+func (a *attacker) send(frames func()) {
+	a.mutex.Lock()
+	defer a.mutex.Unlock()
+	frames()
+	_ = a.writer.Flush()
+}
+
+// listen reads until the server ends the connection.
+func (a *attacker) listen() {
+	defer func() {
+		a.s.closes.Add(1)
+		if a.sentOff {
+			a.s.cuts.Add(1)
+		}
+		close(a.goodbye)
+	}()
+	for {
+		select {
+		case <-a.deaf:
+			return
+		default:
+		}
+		frame, err := a.framer.ReadFrame()
+		if err != nil {
+			return
+		}
+		switch frame := frame.(type) {
+		case *http2.SettingsFrame:
+			if !frame.IsAck() {
+				// Beside a flood it may never be sent, and whoever floods does not care.
+				go a.send(func() { _ = a.framer.WriteSettingsAck() })
+			}
+		case *http2.GoAwayFrame:
+			a.code, a.text, a.sentOff = frame.ErrCode, string(frame.DebugData()), true
+		case *http2.HeadersFrame:
+			if frame.StreamEnded() {
+				tell(a.answers)
+			}
+		case *http2.DataFrame:
+			tell(a.data)
+		}
+	}
+}
+
+func tell(about chan<- struct{}) {
+	select {
+	case about <- struct{}{}:
+	default:
+	}
+}
+
+// await waits for a word of the server.
+func (a *attacker) await(t *testing.T, word <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-word:
+	case <-a.goodbye:
+		t.Fatalf("the server has ended the connection: %v %q", a.code, a.text)
+	case <-time.After(awaitMax):
+		t.Fatalf("the server has not answered within %v", awaitMax)
+	}
+}
+
+// over says whether the server has ended the connection.
+func (a *attacker) over() bool {
+	select {
+	case <-a.goodbye:
+		return true
+	default:
+		return false
+	}
+}
+
+// awaitEnd waits until the server has ended the connection.
+func (a *attacker) awaitEnd(t *testing.T) {
+	t.Helper()
+	select {
+	case <-a.goodbye:
+	case <-time.After(awaitMax):
+		t.Errorf("the server has not ended the connection within %v", awaitMax)
+	}
+}
+
+// head is the header block of a call.
+func (a *attacker) head(path string, more ...hpack.HeaderField) []byte {
+	a.headers.Reset()
+	fields := []hpack.HeaderField{
+		{Name: ":method", Value: "POST"}, {Name: ":scheme", Value: "http"}, {Name: ":path", Value: path},
+		{Name: ":authority", Value: "a"}, {Name: "content-type", Value: "application/grpc"}, {Name: "te", Value: "trailers"},
+	}
+	for _, field := range append(fields, more...) {
+		_ = a.encoder.WriteField(field)
+	}
+	return bytes.Clone(a.headers.Bytes())
+}
+
+// open writes the head of a call, within send, and gives its stream.
+func (a *attacker) open(path string, ends bool) uint32 {
+	stream := a.stream
+	a.stream += 2
+	_ = a.framer.WriteHeaders(http2.HeadersFrameParam{
+		StreamID: stream, BlockFragment: a.head(path), EndHeaders: true, EndStream: ends,
+	})
+	return stream
+}
+
+// call writes a whole call, within send.
+func (a *attacker) call(path string, request proto.Message) uint32 {
+	body, err := proto.Marshal(request)
+	if err != nil {
+		panic(err)
+	}
+	stream := a.open(path, false)
+	_ = a.framer.WriteData(stream, true, message(body))
+	return stream
+}
+
+// message is a whole message of gRPC.
+func message(body []byte) []byte {
+	return append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(body))), body...)
+}
+
+// frame is a frame of any kind, without check.
+func (a *attacker) frame(kind http2.FrameType, flags http2.Flags, stream uint32, payload []byte) {
+	_ = a.framer.WriteRawFrame(kind, flags, stream, payload)
+}
+
+// flood sends `frames` at a rate until the server ends the connection, connects again, and so on as long as the attack
+// lasts. What is late is made up for, so that a busy machine makes it no tamer.
+func flood(perSecond int, hello func(*attacker), frames func(*attacker)) func(*testing.T, *scene) {
+	return func(t *testing.T, s *scene) {
+		for sent := 0; s.lasts() || (s.wantsCut && s.cuts.Load() == 0 && sent < 20*perSecond); {
+			sent += floodOnce(t, s, perSecond, hello, frames)
+		}
+	}
+}
+
+// floodOnce is the same with one connection; it gives how many it sent.
+func floodOnce(t *testing.T, s *scene, perSecond int, hello func(*attacker), frames func(*attacker)) int {
+	a := newAttacker(t, s)
+	if hello != nil {
+		a.send(func() { hello(a) })
+	}
+	began, sent := time.Now(), 0
+	for !a.over() && (s.lasts() || (s.wantsCut && s.cuts.Load() == 0)) && sent < 10*perSecond {
+		due := int(time.Since(began).Seconds()*float64(perSecond)) - sent
+		if due <= 0 {
+			time.Sleep(time.Millisecond)
+			continue
+		}
+		due = min(due, 1000)
+		a.send(func() {
+			for range due {
+				frames(a)
+			}
+		})
+		sent += due
+	}
+	a.conn.Close()
+	<-a.goodbye
+	return sent
+}
+
+// discard reads what a connection says until it ends.
+func discard(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) }

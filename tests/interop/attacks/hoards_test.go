@@ -1,0 +1,154 @@
+package attacks
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+
+	"basalt/tests/interop/harness"
+)
+
+// wait lets the rest of the attack's time pass.
+func (s *scene) wait() {
+	for s.lasts() {
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// awaitEnd waits until the server has ended the connection; one that need not end it is waited for until time is up.
+func (s *scene) awaitEnd(t *testing.T, a *attacker) {
+	t.Helper()
+	if s.wantsCut {
+		a.awaitEnd(t)
+	}
+	for !a.over() && s.lasts() {
+		time.Sleep(time.Millisecond)
+	}
+	a.conn.Close()
+}
+
+// fill writes `count` keys of a megabyte each, and starts the server anew, so that they are on disk alone.
+func fill(count int) func(t *testing.T, s *scene) {
+	return func(t *testing.T, s *scene) {
+		client, value := s.server.Client(t), strings.Repeat("v", mib)
+		for n := range count {
+			if _, err := client.Put(harness.Context(t, time.Minute), fmt.Sprintf("large/%03d", n), value); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.server.Stop()
+		s.server.Restart()
+	}
+}
+
+// TestHoards makes the server keep things: calls that never come to an end, answers that nobody takes, headers.
+func TestHoards(t *testing.T) {
+	one := &pb.RangeRequest{Key: []byte("large/000")}
+	all := &pb.RangeRequest{Key: []byte("large/"), RangeEnd: []byte("large0")}
+	noWindow := http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0}
+	// Half of a thirty-second of it is for messages of one connection that are not whole.
+	const memoryLimit = "--basalt-memory-limit=2147483648"
+	// A quarter of it is for answers and a quarter for pages, and the four lists under way may each have 20 MiB more.
+	const smallMemory, answersMemory = "--basalt-memory-limit=134217728", (32 + 32 + 80) * mib
+	runAttacks(t, []attack{
+		{name: "calls without a message", run: func(t *testing.T, s *scene) {
+			a := newAttacker(t, s)
+			for n := 0; n < 20_000 && !a.over(); n += 100 {
+				a.send(func() {
+					for range 100 {
+						a.open(putPath, false)
+					}
+				})
+			}
+			s.wait()
+		}},
+		{name: "watches without a request", cores: -1, memory: 160 * mib, run: func(t *testing.T, s *scene) {
+			a := newAttacker(t, s)
+			for n := 0; n < 20_000 && !a.over(); n += 100 {
+				a.send(func() {
+					for range 100 {
+						a.open(watchPath, false)
+					}
+				})
+			}
+			s.wait()
+		}},
+		{name: "halves of messages", cores: -1, args: []string{memoryLimit}, run: func(t *testing.T, s *scene) {
+			a, body := newAttacker(t, s), message(make([]byte, 3*mib/2))
+			for n := 0; n < 300 && !a.over(); n++ {
+				a.send(func() {
+					stream := a.open(putPath, false)
+					for rest := body[:len(body)-1]; len(rest) > 0; {
+						part := rest[:min(16<<10, len(rest))]
+						_, rest = a.framer.WriteData(stream, false, part), rest[len(part):]
+					}
+				})
+			}
+			s.wait()
+		}},
+		{name: "values without a window", args: []string{smallMemory}, prepare: fill(1), run: func(t *testing.T, s *scene) {
+			a := newAttacker(t, s, noWindow)
+			for n := 0; n < 1_000 && !a.over(); n++ {
+				a.send(func() { a.call(rangePath, one) })
+			}
+			s.wait()
+		}},
+		{name: "lists without a window", cores: -1, memory: answersMemory, args: []string{smallMemory}, prepare: fill(20), run: func(t *testing.T, s *scene) {
+			a := newAttacker(t, s, noWindow)
+			for n := 0; n < 100 && !a.over(); n++ {
+				a.send(func() { a.call(rangePath, all) })
+			}
+			s.wait()
+		}},
+		{name: "answers on a full socket", cores: -1, memory: answersMemory, prepare: fill(1),
+			args: []string{smallMemory, "--grpc-keepalive-timeout=1s", "--grpc-keepalive-interval=1s"},
+			run: func(t *testing.T, s *scene) {
+				a := newAttacker(t, s, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 30})
+				close(a.deaf)
+				for n := 0; n < 1_000 && s.lasts(); n++ {
+					_ = a.conn.SetWriteDeadline(s.start.Add(s.length))
+					a.send(func() {
+						_ = a.framer.WriteWindowUpdate(0, 1<<20)
+						a.call(rangePath, one)
+					})
+				}
+				s.wait()
+			}},
+		{name: "headers of a megabyte", run: func(t *testing.T, s *scene) {
+			for s.lasts() {
+				a := newAttacker(t, s)
+				block := a.head(rangePath, hpack.HeaderField{Name: "x", Value: strings.Repeat("h", mib)})
+				a.send(func() {
+					_ = a.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block[:16<<10]})
+					for rest := block[16<<10:]; len(rest) > 0; {
+						part := rest[:min(16<<10, len(rest))]
+						rest = rest[len(part):]
+						_ = a.framer.WriteContinuation(1, len(rest) == 0, part)
+					}
+				})
+				s.awaitEnd(t, a)
+			}
+		}},
+		{name: "headers that unfold", run: func(t *testing.T, s *scene) {
+			for s.lasts() {
+				a := newAttacker(t, s)
+				large := hpack.HeaderField{Name: "x", Value: strings.Repeat("h", 3_000)}
+				first := a.head(rangePath, large)
+				second := a.head(rangePath, large)
+				// Every further byte is the large header again, from the table.
+				second = append(second, bytes.Repeat([]byte{second[len(second)-1]}, 10_000)...)
+				a.send(func() {
+					_ = a.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: first, EndHeaders: true})
+					_ = a.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 3, BlockFragment: second, EndHeaders: true})
+				})
+				s.awaitEnd(t, a)
+			}
+		}, after: sentAway},
+	})
+}

@@ -1,0 +1,114 @@
+package attacks
+
+import (
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"basalt/tests/interop/harness"
+)
+
+// fewDescriptors leaves the server so many that half of them are for clients.
+func fewDescriptors() []string { return []string{"sh", "-c", `ulimit -n 600 && exec "$0" "$@"`} }
+
+// TestSilence opens connections that say little or nothing.
+func TestSilence(t *testing.T) {
+	runAttacks(t, []attack{
+		{name: "more connections than descriptors", wrapper: fewDescriptors(), cores: 0.1, run: func(t *testing.T, s *scene) {
+			var group sync.WaitGroup
+			for range 20 {
+				group.Go(func() {
+					for s.lasts() {
+						var held []net.Conn
+						for len(held) < 50 {
+							conn, err := net.Dial("tcp", s.server.Target())
+							if err != nil {
+								break
+							}
+							held = append(held, conn)
+						}
+						time.Sleep(s.length / 4)
+						for _, conn := range held {
+							conn.Close()
+						}
+					}
+				})
+			}
+			group.Wait()
+		}, after: func(t *testing.T, s *scene) {
+			// Files could be opened all the while, and places return.
+			client := s.server.Client(t)
+			if _, err := client.Put(harness.Context(t, time.Minute), "after", "1"); err != nil {
+				t.Error(err)
+			}
+			if lines := s.server.LinesWith("os error 24"); len(lines) > 0 {
+				t.Errorf("it ran out of descriptors: %s", lines[0])
+			}
+		}},
+		{name: "idle clients", run: func(t *testing.T, s *scene) {
+			before := s.server.Memory()
+			const clients = 1_000
+			for range clients {
+				newAttacker(t, s, http2.Setting{ID: http2.SettingEnablePush, Val: 0})
+			}
+			s.wait()
+			t.Logf("%d bytes for each of %d idle clients", (s.server.Memory()-before)/clients, clients)
+		}},
+	})
+}
+
+// TestSilentAndSlowClientsAreCut waits until the server has had enough of clients that do not come to the point (row 30).
+func TestSilentAndSlowClientsAreCut(t *testing.T) {
+	if !judged(t) {
+		t.Skip("etcd waits for ever")
+	}
+	certs := harness.NewCertificates(t)
+	plain := harness.StartUnderTest(t)
+	secure := harness.Start(t, harness.Options{TLS: certs})
+	for _, client := range []struct {
+		name   string
+		server *harness.Server
+		// at once, then byte by byte.
+		first, then string
+	}{
+		{"nothing", plain, "", ""},
+		{"half a preface", plain, http2.ClientPreface[:10], ""},
+		{"a preface in single bytes", plain, "", http2.ClientPreface[:23]},
+		{"a request in single bytes", plain, "", "GET /health HTTP/1.1\r\nhost: a\r\n"},
+		{"nothing instead of TLS", secure, "", ""},
+		{"TLS in single bytes", secure, "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "0123456789012345678901234567890123456789"},
+	} {
+		t.Run(client.name, func(t *testing.T) {
+			t.Parallel()
+			conn, err := net.Dial("tcp", client.server.Target())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			ended := make(chan struct{})
+			go func() {
+				discard(conn)
+				close(ended)
+			}()
+			_, _ = conn.Write([]byte(client.first))
+			tick, limit := time.NewTicker(time.Second), time.After(60*time.Second)
+			defer tick.Stop()
+			for rest := client.then; ; {
+				select {
+				case <-ended:
+					return
+				case <-limit:
+					t.Fatal("the server still waits after a minute")
+				case <-tick.C:
+					if len(rest) > 0 {
+						_, _ = conn.Write([]byte(rest[:1]))
+						rest = rest[1:]
+					}
+				}
+			}
+		})
+	}
+}

@@ -137,11 +137,8 @@ impl Listener {
                 Ok((socket, remote)) => match self.options.connections.try_acquire() {
                     Some(permit) => {
                         let (tls, options) = (self.tls.clone(), self.options.clone());
-                        let served = connection::serve(socket, remote, tls, options, service.clone(), shutdown.clone());
-                        connections.spawn(async move {
-                            served.await;
-                            drop(permit);
-                        });
+                        let (service, shutdown) = (service.clone(), shutdown.clone());
+                        connections.spawn(connection::serve(socket, remote, tls, options, service, shutdown, permit));
                         pause.over();
                         continue;
                     }

@@ -214,7 +214,8 @@ where
             Err(status) => refused(&status, tally.as_mut()),
         },
     };
-    if !matches!(method, Method::RangeStream | Method::Snapshot) && !matches!(response.body().flow, Flow::Whole(..)) {
+    // A snapshot has its own patience (`node/content.rs`); other streams hold next to nothing while they wait.
+    if method != Method::RangeStream && !matches!(response.body().flow, Flow::Whole(..)) {
         response.extensions_mut().insert(Patient);
     }
     response.body_mut().tally = tally;

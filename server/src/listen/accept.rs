@@ -143,12 +143,9 @@ impl Listener {
                     match self.options.connections.try_acquire() {
                         Some(permit) => {
                             let (tls, options) = (self.tls.clone(), self.options.clone());
-                            let served =
-                                connection::serve(socket, remote, tls, options, service.clone(), shutdown.clone());
-                            connections.spawn(async move {
-                                served.await;
-                                drop(permit);
-                            });
+                            let (service, shutdown) = (service.clone(), shutdown.clone());
+                            connections
+                                .spawn(connection::serve(socket, remote, tls, options, service, shutdown, permit));
                             pause.over();
                             continue;
                         }

@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tower_service::Service;
@@ -62,7 +62,8 @@ enum Rejected {
 /// What a service must be to be served here.
 pub(super) type BoxError = Box<dyn Error + Send + Sync>;
 
-/// Serves one accepted socket until it ends, or until `shutdown` says stop and the calls under way are done.
+/// Serves one accepted socket until it ends, or until `shutdown` says stop and the calls under way are done. It has its place
+/// among the connections until then.
 pub(super) async fn serve<S, B>(
     socket: Socket,
     remote_address: Option<SocketAddr>,
@@ -70,6 +71,7 @@ pub(super) async fn serve<S, B>(
     options: ListenOptions,
     service: S,
     mut shutdown: watch::Receiver<bool>,
+    _permit: OwnedSemaphorePermit,
 ) where
     S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + Unpin + 'static,
     S::Future: Send + Unpin + 'static,
@@ -78,10 +80,12 @@ pub(super) async fn serve<S, B>(
     B::Data: Part + Send + Unpin,
     B::Error: Into<BoxError>,
 {
+    // Boxed, as is what follows: else an idle connection keeps the room that its handshake needed.
+    let opening = Box::pin(open(socket, remote_address, tls, &options));
     let opened = tokio::select! {
         biased;
         () = stopped(&mut shutdown) => return,
-        opened = open(socket, remote_address, tls, &options) => opened,
+        opened = opening => opened,
     };
     let (stream, protocol, client) = match opened {
         Ok(opened) => opened,
@@ -92,8 +96,8 @@ pub(super) async fn serve<S, B>(
     };
     let service = WithClient { client, service };
     let served = match protocol {
-        Protocol::Http1 => serve_http1(stream, &options, service, &mut shutdown).await,
-        Protocol::Http2 => serve_http2(stream, &options, service, &mut shutdown).await,
+        Protocol::Http1 => Box::pin(serve_http1(stream, &options, service, &mut shutdown)).await,
+        Protocol::Http2 => Box::pin(serve_http2(stream, &options, service, &mut shutdown)).await,
     };
     if let Err(error) = served {
         debug!(remote_addr = remote_text(remote_address), %error, "connection failed");
@@ -153,7 +157,7 @@ where
         }
     };
     if served.is_err()
-        && let Some(verdict) = connection.close().await
+        && let Some(verdict) = connection.end().close().await
     {
         options.cut_total.with_label_values(&[verdict.text()]).inc();
     }

@@ -21,7 +21,7 @@ use super::accept::ListenOptions;
 use super::call::{Call, Part};
 use super::coalesced::{Coalesced, Flusher, coalesced};
 use super::connection::BoxError;
-use super::guard::{Guard, Verdict};
+use super::guard::Guard;
 use super::request_body::RequestBody;
 use super::transport::{HTTP2_PREFACE, Sniffed};
 
@@ -101,11 +101,9 @@ where
         self.connection.graceful_shutdown();
     }
 
-    /// Ends a connection that is over, and tells the client why if it was sent away; gives that reason.
-    pub(super) async fn close(self) -> Option<Verdict> {
-        let Self { connection, flusher, calls, .. } = self;
-        drop((calls, connection));
-        flusher.close().await
+    /// Ends what is left of a connection that is over; what is given back closes it.
+    pub(super) fn end(self) -> Flusher<Sniffed> {
+        self.flusher
     }
 
     /// Takes the calls that arrived and makes frames of what calls said; gives how many were taken, `None` when the

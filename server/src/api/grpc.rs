@@ -23,7 +23,7 @@ use super::status::{self, Code, Status};
 use super::stream::{self, WatchMessages};
 use crate::auth::Credentials;
 use crate::listen::ClientConnection;
-use crate::metrics::{GrpcMethod, Metrics};
+use crate::metrics::{CallKind, GrpcMethod, Metrics};
 use crate::node::gather::ANSWER_BYTES_MAX;
 
 /// Bytes before a message: flag and length.
@@ -64,18 +64,23 @@ impl Tally {
         Some(Self { metrics, method, started: Instant::now(), ended: false })
     }
 
-    /// Ends a unary call, and logs a slow one: its method and time, never what it carried.
+    /// Ends a unary call, which has an answer also where that is an error, and logs a slow one: its method and time, never what it carried.
     fn end_unary(&mut self, code: Code, slow: Duration) {
         let took = self.started.elapsed();
         if took > slow {
             let (took_ms, expected_ms) = (took.as_millis() as u64, slow.as_millis() as u64);
             warn!(method = self.method.name(), code = code.name(), took_ms, expected_ms, "request took too long");
         }
+        self.metrics.grpc.sent(self.method);
         self.end(code);
     }
 
     fn end(&mut self, code: Code) {
         if !std::mem::replace(&mut self.ended, true) {
+            if self.method.kind() == CallKind::BidiStream {
+                // go-grpc-middleware counts what it waited for at last, and what never came.
+                self.metrics.grpc.received(self.method);
+            }
             self.metrics.grpc.handled(self.method, code as u8, self.started.elapsed());
         }
     }
@@ -87,8 +92,13 @@ impl Tally {
         self.end(status.code);
     }
 
+    /// A message of a stream went.
     fn sent(&self, bytes: usize) {
         self.metrics.grpc.sent(self.method);
+        self.sent_bytes(bytes);
+    }
+
+    fn sent_bytes(&self, bytes: usize) {
         self.metrics.client_sent_bytes.inc_by(bytes as u64);
     }
 }
@@ -197,7 +207,7 @@ async fn unary(reply: Reply, mut tally: Option<&mut Tally>, slow: Duration) -> R
     match answer {
         Ok(message) => {
             if let Some(tally) = tally {
-                tally.sent(message.len());
+                tally.sent_bytes(message.len());
             }
             respond(Flow::Whole(Some(framed([message])), None, false))
         }
@@ -363,6 +373,25 @@ where
     /// # Errors
     /// In grpc-go's words.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Status> {
+        let message = self.take_next().await;
+        if matches!(&message, Err(status) if status.code != Code::Canceled) {
+            self.failed();
+        }
+        message
+    }
+
+    /// Counts that what came on a stream makes no sense.
+    pub fn failed(&self) {
+        let Some((metrics, method)) = &self.received else { return };
+        let api = match method {
+            GrpcMethod::Watch => "watch",
+            GrpcMethod::LeaseKeepAlive => "lease-keepalive",
+            _ => return,
+        };
+        metrics.stream_failures_total.with_label_values(&["receive", api]).inc();
+    }
+
+    async fn take_next(&mut self) -> Result<Option<Bytes>, Status> {
         loop {
             if let Some(message) = self.take_message()? {
                 if let Some((metrics, method)) = &self.received {

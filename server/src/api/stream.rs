@@ -22,9 +22,10 @@ use crate::apply::auth::error::AuthError;
 use crate::apply::auth::permissions::Access;
 use crate::apply::auth::state::AuthNow;
 use crate::auth::{Caller, Credentials};
+use crate::metrics::Metrics;
 use crate::node::handle::NodeHandle;
 use crate::node::start::WATCH_STREAM_BYTES;
-use crate::node::watch_thread::StreamSinks;
+use crate::node::watch_thread::{StreamSinks, Turn};
 use crate::watch::{Input, StreamId};
 
 /// Bytes that a connection takes of a watch stream before it tells the room, which else sees it with its next tick: far
@@ -69,7 +70,10 @@ where
                 match request {
                     Ok(Some(message)) => match decode::<WatchRequest>(message) {
                         Ok(request) => forward(&room, &service, &credentials, request).await,
-                        Err(status) => break Some(status),
+                        Err(status) => {
+                            requests.failed();
+                            break Some(status);
+                        }
                     },
                     // The client sends no more, and is told on: until it goes, or one of the ends above.
                     Ok(None) => {
@@ -113,7 +117,8 @@ impl Room {
 pub(super) struct Sent {
     room: Room,
     sinks: StreamSinks,
-    messages: mpsc::UnboundedReceiver<Vec<Vec<Bytes>>>,
+    metrics: Arc<Metrics>,
+    turns: mpsc::UnboundedReceiver<Turn>,
     /// Of the messages that were taken last.
     taken_bytes: usize,
     /// Handed on before, and not yet told to the room, which also looks by itself.
@@ -124,11 +129,12 @@ impl Sent {
     /// A stream begins.
     pub(super) fn open(service: &Service) -> Self {
         let stream = StreamId(NEXT_STREAM.fetch_add(1, Ordering::Relaxed));
-        let (sink, messages) = mpsc::unbounded_channel();
+        let (sink, turns) = mpsc::unbounded_channel();
         let untold_bytes = service.sinks.add(stream, sink);
         let room = Room { node: service.node.clone(), stream };
         room.tell(Input::Open(stream));
-        Self { room, sinks: service.sinks.clone(), messages, taken_bytes: 0, untold_bytes }
+        let (sinks, metrics) = (service.sinks.clone(), service.metrics.clone());
+        Self { room, sinks, metrics, turns, taken_bytes: 0, untold_bytes }
     }
 
     /// Begins a watch that was let through.
@@ -142,11 +148,23 @@ impl Sent {
         // Who asks for more has handed on what he got before.
         let taken = std::mem::take(&mut self.taken_bytes);
         self.drained(taken);
-        self.messages.poll_recv(context).map(|messages| {
-            let messages: Vec<Chunks> = messages?.into_iter().map(Chunks::from_pieces).collect();
+        self.turns.poll_recv(context).map(|turn| {
+            let turn = turn?;
+            self.count(&turn);
+            let messages: Vec<Chunks> = turn.messages.into_iter().map(Chunks::from_pieces).collect();
             self.taken_bytes = messages.iter().map(Chunks::len).sum();
             Some(messages)
         })
+    }
+
+    /// Counts how long a turn waited for its connection: once for all of it, so that a fan-out does not count every message.
+    fn count(&self, turn: &Turn) {
+        let waited = turn.sent.elapsed().as_secs_f64();
+        if turn.events == 0 {
+            return self.metrics.watch_control_seconds.observe(waited);
+        }
+        self.metrics.watch_send_seconds.observe(waited);
+        self.metrics.watch_send_event_seconds.observe(waited / turn.events as f64);
     }
 
     fn drained(&mut self, bytes: usize) {
@@ -259,10 +277,16 @@ where
                 () = out.closed() => return,
                 () = &mut stopped => Err(status::stopped()),
                 request = requests.next() => match request {
-                    Ok(Some(message)) => tokio::select! {
-                        biased;
-                        () = out.closed() => return,
-                        answer = answer_keep_alive(&service, &credentials, message) => answer,
+                    Ok(Some(message)) => match decode::<LeaseKeepAliveRequest>(message) {
+                        Ok(request) => tokio::select! {
+                            biased;
+                            () = out.closed() => return,
+                            answer = answer_keep_alive(&service, &credentials, request.id) => answer,
+                        },
+                        Err(status) => {
+                            requests.failed();
+                            Err(status)
+                        }
                     },
                     Ok(None) => return,
                     Err(status) => Err(status),
@@ -277,14 +301,9 @@ where
     messages
 }
 
-async fn answer_keep_alive(
-    service: &Arc<Service>,
-    credentials: &Credentials,
-    message: Bytes,
-) -> Result<Chunks, Status> {
-    let request: LeaseKeepAliveRequest = decode(message)?;
+async fn answer_keep_alive(service: &Arc<Service>, credentials: &Credentials, id: i64) -> Result<Chunks, Status> {
     let caller = service.identify(credentials).await;
-    service.keep_alive(request.id, &caller).await
+    service.keep_alive(id, &caller).await
 }
 
 /// A call with one request and many answers.

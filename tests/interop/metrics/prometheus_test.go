@@ -201,12 +201,45 @@ func TestMixinSeesBasaltAsEtcd(t *testing.T) {
 	if filled < len(etcd)*9/10 {
 		t.Errorf("etcd fills only %d of %d expressions: the load is too small to tell", filled, len(etcd))
 	}
+	if harness.UnderTest(t) == harness.Basalt {
+		ownPanels(t, server, "ours")
+	}
 	if t.Failed() {
 		return
 	}
 	firing, err := server.query(`ALERTS{alertstate="firing", job="ours"}`)
 	if err != nil || len(firing) > 0 {
 		t.Errorf("alerts of a healthy cluster: %v %v", firing, err)
+	}
+}
+
+// ownPanels has the dashboard that comes with basalt evaluated: a load as this one fills all of it.
+func ownPanels(t *testing.T, server *prometheus, job string) {
+	t.Helper()
+	text, err := os.ReadFile("../../../deploy/grafana/basalt.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var dashboard struct {
+		Panels []struct {
+			Title   string
+			Targets []struct{ Expr string }
+		}
+	}
+	if err := json.Unmarshal(text, &dashboard); err != nil {
+		t.Fatal(err)
+	}
+	if len(dashboard.Panels) == 0 {
+		t.Error("a dashboard without panels")
+	}
+	filled := strings.NewReplacer("$cluster", job, "$__rate_interval", "20s")
+	for _, panel := range dashboard.Panels {
+		for _, target := range panel.Targets {
+			found, err := server.query(filled.Replace(target.Expr))
+			if err != nil || len(found) == 0 {
+				t.Errorf("%s: %s is empty (%v)", panel.Title, target.Expr, err)
+			}
+		}
 	}
 }
 

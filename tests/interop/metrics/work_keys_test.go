@@ -161,7 +161,7 @@ func (w *worker) stream(method string, request proto.Message) {
 
 // leases grants, keeps, revokes, and lets one end.
 func (w *worker) leases() {
-	for _, request := range []*pb.LeaseGrantRequest{{ID: 7, TTL: 100}, {ID: 8, TTL: 3000}, {ID: 7, TTL: 100}, {ID: 9, TTL: 2}, {ID: 10, TTL: 1 << 40}} {
+	for _, request := range []*pb.LeaseGrantRequest{{ID: 7, TTL: 100}, {ID: 8, TTL: 3000}, {ID: 7, TTL: 100}, {ID: 9, TTL: 5}, {ID: 10, TTL: 1 << 40}} {
 		w.call("Lease/LeaseGrant", request, nil)
 	}
 	for lease := range int64(3) {

@@ -32,6 +32,8 @@ pub mod policy;
 pub mod service;
 pub mod status;
 mod stream;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod timeouts;
+mod traced;

@@ -30,6 +30,7 @@ use crate::node::gather::Shown;
 use crate::node::handle::{Completed, LinearizableView, NodeHandle, Unavailable};
 use crate::node::watch_thread::StreamSinks;
 use crate::peer::Peers;
+use crate::traces::Tracer;
 
 /// The answer to a unary call.
 pub enum Reply {
@@ -75,6 +76,8 @@ pub struct Service {
     pub kept: Mutex<KeptViews>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// Where calls are traced, if they are.
+    pub tracer: Option<Arc<Tracer>>,
     /// A unary call that takes longer is logged (`--warning-unary-request-duration`).
     pub slow_unary: Duration,
     /// Time without a leader until an election (`--election-timeout`).

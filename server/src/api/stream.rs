@@ -1,5 +1,6 @@
 //! Calls that stream: Watch, LeaseKeepAlive, RangeStream, Snapshot.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use crate::metrics::Metrics;
 use crate::node::handle::NodeHandle;
 use crate::node::start::WATCH_STREAM_BYTES;
 use crate::node::watch_thread::{StreamSinks, Turn};
+use crate::traces::{self, Above, Span};
 use crate::watch::{Input, StreamId};
 
 /// Bytes that a connection takes of a watch stream before it tells the room, which else sees it with its next tick: far
@@ -34,6 +36,9 @@ const DRAINED_BYTES: usize = WATCH_STREAM_BYTES / 16;
 
 /// Messages that may wait for a connection beside what HTTP/2 buffers; of watches the room counts bytes.
 const MESSAGES_WAITING_MAX: usize = 4;
+
+/// Spans of watches that one stream keeps open; the oldest end before it.
+const WATCH_SPANS_MAX: usize = 256;
 
 /// Numbers of watch streams, unique in the life of the process.
 static NEXT_STREAM: AtomicU64 = AtomicU64::new(1);
@@ -46,6 +51,7 @@ pub fn watch<B>(
     mut requests: RequestMessages<B>,
     credentials: Credentials,
     needs_leader: bool,
+    above: Option<Above>,
 ) -> WatchMessages
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
@@ -59,6 +65,8 @@ where
         async move {
             let mut stopped = pin!(service.stopped());
             let mut leaderless = pin!(service.leaderless(needs_leader));
+            // Spans of watches end with the stream.
+            let mut watched = VecDeque::new();
             let status = loop {
                 let request = tokio::select! {
                     biased;
@@ -69,7 +77,13 @@ where
                 };
                 match request {
                     Ok(Some(message)) => match decode::<WatchRequest>(message) {
-                        Ok(request) => forward(&room, &service, &credentials, request).await,
+                        Ok(request) => {
+                            if let Some(span) = above.as_ref().and_then(|above| watch_span(above, &request)) {
+                                watched.truncate(WATCH_SPANS_MAX - 1);
+                                watched.push_front(span);
+                            }
+                            forward(&room, &service, &credentials, request).await;
+                        }
                         Err(status) => {
                             requests.failed();
                             break Some(status);
@@ -91,6 +105,13 @@ where
         }
     });
     WatchMessages { sent, ended, reader }
+}
+
+fn watch_span(above: &Above, request: &WatchRequest) -> Option<Span> {
+    match &request.request_union {
+        Some(RequestUnion::CreateRequest(request)) => Some(traces::watch(above, request)),
+        _ => None,
+    }
 }
 
 /// A stream's place in the watch room.
@@ -263,7 +284,12 @@ pub(super) fn may_watch(
 }
 
 /// LeaseKeepAlive: one answer for each request, in order.
-pub fn keep_alive<B>(service: Arc<Service>, mut requests: RequestMessages<B>, credentials: Credentials) -> Messages
+pub fn keep_alive<B>(
+    service: Arc<Service>,
+    mut requests: RequestMessages<B>,
+    credentials: Credentials,
+    above: Option<Above>,
+) -> Messages
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: std::fmt::Display + Send,
@@ -278,11 +304,14 @@ where
                 () = &mut stopped => Err(status::stopped()),
                 request = requests.next() => match request {
                     Ok(Some(message)) => match decode::<LeaseKeepAliveRequest>(message) {
-                        Ok(request) => tokio::select! {
-                            biased;
-                            () = out.closed() => return,
-                            answer = answer_keep_alive(&service, &credentials, request.id) => answer,
-                        },
+                        Ok(request) => {
+                            let _span = above.as_ref().map(|above| traces::renewal(above, request.id));
+                            tokio::select! {
+                                biased;
+                                () = out.closed() => return,
+                                answer = answer_keep_alive(&service, &credentials, request.id) => answer,
+                            }
+                        }
                         Err(status) => {
                             requests.failed();
                             Err(status)

@@ -41,6 +41,7 @@ mod tests;
 mod tls_files;
 mod tls_settings;
 mod tls_values;
+mod traces;
 mod tree;
 mod url;
 mod value;
@@ -58,6 +59,7 @@ pub use logging_values::{LogFormat, LogLevel, LogOutput};
 pub use parse::{Parsed, parse};
 pub use tls_files::{CertificateError, RevokedSerials, certificates, private_key, revoked_serials};
 pub use tls_values::{CipherSuite, TlsVersion};
+pub use traces::TracesConfig;
 pub use tree::{
     AllowList, AllowedNames, AuthConfig, AuthToken, AutoCompaction, ClientConfig, CompactionConfig, Config, HttpConfig,
     KeepaliveConfig, LimitsConfig, LoggingConfig, MetricsDetail, PeerConfig, PeerTls, RaftConfig, SlowRequestConfig,

@@ -10,6 +10,7 @@ use super::discovery::Discovery;
 use super::feature_gates::FeatureGates;
 use super::logging_values::{LogFormat, LogLevel, LogOutput};
 use super::tls_values::{CipherSuite, TlsVersion};
+use super::traces::TracesConfig;
 use super::url::Url;
 
 /// Everything that the operator decides.
@@ -55,6 +56,8 @@ pub struct Config {
     pub logging: LoggingConfig,
     /// Which metrics are exported. Default basic.
     pub metrics: MetricsDetail,
+    /// Where traces go, if anywhere.
+    pub traces: Option<TracesConfig>,
     /// etcd's feature gates.
     pub feature_gates: FeatureGates,
 }

@@ -34,6 +34,8 @@ const HTTP1_BUFFER_BYTES: usize = 64 << 10;
 pub struct ClientConnection {
     /// Address of the client; `None` over a Unix socket.
     pub remote_address: Option<SocketAddr>,
+    /// The address that it connected to; `None` over a Unix socket.
+    pub local_address: Option<SocketAddr>,
     /// Whether the connection is encrypted.
     pub tls: bool,
     /// Common name of the verified client certificate, if `client-cert-auth` is on and it has one that is not empty.
@@ -148,7 +150,12 @@ async fn open(
     tls: Option<Arc<Tls>>,
     deadlines: Deadlines,
 ) -> Result<(Sniffed, Protocol, ClientConnection), Rejected> {
-    let mut client = ClientConnection { remote_address, tls: tls.is_some(), common_name: None };
+    let mut client = ClientConnection {
+        remote_address,
+        local_address: socket.local_address(),
+        tls: tls.is_some(),
+        common_name: None,
+    };
     let transport = match tls {
         None => Transport::Plain(socket),
         Some(tls) => {

@@ -25,10 +25,11 @@ const FILES: &[&str] = &[
     "basalt/node/v1/node.proto",
     "basalt/peer/v1/peer.proto",
     "basalt/snapshot/v1/snapshot.proto",
+    "otlp/trace.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
-    for folder in ["etcd", "grpc", "basalt"] {
+    for folder in ["etcd", "grpc", "basalt", "otlp"] {
         println!("cargo:rerun-if-changed={folder}");
     }
     let mut described = protox::compile(FILES, ["."])?;

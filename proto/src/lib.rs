@@ -48,6 +48,8 @@ packages! {
     v3lockpb = "v3lockpb";
     /// The service Election.
     v3electionpb = "v3electionpb";
+    /// Traces for a collector.
+    otlp = "opentelemetry.proto.collector.trace.v1";
 }
 
 mod basalt {

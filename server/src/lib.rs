@@ -36,5 +36,6 @@ pub mod pages;
 pub mod peer;
 pub mod peer_edge;
 pub mod program;
+pub mod traces;
 pub mod transfer;
 pub mod watch;

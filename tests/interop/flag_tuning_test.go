@@ -28,6 +28,18 @@ func observeExtensiveMetrics(t *testing.T) {
 	}
 }
 
+// observeTraces exports a call to a collector; what is exported, the package traces compares.
+func observeTraces(t *testing.T) {
+	collector := harness.StartCollector(t, "127.0.0.1:0")
+	server := harness.StartUnderTest(t, "--enable-distributed-tracing", "--distributed-tracing-address="+collector.Address,
+		"--distributed-tracing-service-name=store", "--distributed-tracing-instance-id=one", "--distributed-tracing-sampling-rate=1000000")
+	server.Etcdctl("put", "a", "1")
+	server.Stop()
+	if spans := collector.Spans(); len(spans) == 0 || spans[0].Resource != `service.instance.id="one" service.name="store"` {
+		t.Errorf("exported: %v", spans)
+	}
+}
+
 func observeMetricsURLs(t *testing.T) {
 	url := fmt.Sprintf("http://127.0.0.1:%d", harness.FreePort(t))
 	harness.StartUnderTest(t, "--listen-metrics-urls="+url)

@@ -127,11 +127,11 @@ var flagCases = map[string]flagCase{
 	"log-rotation-config-json":       {effect: observeLogRotation},
 	"warning-unary-request-duration": {effect: observeSlowRequests},
 
-	"enable-distributed-tracing":        {notYet: "true"},
-	"distributed-tracing-address":       {notYet: "127.0.0.1:1"},
-	"distributed-tracing-service-name":  {notYet: "x"},
-	"distributed-tracing-instance-id":   {notYet: "x"},
-	"distributed-tracing-sampling-rate": {notYet: "1"},
+	"enable-distributed-tracing":        {effect: observeTraces},
+	"distributed-tracing-address":       {effect: observeTraces},
+	"distributed-tracing-service-name":  {effect: observeTraces},
+	"distributed-tracing-instance-id":   {effect: observeTraces},
+	"distributed-tracing-sampling-rate": {effect: observeTraces},
 
 	"corrupt-check-time":                   {effect: observeCorruptCheckTime},
 	"compact-hash-check-time":              {effect: observeCompactHashCheck},

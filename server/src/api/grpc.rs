@@ -3,19 +3,15 @@
 //! A message is a flag byte, a 4-byte big-endian length and the protobuf bytes; a call ends with trailers that carry
 //! `grpc-status`. Compression is never offered and, as gRPC says, refused when used.
 
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body::{Body, Frame};
-use time::OffsetDateTime;
 use tokio::sync::mpsc;
-use tracing::warn;
 
 use super::chunks::Chunks;
 use super::method::{self, Method};
@@ -24,10 +20,9 @@ use super::request_messages::RequestMessages;
 use super::service::{Reply, Service};
 use super::status::{self, Code, Status};
 use super::stream::{self, WatchMessages};
+use super::tally::{Tally, spans_of};
 use crate::auth::Credentials;
 use crate::listen::{ClientConnection, OpenCall, Patient};
-use crate::logging::time_text;
-use crate::metrics::{GrpcMethod, Metrics};
 use crate::node::gather::ANSWER_BYTES_MAX;
 
 /// Bytes before a message: flag and length.
@@ -39,9 +34,6 @@ const JOINED_BYTES_MAX: usize = 8 << 10;
 /// What a client may send above `--max-request-bytes` (etcd `grpcOverheadBytes`, etcd-contract 40).
 pub const REQUEST_OVERHEAD_BYTES: usize = 512 << 10;
 
-/// Where etcd's clients say which version of the API they call.
-const CLIENT_VERSION_HEADER: &str = "client-api-version";
-
 /// How a client says that it compresses its messages.
 const ENCODING_HEADER: &str = "grpc-encoding";
 /// Metadata of a client that wants no answer where there is no leader (etcd-contract 39).
@@ -49,73 +41,6 @@ const LEADER_HEADER: &str = "hasleader";
 
 /// Messages of a stream that wait for the connection.
 pub type Messages = mpsc::Receiver<Result<Chunks, Status>>;
-
-/// Counts a call once, when it ends. One that is dropped before was cancelled.
-struct Tally {
-    metrics: Arc<Metrics>,
-    method: GrpcMethod,
-    started: Instant,
-    /// Who asks; nobody over a Unix socket.
-    remote: Option<SocketAddr>,
-    request_bytes: usize,
-    ended: bool,
-}
-
-impl Tally {
-    fn start<B>(service: &Service, request: &Request<B>) -> Option<Self> {
-        let method = GrpcMethod::from_path(request.uri().path())?;
-        let metrics = service.metrics.clone();
-        let version = request.headers().get(CLIENT_VERSION_HEADER).and_then(|version| version.to_str().ok());
-        metrics.client_requests.count(method.kind(), version);
-        metrics.grpc.started(method);
-        Some(Self { metrics, method, started: Instant::now(), remote: None, request_bytes: 0, ended: false })
-    }
-
-    /// Ends a unary call, and logs a slow one, in etcd's words (`logExpensiveRequestStats`): its method, times and sizes, never
-    /// what it carried.
-    fn end_unary(&mut self, code: Code, slow: Duration, response_bytes: usize) {
-        let took = self.started.elapsed();
-        if took > slow {
-            let remote = self.remote.map_or_else(|| "@".to_owned(), |remote| remote.to_string());
-            warn!(
-                "start time" = time_text(OffsetDateTime::now_utc() - took),
-                "time spent" = ?took,
-                "expected duration" = ?slow,
-                remote,
-                "response type" = format!("/{}/{}", self.method.service(), self.method.name()),
-                "request size" = self.request_bytes,
-                "response size" = response_bytes,
-                code = code.name(),
-                "request stats"
-            );
-        }
-        self.end(code);
-    }
-
-    fn end(&mut self, code: Code) {
-        if !std::mem::replace(&mut self.ended, true) {
-            self.metrics.grpc.handled(self.method, code as u8, self.started.elapsed());
-        }
-    }
-
-    fn ended_with(&mut self, status: &Status) {
-        if *status == status::damaged() {
-            self.metrics.damaged_answers_total.inc();
-        }
-        self.end(status.code);
-    }
-
-    fn sent(&self, bytes: usize) {
-        self.metrics.grpc.sent(self.method);
-        self.metrics.client_sent_bytes.inc_by(bytes as u64);
-    }
-}
-
-impl Drop for Tally {
-    fn drop(&mut self) {
-        self.end(Code::Canceled);
-    }
-}
 
 /// An answer on its way, counted.
 pub struct GrpcBody {
@@ -192,24 +117,31 @@ where
     let mut requests = RequestMessages::new(request.into_body(), limit);
     requests
         .count_in(room.map(|room| room.nothing()), tally.as_ref().map(|tally| (tally.metrics.clone(), tally.method)));
+    let above = tally.as_ref().and_then(|tally| tally.spans.as_ref()).map(|spans| spans.above());
     let mut response = match method {
-        Method::Watch => respond(Flow::Watch(stream::watch(&service, requests, credentials, needs_leader))),
-        Method::LeaseKeepAlive => streaming(stream::keep_alive(service, requests, credentials)),
+        Method::Watch => respond(Flow::Watch(stream::watch(&service, requests, credentials, needs_leader, above))),
+        Method::LeaseKeepAlive => streaming(stream::keep_alive(service, requests, credentials, above)),
         _ => match requests.next().await {
-            Ok(Some(message)) => match (method, service.identify(&credentials).await) {
-                (Method::RangeStream | Method::Snapshot | Method::Observe | Method::HealthWatch, caller) => {
-                    streaming(stream::server_stream(service, method, message, caller))
+            Ok(Some(message)) => {
+                let (caller, request_bytes) = (service.identify(&credentials).await, message.len());
+                if let Some(spans) = spans_of(&mut tally.as_mut()) {
+                    spans.asked(&service, method, &message);
                 }
-                (_, caller) => {
-                    // Who waits for others is not slow.
-                    let waits = matches!(method, Method::Lock | Method::Campaign);
-                    let slow = if waits { Duration::MAX } else { service.slow_unary };
-                    if let Some(tally) = &mut tally {
-                        tally.request_bytes = message.len();
+                match method {
+                    Method::RangeStream | Method::Snapshot | Method::Observe | Method::HealthWatch => {
+                        streaming(stream::server_stream(service, method, message, caller))
                     }
-                    unary(service.call(method, message, caller), tally.as_mut(), slow).await
+                    _ => {
+                        // Who waits for others is not slow.
+                        let waits = matches!(method, Method::Lock | Method::Campaign);
+                        let slow = if waits { Duration::MAX } else { service.slow_unary };
+                        if let Some(tally) = &mut tally {
+                            tally.request_bytes = request_bytes;
+                        }
+                        unary(service.call(method, message, caller), tally.as_mut(), slow).await
+                    }
                 }
-            },
+            }
             Ok(None) => refused(&Status::new(Code::Internal, "a call without a request"), tally.as_mut()),
             Err(status) => refused(&status, tally.as_mut()),
         },
@@ -224,15 +156,18 @@ where
 }
 
 async fn unary(reply: Reply, mut tally: Option<&mut Tally>, slow: Duration) -> Response<GrpcBody> {
+    if let Some(spans) = spans_of(&mut tally) {
+        spans.called(&reply);
+    }
     let answer = reply.settled().await.and_then(sendable);
-    let code = answer.as_ref().map_or_else(|status| status.code, |_| Code::Ok);
+    let (code, text) = answer.as_ref().map_or_else(|status| (status.code, &*status.message), |_| (Code::Ok, ""));
     if let Some(tally) = &mut tally {
-        tally.end_unary(code, slow, answer.as_ref().map_or(0, |message| message.len()));
+        tally.end_unary(code, text, slow, answer.as_ref().map_or(0, |message| message.len()));
     }
     match answer {
         Ok(message) => {
             if let Some(tally) = tally {
-                tally.sent(message.len());
+                tally.sent_bytes(message.len());
             }
             respond(Flow::Whole(Some(framed([message])), None, false))
         }

@@ -68,12 +68,19 @@ impl Service {
 
     fn range_of(self: &Arc<Self>, view: &Arc<View>, request: &RangeRequest, caller: &Caller) -> Reply {
         let started = Instant::now();
-        let permitted = self.may_read(caller, &request.key, &request.range_end);
-        let plan = match permitted.and_then(|permitted| Ok(self.plan(&permitted, view, request)?)) {
-            Ok(plan) => plan,
+        let permitted = match self.may_read(caller, &request.key, &request.range_end) {
+            Ok(permitted) => permitted,
             Err(status) => {
-                self.count_range(false, started);
+                // It was asked for, and nothing was read.
+                self.metrics.request_seconds.observe(Operation::Range, false, started.elapsed());
                 return Reply::Ready(Err(status));
+            }
+        };
+        let plan = match self.plan(&permitted, view, request) {
+            Ok(plan) => plan,
+            Err(refused) => {
+                self.count_range(false, started);
+                return Reply::Ready(Err(refused.into()));
             }
         };
         let header = self.header().at(plan.revision);
@@ -161,7 +168,7 @@ impl Service {
             let permitted = service.ask(&caller, |asking| asking.may_txn(&request, &LeaseTable::default()))?;
             let needed = read_txn::needed_values(&request, &view);
             let answer = service.evaluate_read_only(&permitted, &request, view, needed).await;
-            service.metrics.request_seconds.observe(Operation::Txn, answer.is_ok(), started.elapsed());
+            service.metrics.request_seconds.observe(Operation::ReadonlyTxn, answer.is_ok(), started.elapsed());
             answer
         })
     }
@@ -264,9 +271,11 @@ impl Service {
         let mut keys = STREAM_KEYS_FIRST;
         loop {
             failpoints::hit_in_task(Point::BeforeRangeStreamChunk).await;
+            let started = Instant::now();
             let values = source.next(keys).await?;
             // etcd reads anew for every message.
             self.metrics.range_total.inc();
+            self.metrics.range_seconds.observe(true, started.elapsed());
             let mut chunk = Chunks::default();
             let last = source.is_empty();
             if last {

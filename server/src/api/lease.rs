@@ -163,9 +163,6 @@ impl Service {
         };
         let renewed = tokio::time::timeout(self.request_timeout, renewal);
         let ttl = renewed.await.unwrap_or_else(|_| Err(status::timed_out()))?;
-        if ttl > 0 {
-            self.metrics.lease_renewed_total.inc();
-        }
         let header = self.header().at(self.node.view().revision);
         Ok(Chunks::of(&LeaseKeepAliveResponse { header: Some(header), id, ttl }))
     }
@@ -187,9 +184,13 @@ impl Service {
                 Renewal::Renewed { ttl } => Some(ttl),
                 Renewal::Unknown | Renewal::CommitFirst { .. } | Renewal::Expiring => None,
             };
-            ids.iter().map(renew).collect()
+            ids.iter().map(renew).collect::<Vec<_>>()
         };
-        if self.still_leads(term).await? { Ok(renewed) } else { Err(status::no_leader()) }
+        if !self.still_leads(term).await? {
+            return Err(status::no_leader());
+        }
+        self.metrics.lease_renewed_total.inc_by(renewed.iter().flatten().count() as u64);
+        Ok(renewed)
     }
 
     /// Renews a lease by this member's clock; gives its seconds, 0 when there is none.
@@ -215,6 +216,7 @@ impl Service {
                 // A next leader counts from its own beginning, which then is later than this renewal.
                 Renewal::Renewed { ttl } => {
                     if self.still_leads(term).await? {
+                        self.metrics.lease_renewed_total.inc();
                         return Ok(ttl);
                     }
                 }
@@ -229,6 +231,7 @@ impl Service {
                     self.within(cleared).await?;
                     // It may have been another leader that had it ordered.
                     if self.still_leads(term).await? {
+                        self.metrics.lease_renewed_total.inc();
                         return Ok(ttl);
                     }
                 }

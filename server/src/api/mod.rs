@@ -33,6 +33,8 @@ pub mod request_messages;
 pub mod service;
 pub mod status;
 mod stream;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod timeouts;
+mod traced;

@@ -62,6 +62,25 @@ where
     /// # Errors
     /// In grpc-go's words.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Status> {
+        let message = self.take_next().await;
+        if matches!(&message, Err(status) if status.code != Code::Canceled) {
+            self.failed();
+        }
+        message
+    }
+
+    /// Counts that what came on a stream makes no sense.
+    pub fn failed(&self) {
+        let Some((metrics, method)) = &self.received else { return };
+        let api = match method {
+            GrpcMethod::Watch => "watch",
+            GrpcMethod::LeaseKeepAlive => "lease-keepalive",
+            _ => return,
+        };
+        metrics.stream_failures_total.with_label_values(&["receive", api]).inc();
+    }
+
+    async fn take_next(&mut self) -> Result<Option<Bytes>, Status> {
         loop {
             if let Some(message) = self.take_message()? {
                 if let Some((metrics, method)) = &self.received {

@@ -30,6 +30,7 @@ use crate::node::gather::Shown;
 use crate::node::handle::{Completed, LinearizableView, NodeHandle, Unavailable};
 use crate::node::watch_thread::StreamSinks;
 use crate::peer::Peers;
+use crate::traces::Tracer;
 
 /// The answer to a unary call.
 pub enum Reply {
@@ -75,6 +76,8 @@ pub struct Service {
     pub kept: Mutex<KeptViews>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// Where calls are traced, if they are.
+    pub tracer: Option<Arc<Tracer>>,
     /// A unary call that takes longer is logged (`--warning-unary-request-duration`).
     pub slow_unary: Duration,
     /// Time without a leader until an election (`--election-timeout`).
@@ -229,11 +232,16 @@ impl Service {
         let completed = self.node.propose(kind, principal)?;
         let service = self.clone();
         Ok(async move {
-            let completed = service.ordered_within(started, completed).await;
+            let completed = tokio::time::timeout(service.request_timeout, completed).await;
             if let Some(operation) = operation {
-                service.metrics.request_seconds.observe(operation, completed.is_ok(), started.elapsed());
+                // What apply refused was ordered and answered all the same.
+                let answered = matches!(completed, Ok(Ok(_) | Err(Unavailable::Refused(_))));
+                service.metrics.request_seconds.observe(operation, answered, started.elapsed());
             }
-            completed
+            match completed {
+                Ok(completed) => Ok(completed?),
+                Err(_) => Err(service.proposal_timed_out(started)),
+            }
         })
     }
 
@@ -289,21 +297,6 @@ impl Service {
                 }
                 view
             }
-        }
-    }
-
-    /// Waits as long as a request that is to be ordered may; it came at `since`.
-    ///
-    /// # Errors
-    /// The node's, and timing out, with what may be the cause.
-    pub async fn ordered_within<T>(
-        &self,
-        since: Instant,
-        answer: impl Future<Output = Result<T, Unavailable>>,
-    ) -> Result<T, Status> {
-        match tokio::time::timeout(self.request_timeout, answer).await {
-            Ok(answer) => Ok(answer?),
-            Err(_) => Err(self.proposal_timed_out(since)),
         }
     }
 

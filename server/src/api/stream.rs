@@ -1,5 +1,6 @@
 //! Calls that stream: Watch, LeaseKeepAlive, RangeStream, Snapshot.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -23,9 +24,11 @@ use crate::apply::auth::error::AuthError;
 use crate::apply::auth::permissions::Access;
 use crate::apply::auth::state::AuthNow;
 use crate::auth::{Caller, Credentials};
+use crate::metrics::Metrics;
 use crate::node::handle::NodeHandle;
 use crate::node::start::WATCH_STREAM_BYTES;
-use crate::node::watch_thread::StreamSinks;
+use crate::node::watch_thread::{StreamSinks, Turn};
+use crate::traces::{self, Above, Span};
 use crate::watch::{Input, StreamId};
 
 /// Bytes that a connection takes of a watch stream before it tells the room, which else sees it with its next tick: far
@@ -34,6 +37,9 @@ const DRAINED_BYTES: usize = WATCH_STREAM_BYTES / 16;
 
 /// Messages that may wait for a connection beside what HTTP/2 buffers; of watches the room counts bytes.
 const MESSAGES_WAITING_MAX: usize = 4;
+
+/// Spans of watches that one stream keeps open; the oldest end before it.
+const WATCH_SPANS_MAX: usize = 256;
 
 /// Numbers of watch streams, unique in the life of the process.
 static NEXT_STREAM: AtomicU64 = AtomicU64::new(1);
@@ -46,6 +52,7 @@ pub fn watch<B>(
     mut requests: RequestMessages<B>,
     credentials: Credentials,
     needs_leader: bool,
+    above: Option<Above>,
 ) -> WatchMessages
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
@@ -59,6 +66,8 @@ where
         async move {
             let mut stopped = pin!(service.stopped());
             let mut leaderless = pin!(service.leaderless(needs_leader));
+            // Spans of watches end with the stream.
+            let mut watched = VecDeque::new();
             let status = loop {
                 let request = tokio::select! {
                     biased;
@@ -69,8 +78,17 @@ where
                 };
                 match request {
                     Ok(Some(message)) => match decode::<WatchRequest>(message) {
-                        Ok(request) => forward(&room, &service, &credentials, request).await,
-                        Err(status) => break Some(status),
+                        Ok(request) => {
+                            if let Some(span) = above.as_ref().and_then(|above| watch_span(above, &request)) {
+                                watched.truncate(WATCH_SPANS_MAX - 1);
+                                watched.push_front(span);
+                            }
+                            forward(&room, &service, &credentials, request).await;
+                        }
+                        Err(status) => {
+                            requests.failed();
+                            break Some(status);
+                        }
                     },
                     // The client sends no more, and is told on: until it goes, or one of the ends above.
                     Ok(None) => {
@@ -88,6 +106,13 @@ where
         }
     });
     WatchMessages { sent, ended, reader }
+}
+
+fn watch_span(above: &Above, request: &WatchRequest) -> Option<Span> {
+    match &request.request_union {
+        Some(RequestUnion::CreateRequest(request)) => Some(traces::watch(above, request)),
+        _ => None,
+    }
 }
 
 /// A stream's place in the watch room.
@@ -114,7 +139,8 @@ impl Room {
 pub(super) struct Sent {
     room: Room,
     sinks: StreamSinks,
-    messages: mpsc::UnboundedReceiver<Vec<Vec<Bytes>>>,
+    metrics: Arc<Metrics>,
+    turns: mpsc::UnboundedReceiver<Turn>,
     /// Of the messages that were taken last.
     taken_bytes: usize,
     /// Handed on before, and not yet told to the room, which also looks by itself.
@@ -125,11 +151,12 @@ impl Sent {
     /// A stream begins.
     pub(super) fn open(service: &Service) -> Self {
         let stream = StreamId(NEXT_STREAM.fetch_add(1, Ordering::Relaxed));
-        let (sink, messages) = mpsc::unbounded_channel();
+        let (sink, turns) = mpsc::unbounded_channel();
         let untold_bytes = service.sinks.add(stream, sink);
         let room = Room { node: service.node.clone(), stream };
         room.tell(Input::Open(stream));
-        Self { room, sinks: service.sinks.clone(), messages, taken_bytes: 0, untold_bytes }
+        let (sinks, metrics) = (service.sinks.clone(), service.metrics.clone());
+        Self { room, sinks, metrics, turns, taken_bytes: 0, untold_bytes }
     }
 
     /// Begins a watch that was let through.
@@ -143,11 +170,23 @@ impl Sent {
         // Who asks for more has handed on what he got before.
         let taken = std::mem::take(&mut self.taken_bytes);
         self.drained(taken);
-        self.messages.poll_recv(context).map(|messages| {
-            let messages: Vec<Chunks> = messages?.into_iter().map(Chunks::from_pieces).collect();
+        self.turns.poll_recv(context).map(|turn| {
+            let turn = turn?;
+            self.count(&turn);
+            let messages: Vec<Chunks> = turn.messages.into_iter().map(Chunks::from_pieces).collect();
             self.taken_bytes = messages.iter().map(Chunks::len).sum();
             Some(messages)
         })
+    }
+
+    /// Counts how long a turn waited for its connection: once for all of it, so that a fan-out does not count every message.
+    fn count(&self, turn: &Turn) {
+        let waited = turn.sent.elapsed().as_secs_f64();
+        if turn.events == 0 {
+            return self.metrics.watch_control_seconds.observe(waited);
+        }
+        self.metrics.watch_send_seconds.observe(waited);
+        self.metrics.watch_send_event_seconds.observe(waited / turn.events as f64);
     }
 
     fn drained(&mut self, bytes: usize) {
@@ -246,7 +285,12 @@ pub(super) fn may_watch(
 }
 
 /// LeaseKeepAlive: one answer for each request, in order.
-pub fn keep_alive<B>(service: Arc<Service>, mut requests: RequestMessages<B>, credentials: Credentials) -> Messages
+pub fn keep_alive<B>(
+    service: Arc<Service>,
+    mut requests: RequestMessages<B>,
+    credentials: Credentials,
+    above: Option<Above>,
+) -> Messages
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: std::fmt::Display + Send,
@@ -260,10 +304,19 @@ where
                 () = out.closed() => return,
                 () = &mut stopped => Err(status::stopped()),
                 request = requests.next() => match request {
-                    Ok(Some(message)) => tokio::select! {
-                        biased;
-                        () = out.closed() => return,
-                        answer = answer_keep_alive(&service, &credentials, message) => answer,
+                    Ok(Some(message)) => match decode::<LeaseKeepAliveRequest>(message) {
+                        Ok(request) => {
+                            let _span = above.as_ref().map(|above| traces::renewal(above, request.id));
+                            tokio::select! {
+                                biased;
+                                () = out.closed() => return,
+                                answer = answer_keep_alive(&service, &credentials, request.id) => answer,
+                            }
+                        }
+                        Err(status) => {
+                            requests.failed();
+                            Err(status)
+                        }
                     },
                     Ok(None) => return,
                     Err(status) => Err(status),
@@ -278,14 +331,9 @@ where
     messages
 }
 
-async fn answer_keep_alive(
-    service: &Arc<Service>,
-    credentials: &Credentials,
-    message: Bytes,
-) -> Result<Chunks, Status> {
-    let request: LeaseKeepAliveRequest = decode(message)?;
+async fn answer_keep_alive(service: &Arc<Service>, credentials: &Credentials, id: i64) -> Result<Chunks, Status> {
     let caller = service.identify(credentials).await;
-    service.keep_alive(request.id, &caller).await
+    service.keep_alive(id, &caller).await
 }
 
 /// A call with one request and many answers.

@@ -54,6 +54,7 @@ fn service(running: &Running, stopping: watch::Receiver<bool>) -> Arc<Service> {
         sinks: running.sinks.clone(),
         peers: None,
         metrics: Arc::new(Metrics::default()),
+        tracer: None,
         slow_unary: NEVER,
         election_timeout: Duration::from_secs(1),
         request_timeout: NEVER,

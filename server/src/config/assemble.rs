@@ -17,6 +17,7 @@ use super::error::ConfigError;
 use super::logging_settings::logging;
 use super::settings::Settings;
 use super::tls_settings::{Ports, ReadFile, client_tls, peer_tls};
+use super::traces;
 use super::tree::{
     AllowList, AuthConfig, AuthToken, AutoCompaction, ClientConfig, CompactionConfig, Config, HttpConfig,
     KeepaliveConfig, LimitsConfig, MetricsDetail, PeerConfig, PeerTimeouts, RaftConfig, SlowRequestConfig,
@@ -91,6 +92,7 @@ pub(super) fn assemble(mut settings: Settings, read_file: ReadFile<'_>) -> Resul
             unary: settings.duration("warning-unary-request-duration").unwrap_or(Duration::from_millis(300)),
         },
         metrics: metrics(settings),
+        traces: traces::traces(settings)?,
         feature_gates: settings.gates("feature-gates"),
         auth: auth(settings)?,
         wal_dir: settings.text_if_any("wal-dir").map(Into::into),

@@ -9,7 +9,6 @@ use super::flag::Kind::{Bool, Duration, Gates, List, OneOf, Origins, Signed, Tex
 use super::flag::Status::{AliasOf, GateAlias, Ignored, NotYet, Refused, Works};
 use super::flag::{Flag, Group, Kind, Status};
 
-const TRACING: &str = "traces are not exported yet";
 const BBOLT: &str = "it tunes bbolt, which is not used here";
 const NO_DEFRAG: &str = "storage never needs defragmentation here";
 const CHECKPOINTS: &str = "a checkpoint after 5 s, 256 MiB or 200000 revisions shortens the log";
@@ -157,11 +156,12 @@ pub const FLAGS: &[Flag] = &[
         Works, "When, with --enable-log-rotation: maxsize in MiB, maxage in days (0 for ever), maxbackups (0 all), names in local time, gzip."),
     row(Logging, "warning-unary-request-duration", Duration, "300ms", Works, "A call that takes longer is logged."),
 
-    row(Tracing, "enable-distributed-tracing", Bool, "false", NotYet(TRACING), "Export traces to OpenTelemetry."),
-    row(Tracing, "distributed-tracing-address", Text, "localhost:4317", NotYet(TRACING), "Address of the collector."),
-    row(Tracing, "distributed-tracing-service-name", Text, "etcd", NotYet(TRACING), "Service name in traces."),
-    row(Tracing, "distributed-tracing-instance-id", Text, "", NotYet(TRACING), "Instance id in traces."),
-    row(Tracing, "distributed-tracing-sampling-rate", Signed, "0", NotYet(TRACING), "Traces to keep of a million."),
+    row(Tracing, "enable-distributed-tracing", Bool, "false", Works, "Export traces of calls to a collector of OpenTelemetry, by gRPC."),
+    row(Tracing, "distributed-tracing-address", Text, "localhost:4317", Works, "Host and port of the collector; not encrypted."),
+    row(Tracing, "distributed-tracing-service-name", Text, "etcd", Works, "Name of the service in traces, the same for all members."),
+    row(Tracing, "distributed-tracing-instance-id", Text, "", Works, "Id of this member in traces; empty for none."),
+    row(Tracing, "distributed-tracing-sampling-rate", Signed, "0", Works,
+        "Traces to keep of a million that begin here; of others the caller decides."),
 
     row(Features, "corrupt-check-time", Duration, "0s", Works, "How often data of members is compared; 0 is every minute."),
     row(Features, "compact-hash-check-time", Duration, "1m", Works, "How often the leader compares the hashes that compactions left, with the gate CompactHashCheck."),

@@ -43,6 +43,7 @@ mod tests;
 mod tls_files;
 mod tls_settings;
 mod tls_values;
+mod traces;
 mod tree;
 mod url;
 mod value;
@@ -64,6 +65,7 @@ pub use parse::{Parsed, parse};
 pub use tls_files::{CertificateError, RevokedSerials, certificates, private_key, revoked_serials};
 pub use tls_settings::GENERATED_FOLDER;
 pub use tls_values::{CipherSuite, TlsVersion};
+pub use traces::TracesConfig;
 pub use tree::{
     AllowList, AllowedNames, AuthConfig, AuthToken, AutoCompaction, ClientConfig, CompactionConfig, Config,
     GeneratedCertificate, HttpConfig, KeepaliveConfig, LimitsConfig, LoggingConfig, MetricsDetail, PeerConfig,

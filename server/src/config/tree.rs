@@ -11,6 +11,7 @@ use super::feature_gates::FeatureGates;
 use super::log_rotation::LogRotation;
 use super::logging_values::{LogFormat, LogLevel, LogOutput};
 use super::tls_values::{CipherSuite, TlsVersion};
+use super::traces::TracesConfig;
 use super::url::Url;
 
 /// Everything that the operator decides.
@@ -58,6 +59,8 @@ pub struct Config {
     pub logging: LoggingConfig,
     /// Which metrics are exported. Default basic.
     pub metrics: MetricsDetail,
+    /// Where traces go, if anywhere.
+    pub traces: Option<TracesConfig>,
     /// etcd's feature gates.
     pub feature_gates: FeatureGates,
 }

@@ -41,6 +41,8 @@ const FIRST_BYTES: &str = "first bytes";
 pub struct ClientConnection {
     /// Address of the client; `None` over a Unix socket.
     pub remote_address: Option<SocketAddr>,
+    /// The address that it connected to; `None` over a Unix socket.
+    pub local_address: Option<SocketAddr>,
     /// Whether the connection is encrypted.
     pub tls: bool,
     /// Common name of the verified client certificate, if `client-cert-auth` is on and it has one that is not empty.
@@ -177,8 +179,13 @@ async fn open(
     options: &ListenOptions,
 ) -> Result<(Sniffed, Protocol, ClientConnection), Rejected> {
     let deadlines = options.deadlines;
-    let request_room = options.request_rooms.of_connection();
-    let mut client = ClientConnection { remote_address, tls: tls.is_some(), common_name: None, request_room };
+    let mut client = ClientConnection {
+        remote_address,
+        local_address: socket.local_address(),
+        tls: tls.is_some(),
+        common_name: None,
+        request_room: options.request_rooms.of_connection(),
+    };
     let transport = match tls {
         None => Transport::Plain(socket),
         Some(tls) => {

@@ -277,6 +277,10 @@ families! {
         "Times this member had another one lead because its disk was slower than theirs.";
     apply_version: IntGauge = "basalt_apply_version" (),
         "The rules that all members of the cluster apply by.";
+    trace_spans_exported_total: IntCounter = "basalt_traces_spans_exported_total" (),
+        "Spans that the collector of traces took.";
+    trace_spans_dropped_total: IntCounter = "basalt_traces_spans_dropped_total" (),
+        "Spans that were dropped: too many waited, or the collector did not take them.";
     checkpoint_failures_total: IntCounter = "basalt_checkpoint_failures_total" (),
         "Checkpoints abandoned, for lack of space for one.";
     admission_waiting_requests: IntGaugeVec = "basalt_admission_waiting_requests" &["class"],

@@ -43,8 +43,6 @@ pub struct Figures {
     pub events_sent: u64,
     pub leases: u64,
     pub auth_revision: u64,
-    /// Bytes written to the log since the process started.
-    pub wal_written_bytes: u64,
     /// The cluster version as `major.minor`, once there is one.
     pub cluster_version: Option<String>,
     /// This member, and all of the cluster.
@@ -115,7 +113,6 @@ impl Metrics {
             (&self.pending_events, figures.pending_events),
             (&self.lease_count, figures.leases),
             (&self.auth_revision, figures.auth_revision),
-            (&self.wal_write_bytes, figures.wal_written_bytes),
         ];
         for (gauge, count) in counts {
             gauge.set(signed(count));

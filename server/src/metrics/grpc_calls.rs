@@ -44,7 +44,7 @@ const HANDLING_SECONDS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1
 /// Counters of every method, found by its number.
 ///
 /// A call is [`started`](Self::started) once and [`handled`](Self::handled) once. Every message counts, those of unary
-/// calls too; a call that failed sent none.
+/// calls too: their answer also where it is an error, as go-grpc-middleware counts.
 pub struct GrpcCalls {
     families: Families,
     /// Filled from the start for what etcd shows from the start, at the first call for the rest.

@@ -34,7 +34,7 @@ operations! {
 }
 
 impl Operation {
-    /// What etcd calls a request of the log; none for one that this release does not apply.
+    /// What etcd calls a request of the log; none for what etcd does not order, or orders as a change of Raft's own.
     pub fn of_request(kind: &Kind) -> Option<Self> {
         Some(match kind {
             Kind::Put(_) => Operation::Put,
@@ -45,7 +45,22 @@ impl Operation {
             Kind::LeaseRevoke(_) => Operation::LeaseRevoke,
             Kind::LeaseCheckpoint(_) => Operation::LeaseCheckpoint,
             Kind::Alarm(_) => Operation::Alarm,
-            _ => return None,
+            Kind::Authentication(_) => Operation::Authenticate,
+            Kind::AuthEnable(_) => Operation::AuthEnable,
+            Kind::AuthDisable(_) => Operation::AuthDisable,
+            Kind::UserAdd(_) => Operation::AuthUserAdd,
+            Kind::UserDelete(_) => Operation::AuthUserDelete,
+            Kind::UserChangePassword(_) => Operation::AuthUserChangePassword,
+            Kind::UserGrantRole(_) => Operation::AuthUserGrantRole,
+            Kind::UserRevokeRole(_) => Operation::AuthUserRevokeRole,
+            Kind::RoleAdd(_) => Operation::AuthRoleAdd,
+            Kind::RoleDelete(_) => Operation::AuthRoleDelete,
+            Kind::RoleGrantPermission(_) => Operation::AuthRoleGrantPermission,
+            Kind::RoleRevokePermission(_) => Operation::AuthRoleRevokePermission,
+            Kind::ClusterVersionSet(_) => Operation::ClusterVersionSet,
+            Kind::DowngradeInfoSet(_) => Operation::DowngradeInfoSet,
+            Kind::MemberDescription(_) | Kind::MemberAttributesSet(_) => Operation::ClusterMemberAttrSet,
+            Kind::HashMark(_) | Kind::ApplyVersionSet(_) | Kind::MemberChange(_) => return None,
         })
     }
 }

@@ -13,6 +13,7 @@ use basalt_storage::mvcc::transaction::ChangeKind;
 use tracing::warn;
 
 use super::node_thread::ID_NOBODY;
+use crate::apply::alarms::Alarm;
 use crate::apply::answer::{Answer, OpAnswer, Refusal, TxnAnswer};
 use crate::apply::effects::Effect;
 use crate::apply::machine::Applied;
@@ -90,9 +91,26 @@ impl ApplyCounts {
         let Some(Kind::MemberChange(MemberChange { kind: Some(Change::Promote(_)) })) = kind else { return };
         match refused {
             None => self.metrics.learner_promote_successes.inc(),
-            // The reasons of etcd's errors, of which there are few.
-            Some(refusal) => self.metrics.learner_promote_failures.with_label_values(&[&refusal.to_string()]).inc(),
+            Some(refusal) => {
+                // The words of etcd's errors within, of which there are few.
+                let words = refusal.to_string();
+                let reason = match refusal {
+                    Refusal::MemberNotFound => "membership: ID not found",
+                    Refusal::NotALearner => "membership: can only promote a learner member",
+                    Refusal::LearnerNotReady => {
+                        "etcdserver: can only promote a learner member which is in sync with leader"
+                    }
+                    _ => &words,
+                };
+                self.metrics.learner_promote_failures.with_label_values(&[reason]).inc();
+            }
         }
+    }
+
+    /// An alarm is armed now, 1, or is not any more, 0.
+    pub fn alarm(&self, alarm: &Alarm, armed: i64) {
+        let member = format!("{:x}", alarm.member_id);
+        self.metrics.alarms.with_label_values(&[&member, alarm.kind.name()]).set(armed);
     }
 
     /// Counts what effects say; returns how many keys were deleted.
@@ -113,10 +131,10 @@ impl ApplyCounts {
                     metrics.lease_ttl_seconds.observe(*ttl as f64);
                 }
                 Effect::LeaseRevoked { .. } => metrics.lease_revoked_total.inc(),
+                Effect::AlarmRaised(alarm) => self.alarm(alarm, 1),
+                Effect::AlarmCleared(alarm) => self.alarm(alarm, 0),
                 Effect::Compaction { .. }
                 | Effect::LeaseCheckpointed { .. }
-                | Effect::AlarmRaised(_)
-                | Effect::AlarmCleared(_)
                 | Effect::AuthChanged(_)
                 | Effect::DowngradeSet(_)
                 | Effect::MemberDescribed(_)

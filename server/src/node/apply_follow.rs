@@ -101,6 +101,14 @@ impl ApplyThread {
         }
     }
 
+    /// Shows the alarms of a state that came as a whole.
+    pub(super) fn show_every_alarm(&self) {
+        self.links.metrics.alarms.reset();
+        for alarm in self.machine.alarms().list(None) {
+            self.counts.alarm(&alarm, 1);
+        }
+    }
+
     pub(super) fn show_alarms(&self) {
         let alarms = self.machine.alarms();
         self.links.gauges.no_space.store(alarms.any(AlarmKind::NoSpace), Ordering::Relaxed);

@@ -54,6 +54,7 @@ impl ApplyThread {
         self.machine = Machine::new(store);
         self.replacing.under_way = false;
         self.links.metrics.snapshot_apply_in_progress.set(0);
+        self.show_every_alarm();
         self.marks.forget();
         let now = self.links.started.elapsed();
         if !tidy {

@@ -29,6 +29,9 @@ impl ApplyThread {
         match effect {
             Effect::MemberAdded { member, learner } => {
                 let peer_urls = member.peer_urls.join(",");
+                // Also one that is gone again before anybody looks.
+                let (local, remote) = (format!("{own:x}"), format!("{:x}", member.id));
+                self.links.metrics.known_peers.with_label_values(&[&local, &remote]).set(1);
                 info!(member_id = format_args!("{:x}", member.id), learner, peer_urls, "a member was added");
             }
             Effect::MemberRemoved { id } if *id == own => {

@@ -79,7 +79,7 @@ pub struct CheckpointEnd {
 pub struct ApplyThread {
     pub(super) machine: Machine,
     pub(super) links: ApplyLinks,
-    counts: ApplyCounts,
+    pub(super) counts: ApplyCounts,
     pub(super) checkpoints: CheckpointSchedule<CheckpointWaiter>,
     pub(super) compactions: CompactionSchedule,
     /// Whether checkpoints were told to hurry.
@@ -126,6 +126,7 @@ impl ApplyThread {
     /// Works until told to stop; then writes a last checkpoint. Entries that are held then are left to the next start.
     pub fn run(mut self, inbox: &Receiver<ApplyInput>) {
         self.show_sizes();
+        self.show_every_alarm();
         let mut backlog = VecDeque::new();
         while let Some(input) = self.next(inbox, &mut backlog) {
             match input {

@@ -1,12 +1,13 @@
 //! The log thread: makes appends durable, as many as have come with one sync, and keeps segments prepared and recycled.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use basalt_storage::disk::Disk;
+use basalt_storage::disk::{Disk, Io, IoOutput};
 use basalt_storage::job::{BUDGET_UNLIMITED, run};
 use basalt_storage::mvcc::view::LogPosition;
 use basalt_storage::wal::{Entry, HardState, Log, Record, WalError};
@@ -60,7 +61,8 @@ pub fn serve(
                 metrics.wal_write_bytes.add(i64::try_from(log.gathered_bytes()).unwrap_or(i64::MAX));
                 failpoints::hit(Point::WalBeforeSync);
                 while let Some(mut batch) = log.start_batch() {
-                    let durable = run(&mut batch, &**disk, BUDGET_UNLIMITED).unwrap_or_else(|cause| fail(cause));
+                    let timed = WriteTimes { disk: &**disk, metrics };
+                    let durable = run(&mut batch, &timed, BUDGET_UNLIMITED).unwrap_or_else(|cause| fail(cause));
                     log.finish_batch(&durable);
                 }
                 failpoints::hit(Point::WalAfterSync);
@@ -91,6 +93,24 @@ pub fn serve(
     // It writes to the directory, which whoever stops the node may take away.
     if let Some(thread) = preparing {
         drop(thread.join());
+    }
+}
+
+/// The disk under the log, with its writes timed.
+struct WriteTimes<'a> {
+    disk: &'a dyn Disk,
+    metrics: &'a Metrics,
+}
+
+impl Disk for WriteTimes<'_> {
+    fn perform(&self, request: Io) -> io::Result<IoOutput> {
+        if !matches!(request, Io::Write { .. }) {
+            return self.disk.perform(request);
+        }
+        let began = Instant::now();
+        let written = self.disk.perform(request);
+        self.metrics.wal_write_seconds.observe(began.elapsed().as_secs_f64());
+        written
     }
 }
 

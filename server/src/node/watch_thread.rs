@@ -27,8 +27,16 @@ const TICK: Duration = Duration::from_millis(50);
 const REQUEST_BYTES_WAITING_MAX: usize = 32 << 20;
 const REQUEST_FIXED_BYTES: usize = 256;
 
-/// Messages for one stream that leave together, each in pieces.
-pub type Messages = Vec<Vec<Bytes>>;
+/// What one turn of the thread has for one stream: it leaves together.
+#[derive(Debug)]
+pub struct Turn {
+    /// Messages, each in pieces.
+    pub messages: Vec<Vec<Bytes>>,
+    /// How many events they tell; none where they only answer, or say how far the stream is.
+    pub events: usize,
+    /// When the thread let them go.
+    pub sent: Instant,
+}
 
 /// Where messages of streams go; the API adds and removes them.
 #[derive(Clone)]
@@ -39,9 +47,10 @@ pub struct StreamSinks {
 }
 
 struct Sink {
-    out: UnboundedSender<Messages>,
+    out: UnboundedSender<Turn>,
     /// What the turn brought so far: one wake-up of the connection for all of it.
-    gathered: Messages,
+    gathered: Vec<Vec<Bytes>>,
+    gathered_events: usize,
     /// Bytes that the connection took and the room does not know of.
     untold_bytes: Arc<AtomicUsize>,
 }
@@ -71,9 +80,9 @@ impl StreamSinks {
 
     /// Messages of `stream` go to `sink` from now on. The queue is bounded by the room itself, which counts bytes.
     /// What the connection takes is added to the number that is given back; the thread looks at it with every tick.
-    pub fn add(&self, stream: StreamId, out: UnboundedSender<Messages>) -> Arc<AtomicUsize> {
+    pub fn add(&self, stream: StreamId, out: UnboundedSender<Turn>) -> Arc<AtomicUsize> {
         let untold_bytes = Arc::new(AtomicUsize::new(0));
-        let sink = Sink { out, gathered: Messages::new(), untold_bytes: untold_bytes.clone() };
+        let sink = Sink { out, gathered: Vec::new(), gathered_events: 0, untold_bytes: untold_bytes.clone() };
         self.lock().insert(stream.0, sink);
         untold_bytes
     }
@@ -157,7 +166,12 @@ pub fn serve(
             for drained in links.sinks.take_untold() {
                 watches.handle(drained, links.started.elapsed(), &mut outputs);
             }
+            let (waiting, began) = (outputs.len(), Instant::now());
             watches.handle(Input::Tick, links.started.elapsed(), &mut outputs);
+            if outputs.len() > waiting {
+                // What time alone brings forth is progress.
+                links.metrics.watch_progress_seconds.observe(began.elapsed().as_secs_f64());
+            }
             show(&watches, links);
         }
         carry(&mut outputs, links);
@@ -184,7 +198,7 @@ fn carry(outputs: &mut Vec<Output>, links: &WatchLinks) {
     let mut gathering = Vec::new();
     for output in outputs.drain(..) {
         match output {
-            Output::Send { stream, message } => {
+            Output::Send { stream, message, events } => {
                 let sinks = sinks.get_or_insert_with(|| links.sinks.lock());
                 // A stream that ended meanwhile has no sink; its close is on the way.
                 if let Some(sink) = sinks.get_mut(&stream.0) {
@@ -192,6 +206,7 @@ fn carry(outputs: &mut Vec<Output>, links: &WatchLinks) {
                         gathering.push(stream);
                     }
                     sink.gathered.push(message);
+                    sink.gathered_events += events;
                 }
             }
             Output::Scan { ticket, shards, from, to, revisions_max } => {
@@ -216,10 +231,15 @@ fn carry(outputs: &mut Vec<Output>, links: &WatchLinks) {
             }
         }
     }
+    if gathering.is_empty() {
+        return;
+    }
+    let sent = Instant::now();
     for stream in gathering {
         let sink = sinks.as_mut().and_then(|sinks| sinks.get_mut(&stream.0));
         let sink = sink.expect("the lock is held since the sink was seen");
-        drop(sink.out.send(std::mem::take(&mut sink.gathered)));
+        let (messages, events) = (std::mem::take(&mut sink.gathered), std::mem::take(&mut sink.gathered_events));
+        drop(sink.out.send(Turn { messages, events, sent }));
     }
 }
 

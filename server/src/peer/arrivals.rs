@@ -17,6 +17,7 @@ use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 
 use crate::apply::members::Members;
+use crate::metrics::Metrics;
 use crate::node::node_thread::{NodeInput, Received};
 use crate::transfer::{Expected, ReceiveError, Receiving};
 
@@ -42,6 +43,7 @@ pub struct Arrivals {
     disk: Arc<dyn Disk>,
     manifest: Arc<ArcSwap<Manifest>>,
     node: Sender<NodeInput>,
+    metrics: Arc<Metrics>,
     kept: Arc<Mutex<Option<Kept>>>,
     kept_for: Duration,
 }
@@ -64,8 +66,13 @@ pub struct Arrival<'a> {
 
 impl Arrivals {
     /// A place for them beside the state that `manifest` names.
-    pub fn new(disk: Arc<dyn Disk>, manifest: Arc<ArcSwap<Manifest>>, node: Sender<NodeInput>) -> Self {
-        Self { disk, manifest, node, kept: Arc::default(), kept_for: KEPT_FOR }
+    pub fn new(
+        disk: Arc<dyn Disk>,
+        manifest: Arc<ArcSwap<Manifest>>,
+        node: Sender<NodeInput>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { disk, manifest, node, metrics, kept: Arc::default(), kept_for: KEPT_FOR }
     }
 
     /// Who belongs to the cluster by the last checkpoint.
@@ -144,8 +151,11 @@ impl Arrival<'_> {
 
     async fn finish(&mut self, receiving: Receiving) -> Result<(), ArrivalError> {
         let disk = self.arrivals.disk.clone();
+        let began = Instant::now();
         let finished = spawn_blocking(move || receiving.finish(&*disk));
         let filled = finished.await.map_err(|_| ArrivalError::Stopped)??;
+        // What is left to do at the end is to make it durable.
+        self.arrivals.metrics.snap_db_fsync_seconds.observe(began.elapsed().as_secs_f64());
         let (ended, hears) = oneshot::channel();
         let received = Received { message: self.message.clone(), filled, ended };
         // The node thread is gone only when the process is about to be.
@@ -206,7 +216,8 @@ mod tests {
         let disk = SimulatedDisk::new(2);
         let manifest = receiver_of(&disk).checkpointer.manifest().clone();
         let (node, _inbox) = channel();
-        let mut arrivals = Arrivals::new(Arc::new(disk), Arc::new(ArcSwap::from_pointee(manifest)), node);
+        let mut arrivals =
+            Arrivals::new(Arc::new(disk), Arc::new(ArcSwap::from_pointee(manifest)), node, Arc::default());
         let message = Message { snapshot: Some(snapshot.raft_snapshot()), ..Message::default() };
         for (snapshot_id, kept_for) in [(3, KEPT_FOR), (4, Duration::ZERO)] {
             arrivals.kept_for = kept_for;

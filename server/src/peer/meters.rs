@@ -144,8 +144,13 @@ impl StateMeters {
             Direction::Sent => (&self.metrics.snapshot_send_success, &self.metrics.snapshot_send_seconds),
             Direction::Received => (&self.metrics.snapshot_receive_success, &self.metrics.snapshot_receive_seconds),
         };
+        let took = self.began.elapsed().as_secs_f64();
         count.with_label_values(&[&self.member]).inc();
-        seconds.with_label_values(&[&self.member]).observe(self.began.elapsed().as_secs_f64());
+        seconds.with_label_values(&[&self.member]).observe(took);
+        if matches!(self.direction, Direction::Received) {
+            // It is written down as it comes.
+            self.metrics.snap_db_save_seconds.observe(took);
+        }
     }
 
     fn under_way(&self) -> IntGauge {

@@ -97,7 +97,7 @@ struct Lanes {
 impl Peers {
     /// The way to the members that `inbound` names.
     pub fn new(inbound: Inbound, connector: PeerConnector, runtime: Handle, metrics: Arc<Metrics>) -> Self {
-        let arrivals = Arrivals::new(inbound.disk, inbound.manifest, inbound.node.clone());
+        let arrivals = Arrivals::new(inbound.disk, inbound.manifest, inbound.node.clone(), metrics.clone());
         Self {
             arrivals,
             departures: Mutex::default(),

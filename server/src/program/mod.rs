@@ -46,6 +46,7 @@ use crate::node::node_thread::Outgoing;
 use crate::node::start::{Inbound, Running, StartError, start};
 use crate::pages::Pages;
 use crate::peer::{PeerConnector, Peers};
+use crate::traces::Exporter;
 
 /// How long a start may take to lead and to replay its log before it gives up.
 const READY_TIMEOUT: Duration = Duration::from_secs(600);
@@ -152,7 +153,9 @@ fn serve(config: &Config, log_level: LevelControl) -> Result<(), ProgramError> {
     first.warn_of_ignored(config);
     let (stop, stopping) = watch::channel(false);
     let (stop_members, members_stopping) = watch::channel(false);
+    let exporter = exporter(config, &metrics, &runtime)?;
     let service = Arc::new(Service {
+        tracer: exporter.as_ref().map(Exporter::tracer),
         kept: Mutex::new(KeptViews::new(KEPT_ROOTS_BYTES_DEFAULT)),
         node: running.handle.clone(),
         sinks: running.sinks.clone(),
@@ -241,6 +244,9 @@ fn serve(config: &Config, log_level: LevelControl) -> Result<(), ProgramError> {
         member_listeners.join_all().await;
         end
     });
+    if let Some(exporter) = exporter {
+        runtime.block_on(exporter.close());
+    }
     drop((service, pages, peers));
     // Connections are closed; what a client's task still holds goes with the runtime.
     runtime.shutdown_timeout(SHUTDOWN_GRACE);
@@ -250,6 +256,14 @@ fn serve(config: &Config, log_level: LevelControl) -> Result<(), ProgramError> {
     }
     info!("stopped");
     end
+}
+
+/// Begins to export traces, where they are asked for.
+fn exporter(config: &Config, metrics: &Arc<Metrics>, runtime: &Runtime) -> Result<Option<Exporter>, ProgramError> {
+    let Some(traces) = &config.traces else { return Ok(None) };
+    let exporter = Exporter::start(traces, metrics.clone(), runtime.handle())?;
+    info!(address = traces.address, per_million = traces.per_million, "traces of calls are exported");
+    Ok(Some(exporter))
 }
 
 /// Threads for connections: half of the cores, since the log, apply, consensus and reads need the others. Where there is one

@@ -132,6 +132,8 @@ pub enum Output {
         stream: StreamId,
         /// Its wire form in pieces.
         message: Vec<Bytes>,
+        /// How many events it tells; none in an answer to a request, and in progress.
+        events: usize,
     },
     /// Read history.
     Scan {

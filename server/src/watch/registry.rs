@@ -157,7 +157,7 @@ impl Registry {
 
     /// Sends a response without events.
     pub fn respond(&mut self, key: StreamKey, head: ResponseHead, out: &mut Vec<Output>) {
-        self.send(key, head.alone(self.responder), out);
+        self.send(key, head.alone(self.responder), 0, out);
     }
 
     /// Tells a watcher of the events picked for it, in responses of about `fragment_bytes` and whole revisions. When
@@ -208,7 +208,8 @@ impl Registry {
         let frame_of = |pick: &Pick| events[pick.event].frame(prev_kv).expect("one_response stops at a missing value");
         let size: usize = picks.iter().map(|pick| frame_of(pick).len()).sum();
         if !fragment || picks.len() < 2 || size + head.encoded_len(self.responder) < self.fragment_bytes {
-            return self.send(stream, head.with_events(self.responder, picks.iter().map(frame_of)), out);
+            let message = head.with_events(self.responder, picks.iter().map(frame_of));
+            return self.send(stream, message, picks.len(), out);
         }
         let mut rest = picks;
         while !rest.is_empty() {
@@ -220,16 +221,16 @@ impl Registry {
             });
             let (now, later) = rest.split_at(fits.count().max(1));
             let head = ResponseHead { fragment: !later.is_empty(), ..head };
-            self.send(stream, head.with_events(self.responder, now.iter().map(frame_of)), out);
+            self.send(stream, head.with_events(self.responder, now.iter().map(frame_of)), now.len(), out);
             rest = later;
         }
     }
 
-    fn send(&mut self, key: StreamKey, message: Vec<Bytes>, out: &mut Vec<Output>) {
+    fn send(&mut self, key: StreamKey, message: Vec<Bytes>, events: usize, out: &mut Vec<Output>) {
         let bytes = message.iter().map(Bytes::len).sum::<usize>();
         self.queued_bytes += bytes;
         let stream = self.stream_mut(key);
         stream.queued_bytes += bytes;
-        out.push(Output::Send { stream: stream.id, message });
+        out.push(Output::Send { stream: stream.id, message, events });
     }
 }

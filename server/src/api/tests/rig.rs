@@ -62,6 +62,7 @@ impl Rig {
             sinks: running.sinks.clone(),
             peers: None,
             metrics,
+            tracer: None,
             slow_unary: Duration::MAX,
             election_timeout: Duration::from_secs(1),
             request_timeout: Duration::from_secs(60),

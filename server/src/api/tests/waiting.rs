@@ -25,6 +25,7 @@ fn impatient(rig: &Rig) -> Arc<Service> {
         sinks: sinks.clone(),
         peers: None,
         metrics: metrics.clone(),
+        tracer: None,
         slow_unary: *slow_unary,
         election_timeout: Duration::from_secs(1),
         request_timeout: Duration::from_millis(10),

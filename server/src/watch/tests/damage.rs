@@ -67,7 +67,7 @@ impl Room {
 
 fn told(outputs: &[Output]) -> Vec<Told> {
     let told = outputs.iter().filter_map(|output| {
-        let Output::Send { stream, message } = output else { return None };
+        let Output::Send { stream, message, .. } = output else { return None };
         let response = WatchResponse::decode(&*message.concat()).expect("a response");
         Some(match response.canceled {
             true => Told::Canceled(stream.0, response.cancel_reason),

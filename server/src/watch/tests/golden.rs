@@ -123,7 +123,7 @@ fn create_request(words: &[&str]) -> WatchCreateRequest {
 
 fn show(output: &Output) -> String {
     match output {
-        Output::Send { stream, message } => format!("{}: {}", stream.0, show_response(&message.concat())),
+        Output::Send { stream, message, .. } => format!("{}: {}", stream.0, show_response(&message.concat())),
         Output::Scan { shards, from, to, revisions_max, .. } => {
             let shards: Vec<_> = shards.iter().map(|shard| shard.0).collect();
             format!("scan shards={shards:?} from={from} to={to} max={revisions_max}")

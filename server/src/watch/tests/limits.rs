@@ -87,7 +87,7 @@ fn streams_that_hold_more_than_their_share_fall_behind_when_all_hold_too_much() 
     let mut queued = 0;
     for _ in 0..20 {
         for output in put(&mut room, &mut store, "a", 4096) {
-            let Output::Send { stream, message } = output else { continue };
+            let Output::Send { stream, message, .. } = output else { continue };
             let bytes = message.iter().map(Bytes::len).sum::<usize>();
             // One takes what it is sent.
             match stream {
@@ -140,7 +140,7 @@ fn a_slow_stream_holds_nothing_and_holds_up_nobody() {
     let (mut slow_bytes, mut fast_events) = (0, 0);
     for _ in 0..100 {
         for output in put(&mut room, &mut store, "a", 4096) {
-            let Output::Send { stream, message } = output else { panic!("nothing is read for a blocked stream") };
+            let Output::Send { stream, message, .. } = output else { panic!("nothing is read for a blocked stream") };
             let bytes = message.iter().map(Bytes::len).sum::<usize>();
             if stream == StreamId(1) {
                 slow_bytes += bytes;

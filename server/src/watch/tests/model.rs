@@ -160,7 +160,7 @@ impl World {
         self.room.handle(input, self.now, &mut out);
         for output in out {
             match output {
-                Output::Send { stream, message } => self.receive(stream.0, &message),
+                Output::Send { stream, message, .. } => self.receive(stream.0, &message),
                 question => self.questions.push(question),
             }
         }

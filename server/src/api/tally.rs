@@ -1,0 +1,112 @@
+//! What is counted of one call, and traced.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::Request;
+use time::OffsetDateTime;
+use tracing::warn;
+
+use super::service::Service;
+use super::status::{self, Code, Status};
+use super::traced::CallSpans;
+use crate::logging::time_text;
+use crate::metrics::{CallKind, GrpcMethod, Metrics};
+
+/// Where etcd's clients say which version of the API they call.
+const CLIENT_VERSION_HEADER: &str = "client-api-version";
+
+/// Counts a call once, when it ends. One that is dropped before was cancelled.
+pub(super) struct Tally {
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) method: GrpcMethod,
+    started: Instant,
+    /// Who asks; nobody over a Unix socket.
+    pub(super) remote: Option<SocketAddr>,
+    pub(super) request_bytes: usize,
+    ended: bool,
+    /// Of a call that is traced.
+    pub(super) spans: Option<Box<CallSpans>>,
+}
+
+impl Tally {
+    /// Begins to count a call; `None` for a method that is not counted.
+    pub(super) fn start<B>(service: &Service, request: &Request<B>) -> Option<Self> {
+        let method = GrpcMethod::from_path(request.uri().path())?;
+        let metrics = service.metrics.clone();
+        let version = request.headers().get(CLIENT_VERSION_HEADER).and_then(|version| version.to_str().ok());
+        metrics.client_requests.count(method.kind(), version);
+        metrics.grpc.started(method);
+        let spans = CallSpans::begin(service, request);
+        Some(Self { metrics, method, started: Instant::now(), remote: None, request_bytes: 0, ended: false, spans })
+    }
+
+    /// Ends a unary call, which has an answer also where that is an error, and logs a slow one, in etcd's words
+    /// (`logExpensiveRequestStats`): its method, times and sizes, never what it carried.
+    pub(super) fn end_unary(&mut self, code: Code, message: &str, slow: Duration, response_bytes: usize) {
+        let took = self.started.elapsed();
+        if took > slow {
+            let remote = self.remote.map_or_else(|| "@".to_owned(), |remote| remote.to_string());
+            warn!(
+                "start time" = time_text(OffsetDateTime::now_utc() - took),
+                "time spent" = ?took,
+                "expected duration" = ?slow,
+                remote,
+                "response type" = format!("/{}/{}", self.method.service(), self.method.name()),
+                "request size" = self.request_bytes,
+                "response size" = response_bytes,
+                code = code.name(),
+                "request stats"
+            );
+        }
+        self.metrics.grpc.sent(self.method);
+        if let Some(spans) = &mut self.spans {
+            spans.answered(code);
+        }
+        self.end(code, message);
+    }
+
+    fn end(&mut self, code: Code, message: &str) {
+        if !std::mem::replace(&mut self.ended, true) {
+            if self.method.kind() == CallKind::BidiStream {
+                // go-grpc-middleware counts what it waited for at last, and what never came.
+                self.metrics.grpc.received(self.method);
+            }
+            self.metrics.grpc.handled(self.method, code as u8, self.started.elapsed());
+            if let Some(spans) = self.spans.take() {
+                spans.ended(code, message);
+            }
+        }
+    }
+
+    /// Ends a call with what its client is told.
+    pub(super) fn ended_with(&mut self, status: &Status) {
+        if *status == status::damaged() {
+            self.metrics.damaged_answers_total.inc();
+        }
+        self.end(status.code, &status.message);
+    }
+
+    /// A message of a stream went.
+    pub(super) fn sent(&self, bytes: usize) {
+        self.metrics.grpc.sent(self.method);
+        self.sent_bytes(bytes);
+    }
+
+    /// So many bytes of messages went.
+    pub(super) fn sent_bytes(&self, bytes: usize) {
+        self.metrics.client_sent_bytes.inc_by(bytes as u64);
+    }
+}
+
+/// What is traced of a call, if it is.
+pub(super) fn spans_of<'a>(tally: &'a mut Option<&mut Tally>) -> Option<&'a mut CallSpans> {
+    tally.as_mut()?.spans.as_deref_mut()
+}
+
+impl Drop for Tally {
+    fn drop(&mut self) {
+        self.end(Code::Canceled, "");
+    }
+}

@@ -21,6 +21,8 @@ import (
 // Certificates are the PEM files of one authority with a server's and a client's certificate.
 type Certificates struct {
 	Authority, ServerCert, ServerKey, ClientCert, ClientKey string
+	// NamelessCert is the client's too, for ClientKey, without a common name: etcd's proxy presents no other.
+	NamelessCert string
 }
 
 // NewCertificates makes an authority and what it signed, valid for this test.
@@ -45,6 +47,8 @@ func NewCertificatesOf(t testing.TB, kind KeyKind) *Certificates {
 	client := template("interop client", 3)
 	client.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
 	clientKey := kind.newKey(t)
+	nameless := template("", 4)
+	nameless.ExtKeyUsage = client.ExtKeyUsage
 
 	return &Certificates{
 		Authority:  writePEM(t, dir, "ca.crt", "CERTIFICATE", issuerDER),
@@ -52,6 +56,8 @@ func NewCertificatesOf(t testing.TB, kind KeyKind) *Certificates {
 		ServerKey:  kind.write(t, dir, "server.key", serverKey),
 		ClientCert: writePEM(t, dir, "client.crt", "CERTIFICATE", sign(t, client, issuer, clientKey, issuerKey)),
 		ClientKey:  kind.write(t, dir, "client.key", clientKey),
+
+		NamelessCert: writePEM(t, dir, "nameless.crt", "CERTIFICATE", sign(t, nameless, issuer, clientKey, issuerKey)),
 	}
 }
 

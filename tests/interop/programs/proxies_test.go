@@ -20,10 +20,11 @@ import (
 	"basalt/tests/interop/harness"
 )
 
+func freeAddress(t *testing.T) string { return "127.0.0.1:" + strconv.Itoa(harness.FreePort(t)) }
+
 // startFront runs etcd's own proxy or gateway, which then is a server to etcdctl and to clients.
-func startFront(t *testing.T, line ...string) *harness.Server {
+func startFront(t *testing.T, address string, line ...string) *harness.Server {
 	t.Helper()
-	address := "127.0.0.1:" + strconv.Itoa(harness.FreePort(t))
 	front := harness.StartLater(t, harness.Options{
 		Kind: harness.Etcd, Endpoint: "http://" + address, WorkDir: t.TempDir(),
 		Line: slices.Concat(line, []string{"--listen-addr=" + address}),
@@ -41,8 +42,10 @@ func startFront(t *testing.T, line ...string) *harness.Server {
 // startProxy runs `etcd grpc-proxy` before a server.
 func startProxy(t *testing.T, server *harness.Server, flags ...string) *harness.Server {
 	t.Helper()
-	line := []string{"grpc-proxy", "start", "--endpoints=" + server.Endpoint(), "--data-dir=" + filepath.Join(t.TempDir(), "proxy")}
-	return startFront(t, append(line, flags...)...)
+	address := freeAddress(t)
+	// It asks itself at the address that it advertises how it is.
+	line := []string{"grpc-proxy", "start", "--endpoints=" + server.Endpoint(), "--data-dir=" + filepath.Join(t.TempDir(), "proxy"), "--advertise-client-url=" + address}
+	return startFront(t, address, append(line, flags...)...)
 }
 
 // startGateway runs `etcd gateway` before servers.
@@ -52,7 +55,7 @@ func startGateway(t *testing.T, servers ...*harness.Server) *harness.Server {
 	for _, server := range servers {
 		targets = append(targets, server.Target())
 	}
-	return startFront(t, "gateway", "start", "--retry-delay=100ms", "--endpoints="+strings.Join(targets, ","))
+	return startFront(t, freeAddress(t), "gateway", "start", "--retry-delay=100ms", "--endpoints="+strings.Join(targets, ","))
 }
 
 // throughFront is what is asked through each of them, of genuine etcd and of the server under test.
@@ -273,7 +276,7 @@ func TestGRPCProxyCoalescesWatches(t *testing.T) {
 	if health := page(t, proxy.Endpoint()+"/health"); health != `{"health":"true","reason":""}` {
 		t.Errorf("/health: %s", health)
 	}
-	if health := page(t, metricsURL+"/proxy/health"); !strings.Contains(health, `"health":"true"`) {
+	if health := page(t, proxy.Endpoint()+"/proxy/health"); !strings.Contains(health, `"health":"true"`) {
 		t.Errorf("/proxy/health: %s", health)
 	}
 	// Of a server behind it.
@@ -321,13 +324,12 @@ func TestGRPCProxyFeatures(t *testing.T) {
 	t.Run("resolver", func(t *testing.T) {
 		server := harness.StartUnderTest(t)
 		var proxies []*harness.Server
-		for n := range 2 {
-			proxies = append(proxies, startProxy(t, server, "--resolver-prefix=proxies", "--resolver-ttl=60",
-				fmt.Sprintf("--advertise-client-url=127.0.0.1:%d", 1000+n)))
+		for range 2 {
+			proxies = append(proxies, startProxy(t, server, "--resolver-prefix=proxies", "--resolver-ttl=60"))
 		}
 		await(t, "each proxy knows of both", func() bool {
 			list := proxies[0].Etcdctl("member", "list")
-			return strings.Contains(list, "127.0.0.1:1000") && strings.Contains(list, "127.0.0.1:1001")
+			return strings.Contains(list, proxies[0].Target()) && strings.Contains(list, proxies[1].Target())
 		})
 		if registered := count(t, server, "proxies/"); registered != 2 {
 			t.Errorf("%d proxies are registered", registered)
@@ -354,7 +356,7 @@ func TestGRPCProxyFeatures(t *testing.T) {
 	t.Run("TLS", func(t *testing.T) {
 		certificates := harness.NewCertificates(t)
 		server := harness.Start(t, harness.Options{TLS: certificates})
-		proxy := startProxy(t, server, "--cacert="+certificates.Authority, "--cert="+certificates.ClientCert, "--key="+certificates.ClientKey)
+		proxy := startProxy(t, server, "--cacert="+certificates.Authority, "--cert="+certificates.NamelessCert, "--key="+certificates.ClientKey)
 		useEverything(t, proxy)
 	})
 }

@@ -3,6 +3,10 @@ package programs
 import (
 	"slices"
 	"testing"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"basalt/tests/interop/harness"
 )
 
 func tryKeys(t *testing.T) {
@@ -208,4 +212,38 @@ func tryMaintenance(t *testing.T) {
 	script = append(script, step{line: "member list -w protobuf", message: memberMessage})
 	script = append(script, step{line: "compaction 2 -w protobuf"})
 	sideBySide(t, script)
+}
+
+// tryAlarms: what a member says and refuses while it has no space.
+func tryAlarms(t *testing.T) {
+	script := slices.Concat(inAllFormats("alarm list", alarmMessage), lines(`
+		put a 1
+		get a
+		del a
+		lease grant 100
+		compaction 1
+		endpoint health
+		endpoint status
+		endpoint status -w json
+		endpoint status -w fields
+		alarm disarm
+		alarm disarm
+		alarm list
+		endpoint health
+		put a 1
+	`))
+	raiseAlarm := func(server *harness.Server) *harness.Server {
+		put(t, server, "before", "1")
+		conn, ctx := server.Conn(t), harness.Context(t, waitMax)
+		status, err := pb.NewMaintenanceClient(conn).Status(ctx, &pb.StatusRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		raise := &pb.AlarmRequest{Action: pb.AlarmRequest_ACTIVATE, Alarm: pb.AlarmType_NOSPACE, MemberID: status.Header.MemberId}
+		if _, err := pb.NewMaintenanceClient(conn).Alarm(ctx, raise); err != nil {
+			t.Fatal(err)
+		}
+		return server
+	}
+	sideBySideThrough(t, script, raiseAlarm)
 }

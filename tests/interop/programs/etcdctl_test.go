@@ -13,7 +13,7 @@ import (
 
 // commandTests try all of etcdctl between them.
 var commandTests = map[string]func(*testing.T){
-	"keys": tryKeys, "leases": tryLeases, "maintenance": tryMaintenance, "authentication": tryAuthentication, "tokens": tryTokens,
+	"keys": tryKeys, "leases": tryLeases, "maintenance": tryMaintenance, "alarms": tryAlarms, "authentication": tryAuthentication, "tokens": tryTokens,
 	"TLS": tryTLS, "watches": tryWatches, "locks and elections": tryLocksAndElections, "mirrors": tryMirrors,
 	"secured mirror": trySecuredMirror, "members": tryMembers, "snapshots": trySnapshots, "checks": tryChecks, "utilities": tryUtilities,
 }

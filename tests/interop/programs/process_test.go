@@ -14,10 +14,10 @@ const waitMax = 60 * time.Second
 // filtered says whether only some subtests run.
 func filtered() bool { return strings.Contains(flag.Lookup("test.run").Value.String(), "/") }
 
-// full says whether what takes minutes, or needs more than Go, is asked for.
+// asked says whether PROGRAMS names what takes minutes or needs more than Go, or has `all`.
 func asked(what string) bool {
 	for name := range strings.SplitSeq(os.Getenv("PROGRAMS"), ",") {
-		if name == what {
+		if name == what || name == "all" {
 			return true
 		}
 	}

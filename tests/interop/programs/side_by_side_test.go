@@ -36,8 +36,7 @@ func lines(text string) (steps []step) {
 	return steps
 }
 
-// inAllFormats are the steps of some commands in every format, and in hex. The types of what they print in protobuf are in
-// their order; a command without one does not print in it.
+// inAllFormats are the steps of one command in every format, and in hex.
 func inAllFormats(command string, message proto.Message) (steps []step) {
 	for _, format := range []string{"simple", "json", "fields", "table"} {
 		steps = append(steps, step{line: command + " -w " + format})
@@ -156,7 +155,7 @@ var unequal = []struct {
 	{regexp.MustCompile(`(true, false,|true [|│] +false [|│]) +\d+( [|│]|,) +\d+( [|│]|,) +\d+`), "$1 TERM INDEX INDEX"},
 }
 
-var drawing = regexp.MustCompile(`[ \t]+|[-─]{2,}`)
+var blanks, lineDrawing = regexp.MustCompile(`[ \t]+`), regexp.MustCompile(`[-─]{2,}`)
 
 func (s *side) normal(text string) string {
 	text = s.ids.Replace(text)
@@ -164,7 +163,7 @@ func (s *side) normal(text string) string {
 		text = each.pattern.ReplaceAllString(text, each.name)
 	}
 	// The widths of a table are those of what stands in it.
-	return drawing.ReplaceAllStringFunc(text, func(run string) string { return run[:len(string([]rune(run)[:1]))] })
+	return lineDrawing.ReplaceAllString(blanks.ReplaceAllString(text, " "), "-")
 }
 
 // sideBySide runs a script on genuine etcd and on the server under test, and every answer must be equal.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"basalt/tests/interop/harness"
 )
@@ -27,6 +28,9 @@ var untried = map[string]string{
 
 // TestEtcdctl has every command of etcdctl's own help, and every flag of it, succeed at least once.
 func TestEtcdctl(t *testing.T) {
+	if asked("full") {
+		harness.SetToolTimeout(t, 5*time.Minute) // a check of a minute
+	}
 	t.Run("commands", func(t *testing.T) {
 		for _, name := range slices.Sorted(maps.Keys(commandTests)) {
 			t.Run(name, func(t *testing.T) {

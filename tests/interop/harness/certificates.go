@@ -23,6 +23,8 @@ type Certificates struct {
 	Authority, ServerCert, ServerKey, ClientCert, ClientKey string
 	// AuthorityKey signs further ones; empty where the authority is the one certificate itself.
 	AuthorityKey string
+	// NamelessCert is the client's too, for ClientKey, without a common name: etcd's proxy presents no other.
+	NamelessCert string
 }
 
 // NewCertificates makes an authority and what it signed, valid for this test.
@@ -47,6 +49,8 @@ func NewCertificatesOf(t testing.TB, kind KeyKind) *Certificates {
 	client := template("interop client", 3)
 	client.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
 	clientKey := kind.newKey(t)
+	nameless := template("", 4)
+	nameless.ExtKeyUsage = client.ExtKeyUsage
 
 	return &Certificates{
 		Authority:    writePEM(t, dir, "ca.crt", "CERTIFICATE", issuerDER),
@@ -55,6 +59,8 @@ func NewCertificatesOf(t testing.TB, kind KeyKind) *Certificates {
 		ServerKey:    kind.write(t, dir, "server.key", serverKey),
 		ClientCert:   writePEM(t, dir, "client.crt", "CERTIFICATE", sign(t, client, issuer, clientKey, issuerKey)),
 		ClientKey:    kind.write(t, dir, "client.key", clientKey),
+
+		NamelessCert: writePEM(t, dir, "nameless.crt", "CERTIFICATE", sign(t, nameless, issuer, clientKey, issuerKey)),
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
 	"os/exec"
 	"strings"
 	"syscall"
@@ -50,7 +51,11 @@ func (s *Server) EtcdctlIn(stdin string, args ...string) string {
 // EtcdctlResult runs etcdctl, whatever its outcome.
 func (s *Server) EtcdctlResult(stdin string, args ...string) Result {
 	s.t.Helper()
-	return run(s.t, stdin, ToolPath(s.t, "etcdctl"), append(s.etcdctlFlags(), args...)...)
+	result := run(s.t, stdin, ToolPath(s.t, "etcdctl"), append(s.etcdctlFlags(), args...)...)
+	if result.Code == 0 {
+		lineDone("etcdctl", args)
+	}
+	return result
 }
 
 // Etcdutl runs the genuine etcdutl, which must succeed.
@@ -65,12 +70,19 @@ func EtcdutlBefore(t testing.TB, args ...string) string {
 	return etcdutl(t, "etcdutl-3.6", args)
 }
 
+// EtcdutlResult runs the genuine etcdutl, whatever its outcome.
+func EtcdutlResult(t testing.TB, args ...string) Result {
+	t.Helper()
+	return run(t, "", ToolPath(t, "etcdutl"), args...)
+}
+
 func etcdutl(t testing.TB, name string, args []string) string {
 	t.Helper()
 	result := run(t, "", ToolPath(t, name), args...)
 	if result.Code != 0 {
 		t.Fatalf("%s %v: exit %d\n%s%s", name, args, result.Code, result.Stdout, result.Stderr)
 	}
+	lineDone(name, args)
 	return result.Stdout
 }
 
@@ -107,9 +119,13 @@ func run(t testing.TB, stdin, path string, args ...string) Result {
 
 // Session is a tool that goes on, such as `etcdctl watch`.
 type Session struct {
-	t     testing.TB
-	name  string
-	lines chan string
+	t       testing.TB
+	name    string
+	args    []string
+	lines   chan string
+	stdin   io.WriteCloser
+	process *os.Process
+	printed bool
 }
 
 // EtcdctlSession starts etcdctl and hands out its standard output line by line until the test ends.
@@ -128,7 +144,9 @@ func (s *Server) EtcdctlSession(args ...string) *Session {
 	if err := startOnLastingThread(command); err != nil {
 		s.t.Fatalf("etcdctl %v: %v", args, err)
 	}
-	session := &Session{s.t, strings.Join(args, " "), make(chan string, 1024)}
+	session := &Session{
+		t: s.t, name: strings.Join(args, " "), args: args, lines: make(chan string, 1024), stdin: stdin, process: command.Process,
+	}
 	read := make(chan struct{})
 	go session.read(stdout, read)
 	s.t.Cleanup(func() {
@@ -166,9 +184,46 @@ func (s *Session) Next() string {
 		if !ok {
 			s.t.Fatalf("etcdctl %s has ended", s.name)
 		}
+		if !s.printed {
+			s.printed = true
+			lineDone("etcdctl", s.args)
+		}
 		return line
 	case <-time.After(toolTimeout):
 		s.t.Fatalf("etcdctl %s printed nothing for %v", s.name, toolTimeout)
 	}
 	return ""
+}
+
+// Type writes to its standard input.
+func (s *Session) Type(text string) {
+	s.t.Helper()
+	if _, err := io.WriteString(s.stdin, text); err != nil {
+		s.t.Fatalf("etcdctl %s reads no more: %v", s.name, err)
+	}
+}
+
+// Interrupt is a Ctrl-C.
+func (s *Session) Interrupt() {
+	s.t.Helper()
+	if err := s.process.Signal(os.Interrupt); err != nil {
+		s.t.Fatalf("etcdctl %s: %v", s.name, err)
+	}
+}
+
+// Rest are the lines up to its end, which must come.
+func (s *Session) Rest() (lines []string) {
+	s.t.Helper()
+	deadline := time.After(toolTimeout)
+	for {
+		select {
+		case line, ok := <-s.lines:
+			if !ok {
+				return lines
+			}
+			lines = append(lines, line)
+		case <-deadline:
+			s.t.Fatalf("etcdctl %s has not ended within %v: %q", s.name, toolTimeout, lines)
+		}
+	}
 }

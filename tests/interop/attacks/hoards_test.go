@@ -92,7 +92,7 @@ func TestHoards(t *testing.T) {
 			}
 			s.wait()
 		}},
-		{name: "values without a window", args: []string{smallMemory}, prepare: fill(1), run: func(t *testing.T, s *scene) {
+		{name: "values without a window", memory: answersMemory, args: []string{smallMemory}, prepare: fill(1), run: func(t *testing.T, s *scene) {
 			a := newAttacker(t, s, noWindow)
 			for n := 0; n < 1_000 && !a.over(); n++ {
 				a.send(func() { a.call(rangePath, one) })

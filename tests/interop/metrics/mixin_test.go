@@ -72,7 +72,7 @@ func mixinOf(t *testing.T, job string) []expression {
 	if err := json.Unmarshal([]byte(text), &all); err != nil {
 		t.Fatal(err)
 	}
-	filled := strings.NewReplacer("$cluster", job, "$__rate_interval", "20s")
+	filled := strings.NewReplacer("$cluster", job, "$__rate_interval", rateInterval)
 	for n := range all {
 		all[n].Expr = filled.Replace(all[n].Expr)
 	}

@@ -16,6 +16,7 @@ use basalt_proto::etcdserverpb::{
 };
 use basalt_proto::log::request::Kind;
 use basalt_proto::log::{LogEntry, Request};
+use basalt_proto::membershippb::DowngradeInfoSetRequest;
 use basalt_server::apply::answer::{Answer, OpAnswer, TxnAnswer};
 use basalt_server::apply::effects::Effect;
 use basalt_server::apply::machine::Machine;
@@ -77,6 +78,7 @@ impl Script {
             Answer::LeaseGrant { revision, id, ttl } => format!("lease {id} of {ttl} s at {revision}"),
             Answer::Done { revision } => format!("done at {revision}"),
             Answer::Members { revision, members } => format!("{} members at {revision}", members.iter().count()),
+            Answer::Downgrade { revision, cluster_version } => format!("was {cluster_version} at {revision}"),
             Answer::Alarm { revision, alarms } => {
                 let alarms = alarms.iter().map(|alarm| format!(" {} of {}", alarm.kind.name(), alarm.member_id));
                 format!("alarms at {revision}:{}", alarms.collect::<String>())
@@ -192,6 +194,10 @@ impl<'a> Words<'a> {
                 Kind::LeaseCheckpoint(LeaseCheckpointRequest { checkpoints: vec![checkpoint] })
             }
             "alarm" => Kind::Alarm(self.alarm()),
+            "downgrade" => {
+                let ver = self.named("to").unwrap_or_default().to_owned();
+                Kind::DowngradeInfoSet(DowngradeInfoSetRequest { enabled: !ver.is_empty(), ver })
+            }
             other => panic!("no such request: {other}"),
         }
     }

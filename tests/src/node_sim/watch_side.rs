@@ -80,7 +80,7 @@ impl WatchSide {
         self.watches.handle(input, now, &mut outputs);
         for output in outputs {
             match output {
-                Output::Send { stream, message } => sent.push((stream, message)),
+                Output::Send { stream, message, .. } => sent.push((stream, message)),
                 Output::Scan { ticket, shards, from, to, revisions_max } => {
                     self.readings.push((view.clone(), Reading::Scan { ticket, shards, from, to, revisions_max }));
                 }

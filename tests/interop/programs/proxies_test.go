@@ -79,6 +79,7 @@ func throughFront() []step {
 		get a --rev=2
 		put x y --lease=1234
 		alarm list
+		member list
 		endpoint health
 		endpoint status
 		endpoint hashkv

@@ -47,6 +47,7 @@ func inAllFormats(command string, message proto.Message) (steps []step) {
 // side is one of the two servers of a script.
 type side struct {
 	server *harness.Server // or what stands before one
+	behind *harness.Server
 	kept   map[string]string
 	ids    *strings.Replacer
 }
@@ -54,7 +55,7 @@ type side struct {
 // newSide asks a server itself for its ids. The script goes to it, or to a proxy in front of it.
 func newSide(t *testing.T, server, front *harness.Server) *side {
 	t.Helper()
-	s := &side{server: front, kept: map[string]string{"endpoint": front.Endpoint(), "peer": server.PeerURL()}}
+	s := &side{server: front, behind: server, kept: map[string]string{"endpoint": front.Endpoint(), "peer": server.PeerURL()}}
 	text := server.Etcdctl("member", "list", "-w", "json")
 	var list struct {
 		Header struct {
@@ -74,7 +75,7 @@ func newSide(t *testing.T, server, front *harness.Server) *side {
 func (s *side) keepID(name string, id uint64) {
 	s.kept[name], s.kept[name+"-decimal"] = strconv.FormatUint(id, 16), strconv.FormatUint(id, 10)
 	s.kept[name+"-padded"] = fmt.Sprintf("%016x", id)
-	pairs := []string{s.server.Endpoint(), "ENDPOINT", s.server.Target(), "TARGET", s.server.PeerURL(), "PEER"}
+	pairs := []string{s.server.Endpoint(), "ENDPOINT", s.server.Target(), "TARGET", s.behind.Endpoint(), "SERVER", s.behind.PeerURL(), "PEER"}
 	// The padded form first: the other is its end.
 	for _, form := range []string{"-padded", "", "-decimal"} {
 		for kept := range s.kept {

@@ -89,7 +89,7 @@ func python(t *testing.T) string {
 	}
 	dir := installed(t, "python", []string{"python/requirements.txt"}, func(dir string) {
 		runProgram(t, installMax, "python3", "-m", "venv", dir)
-		runProgram(t, installMax, filepath.Join(dir, "bin", "pip"), "install", "--quiet", "--disable-pip-version-check", "--no-cache-dir",
+		runProgram(t, installMax, filepath.Join(dir, "bin", "pip"), "install", "--quiet", "--disable-pip-version-check",
 			"--only-binary=:all:", "--require-hashes", "--requirement="+filepath.Join(sourceDir(t), "python", "requirements.txt"))
 	})
 	return filepath.Join(dir, "bin", "python")

@@ -370,3 +370,17 @@ fn who_was_told_that_it_is_removed_asks_for_no_votes_and_goes_when_most_said_so(
     core.step(Input::Told { by: 2 }, &mut outputs).expect("the core goes on");
     assert!(leaves(&outputs));
 }
+
+#[test]
+fn a_message_without_a_term_is_not_taken_for_a_word_of_its_own() {
+    let refused = |kind: MessageType| {
+        let mut message = Message { from: 8, to: MEMBER, commit: 4, ..Message::default() };
+        message.set_msg_type(kind);
+        let outputs = outputs(&mut follower(), Input::Message(Box::new(message)));
+        outputs.iter().any(|output| matches!(output, Output::Refused { from: 8, .. }))
+    };
+    // At a heartbeat without one the crate panicked: it believed that four entries are committed, of which there are none.
+    assert!(refused(MessageType::MsgHeartbeat) && refused(MessageType::MsgAppend));
+    assert!(refused(MessageType::MsgRequestVote) && refused(MessageType::MsgTimeoutNow));
+    assert!(!refused(MessageType::MsgTransferLeader));
+}

@@ -137,7 +137,11 @@ pub(super) fn check_snapshot(raft: &RawNode<LogStore>, message: &Message) -> Res
 
 /// Entries follow one another, and no term goes back.
 fn check_append(message: &Message) -> Result<(), BadMessage> {
-    let mut term = message.log_term;
+    // Of an entry that is not there the crate says that its term is 0, and would take one of that term for the same.
+    if message.index > 0 && message.log_term == 0 {
+        return Err(BadMessage::Field("entries behind one without a term"));
+    }
+    let mut term = message.log_term.max(1);
     for (entry, index) in message.entries.iter().zip(message.index.saturating_add(1)..) {
         if entry.index != index {
             return Err(BadMessage::Field("entries with a gap"));

@@ -384,3 +384,18 @@ fn a_message_without_a_term_is_not_taken_for_a_word_of_its_own() {
     assert!(refused(MessageType::MsgRequestVote) && refused(MessageType::MsgTimeoutNow));
     assert!(!refused(MessageType::MsgTransferLeader));
 }
+
+#[test]
+fn entries_without_a_term_are_not_taken_for_those_that_are_not_there() {
+    let refused = |index: u64, log_term: u64, terms: [u64; 2]| {
+        let of_term = |(index, term)| Entry { index, term, ..Entry::default() };
+        let entries = (index + 1..).zip(terms).map(of_term).collect();
+        let mut message = Message { from: 8, to: MEMBER, term: 4, index, log_term, entries, ..Message::default() };
+        message.set_msg_type(MessageType::MsgAppend);
+        let outputs = outputs(&mut follower(), Input::Message(Box::new(message)));
+        outputs.iter().any(|output| matches!(output, Output::Refused { from: 8, .. }))
+    };
+    assert!(refused(0, 0, [0, 4]), "the crate panicked: it kept the first one for known, and appended behind a gap");
+    assert!(refused(90, 0, [4, 4]));
+    assert!(!refused(0, 0, [4, 4]) && !refused(90, 4, [4, 4]));
+}

@@ -29,6 +29,8 @@ mod coalesced;
 mod connection;
 mod dial;
 mod error;
+#[doc(hidden)]
+pub mod foreign;
 mod http2;
 #[cfg(test)]
 mod http2_tests;

@@ -85,15 +85,19 @@ fn log_entry(bytes: Bytes) -> Result<LogEntry, NestingError> {
 /// Request: txn 5, among the kinds of which one is set.
 fn request(bytes: Bytes) -> Result<Request, NestingError> {
     let mut others = Vec::new();
-    let mut kind = None;
+    let mut found = None;
     for field in fields(bytes)? {
         match field {
-            Field { number: 5, payload: Some(payload), .. } => kind = Some(Kind::Txn(txn(payload, 1)?)),
+            Field { number: 5, payload: Some(payload), .. } => merge(found.get_or_insert_default(), txn(payload, 1)?),
             other => others.extend_from_slice(&other.whole),
         }
     }
     let others = Request::decode(&*others)?;
-    Ok(Request { kind: kind.or(others.kind), id: others.id, principal: others.principal })
+    let kind = match (found, others.kind) {
+        (Some(_), Some(_)) => return Err(malformed("a request of two kinds")),
+        (found, kind) => found.map(Kind::Txn).or(kind),
+    };
+    Ok(Request { kind, id: others.id, principal: others.principal })
 }
 
 /// TxnRequest: compare 1, success 2, failure 3.
@@ -115,23 +119,25 @@ fn txn(bytes: Bytes, depth: usize) -> Result<TxnRequest, NestingError> {
 }
 
 /// RequestOp: one of range 1, put 2, delete_range 3, txn 4. Of several the last one counts, and pieces of one that follow
-/// each other are one.
+/// each other are one; those that do not count must be sound too, as for prost.
 fn operation(bytes: Bytes, depth: usize) -> Result<RequestOp, NestingError> {
-    let kinds: Vec<Field> = fields(bytes)?.into_iter().filter(|field| (1..=4).contains(&field.number)).collect();
-    let Some(last) = kinds.last().map(|field| field.number) else { return Ok(RequestOp::default()) };
-    let pieces = kinds.iter().rev().take_while(|field| field.number == last).count();
-    let pieces = &kinds[kinds.len() - pieces..];
-    if last != 4 {
-        let whole: Vec<u8> = pieces.iter().flat_map(|field| field.whole.iter().copied()).collect();
-        return Ok(RequestOp::decode(Bytes::from(whole))?);
+    let mut op = RequestOp::default();
+    for field in fields(bytes)? {
+        match (field.number, field.payload, &mut op.request) {
+            (4, Some(payload), Some(Op::RequestTxn(nested))) => merge(nested, txn(payload, depth + 1)?),
+            (4, Some(payload), request) => *request = Some(Op::RequestTxn(txn(payload, depth + 1)?)),
+            (4, None, _) => return Err(malformed("a field of another wire type")),
+            _ => op.merge(field.whole)?,
+        }
     }
-    let payloads: Option<Vec<Bytes>> = pieces.iter().map(|field| field.payload.clone()).collect();
-    let payloads = payloads.ok_or_else(|| malformed("a field of another wire type"))?;
-    let nested = match &payloads[..] {
-        [only] => only.clone(),
-        several => several.concat().into(),
-    };
-    Ok(RequestOp { request: Some(Op::RequestTxn(txn(nested, depth + 1)?)) })
+    Ok(op)
+}
+
+/// A piece of a message behind those before it.
+fn merge(txn: &mut TxnRequest, piece: TxnRequest) {
+    txn.compare.extend(piece.compare);
+    txn.success.extend(piece.success);
+    txn.failure.extend(piece.failure);
 }
 
 /// One field on the wire.
@@ -149,6 +155,9 @@ fn fields(mut bytes: Bytes) -> Result<Vec<Field>, NestingError> {
     while !bytes.is_empty() {
         let mut rest = bytes.clone();
         let key = varint(&mut rest)?;
+        if key >> 3 == 0 || key > u64::from(u32::MAX) {
+            return Err(malformed("an impossible number of a field"));
+        }
         let mut payload = None;
         let skipped = match key & 7 {
             0 => varint(&mut rest).map(|_| 0)?,
@@ -178,7 +187,8 @@ fn varint(bytes: &mut Bytes) -> Result<u64, NestingError> {
         let byte = bytes.try_get_u8().map_err(|_| cut_off())?;
         value |= u64::from(byte & 0x7f) << (7 * at);
         if byte < 0x80 {
-            return Ok(value);
+            // The tenth byte holds the highest bit alone.
+            return if at < 9 || byte < 2 { Ok(value) } else { Err(malformed("a number of more than 64 bits")) };
         }
     }
     Err(malformed("a number of more than ten bytes"))
@@ -190,4 +200,71 @@ fn cut_off() -> NestingError {
 
 fn malformed(what: &'static str) -> NestingError {
     NestingError::Malformed(what.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::etcdserverpb::{PutRequest, RangeRequest};
+
+    fn field(number: u8, payload: &[u8]) -> Vec<u8> {
+        let mut field = vec![number << 3 | 2];
+        prost::encoding::encode_varint(payload.len() as u64, &mut field);
+        field.extend_from_slice(payload);
+        field
+    }
+
+    /// A transaction so deep that prost gives up, with these bytes as the innermost.
+    fn deep(innermost: &[u8]) -> Bytes {
+        (0..60).fold(innermost.to_vec(), |inner, _| field(2, &field(4, &inner))).into()
+    }
+
+    #[test]
+    fn what_prost_refuses_is_refused_by_hand_at_any_depth() {
+        let sound = TxnRequest::default().encode_to_vec();
+        assert!(TxnRequest::decode(deep(&sound)).is_err() && decode_txn(deep(&sound)).is_ok());
+        let put = |key: &[u8]| field(2, &field(1, key));
+        for (what, bytes) in [
+            ("field 0", vec![0x00, 0x00]),
+            ("a number of a field above 32 bits", vec![0xf8, 0xff, 0xff, 0xff, 0xff, 0x01, 0x00]),
+            ("a number of more than 64 bits", vec![0x28, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02]),
+            ("an operation that another one takes the place of", field(2, &[field(1, &[0xff]), put(b"k")].concat())),
+            ("a piece of a transaction that is cut off", field(2, &[field(4, &[0x12]), field(4, &[0x00])].concat())),
+        ] {
+            assert!(TxnRequest::decode(&*bytes).is_err(), "{what}");
+            assert!(decode_txn(bytes.clone().into()).is_err(), "{what}");
+            assert!(decode_txn(deep(&bytes)).is_err(), "{what}, deep");
+        }
+    }
+
+    #[test]
+    fn pieces_of_an_operation_are_one_and_the_last_kind_counts() {
+        let piece = |key: &str| {
+            let put = PutRequest { key: Bytes::copy_from_slice(key.as_bytes()), ..PutRequest::default() };
+            field(4, &field(2, &RequestOp { request: Some(Op::RequestPut(put)) }.encode_to_vec()))
+        };
+        let range = field(1, &RangeRequest { key: "r".into(), ..RangeRequest::default() }.encode_to_vec());
+        for parts in
+            [[piece("a"), piece("b"), vec![]], [piece("a"), range.clone(), piece("b")], [piece("a"), piece("b"), range]]
+        {
+            let bytes = field(2, &parts.concat());
+            let expected = TxnRequest::decode(&*bytes).expect("sound");
+            let mut read = decode_txn(deep(&bytes)).expect("sound");
+            for _ in 0..60 {
+                let Some(Op::RequestTxn(inner)) = read.success.pop().and_then(|op| op.request) else {
+                    panic!("a level is lost")
+                };
+                read = inner;
+            }
+            assert_eq!(read, expected);
+        }
+    }
+
+    #[test]
+    fn a_request_is_of_one_kind() {
+        let txn = field(5, &deep(&[]));
+        let put = |number| field(number, &PutRequest { key: "k".into(), ..PutRequest::default() }.encode_to_vec());
+        assert!(decode_log_entry(field(5, &txn).into()).is_ok());
+        assert!(decode_log_entry(field(5, &[put(3), txn].concat()).into()).is_err());
+    }
 }

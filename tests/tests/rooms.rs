@@ -12,6 +12,7 @@ const CRATES: Order = &[
     ("server", &["proto", "storage"]),
     ("tests", &["proto", "storage", "server"]),
     ("bench", &["proto", "storage", "server", "tests"]),
+    ("tests/fuzz", &["proto", "storage", "server", "tests"]),
 ];
 
 /// A room, and the rooms that it may use; these stand above it, so that there is no way round in a circle.

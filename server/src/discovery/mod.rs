@@ -18,6 +18,8 @@
 //! * What passes (nobody reached, no leader there) is tried again for as long as it takes; what does not ends the start.
 
 mod error;
+#[doc(hidden)]
+pub mod foreign;
 mod join;
 mod keys;
 mod names;

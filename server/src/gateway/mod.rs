@@ -15,6 +15,8 @@
 
 mod call;
 mod failure;
+#[doc(hidden)]
+pub mod foreign;
 mod frames;
 mod routes;
 mod transcoder;

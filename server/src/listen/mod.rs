@@ -35,6 +35,8 @@ mod connection;
 mod control_budget;
 mod dial;
 mod error;
+#[doc(hidden)]
+pub mod foreign;
 mod frame_heads;
 mod generated;
 mod guard;

@@ -2,12 +2,12 @@
 
 use thiserror::Error;
 
-use crate::checkpoint::manifest::{MANIFEST_NAME, Manifest, ManifestError, ManifestFound, read_job};
+use crate::checkpoint::manifest::{MANIFEST_NAME, Manifest, ManifestError, ManifestFound, ShardManifest, read_job};
 use crate::checkpoint::recovery::{GENERATION_WITHOUT_LOG, RecoveryError, first_remains, is_ours, list, load_system};
 use crate::checkpoint::{PAGES_DIRECTORY, RUNS_DIRECTORY, page_file_name};
 use crate::disk::Disk;
 use crate::job::{BUDGET_UNLIMITED, run};
-use crate::mvcc::shard_map::{ShardMap, ShardSpec};
+use crate::mvcc::shard_map::ShardMap;
 use crate::runs::run_name;
 use crate::wal::{EndReason, Identity, Inspected, WalError, inspect};
 
@@ -92,9 +92,13 @@ pub fn check(disk: &dyn Disk, log_disk: &dyn Disk, observer: &mut dyn Observer) 
     let known = check_log(log_disk, &manifest, &mut observer);
     checked.log_entries = known.map_or(0, |log| log.last_index.saturating_sub(manifest.applied_index));
     check_copies(&found, &manifest, &mut observer);
-    let specs = manifest.shards.iter();
-    let specs = specs.map(|shard| ShardSpec { name: shard.name.clone(), prefixes: shard.prefixes.clone() });
-    let shard_map = ShardMap::new(specs.collect());
+    let shard_map = match ShardMap::checked(manifest.shards.iter().map(ShardManifest::spec).collect()) {
+        Ok(shard_map) => shard_map,
+        Err(flaw) => {
+            observer.found(Finding::damage(MANIFEST_NAME, format!("it names impossible shards: {flaw}")));
+            return Ok(Checked { damage: observer.damage, ..checked });
+        }
+    };
     for shard in &manifest.shards {
         let check = ShardCheck { disk, manifest: &manifest, shard, shard_map: &shard_map };
         let ShardChecked { keys, revisions, bytes } = check.run(&mut observer);

@@ -53,7 +53,7 @@ impl<'a> IndexCheck<'a> {
     pub fn entry(&mut self, entry: &SurveyedEntry) -> Result<(), String> {
         let SurveyedEntry { revision, tombstone, previous, dead, key_value } = entry;
         let kv = KeyValue::parse(key_value).map_err(|error| error.to_string())?;
-        let stored = self.index.stored_at(kv.key, revision.main).filter(|(stored, _)| stored == revision);
+        let stored = self.index.stored_up_to(kv.key, *revision).filter(|(stored, _)| stored == revision);
         if *dead {
             return if stored.is_none() { Ok(()) } else { Err("it is marked dead, but the index names it".to_owned()) };
         }
@@ -74,7 +74,8 @@ impl<'a> IndexCheck<'a> {
         if is_tombstone != *tombstone {
             return Err("the index and the page differ in whether it deletes its key".to_owned());
         }
-        let older = self.index.stored_at(kv.key, revision.main - 1);
+        // Maybe of the same transaction, which deleted the key and put it again.
+        let older = self.index.stored_up_to(kv.key, below(*revision));
         if let Some((older, older_deletes)) = older
             && *previous != (!older_deletes).then_some(older)
         {
@@ -97,5 +98,13 @@ impl<'a> IndexCheck<'a> {
     /// Calls `each` with all revisions that the index names.
     pub fn for_each_named(&self, each: impl FnMut(&[u8], Revision, bool)) {
         self.index.for_each_stored(each);
+    }
+}
+
+/// The last revision that may be before this one.
+fn below(revision: Revision) -> Revision {
+    match revision.sub {
+        0 => Revision::new(revision.main - 1, i64::MAX),
+        sub => Revision::new(revision.main, sub - 1),
     }
 }

@@ -15,7 +15,7 @@ use crate::mvcc::key_range::KeyRange;
 use crate::mvcc::shard_map::ShardMap;
 use crate::mvcc::store::Store;
 use crate::mvcc::system::Table;
-use crate::pages::allocator::PAGE_SIZE;
+use crate::pages::allocator::{PAGE_SIZE, TransactionId};
 use crate::pages::{PageCache, TreeRoot};
 use crate::runs::run_name;
 use crate::wal::{Identity, Log, LogOptions};
@@ -27,6 +27,8 @@ const LOG: LogOptions = LogOptions { segment_bytes: 64 << 10, first_segment_byte
 enum Event {
     Put(usize, usize),
     Delete(usize),
+    /// In one transaction: a delete of all keys, which overlaps no put (etcd-contract 4), and a put.
+    Replace(usize),
     Compact,
     Sweep,
     Checkpoint,
@@ -37,6 +39,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
     let event = prop_oneof![
         8 => (0..KEYS.len(), prop_oneof![0..40usize, Just(5000), Just(40_000)]).prop_map(|(key, n)| Event::Put(key, n)),
         2 => (0..KEYS.len()).prop_map(Event::Delete),
+        1 => (0..KEYS.len()).prop_map(Event::Replace),
         1 => Just(Event::Compact),
         1 => Just(Event::Sweep),
         2 => Just(Event::Checkpoint),
@@ -90,6 +93,13 @@ impl Rig {
             Event::Delete(key) => {
                 let mut transaction = self.store.begin();
                 transaction.delete_range(&KeyRange::single(KEYS[*key].as_bytes()));
+                let changes = transaction.finish();
+                self.store.install(&changes);
+            }
+            Event::Replace(key) => {
+                let mut transaction = self.store.begin();
+                transaction.delete_range(&KeyRange::ALL);
+                transaction.put(&Bytes::from_static(KEYS[*key].as_bytes()), b"again", 0);
                 let changes = transaction.finish();
                 self.store.install(&changes);
             }
@@ -167,6 +177,32 @@ fn expect(findings: &[String], parts: &[&str]) {
     for part in parts {
         assert!(findings.iter().any(|finding| finding.contains(part)), "{part:?} is not in {findings:#?}");
     }
+}
+
+#[test]
+fn a_key_that_one_transaction_deletes_and_puts_is_sound() {
+    let mut rig = Rig::filled();
+    rig.apply(&Event::Replace(2));
+    rig.apply(&Event::Checkpoint);
+    assert_eq!(rig.findings(), Vec::<String>::new());
+}
+
+#[test]
+fn impossible_shards_are_told() {
+    let rig = Rig::filled();
+    let told = |change: fn(&mut crate::checkpoint::manifest::Manifest)| {
+        let mut manifest = rig.checkpointer.as_ref().unwrap().manifest().clone();
+        manifest.generation += 1;
+        change(&mut manifest);
+        let mut job = crate::checkpoint::manifest::write_job(&manifest).unwrap();
+        let disk = rig.disk.restart();
+        run(&mut job, &disk, BUDGET_UNLIMITED).unwrap();
+        let refused = recovery::open(&disk, &cache(), Salt::new(7)).map(drop).unwrap_err().to_string();
+        assert!(refused.contains("impossible shards"), "{refused}");
+        Rig { disk, store: Rig::new().store, checkpointer: None }.findings().join("; ")
+    };
+    assert!(told(|manifest| manifest.shards.clear()).contains("it names impossible shards"));
+    assert!(told(|manifest| manifest.shards[1].prefixes[0] = b"/x".to_vec()).contains("it names impossible shards"));
 }
 
 proptest! {
@@ -363,7 +399,15 @@ fn pages_that_belong_to_nothing_or_to_two_are_named() {
     write(&manifest, &before);
     expect(&rig.findings(), &["shard-0000000000000001 of shard \"main\": page", "is already free"]);
     write(&before, &manifest);
-    expect(&rig.findings(), &["its map is of a later commit than its tree"]);
+    expect(&rig.findings(), &["damaged page map of shard \"main\"", "of a later commit than its tree"]);
+    assert!(recovery::open(&rig.disk.restart(), &cache(), Salt::new(7)).is_err(), "a start refuses it too");
+    let mut endless = manifest.clone();
+    let last = TransactionId(u64::MAX);
+    let root = TreeRoot { transaction: last, ..TreeRoot::decode(&manifest.shards[0].tree_root).unwrap() };
+    endless.shards[0].tree_root = root.encode().to_vec();
+    endless.shards[0].transaction = last;
+    write(&endless, &manifest);
+    expect(&rig.findings(), &["of a commit that no file came to"]);
     let mut empty = manifest.clone();
     let root = TreeRoot { transaction: manifest.shards[0].transaction, ..TreeRoot::EMPTY };
     empty.shards[0].tree_root = root.encode().to_vec();

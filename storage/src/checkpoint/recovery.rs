@@ -19,7 +19,7 @@ use crate::disk::{Disk, FileId, Io, IoOutput, is_full};
 use crate::job::{BUDGET_UNLIMITED, Job, run};
 use crate::mvcc::effect_sum::EffectSum;
 use crate::mvcc::key_index::{IndexBuilder, KeyIndex, KeyIndexError};
-use crate::mvcc::shard_map::{ShardMap, ShardSpec};
+use crate::mvcc::shard_map::ShardMap;
 use crate::mvcc::store::{FIRST_REVISION, NEVER_COMPACTED, ShardState, Store, StoreState};
 use crate::mvcc::system::System;
 use crate::mvcc::view::{Checkpointed, LogPosition};
@@ -61,6 +61,12 @@ pub enum RecoveryError {
     ManifestMissing {
         /// The first file found.
         found: String,
+    },
+    /// The manifest splits keys in a way that no store does.
+    #[error("the manifest names impossible shards ({flaw}); restore a snapshot")]
+    Shards {
+        /// What is wrong.
+        flaw: &'static str,
     },
     /// A root in the manifest is none.
     #[error("the manifest names a damaged page tree of shard {shard:?}; restore a snapshot")]
@@ -297,6 +303,8 @@ pub(super) fn open_manifest(
     manifest: Manifest,
     manifest_damaged: bool,
 ) -> Result<Opened, RecoveryError> {
+    let shard_map = ShardMap::checked(manifest.shards.iter().map(ShardManifest::spec).collect());
+    let shard_map = shard_map.map_err(|flaw| RecoveryError::Shards { flaw })?;
     let mut shards = Vec::new();
     let mut files = Vec::new();
     for shard in &manifest.shards {
@@ -306,10 +314,8 @@ pub(super) fn open_manifest(
         shards.push(ShardState { index, checkpointed, sum: EffectSum(shard.sum) });
         files.push(ShardFiles { writer, index_runs: shard.index_runs.clone() });
     }
-    let specs = manifest.shards.iter();
-    let specs = specs.map(|shard| ShardSpec { name: shard.name.clone(), prefixes: shard.prefixes.clone() });
     let store = Store::new(StoreState {
-        shard_map: ShardMap::new(specs.collect()),
+        shard_map,
         shards,
         system: load_system(disk, &manifest.system_runs)?,
         system_sum: EffectSum(manifest.system_sum),

@@ -52,14 +52,26 @@ impl ShardMap {
     /// # Panics
     /// When there is no shard or a prefix does not end in `/`.
     pub fn new(shards: Vec<ShardSpec>) -> Self {
-        assert!(!shards.is_empty(), "a store has at least one shard");
+        Self::checked(shards).unwrap_or_else(|flaw| panic!("{flaw}"))
+    }
+
+    /// The same over shards that were read somewhere.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn checked(shards: Vec<ShardSpec>) -> Result<Self, &'static str> {
+        if shards.is_empty() {
+            return Err("a store has at least one shard");
+        }
         let mut routes: Vec<_> = (0u32..)
             .zip(&shards)
             .flat_map(|(id, spec)| spec.prefixes.iter().map(move |prefix| (prefix.clone(), ShardId(id))))
             .collect();
-        assert!(routes.iter().all(|(prefix, _)| prefix.ends_with(b"/")), "a shard prefix ends in a slash");
+        if !routes.iter().all(|(prefix, _)| prefix.ends_with(b"/")) {
+            return Err("a shard prefix ends in a slash");
+        }
         routes.sort_by(|a, b| b.0.len().cmp(&a.0.len()).then_with(|| a.cmp(b)));
-        Self { shards, routes }
+        Ok(Self { shards, routes })
     }
 
     /// The shards in the order of their numbers.

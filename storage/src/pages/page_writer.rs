@@ -56,6 +56,9 @@ pub(super) struct Outcome {
     pub shrinks: bool,
 }
 
+/// More commits than any file lives to see; those that follow must have numbers too.
+const TRANSACTION_MAX: u64 = 1 << 62;
+
 /// So many commits in a row may be in vain before a file counts as short as it gets: what one frees another can use, and
 /// a third can give up what that has left.
 const VAIN_SHRINKS_MAX: u8 = 3;
@@ -89,6 +92,12 @@ impl PageWriter {
     /// # Errors
     /// [`AllocatorError::MalformedRoot`].
     pub fn open(pages: Pages, root: TreeRoot, map_root: MapRoot) -> Result<Self, AllocatorError> {
+        if map_root.transaction() > root.transaction {
+            return Err(AllocatorError::MalformedRoot("of a later commit than its tree"));
+        }
+        if root.transaction.0 > TRANSACTION_MAX {
+            return Err(AllocatorError::MalformedRoot("of a commit that no file came to"));
+        }
         let allocator = Allocator::open(map_root)?;
         let all_live = root.live_bytes == root.stored_bytes;
         let tidying = if all_live { Tidying::done() } else { Tidying::unknown() };

@@ -63,9 +63,16 @@ pub(super) fn check(raft: &RawNode<LogStore>, message: &Message) -> Result<Propo
     if terms.iter().any(|term| *term > TERM_MAX) {
         return Err(BadMessage::Field("a term beyond all elections"));
     }
+    let kind = MessageType::from_i32(message.msg_type).ok_or(BadMessage::Kind("an unknown number"))?;
+    // Without a term the crate takes a message for the member's own word, and compares no terms. Only what is asked of a
+    // leader has none.
+    let is_asked_of_leader =
+        matches!(kind, MessageType::MsgPropose | MessageType::MsgReadIndex | MessageType::MsgTransferLeader);
+    if message.term == 0 && !is_asked_of_leader {
+        return Err(BadMessage::Field("a message without a term"));
+    }
     let last = state.raft_log.last_index();
     let believed = |index| if index > last { Err(BadMessage::Amnesia { believed: index, last }) } else { Ok(()) };
-    let kind = MessageType::from_i32(message.msg_type).ok_or(BadMessage::Kind("an unknown number"))?;
     let is_of_this_term = message.term == state.term;
     match kind {
         MessageType::MsgAppend => check_append(message)?,
@@ -130,7 +137,11 @@ pub(super) fn check_snapshot(raft: &RawNode<LogStore>, message: &Message) -> Res
 
 /// Entries follow one another, and no term goes back.
 fn check_append(message: &Message) -> Result<(), BadMessage> {
-    let mut term = message.log_term;
+    // Of an entry that is not there the crate says that its term is 0, and would take one of that term for the same.
+    if message.index > 0 && message.log_term == 0 {
+        return Err(BadMessage::Field("entries behind one without a term"));
+    }
+    let mut term = message.log_term.max(1);
     for (entry, index) in message.entries.iter().zip(message.index.saturating_add(1)..) {
         if entry.index != index {
             return Err(BadMessage::Field("entries with a gap"));

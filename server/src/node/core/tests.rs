@@ -401,3 +401,32 @@ fn the_first_election_comes_sooner_where_no_leader_is_known() {
     outputs(&mut core, Input::AdvanceElection);
     assert!(ticks_to_votes(&mut core) >= election_ticks, "who knows a leader waits for him");
 }
+
+#[test]
+fn a_message_without_a_term_is_not_taken_for_a_word_of_its_own() {
+    let refused = |kind: MessageType| {
+        let mut message = Message { from: 8, to: MEMBER, commit: 4, ..Message::default() };
+        message.set_msg_type(kind);
+        let outputs = outputs(&mut follower(), Input::Message(Box::new(message)));
+        outputs.iter().any(|output| matches!(output, Output::Refused { from: 8, .. }))
+    };
+    // At a heartbeat without one the crate panicked: it believed that four entries are committed, of which there are none.
+    assert!(refused(MessageType::MsgHeartbeat) && refused(MessageType::MsgAppend));
+    assert!(refused(MessageType::MsgRequestVote) && refused(MessageType::MsgTimeoutNow));
+    assert!(!refused(MessageType::MsgTransferLeader));
+}
+
+#[test]
+fn entries_without_a_term_are_not_taken_for_those_that_are_not_there() {
+    let refused = |index: u64, log_term: u64, terms: [u64; 2]| {
+        let of_term = |(index, term)| Entry { index, term, ..Entry::default() };
+        let entries = (index + 1..).zip(terms).map(of_term).collect();
+        let mut message = Message { from: 8, to: MEMBER, term: 4, index, log_term, entries, ..Message::default() };
+        message.set_msg_type(MessageType::MsgAppend);
+        let outputs = outputs(&mut follower(), Input::Message(Box::new(message)));
+        outputs.iter().any(|output| matches!(output, Output::Refused { from: 8, .. }))
+    };
+    assert!(refused(0, 0, [0, 4]), "the crate panicked: it kept the first one for known, and appended behind a gap");
+    assert!(refused(90, 0, [4, 4]));
+    assert!(!refused(0, 0, [4, 4]) && !refused(90, 4, [4, 4]));
+}

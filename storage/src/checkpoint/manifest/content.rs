@@ -1,5 +1,6 @@
 //! What a manifest says.
 
+use crate::mvcc::shard_map::ShardSpec;
 use crate::pages::allocator::{MAP_ROOT_LEN, TransactionId};
 use crate::runs::RunMeta;
 
@@ -72,6 +73,13 @@ pub struct ShardManifest {
     pub live_bytes: u64,
     /// Revisions in its page tree.
     pub entries: u64,
+}
+
+impl ShardManifest {
+    /// Which keys are its own.
+    pub fn spec(&self) -> ShardSpec {
+        ShardSpec { name: self.name.clone(), prefixes: self.prefixes.clone() }
+    }
 }
 
 impl Manifest {

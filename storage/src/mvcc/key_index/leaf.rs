@@ -72,9 +72,14 @@ pub(super) struct Entry<'a> {
 impl<'a> Entry<'a> {
     /// The newest revision whose main is at most `at`.
     pub(super) fn at(&self, at: i64) -> Option<Past> {
+        self.up_to(Revision::new(at, i64::MAX))
+    }
+
+    /// The newest revision up to `last`.
+    pub(super) fn up_to(&self, last: Revision) -> Option<Past> {
         let newest_first = std::iter::once(self.record.head.to_past()).chain(self.record.past());
-        let mut recent = newest_first.skip_while(|past| past.revision.main > at);
-        recent.next().or_else(|| self.chunks.iter().rev().find_map(|slot| slot.chunk.at(at)))
+        let mut recent = newest_first.skip_while(|past| past.revision > last);
+        recent.next().or_else(|| self.chunks.iter().rev().find_map(|slot| slot.chunk.up_to(last)))
     }
 
     /// The revision that a read at `at` sees.

@@ -106,10 +106,10 @@ impl Chunk {
         2 * size_of::<usize>() + size_of::<Self>() + size_of_val(&*self.blocks) + self.bytes.len()
     }
 
-    /// The newest revision whose main is at most `at`. O(log blocks + one block).
-    pub(super) fn at(&self, at: i64) -> Option<Past> {
-        let whole = self.blocks.partition_point(|block| block.newest.revision.main <= at);
-        let within = (whole < self.blocks.len()).then(|| self.block(whole).find(|past| past.revision.main <= at));
+    /// The newest revision up to `last`. O(log blocks + one block).
+    pub(super) fn up_to(&self, last: Revision) -> Option<Past> {
+        let whole = self.blocks.partition_point(|block| block.newest.revision <= last);
+        let within = (whole < self.blocks.len()).then(|| self.block(whole).find(|past| past.revision <= last));
         within.flatten().or_else(|| Some(self.blocks[whole.checked_sub(1)?].newest))
     }
 
@@ -181,9 +181,9 @@ mod tests {
         let newest: Vec<_> = all.newest_first().map(|past| past.revision.main).collect();
         assert_eq!(newest, (10..40).rev().collect::<Vec<_>>());
         assert!(all.oldest_first().map(|past| past.revision.main).eq(10..40));
-        assert_eq!(all.at(9), None);
+        assert_eq!(all.up_to(Revision::new(9, i64::MAX)), None);
         for at in 10..45 {
-            let past = all.at(at).unwrap();
+            let past = all.up_to(Revision::new(at, i64::MAX)).unwrap();
             assert_eq!(past.revision.main, at.min(39));
             assert_eq!(past.tombstone, at.min(39) % 5 == 0);
             let rest = all.from(Revision::new(at, 0));

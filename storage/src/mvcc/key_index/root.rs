@@ -66,10 +66,9 @@ impl IndexRoot {
         self.node.find(key)?.live_at(or_head(at))
     }
 
-    /// The newest stored revision of `key` whose main is at most `main`, and whether it is a tombstone's. O(log n + log
-    /// versions).
-    pub fn stored_at(&self, key: &[u8], main: i64) -> Option<(Revision, bool)> {
-        let past = self.node.find(key)?.at(main)?;
+    /// The newest stored revision of `key` up to `last`, and whether it is a tombstone's. O(log n + log versions).
+    pub fn stored_up_to(&self, key: &[u8], last: Revision) -> Option<(Revision, bool)> {
+        let past = self.node.find(key)?.up_to(last)?;
         Some((past.revision, past.tombstone))
     }
 

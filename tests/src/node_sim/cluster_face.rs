@@ -99,6 +99,11 @@ impl SimulatedNode {
         self.transfers.has_filled() || self.apply.is_replaced
     }
 
+    /// Whether this member leads, and one that votes lacks what its log does not hold.
+    pub fn is_bringing_up_a_voter(&self) -> bool {
+        self.core.is_bringing_up_a_voter()
+    }
+
     /// A state for another member is on its way no more.
     pub fn snapshot_sent(&mut self, to: u64, arrived: bool) {
         self.inbox.push_back(Input::SnapshotSent { to, arrived });

@@ -79,6 +79,12 @@ impl Core {
         over.into_iter().for_each(|member| self.forget_outgoing(member));
     }
 
+    /// Whether this node leads and a voter of its has to get a whole state: where few vote, nothing may be committed until then.
+    pub fn is_bringing_up_a_voter(&self) -> bool {
+        let voters = self.raft.raft.prs().conf().to_conf_state().voters;
+        self.leads() && self.snapshots.outgoing.keys().any(|member| voters.contains(member))
+    }
+
     fn forget_outgoing(&mut self, member: u64) {
         self.snapshots.outgoing.remove(&member);
         self.raft.mut_store().withdraw(member);

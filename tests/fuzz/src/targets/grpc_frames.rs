@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::LazyLock;
 use std::task::{Context, Poll};
 
 use arbitrary::Unstructured;
@@ -15,6 +16,7 @@ use basalt_server::http::PageRequest;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http_body::{Body, Frame};
+use tokio::runtime::{Builder, Runtime};
 
 use crate::forge::below;
 
@@ -40,7 +42,12 @@ struct Heard {
     end: Option<Code>,
 }
 
+/// A message that has begun has a deadline, which needs a clock; nothing here waits for it.
+static CLOCK: LazyLock<Runtime> =
+    LazyLock::new(|| Builder::new_current_thread().enable_time().build().expect("a clock"));
+
 fn heard(frames: Vec<Bytes>) -> Heard {
+    let _clock = CLOCK.enter();
     let mut requests = RequestMessages::new(Frames(frames.into()), MESSAGE_BYTES_MAX);
     let mut messages = Vec::new();
     loop {

@@ -21,6 +21,7 @@ mod filling;
 mod job;
 mod merge_rule;
 pub mod recovery;
+mod recovery_error;
 mod reserve;
 #[cfg(test)]
 mod tests;

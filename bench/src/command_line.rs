@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::access::{AccessKind, Entrance};
 use crate::closed_loop::Pace;
 use crate::comparison::Comparison;
 use crate::connections::Connections;
@@ -58,6 +59,12 @@ struct CompareArgs {
     /// Flag for the right server, repeatable
     #[arg(long, value_name = "FLAG", allow_hyphen_values = true)]
     right_flag: Vec<String>,
+    /// How clients come to the left server
+    #[arg(long, value_enum, default_value_t = AccessKind::Open)]
+    left_access: AccessKind,
+    /// How clients come to the right server
+    #[arg(long, value_enum, default_value_t = AccessKind::Open)]
+    right_access: AccessKind,
     /// Loads or families of them, as in `put,get,list` [default: all]
     #[arg(long, value_name = "LOAD,...", value_delimiter = ',')]
     only: Vec<String>,
@@ -148,13 +155,13 @@ impl CompareArgs {
     async fn run(self) -> Result<bool> {
         let data_root = self.data_root.unwrap_or_else(std::env::temp_dir);
         let list_keys = self.effort.sizes.list_keys();
-        let program = |binary, flags| ServerProgram {
-            kind: ServerKind::named(binary, list_keys),
-            flags,
-            data_root: data_root.clone(),
+        let program = |binary, flags, access: AccessKind| -> Result<ServerProgram> {
+            let (kind, access) = (ServerKind::named(binary, list_keys), access.open()?);
+            Ok(ServerProgram { kind, flags, access, data_root: data_root.clone() })
         };
         let names = side_names(&self.left, &self.right);
-        let (left, right) = (program(self.left, self.left_flag), program(self.right, self.right_flag));
+        let left = program(self.left, self.left_flag, self.left_access)?;
+        let right = program(self.right, self.right_flag, self.right_access)?;
         let comparison = Comparison {
             workloads: selected(&self.only)?,
             pace: self.effort.pace(),
@@ -173,7 +180,8 @@ impl CompareArgs {
 
 impl RunArgs {
     async fn run(self) -> Result<bool> {
-        let connections = Connections::open(&self.endpoint, self.effort.sizes.connections()).await?;
+        let connections =
+            Connections::open(&self.endpoint, self.effort.sizes.connections(), &Entrance::default()).await?;
         let mut load = self.workload.prepare(&connections, &self.effort.sizes).await?;
         let metrics = MetricsPage::of(&self.endpoint[0])?;
         let processes = Processes(self.pid.into_iter().map(ProcessId).collect());

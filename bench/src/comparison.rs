@@ -123,11 +123,12 @@ impl Side {
 impl Prepared {
     async fn open(program: &ServerProgram, workload: Workload, comparison: &Comparison) -> Result<Self> {
         let server = ServerProcess::start(program).await?;
-        let connections = Connections::open(&[server.endpoint().to_owned()], comparison.sizes.connections()).await?;
+        let endpoints = [server.endpoint().to_owned()];
+        let connections = Connections::open(&endpoints, comparison.sizes.connections(), server.entrance()).await?;
         let load = workload.prepare(&connections, &comparison.sizes).await.context("prepare")?;
         let measured = MeasuredServer {
             processes: Processes(vec![server.process()]),
-            metrics: MetricsPage::of(server.endpoint())?,
+            metrics: MetricsPage::of(server.metrics_url())?,
         };
         Ok(Self { load, _server: server, measured })
     }

@@ -1,17 +1,20 @@
 //! What connections cost that do nothing: memory of a server for each client that has asked once and waits since.
 
-use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use basalt_proto::etcdserverpb::RangeRequest;
+use bytes::Bytes;
 use clap::Args;
+use h2::client::SendRequest;
+use http::{Request, Version, header};
 use prost::Message;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use crate::access::Access;
 use crate::server_process::{ServerKind, ServerProcess, ServerProgram, side_names};
 
 /// For one connection and its answer.
@@ -19,15 +22,8 @@ const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// Opened at a time: below what the servers let wait for accept.
 const OPENED_AT_ONCE: usize = 64;
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const FRAME_HEAD_BYTES: usize = 9;
-const FRAME_BYTES_MAX: usize = 16 << 10;
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const SETTINGS: u8 = 4;
-const ACK: u8 = 1;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
+/// A connection: the task that drives it, and what would open the next call, without which the client says goodbye.
+type Held = (JoinSet<Result<(), h2::Error>>, SendRequest<Bytes>);
 
 /// What the command line says.
 #[derive(Args, Debug)]
@@ -62,7 +58,12 @@ impl IdleArgs {
         );
         for (side, binary) in [&self.left, &self.right].into_iter().enumerate() {
             let data_root = self.data_root.clone().unwrap_or_else(std::env::temp_dir);
-            let program = ServerProgram { kind: ServerKind::Etcd(binary.clone()), flags: Vec::new(), data_root };
+            let program = ServerProgram {
+                kind: ServerKind::Etcd(binary.clone()),
+                flags: Vec::new(),
+                access: Access::Open,
+                data_root,
+            };
             let server = ServerProcess::start(&program).await?;
             let target = server.endpoint().trim_start_matches("http://").to_owned();
             // The first call makes room that every server needs.
@@ -92,10 +93,10 @@ fn mebibytes(bytes: u64) -> f64 {
 }
 
 /// Connections on each of which one get was answered.
-async fn open_idle(target: &str, count: usize) -> Result<Vec<TcpStream>> {
+async fn open_idle(target: &str, count: usize) -> Result<Vec<Held>> {
     let mut open = Vec::with_capacity(count);
     while open.len() < count {
-        let mut opening = tokio::task::JoinSet::new();
+        let mut opening = JoinSet::new();
         for _ in 0..OPENED_AT_ONCE.min(count - open.len()) {
             let target = target.to_owned();
             opening.spawn(async move { timeout(ANSWER_MAX, ask_once(&target)).await });
@@ -108,51 +109,35 @@ async fn open_idle(target: &str, count: usize) -> Result<Vec<TcpStream>> {
     Ok(open)
 }
 
-/// Connects, gets a key, and reads the answer to its end.
-async fn ask_once(target: &str) -> Result<TcpStream> {
-    let mut stream = TcpStream::connect(target).await?;
+/// Connects, gets a key, and reads the answer to its end. What is given back holds the connection until it is dropped.
+async fn ask_once(target: &str) -> Result<Held> {
+    let stream = TcpStream::connect(target).await?;
     stream.set_nodelay(true)?;
-    let body = RangeRequest { key: b"idle".to_vec().into(), ..Default::default() }.encode_to_vec();
-    let mut message = vec![0];
-    message.extend(u32::try_from(body.len())?.to_be_bytes());
-    message.extend(body);
-    let hello = [
-        PREFACE.to_vec(),
-        frame(SETTINGS, 0, 0, &[]),
-        frame(HEADERS, END_HEADERS, 1, &request_head(target)),
-        frame(DATA, END_STREAM, 1, &message),
-    ];
-    stream.write_all(&hello.concat()).await?;
-    loop {
-        let mut head = [0; FRAME_HEAD_BYTES];
-        stream.read_exact(&mut head).await?;
-        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
-        ensure!(length <= FRAME_BYTES_MAX, "a frame of {length} bytes");
-        stream.read_exact(&mut vec![0; length]).await?;
-        match (head[3], head[4]) {
-            (SETTINGS, flags) if flags & ACK == 0 => stream.write_all(&frame(SETTINGS, ACK, 0, &[])).await?,
-            (HEADERS, flags) if flags & END_STREAM != 0 => return Ok(stream),
-            (DATA | HEADERS | SETTINGS | 6 | 8, _) => {}
-            (kind, _) => bail!(io::Error::other(format!("a frame of kind {kind} in place of the answer"))),
-        }
+    let (calls, connection) = h2::client::handshake(stream).await?;
+    let mut held = JoinSet::new();
+    held.spawn(connection);
+    let request = Request::post(format!("http://{target}/etcdserverpb.KV/Range"))
+        .version(Version::HTTP_2)
+        .header(header::CONTENT_TYPE, "application/grpc")
+        .header(header::USER_AGENT, "grpc-go/1.79.3")
+        .header(header::TE, "trailers")
+        .body(())?;
+    let mut calls = calls.ready().await?;
+    let (answer, mut message) = calls.send_request(request, false)?;
+    message.send_data(framed(&RangeRequest { key: b"idle".to_vec().into(), ..Default::default() })?, true)?;
+    let mut answer = answer.await?.into_body();
+    while let Some(data) = answer.data().await {
+        answer.flow_control().release_capacity(data?.len())?;
     }
+    let trailers = answer.trailers().await?.context("no trailers")?;
+    ensure!(trailers.get("grpc-status").is_some_and(|status| status == "0"), "refused: {trailers:?}");
+    Ok((held, calls))
 }
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).expect("short").to_be_bytes();
-    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
-}
-
-/// Headers of a get, each as a literal that no table keeps (RFC 7541, 6.2.2).
-fn request_head(authority: &str) -> Vec<u8> {
-    let fields = [
-        (":method", "POST"),
-        (":scheme", "http"),
-        (":path", "/etcdserverpb.KV/Range"),
-        (":authority", authority),
-        ("content-type", "application/grpc"),
-        ("te", "trailers"),
-    ];
-    let text = |text: &str| [&[u8::try_from(text.len()).expect("below 127")], text.as_bytes()].concat();
-    fields.iter().flat_map(|(name, value)| [vec![0], text(name), text(value)].concat()).collect()
+/// A message as gRPC sends it.
+fn framed(message: &impl Message) -> Result<Bytes> {
+    let mut frame = vec![0];
+    frame.extend(u32::try_from(message.encoded_len())?.to_be_bytes());
+    message.encode(&mut frame)?;
+    Ok(frame.into())
 }

@@ -5,7 +5,7 @@
 //!                  │              │
 //!     run ────────►└─► round ◄────┴─ process_usage   CPU time and memory from /proc
 //!                        │  └─► checkpoints ─► metrics_page
-//!                        └─► workload ─► closed_loop ─► connections
+//!                        └─► workload ─► closed_loop ─► connections ─► access   open, as a user, over TLS
 //!                                             └─► histogram
 //!   report ─► table                               floor    a server without a store, to compare with
 //!   idle          memory of connections that do nothing
@@ -17,6 +17,7 @@
 //!
 //! `README.md` beside this crate says how the figures are to be read.
 
+mod access;
 mod checkpoints;
 mod closed_loop;
 mod command_line;

@@ -2,7 +2,7 @@
 
 use std::env;
 use std::fs::{self, File};
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -12,7 +12,9 @@ use basalt_proto::etcdserverpb::StatusRequest;
 use basalt_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep, timeout};
+use tonic::transport::Endpoint;
 
+use crate::access::{Access, Entrance};
 use crate::process_usage::ProcessId;
 
 const READY_MAX: Duration = Duration::from_secs(30);
@@ -29,6 +31,8 @@ pub struct ServerProgram {
     pub kind: ServerKind,
     /// Flags beside ours.
     pub flags: Vec<String>,
+    /// How clients come to it.
+    pub access: Access,
     /// Where its temporary folder is made. The disk below it is part of what is measured.
     pub data_root: PathBuf,
 }
@@ -82,6 +86,8 @@ pub struct ServerProcess {
     child: Child,
     folder: TempDir,
     endpoint: String,
+    metrics_url: String,
+    entrance: Entrance,
 }
 
 impl ServerProcess {
@@ -91,14 +97,21 @@ impl ServerProcess {
     /// It cannot be started, ends, or is not ready in 30 s; the error shows the end of its log.
     pub async fn start(program: &ServerProgram) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("basalt-bench-").tempdir_in(&program.data_root)?;
-        let (client, peer) = free_urls()?;
+        let [client, peer, metrics] = free_ports()?;
+        let endpoint = format!("{}://{client}", program.access.scheme());
         let log = File::create(log_path(folder.path()))?;
-        let mut command = program.kind.command(&folder.path().join("data"), &client, &peer)?;
-        command.args(&program.flags).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let mut command = program.kind.command(&folder.path().join("data"), &endpoint, &format!("http://{peer}"))?;
+        command.args(program.access.flags()).args(&program.flags);
+        let mut metrics_url = endpoint.clone();
+        if program.access.is_encrypted() {
+            metrics_url = format!("http://{metrics}");
+            command.arg(format!("--listen-metrics-urls={metrics_url}"));
+        }
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let name = command.get_program().to_string_lossy().into_owned();
         let child = command.spawn().with_context(|| format!("start {name}"))?;
-        let mut server = Self { child, folder, endpoint: client };
-        let ready = server.wait_until_ready().await;
+        let mut server = Self { child, folder, endpoint, metrics_url, entrance: Entrance::default() };
+        let ready = server.open(program.access.clone()).await;
         ready.with_context(|| format!("{name} is not ready; the end of its log:\n{}", server.log_end()))?;
         Ok(server)
     }
@@ -108,18 +121,30 @@ impl ServerProcess {
         &self.endpoint
     }
 
+    /// The URL under which it shows its metrics to everybody, not encrypted.
+    pub fn metrics_url(&self) -> &str {
+        &self.metrics_url
+    }
+
+    /// What its clients need.
+    pub fn entrance(&self) -> &Entrance {
+        &self.entrance
+    }
+
     /// The process.
     pub fn process(&self) -> ProcessId {
         ProcessId(self.child.id())
     }
 
-    async fn wait_until_ready(&mut self) -> Result<()> {
+    /// Waits until it has a leader, and lets clients in.
+    async fn open(&mut self, access: Access) -> Result<()> {
         let deadline = Instant::now() + READY_MAX;
         while Instant::now() < deadline {
             if let Some(status) = self.child.try_wait()? {
                 bail!("it ended: {status}");
             }
-            if let Ok(true) = timeout(READY_MAX, has_leader(&self.endpoint)).await {
+            if let Ok(true) = timeout(READY_MAX, has_leader(&self.endpoint, &access)).await {
+                self.entrance = Entrance::prepare(access, &self.endpoint).await?;
                 return Ok(());
             }
             sleep(READY_POLL).await;
@@ -141,22 +166,28 @@ impl Drop for ServerProcess {
     }
 }
 
-async fn has_leader(endpoint: &str) -> bool {
-    let Ok(mut client) = MaintenanceClient::connect(endpoint.to_owned()).await else {
-        return false;
-    };
-    client.status(StatusRequest {}).await.is_ok_and(|status| status.get_ref().leader != 0)
+async fn has_leader(endpoint: &str, access: &Access) -> bool {
+    let Ok(endpoint) = Endpoint::from_shared(endpoint.to_owned()) else { return false };
+    let Ok(channel) = access.connect(endpoint).await else { return false };
+    let status = MaintenanceClient::new(channel).status(StatusRequest {}).await;
+    status.is_ok_and(|status| status.get_ref().leader != 0)
 }
 
 fn log_path(folder: &Path) -> PathBuf {
     folder.join("server.log")
 }
 
-/// URLs for clients and peers. Both ports are held together, so they differ; another process may still take one before
-/// the server does, and then the start fails.
-fn free_urls() -> Result<(String, String)> {
-    let (client, peer) = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
-    Ok((format!("http://{}", client.local_addr()?), format!("http://{}", peer.local_addr()?)))
+/// Ports of 127.0.0.1. All are held together, so they differ; another process may still take one before the server does, and
+/// then the start fails.
+fn free_ports<const COUNT: usize>() -> Result<[SocketAddr; COUNT]> {
+    let mut ports = [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)); COUNT];
+    let mut held = Vec::with_capacity(COUNT);
+    for port in &mut ports {
+        let listener = TcpListener::bind(*port)?;
+        *port = listener.local_addr()?;
+        held.push(listener);
+    }
+    Ok(ports)
 }
 
 /// The names of the programs, or of the sides where the programs have the same.

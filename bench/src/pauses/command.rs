@@ -8,6 +8,7 @@ use clap::Args;
 
 use super::report::{Rounds, pauses_table};
 use super::side::{Arrivals, Side};
+use crate::access::Access;
 use crate::server_process::{ServerKind, ServerProgram, side_names};
 
 /// What the command line says.
@@ -75,7 +76,12 @@ impl PausesArgs {
     async fn open(&self, binary: &Path) -> Result<Side> {
         eprintln!("filling {} ...", binary.display());
         let data_root = self.data_root.clone().unwrap_or_else(std::env::temp_dir);
-        let program = ServerProgram { kind: ServerKind::Etcd(binary.to_path_buf()), flags: Vec::new(), data_root };
+        let program = ServerProgram {
+            kind: ServerKind::Etcd(binary.to_path_buf()),
+            flags: Vec::new(),
+            access: Access::Open,
+            data_root,
+        };
         Side::open(&program, self.connections as usize, self.callers as usize).await
     }
 

@@ -6,16 +6,16 @@ use anyhow::{Context, Result};
 use basalt_proto::etcdserverpb::kv_client::KvClient;
 use basalt_proto::etcdserverpb::{CompactionRequest, RangeRequest};
 use tokio::time::{Instant, sleep_until, timeout};
-use tonic::transport::Channel;
 
 use super::windows::Windows;
+use crate::connections::Wire;
 
 /// Longer than dropping all that a run can write.
 const COMPACTION_MAX: Duration = Duration::from_secs(120);
 
 /// Drops history, again and again.
 pub struct Compactor {
-    kv: KvClient<Channel>,
+    kv: KvClient<Wire>,
 }
 
 impl Compactor {
@@ -23,7 +23,7 @@ impl Compactor {
     ///
     /// # Errors
     /// The server refuses, or takes more than two minutes.
-    pub async fn new(kv: KvClient<Channel>) -> Result<Self> {
+    pub async fn new(kv: KvClient<Wire>) -> Result<Self> {
         let mut compactor = Self { kv };
         let revision = compactor.revision().await?;
         compactor.compact(revision).await?;

@@ -49,10 +49,10 @@ impl Side {
     /// It cannot be started, or refuses.
     pub async fn open(program: &ServerProgram, connections: usize, callers: usize) -> Result<Self> {
         let server = ServerProcess::start(program).await?;
-        let connections = Connections::open(&[server.endpoint().to_owned()], connections).await?;
+        let connections = Connections::open(&[server.endpoint().to_owned()], connections, server.entrance()).await?;
         let peak = peak(&connections).await.context("look for the peak")?;
         let compactor = Compactor::new(connections.kv(0)).await.context("first compaction")?;
-        let metrics = MetricsPage::of(server.endpoint())?;
+        let metrics = MetricsPage::of(server.metrics_url())?;
         Ok(Self { callers: Put::callers(&connections, callers), compactor, metrics, peak, _server: server })
     }
 

@@ -5,20 +5,19 @@ use basalt_proto::etcdserverpb::lease_client::LeaseClient;
 use basalt_proto::etcdserverpb::{LeaseGrantRequest, LeaseKeepAliveRequest, LeaseKeepAliveResponse};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
 use super::Sizes;
 use super::load::Callers;
 use crate::closed_loop::Caller;
-use crate::connections::Connections;
+use crate::connections::{Connections, Wire};
 
 /// Longer than any run: nothing expires while it is measured.
 const LEASE_TTL_SECONDS: i64 = 24 * 3600;
 
 /// Grants leases; they stay.
 pub(super) struct Grant {
-    client: LeaseClient<Channel>,
+    client: LeaseClient<Wire>,
 }
 
 impl Grant {
@@ -33,7 +32,7 @@ impl Caller for Grant {
     }
 }
 
-async fn grant(client: &mut LeaseClient<Channel>) -> Result<i64, Status> {
+async fn grant(client: &mut LeaseClient<Wire>) -> Result<i64, Status> {
     let granted = client.lease_grant(LeaseGrantRequest { ttl: LEASE_TTL_SECONDS, id: 0 }).await?.into_inner();
     if granted.error.is_empty() { Ok(granted.id) } else { Err(Status::internal(granted.error)) }
 }
@@ -54,7 +53,7 @@ impl KeepAlive {
         Ok(Callers(callers))
     }
 
-    async fn open(mut client: LeaseClient<Channel>) -> Result<Self, Status> {
+    async fn open(mut client: LeaseClient<Wire>) -> Result<Self, Status> {
         let lease = grant(&mut client).await?;
         let (requests, stream) = mpsc::channel(1);
         // A server may withhold even the headers until the first request.

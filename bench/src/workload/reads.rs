@@ -7,18 +7,17 @@ use bytes::{BufMut, Bytes, BytesMut};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tonic::Status;
-use tonic::transport::Channel;
 
 use super::Sizes;
 use super::key_space::KeySpace;
 use super::load::Callers;
 use super::sizes::{LIST_VALUE_BYTES, OBJECT_KEYS, OBJECT_VALUE_BYTES, PAGE_KEYS, PUT_VALUE_BYTES};
 use crate::closed_loop::Caller;
-use crate::connections::Connections;
+use crate::connections::{Connections, Wire};
 
 /// Gets any of the keys.
 pub(super) struct Get {
-    client: KvClient<Channel>,
+    client: KvClient<Wire>,
     keys: KeySpace,
     serializable: bool,
     random: StdRng,
@@ -47,7 +46,7 @@ impl Caller for Get {
 
 /// Reads all keys in pages at one revision: a list of an API server that was told to page.
 pub(super) struct ListPages {
-    client: KvClient<Channel>,
+    client: KvClient<Wire>,
     keys: KeySpace,
 }
 
@@ -77,7 +76,7 @@ impl Caller for ListPages {
 
 /// Reads all keys as one stream.
 pub(super) struct ListStream {
-    client: KvClient<Channel>,
+    client: KvClient<Wire>,
     keys: KeySpace,
 }
 
@@ -104,7 +103,7 @@ impl Caller for ListStream {
 
 /// Counts all keys without reading them.
 pub(super) struct Count {
-    client: KvClient<Channel>,
+    client: KvClient<Wire>,
     keys: KeySpace,
 }
 

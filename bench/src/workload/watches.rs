@@ -18,7 +18,6 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tokio_stream::StreamExt;
-use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
 use super::Sizes;
@@ -26,7 +25,7 @@ use super::key_space::{KeySpace, random_value};
 use super::load::Load;
 use super::sizes::{OBJECT_KEYS, PUT_VALUE_BYTES};
 use crate::closed_loop::{Caller, Pace, Tally, closed_loop};
-use crate::connections::Connections;
+use crate::connections::{Connections, Wire};
 
 /// Writers when each event goes to very many watchers; every put in flight is that many events in flight.
 const PREFIX_WRITERS: usize = 16;
@@ -128,7 +127,7 @@ fn deal<T>(all: Vec<T>, hands: usize) -> Vec<Vec<T>> {
 }
 
 struct Writer {
-    client: KvClient<Channel>,
+    client: KvClient<Wire>,
     keys: KeySpace,
     tail: Bytes,
     random: StdRng,
@@ -158,7 +157,7 @@ struct Reader {
 
 impl Reader {
     async fn open(
-        mut client: WatchClient<Channel>,
+        mut client: WatchClient<Wire>,
         watched: Vec<(Bytes, Bytes)>,
         window: &Arc<Semaphore>,
         epoch: Instant,

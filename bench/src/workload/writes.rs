@@ -9,18 +9,17 @@ use bytes::Bytes;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tonic::Status;
-use tonic::transport::Channel;
 
 use super::Sizes;
 use super::key_space::{KeySpace, put_op, random_value};
 use super::load::Callers;
 use super::sizes::{OBJECT_KEYS, OBJECT_VALUE_BYTES, PUT_VALUE_BYTES};
 use crate::closed_loop::Caller;
-use crate::connections::Connections;
+use crate::connections::{Connections, Wire};
 
 /// Puts one value again and again, to any of the keys.
 pub struct Put {
-    client: KvClient<Channel>,
+    client: KvClient<Wire>,
     keys: KeySpace,
     value: Bytes,
     random: StdRng,
@@ -49,7 +48,7 @@ impl Caller for Put {
 
 /// Reads its own key and replaces the value if nobody did so in between: guaranteed update.
 pub(super) struct Update {
-    client: KvClient<Channel>,
+    client: KvClient<Wire>,
     key: Bytes,
     value: Bytes,
 }

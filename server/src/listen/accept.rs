@@ -88,7 +88,7 @@ pub struct Listener {
     url: Url,
     socket: BoundSocket,
     tls: Option<Arc<Tls>>,
-    options: ListenOptions,
+    options: Arc<ListenOptions>,
 }
 
 impl Listener {
@@ -104,7 +104,7 @@ impl Listener {
             None
         };
         let socket = BoundSocket::open(url, options.socket, options.keepalive)?;
-        Ok(Self { url: url.clone(), socket, tls, options })
+        Ok(Self { url: url.clone(), socket, tls, options: Arc::new(options) })
     }
 
     /// The URL it was opened with.
@@ -142,7 +142,7 @@ impl Listener {
                 Ok((socket, remote)) if self.limit_writes(&socket).is_ok() => {
                     match self.options.connections.try_acquire() {
                         Some(permit) => {
-                            let (tls, options) = (self.tls.clone(), self.options.clone());
+                            let (tls, options) = (self.tls.clone(), Arc::clone(&self.options));
                             let (service, shutdown) = (service.clone(), shutdown.clone());
                             connections
                                 .spawn(connection::serve(socket, remote, tls, options, service, shutdown, permit));

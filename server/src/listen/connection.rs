@@ -51,6 +51,17 @@ pub struct ClientConnection {
     pub request_room: RequestRoom,
 }
 
+/// A connection that is ready for requests; in boxes, for it waits among what is kept as long as it lives.
+enum Opened<S, B>
+where
+    S: Service<Request<RequestBody>>,
+    B: Body,
+{
+    Http1(Box<(Sniffed, WithClient<S>)>),
+    /// Or it speaks HTTP/2 no further than its first bytes.
+    Http2(Result<Box<Http2<WithClient<S>, B>>, BoxError>),
+}
+
 /// A connection that ended before it could be served.
 enum Rejected {
     /// The peer went away, as port scanners and TCP health checks do.
@@ -66,15 +77,18 @@ pub(super) type BoxError = Box<dyn Error + Send + Sync>;
 
 /// Serves one accepted socket until it ends, or until `shutdown` says stop and the calls under way are done. It has its place
 /// among the connections until then.
-pub(super) async fn serve<S, B>(
+///
+/// No `async fn`: that would keep room for what it is given, which is needed until the connection is open and never after.
+pub(super) fn serve<S, B>(
     socket: Socket,
     remote_address: Option<SocketAddr>,
     tls: Option<Arc<Tls>>,
-    options: ListenOptions,
+    options: Arc<ListenOptions>,
     service: S,
     mut shutdown: watch::Receiver<bool>,
-    _permit: OwnedSemaphorePermit,
-) where
+    permit: OwnedSemaphorePermit,
+) -> impl Future<Output = ()> + Send
+where
     S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + Unpin + 'static,
     S::Future: Send + Unpin + 'static,
     S::Error: Into<BoxError>,
@@ -83,26 +97,29 @@ pub(super) async fn serve<S, B>(
     B::Error: Into<BoxError>,
 {
     // Boxed, as is what follows: else an idle connection keeps the room that its handshake needed.
-    let opening = Box::pin(open(socket, remote_address, tls, &options));
-    let opened = tokio::select! {
-        biased;
-        () = stopped(&mut shutdown) => return,
-        opened = opening => opened,
-    };
-    let (stream, protocol, client) = match opened {
-        Ok(opened) => opened,
-        Err(rejected) => {
-            options.cut_total.with_label_values(&[rejected.label()]).inc();
-            return log_rejected(remote_address, rejected);
+    let opening = Box::pin(begin(socket, remote_address, tls, Arc::clone(&options), service));
+    async move {
+        let opened = tokio::select! {
+            biased;
+            () = stopped(&mut shutdown) => return,
+            opened = opening => opened,
+        };
+        let served = match opened {
+            Ok(Opened::Http1(opened)) => {
+                let (stream, service) = *opened;
+                Box::pin(serve_http1(stream, &options, service, &mut shutdown)).await
+            }
+            Ok(Opened::Http2(Ok(connection))) => serve_http2(connection, &options, &mut shutdown).await,
+            Ok(Opened::Http2(Err(error))) => Err(error),
+            Err(rejected) => {
+                options.cut_total.with_label_values(&[rejected.label()]).inc();
+                return log_rejected(remote_address, rejected);
+            }
+        };
+        if let Err(error) = served {
+            debug!(remote_addr = remote_text(remote_address), %error, "connection failed");
         }
-    };
-    let service = WithClient { client, service };
-    let served = match protocol {
-        Protocol::Http1 => Box::pin(serve_http1(stream, &options, service, &mut shutdown)).await,
-        Protocol::Http2 => Box::pin(serve_http2(stream, &options, service, &mut shutdown)).await,
-    };
-    if let Err(error) = served {
-        debug!(remote_addr = remote_text(remote_address), %error, "connection failed");
+        drop(permit);
     }
 }
 
@@ -134,9 +151,8 @@ where
 }
 
 async fn serve_http2<S, B>(
-    stream: Sniffed,
+    mut connection: Box<Http2<WithClient<S>, B>>,
     options: &ListenOptions,
-    service: WithClient<S>,
     shutdown: &mut watch::Receiver<bool>,
 ) -> Result<(), BoxError>
 where
@@ -145,7 +161,6 @@ where
     B: Body + Unpin,
     B::Data: Part + Unpin,
 {
-    let mut connection = Http2::open(stream, options, service).await?;
     let ended = tokio::select! {
         biased;
         served = &mut connection => Some(served),
@@ -159,7 +174,8 @@ where
         }
     };
     if served.is_err()
-        && let Some(verdict) = connection.end().close().await
+        // What it reads at the end is no part of what is kept.
+        && let Some(verdict) = Box::pin(connection.end().close()).await
     {
         options.cut_total.with_label_values(&[verdict.text()]).inc();
     }
@@ -169,6 +185,28 @@ where
 /// Returns once the process is to stop; also if nobody is left who could say so.
 pub(super) async fn stopped(shutdown: &mut watch::Receiver<bool>) {
     let _ = shutdown.wait_for(|stop| *stop).await;
+}
+
+/// All that comes before the first request.
+async fn begin<S, B>(
+    socket: Socket,
+    remote_address: Option<SocketAddr>,
+    tls: Option<Arc<Tls>>,
+    options: Arc<ListenOptions>,
+    service: S,
+) -> Result<Opened<S, B>, Rejected>
+where
+    S: Service<Request<RequestBody>, Response = Response<B>> + Unpin,
+    S::Future: Unpin,
+    B: Body + Unpin,
+    B::Data: Part + Unpin,
+{
+    let (stream, protocol, client) = open(socket, remote_address, tls, &options).await?;
+    let service = WithClient { client, service };
+    Ok(match protocol {
+        Protocol::Http1 => Opened::Http1(Box::new((stream, service))),
+        Protocol::Http2 => Opened::Http2(Http2::open(stream, &options, service).await.map(Box::new)),
+    })
 }
 
 /// Handshake and first bytes, each within its deadline.

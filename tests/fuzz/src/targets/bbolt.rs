@@ -211,7 +211,7 @@ fn revisions(feed: &mut Unstructured<'_>) -> Entries {
     while !feed.is_empty() && entries.len() < 40 {
         let (flags, key) = (byte(feed), KEYS[below(feed, KEYS.len())]);
         revision = if flags & 1 == 0 {
-            Revision::new(revision.main + 1, 0)
+            Revision::new(revision.main.wrapping_add(1), 0)
         } else {
             Revision::new(revision.main, revision.sub + 1)
         };
@@ -225,7 +225,7 @@ fn revisions(feed: &mut Unstructured<'_>) -> Entries {
             key,
             create_revision,
             mod_revision: revision.main,
-            version: version + 1,
+            version: i64::wrapping_add(version, 1),
             value: take(feed, length),
             lease: i64::from(flags >> 3 & 1) * 7,
         };

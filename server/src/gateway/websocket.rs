@@ -82,6 +82,7 @@ pub(super) async fn serve<S, F, B>(
     let (requests, body) = mpsc::channel(1);
     let mut websocket = Websocket {
         socket,
+        has_asked: false,
         requests: Some(requests),
         heard: None,
         keepalive: bounds.keepalive,
@@ -101,6 +102,8 @@ pub(super) async fn serve<S, F, B>(
 
 struct Websocket<S> {
     socket: WebSocketStream<Metered<S>>,
+    /// Whether the call has a request: the client waits for an answer, and no more owes anything.
+    has_asked: bool,
     /// Gone once the call takes no more.
     requests: Option<mpsc::Sender<Bytes>>,
     /// What the client said and the call has not yet taken. Nothing is read meanwhile.
@@ -142,8 +145,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Websocket<S> {
                 taken = hand_on(self.requests.as_ref(), &mut self.heard), if self.heard.is_some() => Event::Taken(taken),
                 message = self.socket.next(), if self.heard.is_none() => Event::Heard(message),
                 () = until(silent_until) => Event::Silent,
-                // An answer under way ends by itself, and says how.
-                () = stop.as_mut(), if body.is_none() => Event::Stopped,
+                // A call under way ends by itself, and says how.
+                () = stop.as_mut(), if !self.has_asked => Event::Stopped,
             };
             let goes_on = match event {
                 Event::Answered(answer) => {
@@ -152,7 +155,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Websocket<S> {
                 }
                 Event::Says(Some(data)) => self.say(data).await,
                 Event::Says(None) => self.end_line().await.and(Err(End::Over)),
-                Event::Taken(true) => Ok(()),
+                Event::Taken(true) => {
+                    self.has_asked = true;
+                    Ok(())
+                }
                 Event::Taken(false) => {
                     (self.requests, self.heard) = (None, None);
                     Ok(())

@@ -174,13 +174,35 @@ async fn bytes_that_are_no_frames_end_it_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_stop_ends_who_owes_a_request_and_not_who_is_answered() {
+async fn a_stop_ends_who_owes_a_request_and_not_who_waits_for_an_answer() {
+    let stopping = || tokio::sync::watch::channel(false);
+    let stopped = |mut stop: tokio::sync::watch::Receiver<bool>| async move { drop(stop.wait_for(|stop| *stop).await) };
     let (mut near, far) = duplex(1 << 10);
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let (stop, told) = stopping();
     let never = async |_body| std::future::pending::<Response<TestBody>>().await;
-    let server = tokio::spawn(async move { serve(far, bounds(1 << 10), never, async { drop(stopped.await) }).await });
-    stop.send(()).expect("it waits");
+    let server = tokio::spawn(async move { serve(far, bounds(1 << 10), never, stopped(told)).await });
+    stop.send(true).expect("it waits");
     assert_eq!(near.read(&mut [0; 8]).await.expect("an end"), 0);
+    server.await.expect("it ended");
+
+    let (near, far) = duplex(1 << 10);
+    let (stop, told) = stopping();
+    let (taken, asked) = tokio::sync::oneshot::channel();
+    let (go_on, held) = tokio::sync::oneshot::channel::<()>();
+    let slow = async move |mut body: RequestBody| {
+        drop(body.frame().await);
+        taken.send(()).expect("it waits");
+        drop(held.await);
+        Response::new(Full::new(Bytes::from_static(b"{}")))
+    };
+    let server = tokio::spawn(async move { serve(far, bounds(1 << 10), slow, stopped(told)).await });
+    let mut client = client(near).await;
+    client.send(Message::text("{}")).await.expect("sent");
+    asked.await.expect("it was asked");
+    stop.send(true).expect("it runs");
+    tokio::task::yield_now().await;
+    go_on.send(()).expect("it waits");
+    assert_eq!(client.next().await.expect("a message").expect("well"), Message::text("{}"));
     server.await.expect("it ended");
 }
 

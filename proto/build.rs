@@ -35,10 +35,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut described = protox::compile(FILES, ["."])?;
 
     let mut published = described.clone();
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    fs::write(out.join("commented.bin"), published.encode_to_vec())?;
     for file in &mut published.file {
         file.source_code_info = None;
     }
-    let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("descriptors.bin"), published.encode_to_vec())?;
 
     // Rust names only: `peerURLs` would become `peer_ur_ls`. The published descriptors keep etcd's spelling.

@@ -22,6 +22,9 @@ pub use nesting::TXN_NESTING_MAX;
 /// All `.proto` files of this crate as an encoded `google.protobuf.FileDescriptorSet`: names, numbers, services.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
+/// The same with the comments of the files, for whoever writes documents of them.
+pub const COMMENTED_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/commented.bin"));
+
 // Generated code refers to other packages by relative path, so the modules nest as the packages do.
 macro_rules! packages {
     ($($(#[$attribute:meta])* $module:ident = $package:literal;)*) => {

@@ -117,10 +117,19 @@ impl TowerService<Request<RequestBody>> for Edge {
             let Some(gateway) = gateway.filter(|_| Gateway::serves(request.uri.path())) else {
                 return Ok(pages.respond(&request, serves).await.map(EdgeBody::Page));
             };
-            Ok(match pages.keep_out(&request, serves) {
-                Some(page) => page.map(EdgeBody::Page),
-                None => pages.open_to(&request, gateway.respond(&request, body).await.map(EdgeBody::Gateway)),
-            })
+            if let Some(page) = pages.keep_out(&request, serves) {
+                return Ok(page.map(EdgeBody::Page));
+            }
+            if Gateway::is_websocket(&request) {
+                // Of a websocket nobody asks which pages may read it: it is refused, or open.
+                let kept_out = pages.keep_foreign_page_out(&request).map(|page| page.map(EdgeBody::Page));
+                let upgraded = async { gateway.respond(&request, body).await.map(EdgeBody::Gateway) };
+                return Ok(match kept_out {
+                    Some(page) => page,
+                    None => upgraded.await,
+                });
+            }
+            Ok(pages.open_to(&request, gateway.respond(&request, body).await.map(EdgeBody::Gateway)))
         })
     }
 }

@@ -65,6 +65,11 @@ impl Pages {
         self.site.keep_out(listener, &page).map(|page| response(page, request.method == http::Method::HEAD))
     }
 
+    /// What the web page of a stranger is told that wants a websocket; CORS is no rule of theirs.
+    pub fn keep_foreign_page_out(&self, request: &Parts) -> Option<Response<Full<Bytes>>> {
+        self.site.keep_foreign_page_out(&page_of(request)).map(|page| response(page, false))
+    }
+
     /// Says which web pages may read an answer of the gateway.
     pub fn open_to<B>(&self, request: &Parts, mut response: Response<B>) -> Response<B> {
         add_headers(response.headers_mut(), self.site.origins(&page_of(request)));

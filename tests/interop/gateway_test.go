@@ -53,6 +53,7 @@ var gatewayCalls = []jsonCall{
 	{"POST", "/v3/lease/grant", `{"TTL":1000,"ID":7}`},
 	{"POST", "/v3/lease/keepalive", `{"ID":7}`},
 	{"POST", "/v3/lease/keepalive", `{"ID":"7"}{"ID":99} {"ID":7}`},
+	{"POST", "/v3/lease/keepalive", ``},
 	{"POST", "/v3/kv/put", `{"key":"bGVhc2Vk","lease":"7"}`},
 	{"POST", "/v3/lease/leases", `{}`},
 	{"POST", "/v3/kv/lease/leases", ``},

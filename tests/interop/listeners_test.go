@@ -222,3 +222,35 @@ func revokeOnEvery(t *testing.T, ports []securePort, revoked string) {
 		eventually(t, port.name+" serves a revoked certificate", func() bool { return !port.served() })
 	}
 }
+
+// TestScrapersComeFromWhereTheirCertificatesSay: a certificate that names addresses or hosts is good for those alone where metrics
+// are scraped, and for any where clients call.
+func TestScrapersComeFromWhereTheirCertificatesSay(t *testing.T) {
+	certificates := harness.NewCertificates(t)
+	main, probes := fmt.Sprintf("127.0.0.1:%d", harness.FreePort(t)), fmt.Sprintf("127.0.0.1:%d", harness.FreePort(t))
+	line := newLine(t)
+	harness.Start(t, harness.Options{Endpoint: "https://" + main, Line: line.args("--data-dir="+filepath.Join(t.TempDir(), "data"),
+		"--listen-client-urls=https://"+main, "--advertise-client-urls=https://"+main, "--listen-metrics-urls=https://"+probes,
+		"--cert-file="+certificates.ServerCert, "--key-file="+certificates.ServerKey,
+		"--trusted-ca-file="+certificates.Authority, "--client-cert-auth")})
+	elsewhere, here := []net.IP{net.IPv4(127, 0, 0, 9)}, []net.IP{net.IPv4(127, 0, 0, 1)}
+	for name, shown := range map[string]struct {
+		addresses []net.IP
+		names     []string
+		good      bool
+	}{
+		"no address":          {nil, nil, true},
+		"its address":         {here, nil, true},
+		"another address":     {elsewhere, nil, false},
+		"another with a name": {elsewhere, []string{"localhost"}, true},
+		"a name of nobody":    {nil, []string{"nobody.invalid"}, false},
+	} {
+		cert, key := certificates.MemberCertificate(t, shown.addresses, shown.names)
+		if got := isLetIn(t, probes, certificates, cert, key); got != shown.good {
+			t.Errorf("%s scrapes: %v", name, got)
+		}
+		if !isLetIn(t, main, certificates, cert, key) {
+			t.Errorf("%s is no client", name)
+		}
+	}
+}

@@ -57,7 +57,6 @@ const SERVER: Order = &[
     ("listen", &["config", "metrics"]),
     ("peer", &["config", "metrics", "listen", "apply", "transfer", "node"]),
     ("discovery", &["config", "listen"]),
-    ("control", &["config", "apply", "import", "node", "listen", "peer"]),
     (
         "api",
         &[
@@ -79,7 +78,8 @@ const SERVER: Order = &[
     ("corruption", &["apply", "node", "peer"]),
     ("auto_compaction", &["config"]),
     ("pages", &["config", "metrics", "node", "listen", "api", "http"]),
-    ("gateway", &["listen", "api"]),
+    ("gateway", &["config", "listen", "api"]),
+    ("control", &["config", "apply", "import", "node", "listen", "peer", "gateway"]),
     ("edge", &["metrics", "listen", "api", "gateway", "pages"]),
     ("peer_edge", &["failpoints", "listen", "node", "peer", "api", "edge"]),
     (

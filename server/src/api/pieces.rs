@@ -31,6 +31,12 @@ impl Pieces {
             self.rest.push_back(piece);
         }
     }
+
+    /// Appends all of another's.
+    pub fn append(&mut self, other: Self) {
+        self.push(other.first);
+        self.extend(other.rest);
+    }
 }
 
 impl From<Bytes> for Pieces {

@@ -89,7 +89,7 @@ pub(super) fn client_tls(
         version_max,
         cipher_suites,
         allowed,
-        // etcd looks at where members come from, and not at where clients do.
+        // etcd looks at where members come from and who scrapes metrics, and not at where other clients do.
         check_addresses: false,
     }))
 }

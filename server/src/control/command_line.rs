@@ -27,6 +27,8 @@ pub(super) enum Command {
     Member(MemberCommand, ClusterOptions),
     /// `reseed`
     Reseed(ReseedOptions, ClusterOptions),
+    /// `openapi`
+    OpenApi,
 }
 
 /// What is checked.
@@ -46,6 +48,7 @@ pub(super) enum Topic {
     ClusterStatus,
     Member,
     Reseed,
+    OpenApi,
 }
 
 /// The flags of `snapshot restore`, with etcdutl's defaults.
@@ -94,6 +97,7 @@ pub(super) fn read(args: &[String]) -> Result<Command, UsageError> {
         (["status", ..], true) | (["help", "status"], _) => Ok(Command::Help(Topic::ClusterStatus)),
         (["member", ..], true) | (["help", "member", ..], _) => Ok(Command::Help(Topic::Member)),
         (["reseed", ..], true) | (["help", "reseed"], _) => Ok(Command::Help(Topic::Reseed)),
+        (["openapi", ..], true) | (["help", "openapi"], _) => Ok(Command::Help(Topic::OpenApi)),
         (_, true) | (["help", ..], _) => Ok(Command::Help(Topic::All)),
         (["version"], _) => Ok(Command::Version),
         ([], _) if flags.iter().any(|flag| flag.name == "version") => Ok(Command::Version),
@@ -112,6 +116,8 @@ pub(super) fn read(args: &[String]) -> Result<Command, UsageError> {
         (["status"], false) => cluster_line::status(flags),
         (["member", words @ ..], false) => cluster_line::member(words, flags),
         (["reseed"], false) => cluster_line::reseed(flags),
+        (["openapi"], false) => none(flags, "openapi").map(|()| Command::OpenApi),
+        (["openapi", ..], false) => Err(UsageError("openapi takes no argument".into())),
         ([], false) => Err(UsageError("no command was given".into())),
         (words, false) => Err(UsageError(format!("unknown command {:?}", words.join(" ")))),
     }
@@ -294,11 +300,14 @@ mod tests {
             ("snapshot restore --help", Topic::Restore),
             ("help snapshot status", Topic::Status),
             ("check --help", Topic::Check),
+            ("openapi --help", Topic::OpenApi),
+            ("help openapi", Topic::OpenApi),
         ] {
             assert_eq!(words(line), Ok(Command::Help(topic)), "{line}");
         }
         assert_eq!(words("version"), Ok(Command::Version));
         assert_eq!(words("--version"), Ok(Command::Version));
+        assert_eq!(words("openapi"), Ok(Command::OpenApi));
     }
 
     #[test]
@@ -326,6 +335,8 @@ mod tests {
             ("snapshot restore a --skip-hash-check=maybe", "use true or false"),
             ("check", "check requires exactly one argument"),
             ("check d --data-dir d", "check has no flag --data-dir"),
+            ("openapi x", "openapi takes no argument"),
+            ("openapi --name b", "openapi has no flag --name"),
             ("snapshot status a --name b", "snapshot status has no flag --name"),
         ] {
             let error = words(line).expect_err(line).to_string();

@@ -13,6 +13,7 @@ Usage:
   basaltctl member list|add|remove|promote|replace ...
                                             who belongs to the cluster, and changes of that
   basaltctl reseed --data-dir DIR [flags]   give a member with damaged data that of the others
+  basaltctl openapi                         print the JSON gateway as a document of OpenAPI
   basaltctl version                         print the versions
   basaltctl COMMAND --help                  print the flags of a command
 
@@ -129,6 +130,14 @@ Flags:
 "
 );
 
+const OPEN_API: &str = "\
+Prints what a node of this release serves as JSON under /v3/, as a document of OpenAPI 3.0: each path, request, answer and
+error, for generators of clients and for validators. Names are those of the files that etcd publishes. It asks nobody.
+
+Usage:
+  basaltctl openapi > basalt.openapi.json
+";
+
 pub(super) fn text(topic: Topic) -> &'static str {
     match topic {
         Topic::All => ALL,
@@ -138,5 +147,6 @@ pub(super) fn text(topic: Topic) -> &'static str {
         Topic::ClusterStatus => CLUSTER_STATUS,
         Topic::Member => MEMBER,
         Topic::Reseed => RESEED,
+        Topic::OpenApi => OPEN_API,
     }
 }

@@ -4,7 +4,8 @@
 //!   arguments ─► command_line ─► snapshot restore ─► import ─► a new data directory
 //!                           ├──► snapshot status
 //!                           ├──► check ─► basalt_storage::check
-//!                           └──► cluster: status, member, reseed ─► members, over gRPC
+//!                           ├──► cluster: status, member, reseed ─► members, over gRPC
+//!                           └──► openapi ─► the gateway's document
 //! ```
 //!
 //! It takes etcdutl's words and flags where there are any. Results go to standard output, progress and errors to standard

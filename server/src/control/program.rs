@@ -1,10 +1,12 @@
 //! From arguments to an exit code.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use super::command_line::{self, Command};
 use super::{check, cluster, help, restore, status};
 use crate::config::version_text;
+use crate::gateway;
 use crate::node::fatal::causes;
 
 /// For a command line that cannot be parsed.
@@ -25,6 +27,7 @@ pub fn main() -> ExitCode {
     match command {
         Command::Help(topic) => done(help::text(topic)),
         Command::Version => done(&version_text()),
+        Command::OpenApi => done(&open_api()),
         Command::Restore(options) => end(restore::restore(&options)),
         Command::Status(file) => end(status::status(&file)),
         Command::ClusterStatus(options) => asked(cluster::status(&options)),
@@ -43,6 +46,10 @@ pub fn main() -> ExitCode {
     }
 }
 
+fn open_api() -> String {
+    format!("{:#}\n", gateway::document(env!("CARGO_PKG_VERSION")))
+}
+
 /// Asks a cluster.
 fn asked<E: std::error::Error + 'static>(question: impl Future<Output = Result<String, E>>) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -56,8 +63,16 @@ fn asked<E: std::error::Error + 'static>(question: impl Future<Output = Result<S
 }
 
 fn done(text: &str) -> ExitCode {
-    print!("{text}");
-    ExitCode::SUCCESS
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads has enough, as `head` does.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("basaltctl: cannot print: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Prints what came of it.

@@ -1,27 +1,27 @@
 //! A request of the gateway, from HTTP to a call inside and back.
 
-use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full, Limited};
 use prost_reflect::MessageDescriptor;
 use tokio::time::timeout;
 
+use super::answer::{GatewayBody, Lines, Messages};
 use super::failure::Failure;
 use super::frames::{Inside, JsonValues};
+use super::handshake;
+use super::json_writer::JsonWriter;
 use super::routes::{Kind, below, method_of};
-use super::transcoder::{Signature, Transcoder, framed, from_json, take_message, to_json};
-use crate::api::grpc::{self, GrpcBody, REQUEST_OVERHEAD_BYTES};
+use super::transcoder::{Signature, Transcoder, framed, from_json};
+use super::websocket::{self, Bounds};
+use crate::api::grpc::{self, REQUEST_OVERHEAD_BYTES};
 use crate::api::request_messages::MESSAGE_WAIT_MAX;
 use crate::api::service::Service;
 use crate::api::status;
-use crate::listen::{ClientConnection, HeldRequest, RequestBody};
+use crate::listen::{ClientConnection, HeldRequest, RequestBody, Takeover, Upgraded};
 
 /// Headers of a client that are metadata of its call: a token, and whether it wants an answer without a leader. Others are said
 /// with `Grpc-Metadata-` before them.
@@ -37,14 +37,6 @@ pub struct Gateway {
     transcoder: Transcoder,
 }
 
-/// An answer of the gateway.
-pub enum GatewayBody {
-    /// All of it.
-    Whole(Full<Bytes>),
-    /// A line for each message, as they come.
-    Lines(Box<Lines>),
-}
-
 impl Gateway {
     /// In front of a node's API.
     pub fn new(service: Arc<Service>) -> Self {
@@ -56,12 +48,48 @@ impl Gateway {
         below(path).is_some()
     }
 
+    /// Whether a request wants to be a websocket.
+    pub fn is_websocket(head: &Parts) -> bool {
+        handshake::is_asked(head)
+    }
+
     /// Answers a request below `/v3/`.
-    pub async fn respond(&self, head: &Parts, body: RequestBody) -> Response<GatewayBody> {
+    pub async fn respond(self: &Arc<Self>, head: &Parts, body: RequestBody) -> Response<GatewayBody> {
         let named = head.extensions.get::<ClientConnection>().is_some_and(|client| client.common_name.is_some());
         if named && self.service.node.auth.is_enabled() {
             return refuse_name();
         }
+        if Self::is_websocket(head) {
+            return self.upgrade(head);
+        }
+        self.answer(head, body).await
+    }
+
+    /// Makes a websocket of a connection, on which a call is answered.
+    fn upgrade(self: &Arc<Self>, head: &Parts) -> Response<GatewayBody> {
+        let headers = match handshake::accept(head) {
+            Ok(headers) => headers,
+            Err(status) => return refuse_websocket(status),
+        };
+        let (gateway, call) = (self.clone(), handshake::call_of(head));
+        let takeover = Takeover::new(move |upgraded: Upgraded| async move {
+            let bounds = Bounds {
+                message_bytes_max: gateway.json_bytes_max(),
+                message_wait_max: MESSAGE_WAIT_MAX,
+                held: call.extensions.get::<ClientConnection>().map(|client| client.request_room.nothing()),
+                keepalive: upgraded.keepalive,
+            };
+            let answer = async |body| gateway.answer(&call, body).await;
+            websocket::serve(upgraded, bounds, answer, gateway.service.stopped()).await;
+        });
+        let mut response = Response::new(GatewayBody::Whole(Full::default()));
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        *response.headers_mut() = headers;
+        response.extensions_mut().insert(takeover);
+        response
+    }
+
+    async fn answer(&self, head: &Parts, body: RequestBody) -> Response<GatewayBody> {
         match self.call(head, body).await {
             Ok(response) => response,
             Err(failure) => {
@@ -76,6 +104,11 @@ impl Gateway {
         }
     }
 
+    /// The longest JSON of a request.
+    fn json_bytes_max(&self) -> usize {
+        (self.service.node.limits.request_bytes_max + REQUEST_OVERHEAD_BYTES) * JSON_FOR_BYTES
+    }
+
     async fn call(&self, head: &Parts, body: RequestBody) -> Result<Response<GatewayBody>, Failure> {
         let (service, method) = method_of(head.uri.path()).ok_or_else(|| Failure::new(5, "Not Found"))?;
         if head.method != Method::POST {
@@ -83,45 +116,63 @@ impl Gateway {
         }
         let signature = self.transcoder.signature(service, method).ok_or_else(|| Failure::new(5, "Not Found"))?;
         let Signature { kind, request, response } = signature;
-        let bytes_max = (self.service.node.limits.request_bytes_max + REQUEST_OVERHEAD_BYTES) * JSON_FOR_BYTES;
-        let inside = match kind {
-            Kind::Streams => Inside::Many(JsonValues::new(body, request, bytes_max)),
-            Kind::Unary | Kind::ServerStream => {
-                let room = head.extensions.get::<ClientConnection>().map(|client| client.request_room.nothing());
-                Inside::One(Some(one_message(body, &request, bytes_max, room).await?))
+        let bytes_max = self.json_bytes_max();
+        let held = head.extensions.get::<ClientConnection>().map(|client| client.request_room.nothing());
+        let inside = match (kind, body) {
+            (Kind::Streams, body) => Inside::Many(JsonValues::new(body, request, bytes_max, held)),
+            (Kind::Unary | Kind::ServerStream, RequestBody::Messages(messages)) => {
+                // A websocket has no end but that of its client, who waits for an answer.
+                let mut values = JsonValues::new(RequestBody::Messages(messages), request, bytes_max, held);
+                Inside::One(Some(values.next().await.transpose()?.unwrap_or_else(|| framed(&[]))))
+            }
+            (Kind::Unary | Kind::ServerStream, body) => {
+                Inside::One(Some(one_message(body, &request, bytes_max, held).await?))
             }
         };
         let call = inside_call(head, &format!("/{service}/{method}"), inside);
         let answer = grpc::serve(self.service.clone(), call).await;
-        if let Some(failure) =
-            Failure::of_trailers(answer.headers()).filter(|_| answer.headers().contains_key("grpc-status"))
-        {
-            return Err(failure);
-        }
-        let mut lines = Lines { inside: answer.into_body(), frames: BytesMut::new(), response, ended: false };
+        let head_failure = answer.headers().contains_key("grpc-status").then(|| Failure::of_trailers(answer.headers()));
+        let mut messages = match head_failure.flatten() {
+            Some(failure) if kind == Kind::Unary => return Err(failure),
+            Some(failure) => return Ok(refused_stream(&failure)),
+            None => Messages::new(answer.into_body()),
+        };
         if kind == Kind::Unary {
-            let message = lines.only_message().await?;
-            return Ok(with_metadata(json(StatusCode::OK, to_json(&lines.response, &message)?)));
+            let message = JsonWriter::new(response, messages.only().await?);
+            return Ok(with_metadata(as_json(StatusCode::OK, GatewayBody::message(message)?)));
         }
         // What fails before there is anything to show fails with HTTP's status.
-        let first = std::future::poll_fn(|context| lines.poll_message(context)).await;
-        match first {
-            Some(Ok(message)) => {
-                lines.put_back(&message);
-                let mut response = Response::new(GatewayBody::Lines(Box::new(lines)));
-                response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-                Ok(with_metadata(response))
+        match std::future::poll_fn(|context| messages.poll_next(context)).await {
+            Some(Ok(first)) => {
+                let lines = Lines::new(messages, response, first);
+                Ok(with_metadata(as_json(StatusCode::OK, GatewayBody::Lines(Box::new(lines)))))
             }
-            Some(Err(failure)) => Err(failure),
-            None => Ok(with_metadata(json(StatusCode::OK, String::new()))),
+            Some(Err(failure)) => Ok(refused_stream(&failure)),
+            None => Ok(Response::new(GatewayBody::Whole(Full::default()))),
         }
     }
+}
+
+/// A stream that ends before its first message: its only line stands under HTTP's status.
+fn refused_stream(failure: &Failure) -> Response<GatewayBody> {
+    json(failure.status(), failure.to_line())
+}
+
+fn refuse_websocket(status: StatusCode) -> Response<GatewayBody> {
+    let text = format!("{}\n", status.canonical_reason().unwrap_or_default());
+    let mut response = plain(status, text);
+    response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static(handshake::VERSION));
+    response
 }
 
 /// Whoever thinks to be known by a certificate here would be nobody: etcd says so instead of serving.
 fn refuse_name() -> Response<GatewayBody> {
     let text = "CommonName of client sending a request against gateway will be ignored and not used as expected\n";
-    let mut response = json(StatusCode::BAD_REQUEST, text);
+    plain(StatusCode::BAD_REQUEST, text)
+}
+
+fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<GatewayBody> {
+    let mut response = json(status, text);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
@@ -167,11 +218,19 @@ fn inside_call(head: &Parts, path: &str, body: Inside) -> Request<Inside> {
             headers.insert(name, value.clone());
         }
     }
+    if let Some(client) = head.extensions.get::<ClientConnection>() {
+        // The name of a certificate is nobody's here.
+        call.extensions_mut().insert(ClientConnection { common_name: None, ..client.clone() });
+    }
     call
 }
 
 fn json(status: StatusCode, body: impl Into<Bytes>) -> Response<GatewayBody> {
-    let mut response = Response::new(GatewayBody::Whole(Full::new(body.into())));
+    as_json(status, GatewayBody::Whole(Full::new(body.into())))
+}
+
+fn as_json(status: StatusCode, body: GatewayBody) -> Response<GatewayBody> {
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
@@ -181,105 +240,4 @@ fn with_metadata(mut response: Response<GatewayBody>) -> Response<GatewayBody> {
     let name = header::HeaderName::from_static("grpc-metadata-content-type");
     response.headers_mut().insert(name, HeaderValue::from_static("application/grpc"));
     response
-}
-
-/// The messages of a call as lines of JSON.
-pub struct Lines {
-    inside: GrpcBody,
-    frames: BytesMut,
-    response: MessageDescriptor,
-    ended: bool,
-}
-
-impl Lines {
-    /// The next message, or how the call failed; `None` at its good end.
-    fn poll_message(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Failure>>> {
-        loop {
-            if let Some(message) = take_message(&mut self.frames) {
-                return Poll::Ready(Some(Ok(message)));
-            }
-            if self.ended {
-                return Poll::Ready(None);
-            }
-            let Some(Ok(frame)) = ready!(Pin::new(&mut self.inside).poll_frame(context)) else {
-                self.ended = true;
-                continue;
-            };
-            match frame.into_data() {
-                Ok(mut data) => {
-                    while data.has_remaining() {
-                        let chunk = data.chunk();
-                        self.frames.extend_from_slice(chunk);
-                        let taken = chunk.len();
-                        data.advance(taken);
-                    }
-                }
-                Err(frame) => {
-                    self.ended = true;
-                    let trailers = frame.into_trailers().unwrap_or_default();
-                    if let Some(failure) = Failure::of_trailers(&trailers) {
-                        return Poll::Ready(Some(Err(failure)));
-                    }
-                }
-            }
-        }
-    }
-
-    /// The message of a unary call, once that has ended well.
-    async fn only_message(&mut self) -> Result<Bytes, Failure> {
-        let mut only = Bytes::new();
-        while let Some(message) = std::future::poll_fn(|context| self.poll_message(context)).await {
-            only = message?;
-        }
-        Ok(only)
-    }
-
-    fn put_back(&mut self, message: &[u8]) {
-        let rest = std::mem::take(&mut self.frames);
-        self.frames.extend_from_slice(&framed(message));
-        self.frames.extend_from_slice(&rest);
-    }
-
-    /// The line of a message, or of the failure that is the last line.
-    fn line(&mut self, message: Result<Bytes, Failure>) -> Bytes {
-        let shown = message.and_then(|message| to_json(&self.response, &message));
-        let (name, value) = match shown {
-            Ok(result) => ("result", result),
-            Err(failure) => {
-                self.ended = true;
-                self.frames.clear();
-                ("error", failure.to_json().into_bytes())
-            }
-        };
-        [b"{\"", name.as_bytes(), b"\":", &value, b"}\n"].concat().into()
-    }
-}
-
-impl Body for GatewayBody {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        match self.get_mut() {
-            GatewayBody::Whole(body) => Pin::new(body).poll_frame(context),
-            GatewayBody::Lines(lines) => {
-                let message = ready!(lines.poll_message(context));
-                Poll::Ready(message.map(|message| Ok(Frame::data(lines.line(message)))))
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            GatewayBody::Whole(body) => body.is_end_stream(),
-            GatewayBody::Lines(_) => false,
-        }
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        match self {
-            GatewayBody::Whole(body) => body.size_hint(),
-            GatewayBody::Lines(_) => http_body::SizeHint::default(),
-        }
-    }
 }

@@ -48,6 +48,11 @@ impl Failure {
         }
     }
 
+    /// As a line of a stream, without its end.
+    pub fn to_line(&self) -> String {
+        format!("{{\"error\":{}}}", self.to_json())
+    }
+
     /// As the whole answer.
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("a number and a text encode")

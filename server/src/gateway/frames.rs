@@ -9,7 +9,8 @@ use prost_reflect::MessageDescriptor;
 
 use super::failure::Failure;
 use super::transcoder::{framed, from_json};
-use crate::listen::RequestBody;
+use crate::api::status;
+use crate::listen::{HeldRequest, RequestBody};
 
 /// The body of a call inside.
 pub(super) enum Inside {
@@ -60,13 +61,27 @@ pub(super) struct JsonValues {
     waiting: BytesMut,
     scanner: Scanner,
     bytes_max: usize,
+    /// The room for what waits, where that is bounded.
+    held: Option<HeldRequest>,
     ended: bool,
 }
 
 impl JsonValues {
-    /// None of more than `bytes_max` bytes.
-    pub fn new(body: RequestBody, message: MessageDescriptor, bytes_max: usize) -> Self {
-        Self { body, message, waiting: BytesMut::new(), scanner: Scanner::default(), bytes_max, ended: false }
+    /// None of more than `bytes_max` bytes; what waits takes room of `held`.
+    pub fn new(body: RequestBody, message: MessageDescriptor, bytes_max: usize, held: Option<HeldRequest>) -> Self {
+        Self { body, message, waiting: BytesMut::new(), scanner: Scanner::default(), bytes_max, held, ended: false }
+    }
+
+    /// The next value as a message; `None` when the client sends no more.
+    pub async fn next(&mut self) -> Option<Result<Bytes, Failure>> {
+        std::future::poll_fn(|context| self.poll(context)).await
+    }
+
+    /// Counts what waits.
+    fn keep(&mut self) -> Result<(), Failure> {
+        let bytes = self.waiting.len();
+        let fits = self.held.as_mut().is_none_or(|held| held.set(bytes));
+        if fits { Ok(()) } else { Err(Failure::new(8, status::too_many_requests().message)) }
     }
 
     /// The first value, once it is whole.
@@ -80,6 +95,7 @@ impl JsonValues {
         };
         self.scanner = Scanner::default();
         let value = self.waiting.split_to(end);
+        self.keep()?;
         Ok(Some(framed(&from_json(&self.message, &value)?)))
     }
 
@@ -99,6 +115,9 @@ impl JsonValues {
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
                         self.waiting.extend_from_slice(&data);
+                        if let Err(failure) = self.keep() {
+                            return Poll::Ready(Some(Err(failure)));
+                        }
                     }
                 }
                 Some(Err(error)) => return Poll::Ready(Some(Err(Failure::new(1, error.to_string())))),

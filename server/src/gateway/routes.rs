@@ -11,7 +11,10 @@ pub(super) enum Kind {
     Streams,
 }
 
-/// A path below `/v3/`, its service and method.
+/// What stands before all paths: etcd's own, and as older clients say.
+pub(super) const PREFIXES: [&str; 2] = ["/v3/", "/v3beta/"];
+
+/// A path below a prefix, its service and method.
 type Route = (&'static str, &'static str, &'static str);
 
 const ROUTES: &[Route] = &[
@@ -68,7 +71,7 @@ const ROUTES: &[Route] = &[
     ("election/resign", "v3electionpb.Election", "Resign"),
 ];
 
-/// Service and method of a path; of `/v3beta/` too, as older clients say.
+/// Service and method of a path.
 pub(super) fn method_of(path: &str) -> Option<(&'static str, &'static str)> {
     let below = below(path)?;
     ROUTES.iter().find(|(route, ..)| *route == below).map(|(_, service, method)| (*service, *method))
@@ -76,10 +79,10 @@ pub(super) fn method_of(path: &str) -> Option<(&'static str, &'static str)> {
 
 /// What stands below the gateway's own path; `None` for other pages.
 pub(super) fn below(path: &str) -> Option<&str> {
-    path.strip_prefix("/v3/").or_else(|| path.strip_prefix("/v3beta/"))
+    PREFIXES.iter().find_map(|prefix| path.strip_prefix(prefix))
 }
 
-#[cfg(test)]
+/// All routes. Of a method with several paths etcd's own stands first.
 pub(super) fn all() -> impl Iterator<Item = Route> {
     ROUTES.iter().copied()
 }

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use bytes::BytesMut;
+use bytes::{Buf, Bytes};
 
 use super::failure::Failure;
 use super::frames::Scanner;
 use super::routes::{Kind, all, method_of};
 use super::transcoder::{Transcoder, framed, from_json, take_message, to_json};
+use crate::api::pieces::Pieces;
 
 #[test]
 fn every_method_of_etcd_but_one_has_a_path() {
@@ -84,16 +85,17 @@ fn values_end_where_they_end_however_they_come() {
 
 #[test]
 fn frames_are_cut_where_they_end() {
-    let mut frames = BytesMut::new();
-    frames.extend_from_slice(&framed(b"ab"));
-    frames.extend_from_slice(&framed(b""));
-    frames.extend_from_slice(&framed(b"c")[..5]);
-    assert_eq!(take_message(&mut frames).as_deref(), Some(&b"ab"[..]));
-    assert_eq!(take_message(&mut frames).as_deref(), Some(&b""[..]));
-    assert_eq!(take_message(&mut frames), None);
-    frames.extend_from_slice(b"c");
-    assert_eq!(take_message(&mut frames).as_deref(), Some(&b"c"[..]));
-    assert_eq!(take_message(&mut frames), None);
+    let mut frames = Pieces::default();
+    let take = |frames: &mut Pieces| take_message(frames).map(|mut message| message.copy_to_bytes(message.remaining()));
+    for piece in [&framed(b"ab")[..], &framed(b"")[..3], &framed(b"")[3..], &framed(b"c")[..5]] {
+        frames.push(Bytes::copy_from_slice(piece));
+    }
+    assert_eq!(take(&mut frames).as_deref(), Some(&b"ab"[..]));
+    assert_eq!(take(&mut frames).as_deref(), Some(&b""[..]));
+    assert_eq!(take(&mut frames), None);
+    frames.push(Bytes::from_static(b"c"));
+    assert_eq!(take(&mut frames).as_deref(), Some(&b"c"[..]));
+    assert_eq!(take(&mut frames), None);
 }
 
 #[test]

@@ -1,12 +1,18 @@
 //! JSON to protobuf and back, by the descriptors of the wire.
 
-use basalt_proto::FILE_DESCRIPTOR_SET;
-use bytes::{BufMut, Bytes, BytesMut};
+use basalt_proto::{COMMENTED_DESCRIPTOR_SET, FILE_DESCRIPTOR_SET};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::Message;
-use prost_reflect::{DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor, SerializeOptions};
+use prost_reflect::{DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor, MethodDescriptor};
 
 use super::failure::Failure;
+use super::json_writer::JsonWriter;
 use super::routes::Kind;
+use crate::api::pieces::Pieces;
+use crate::listen::Part;
+
+/// Before a message of gRPC: whether it is compressed, and its length.
+const HEAD_BYTES: usize = 5;
 
 /// What a method takes and gives.
 #[derive(Clone, Debug)]
@@ -24,19 +30,33 @@ pub(super) struct Transcoder {
 
 impl Transcoder {
     pub fn new() -> Self {
-        Self { pool: DescriptorPool::decode(FILE_DESCRIPTOR_SET).expect("our own descriptors are whole") }
+        Self::of(FILE_DESCRIPTOR_SET)
+    }
+
+    /// One that knows what the `.proto` files say of each message, which is not needed to serve.
+    pub fn with_comments() -> Self {
+        Self::of(COMMENTED_DESCRIPTOR_SET)
+    }
+
+    fn of(descriptors: &[u8]) -> Self {
+        Self { pool: DescriptorPool::decode(descriptors).expect("our own descriptors are whole") }
     }
 
     /// The signature of a method; `None` for one that is not there.
     pub fn signature(&self, service: &str, method: &str) -> Option<Signature> {
-        let service = self.pool.get_service_by_name(service)?;
-        let method = service.methods().find(|candidate| candidate.name() == method)?;
+        let method = self.method(service, method)?;
         let kind = match (method.is_client_streaming(), method.is_server_streaming()) {
             (false, false) => Kind::Unary,
             (false, true) => Kind::ServerStream,
             (true, _) => Kind::Streams,
         };
         Some(Signature { kind, request: method.input(), response: method.output() })
+    }
+
+    /// A method as the wire describes it; `None` for one that is not there.
+    pub fn method(&self, service: &str, method: &str) -> Option<MethodDescriptor> {
+        let service = self.pool.get_service_by_name(service)?;
+        service.methods().find(|candidate| candidate.name() == method)
     }
 }
 
@@ -59,17 +79,17 @@ pub(super) fn from_json(descriptor: &MessageDescriptor, json: &[u8]) -> Result<B
     Ok(message.encode_to_vec().into())
 }
 
-/// The JSON of a message.
+/// The JSON of a message, at once.
 ///
 /// # Errors
 /// [`Failure`] of what is none: the server's fault.
 pub(super) fn to_json(descriptor: &MessageDescriptor, message: &[u8]) -> Result<Vec<u8>, Failure> {
-    let fault = |error: &dyn std::fmt::Display| Failure::new(13, format!("basalt: an answer cannot be shown: {error}"));
-    let message = DynamicMessage::decode(descriptor.clone(), message).map_err(|error| fault(&error))?;
-    let options = SerializeOptions::new().use_proto_field_name(true).skip_default_fields(true);
-    let mut serializer = serde_json::Serializer::new(Vec::new());
-    message.serialize_with_options(&mut serializer, &options).map_err(|error| fault(&error))?;
-    Ok(serializer.into_inner())
+    let mut writer = JsonWriter::new(descriptor.clone(), Bytes::copy_from_slice(message).into());
+    let mut json = BytesMut::new();
+    while !writer.is_done() {
+        writer.write(&mut json)?;
+    }
+    Ok(json.into())
 }
 
 /// A message with gRPC's head.
@@ -81,12 +101,17 @@ pub(super) fn framed(message: &[u8]) -> Bytes {
     frame.freeze()
 }
 
-/// Takes the first whole message out of gRPC's frames.
-pub(super) fn take_message(frames: &mut BytesMut) -> Option<Bytes> {
-    let length = u32::from_be_bytes(frames.get(1..5)?.try_into().ok()?) as usize;
-    if frames.len() < 5 + length {
+/// Takes the first whole message out of gRPC's frames; nothing of it is copied.
+pub(super) fn take_message(frames: &mut Pieces) -> Option<Pieces> {
+    if frames.remaining() < HEAD_BYTES {
         return None;
     }
-    let mut message = frames.split_to(5 + length);
-    Some(message.split_off(5).freeze())
+    let mut head = frames.clone();
+    head.advance(1);
+    let length = head.get_u32() as usize;
+    if head.remaining() < length {
+        return None;
+    }
+    frames.advance(HEAD_BYTES);
+    Some(frames.split_to(length))
 }

@@ -36,6 +36,14 @@ impl Access {
             .with("Access-Control-Allow-Methods", "POST, GET, OPTIONS, PUT, DELETE")
             .with("Access-Control-Allow-Origin", origin)
     }
+
+    /// Whether a web page may have a websocket. Browsers let any page open one, so whoever names origins means them here too; a
+    /// page of this very host is no stranger. Where all origins are let in, and for who is no browser, there is no rule.
+    pub(super) fn lets_page_in(&self, request: &PageRequest<'_>) -> bool {
+        let (AllowList::Only(_), Some(origin)) = (&self.origins, request.origin) else { return true };
+        let is_own = origin.split_once("://").is_some_and(|(_, host)| host.eq_ignore_ascii_case(request.host));
+        is_own || self.origins.allows(origin)
+    }
 }
 
 /// The name without its port; all of it if it is not of the form `host:port` or `[address]:port`.

@@ -59,6 +59,11 @@ impl Site {
         }
     }
 
+    /// The answer to a web page that may not have a websocket.
+    pub fn keep_foreign_page_out(&self, request: &PageRequest<'_>) -> Option<PageResponse> {
+        (!self.access.lets_page_in(request)).then(|| PageResponse::error(403, "Forbidden"))
+    }
+
     /// The headers that say which web pages may read an answer of the gateway.
     pub fn origins(&self, request: &PageRequest<'_>) -> Vec<(&'static str, String)> {
         self.access.allow_origin(request, PageResponse::ok("", "")).headers

@@ -1,9 +1,10 @@
 //! One connection, from its first byte to its last.
 
 use std::error::Error;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -13,7 +14,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
+use tokio::io::AsyncWriteExt;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -27,8 +28,10 @@ use super::http2::Http2;
 use super::remote_address::{self, SystemNames};
 use super::request_body::RequestBody;
 use super::request_room::RequestRoom;
+use super::takeover::{Noting, Slot, Upgraded};
 use super::tls::Tls;
 use super::transport::{Protocol, Sniffed, Socket, Transport};
+use super::unread::Unread;
 
 /// What HTTP/1.1 buffers of a connection.
 const HTTP1_BUFFER_BYTES: usize = 64 << 10;
@@ -130,10 +133,10 @@ async fn serve_http1<S, B>(
     shutdown: &mut watch::Receiver<bool>,
 ) -> Result<(), BoxError>
 where
-    S: Service<Request<RequestBody>, Response = Response<B>> + Clone + 'static,
-    S::Future: 'static,
+    S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Unpin + 'static,
+    S::Future: Unpin + 'static,
     S::Error: Into<BoxError>,
-    B: Body + 'static,
+    B: Body + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
     let mut builder = http1::Builder::new();
@@ -141,13 +144,28 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(options.deadlines.first_bytes)
         .max_buf_size(HTTP1_BUFFER_BYTES);
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)));
-    tokio::select! {
+    let slot = Slot::default();
+    let stream = TokioIo::new(Unread::new(stream, options.deadlines.unread));
+    let mut connection = builder.serve_connection(stream, Noting::new(service, slot.clone()));
+    let ended = tokio::select! {
         biased;
-        served = connection.as_mut() => return Ok(served?),
-        () = stopped(shutdown) => connection.as_mut().graceful_shutdown(),
+        served = poll_fn(|context| connection.poll_without_shutdown(context)) => Some(served),
+        () = stopped(shutdown) => None,
+    };
+    match ended {
+        Some(served) => served?,
+        None => {
+            Pin::new(&mut connection).graceful_shutdown();
+            poll_fn(|context| connection.poll_without_shutdown(context)).await?;
+        }
     }
-    Ok(connection.await?)
+    let parts = connection.into_parts();
+    let mut stream = parts.io.into_inner();
+    match slot.take() {
+        Some(takeover) => takeover.run(Upgraded::new(parts.read_buf, stream, options.keepalive)).await,
+        None => stream.shutdown().await?,
+    }
+    Ok(())
 }
 
 async fn serve_http2<S, B>(

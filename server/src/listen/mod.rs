@@ -10,6 +10,10 @@
 //! [`ClientConnection`] in their extensions that says who asks. Beside it stands the side that connects, with the same TLS:
 //! [`Dial`].
 //!
+//! An answer with status 101 may leave HTTP/1.1: what goes on then ([`Takeover`]) does so on the connection's own task, with its
+//! place, under its stop and its deadlines. Over HTTP/1.1 a client that takes nothing of what it asked for is left
+//! ([`unread`]), as over HTTP/2 its call is.
+//!
 //! What a client may do once it speaks HTTP/2 is judged by [`guard`], frame by frame, and bounded in each turn of its
 //! connection by [`coalesced`]; what `h2` bounds by itself is set in [`http2`].
 //!
@@ -51,10 +55,12 @@ mod request_body;
 mod request_room;
 mod server_certificates;
 mod service_tls;
+mod takeover;
 #[cfg(test)]
 mod tests;
 mod tls;
 mod transport;
+mod unread;
 
 pub use accept::{Deadlines, ListenOptions, Listener};
 pub use call::{Part, Patient};
@@ -68,4 +74,5 @@ pub use peer_tls::PeerTlsClient;
 pub use request_body::RequestBody;
 pub use request_room::{HeldRequest, OpenCall, RequestRoom, RequestRooms};
 pub use service_tls::ServiceTls;
+pub use takeover::{Takeover, Upgraded};
 pub use tls::Tls;

@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::sync::mpsc;
 
 use super::connection::BoxError;
 
@@ -16,6 +17,8 @@ pub enum RequestBody {
     Http1(Incoming),
     /// Over HTTP/2. What is taken is given back to the client's window at once: whoever takes it bounds what he keeps.
     Http2(h2::RecvStream),
+    /// Messages of a connection that has left HTTP.
+    Messages(mpsc::Receiver<Bytes>),
 }
 
 impl Body for RequestBody {
@@ -29,6 +32,9 @@ impl Body for RequestBody {
                 return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
             }
             Self::Http2(stream) => stream,
+            Self::Messages(messages) => {
+                return messages.poll_recv(context).map(|message| message.map(|message| Ok(Frame::data(message))));
+            }
         };
         match ready!(stream.poll_data(context)) {
             Some(Ok(data)) => {
@@ -48,13 +54,14 @@ impl Body for RequestBody {
         match self {
             Self::Http1(body) => body.is_end_stream(),
             Self::Http2(stream) => stream.is_end_stream(),
+            Self::Messages(_) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Http1(body) => body.size_hint(),
-            Self::Http2(_) => SizeHint::default(),
+            Self::Http2(_) | Self::Messages(_) => SizeHint::default(),
         }
     }
 }

@@ -83,8 +83,11 @@ fn load(tls: TlsConfig) -> Result<Arc<Tls>, ListenError> {
 }
 
 pub(super) fn open_ports(config: &Config, limits: &PortLimits) -> Result<Vec<(Listener, Serves)>, ProgramError> {
-    let tls = config.client.tls.clone().map(load).transpose()?;
     let client = &config.client;
+    let tls = client.tls.clone().map(load).transpose()?;
+    // As in etcd: those who scrape are asked where they come from, other clients are not.
+    let located = client.tls.clone().filter(|_| client.listen_metrics_urls.iter().any(Url::is_tls));
+    let located = located.map(|tls| load(TlsConfig { check_addresses: true, ..tls })).transpose()?;
     let split = !client.listen_http_urls.is_empty();
     let main = if split { Serves::GrpcOnly } else { Serves::Everything };
     let with = |serves: Serves| move |url: &Url| (url.clone(), serves);
@@ -93,6 +96,7 @@ pub(super) fn open_ports(config: &Config, limits: &PortLimits) -> Result<Vec<(Li
     let wanted = wanted.chain(client.listen_metrics_urls.iter().map(with(Serves::Probes)));
     let open = |(url, serves): (Url, Serves)| {
         let options = limits.options(config, client_pings(config, &url, serves));
+        let tls = if serves == Serves::Probes { &located } else { &tls };
         Ok((Listener::bind(&url, tls.as_ref(), options)?, serves))
     };
     wanted.map(open).collect()

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
+use basalt_proto::authpb::User;
+use basalt_storage::planted::{Bug, is_planted};
 use bytes::Bytes;
 use rand::Rng;
 use rand::TryRngCore;
@@ -124,7 +126,8 @@ impl Tokens {
     pub fn follow(&self, state: &AuthState) {
         let stays = |token: &Token| {
             let user = state.user(&token.user);
-            state.is_enabled() && user.is_some_and(|user| user.password == token.password)
+            let has_it = |user: &User| user.password == token.password || is_planted(Bug::TokenOutlivesPassword);
+            state.is_enabled() && user.is_some_and(has_it)
         };
         self.write().retain(|_, token| {
             let stays = stays(token);
@@ -156,7 +159,6 @@ fn nanoseconds(time: Duration) -> u64 {
 mod tests {
     use super::*;
     use crate::apply::auth::state::AuthRecord;
-    use basalt_proto::authpb::User;
     use basalt_storage::mvcc::system::Table;
     use prost::Message;
 

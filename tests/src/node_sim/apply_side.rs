@@ -175,12 +175,12 @@ impl ApplySide {
         self.told.extend(applied(&mut events, self.machine.store().revision()));
     }
 
-    fn prefetch(&self, disk: &SimulatedDisk, hits: Vec<Hit>) -> Result<PrefetchedOnly, Over> {
+    fn prefetch<'a>(&self, disk: &'a SimulatedDisk, hits: Vec<Hit>) -> Result<PrefetchedOnly<'a>, Over> {
         let values = run(&mut Fetch::new(self.view(), hits.clone()), disk, BUDGET_UNLIMITED);
         let values = values.map_err(|error| over("fetching for apply", &error))?;
         let mut prefetched = Prefetched::default();
         hits.into_iter().zip(values).for_each(|(hit, value)| prefetched.insert(hit, value));
-        Ok(PrefetchedOnly(prefetched))
+        Ok(PrefetchedOnly { prefetched, view: self.view(), disk, has_users: self.has_users })
     }
 
     fn follow(&mut self, effect: &Effect, now: Duration) {
@@ -204,11 +204,22 @@ impl ApplySide {
     }
 }
 
-/// Apply must not need a disk beyond what [`Machine::needed_values`] named.
-struct PrefetchedOnly(Prefetched);
+/// Apply must not need a disk beyond what [`Machine::needed_values`] named, unless an earlier request of its entry let a later
+/// one in.
+struct PrefetchedOnly<'a> {
+    prefetched: Prefetched,
+    view: Arc<View>,
+    disk: &'a SimulatedDisk,
+    has_users: bool,
+}
 
-impl Values for PrefetchedOnly {
+impl Values for PrefetchedOnly<'_> {
     fn value(&mut self, hit: Hit) -> Bytes {
-        self.0.get(hit).unwrap_or_else(|| panic!("apply needs {hit:?}, which nobody named before")).clone()
+        if let Some(value) = self.prefetched.get(hit) {
+            return value.clone();
+        }
+        assert!(self.has_users, "apply needs {hit:?}, which nobody named before");
+        let read = run(&mut Fetch::new(self.view.clone(), vec![hit]), self.disk, BUDGET_UNLIMITED);
+        read.expect("what is stored can be read").remove(0)
     }
 }

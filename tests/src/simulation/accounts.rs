@@ -39,8 +39,6 @@ const RANGES: [(&[u8], &[u8]); 7] = [
 const PAUSE: Duration = Duration::from_millis(1200);
 /// Whoever waits for a token begins anew then.
 const GIVES_UP: Duration = Duration::from_secs(3);
-/// Passwords that a user tries.
-const PASSWORDS_MAX: usize = 4;
 const SECRET_LETTERS: usize = 16;
 
 /// Numbers of reads that are theirs.
@@ -81,9 +79,20 @@ pub enum Wait {
     LogsIn,
 }
 
+/// A client that waits for its member.
+pub struct Waiting {
+    member: u64,
+    /// Who it is.
+    pub session: usize,
+    /// What for.
+    pub wait: Wait,
+    /// What it shows.
+    pub token: Option<String>,
+}
+
 struct Session {
     token: Option<String>,
-    /// Passwords that may be the user's, the likeliest first.
+    /// Passwords that may be the user's.
     passwords: Vec<String>,
     /// Since when it waits for a token.
     waits: Option<Duration>,
@@ -99,7 +108,7 @@ struct Login {
 pub struct Accounts {
     random: StdRng,
     sessions: Vec<Session>,
-    reads: BTreeMap<u64, (u64, usize, Wait)>,
+    reads: BTreeMap<u64, Waiting>,
     logins: BTreeMap<u64, Login>,
     numbers: u64,
     /// Tokens that were given out.
@@ -158,13 +167,14 @@ impl Accounts {
         }
         *waits = Some(now);
         self.numbers += 1;
-        self.reads.insert(READS | self.numbers, (member, session, wait));
+        let token = self.sessions[session].token.clone();
+        self.reads.insert(READS | self.numbers, Waiting { member, session, wait, token });
         Some(READS | self.numbers)
     }
 
     /// A read is over: who waited for it, and for what.
-    pub fn take_read(&mut self, read: u64) -> Option<(usize, Wait)> {
-        self.reads.remove(&read).map(|(_, session, wait)| (session, wait))
+    pub fn take_read(&mut self, read: u64) -> Option<Waiting> {
+        self.reads.remove(&read)
     }
 
     /// A user waits no more.
@@ -172,14 +182,9 @@ impl Accounts {
         self.sessions[session].waits = None;
     }
 
-    /// Whether a user knows its password by its hash; the next time it tries another one.
-    pub fn has_password(&mut self, session: usize, hash: &[u8]) -> bool {
-        let passwords = &mut self.sessions[session].passwords;
-        let is_right = passwords.first().is_some_and(|password| password.as_bytes() == hash);
-        if !is_right && !passwords.is_empty() {
-            passwords.rotate_left(1);
-        }
-        is_right
+    /// Whether a user knows its password by its hash: it tries all that may be.
+    pub fn has_password(&self, session: usize, hash: &[u8]) -> bool {
+        self.sessions[session].passwords.iter().any(|password| password.as_bytes() == hash)
     }
 
     /// A new token's digest.
@@ -214,12 +219,12 @@ impl Accounts {
 
     /// A member is gone: who waited there begins anew.
     pub fn forget(&mut self, member: u64) {
-        let reads = self.reads.values().filter(|(at, ..)| *at == member).map(|(_, session, _)| *session);
+        let reads = self.reads.values().filter(|waiting| waiting.member == member).map(|waiting| waiting.session);
         let logins = self.logins.values().filter(|login| login.member == member).map(|login| login.session);
         for session in reads.chain(logins).collect::<Vec<_>>() {
             self.sessions[session].waits = None;
         }
-        self.reads.retain(|_, (at, ..)| *at != member);
+        self.reads.retain(|_, waiting| waiting.member != member);
         self.logins.retain(|_, login| login.member != member);
     }
 
@@ -295,9 +300,7 @@ impl Accounts {
         let password = format!("password {}", self.numbers);
         let hashed = STANDARD.encode(&password);
         let of_user = USERS.iter().position(|name| *name == user).expect("a user");
-        let passwords = &mut self.sessions[of_user].passwords;
-        passwords.insert(0, password);
-        passwords.truncate(PASSWORDS_MAX);
+        self.sessions[of_user].passwords.push(password);
         hashed
     }
 

@@ -4,7 +4,7 @@ use basalt_proto::log::Authentication;
 use basalt_proto::log::request::Kind;
 use basalt_server::auth::{Caller, Identified};
 
-use super::super::accounts::{Asker, Wait};
+use super::super::accounts::{Asker, Wait, Waiting};
 use super::super::invariants::permissions;
 use super::{Cluster, Event};
 
@@ -57,22 +57,23 @@ impl Cluster {
     /// Members have applied what users waited for, or cannot say.
     pub(super) fn hear_account_reads(&mut self, id: u64, ready: &[u64], failed: &[u64]) {
         for read in failed {
-            let (session, _) = self.accounts.take_read(*read).expect("it waits");
-            self.accounts.ends(session);
+            let waiting = self.accounts.take_read(*read).expect("it waits");
+            self.accounts.ends(waiting.session);
         }
         for read in ready {
-            let (session, wait) = self.accounts.take_read(*read).expect("it waits");
+            let Waiting { session, wait, token, .. } = self.accounts.take_read(*read).expect("it waits");
             self.accounts.ends(session);
             match wait {
                 Wait::LogsIn => self.log_in(id, session),
-                Wait::LooksAgain => self.look_again(id, session),
+                Wait::LooksAgain => self.look_again(id, session, token),
             }
         }
     }
 
     /// What was acknowledged is applied here: the token too, if it is one.
-    fn look_again(&mut self, id: u64, session: usize) {
-        let Some(token) = self.accounts.token(session).map(str::to_owned) else { return };
+    fn look_again(&mut self, id: u64, session: usize, token: Option<String>) {
+        // It may have another one by now.
+        let Some(token) = token.filter(|token| self.accounts.token(session) == Some(token)) else { return };
         let node = self.members[&id].node.as_ref().expect("it spoke just now");
         match node.identify(Some(&token)) {
             Identified::Later => panic!("I7: {token} is not applied at {id:x}, which was to have what is acknowledged"),

@@ -67,6 +67,14 @@ impl Auth {
         }
     }
 
+    /// Ends all tokens, before the state of another member is shown: which of them ended on the way to it, nobody here saw. Their
+    /// clients log in again.
+    pub fn replaced(&self) {
+        if let TokenProvider::Simple(tokens) = &self.provider {
+            tokens.end_all();
+        }
+    }
+
     /// A user showed its password to some member, so long ago.
     pub fn logged_in(&self, login: &Authentication, state: &AuthState, age: Duration, now: Duration) {
         if let TokenProvider::Simple(tokens) = &self.provider {

@@ -136,6 +136,11 @@ impl Tokens {
         });
     }
 
+    /// Users were replaced by later ones: what ended in between, nobody here saw.
+    pub fn end_all(&self) {
+        self.write().drain().for_each(|(_, token)| token.over.store(true, Ordering::Release));
+    }
+
     /// How many there are, also those that ended and were not swept.
     pub fn len(&self) -> usize {
         self.tokens.read().expect("no one panics while holding the tokens").len()
@@ -246,6 +251,16 @@ mod tests {
         tokens.follow(&off);
         assert!(!known(&ann));
         assert!(tokens.is_empty());
+    }
+
+    /// Authentication may have been off between the two states (seed 22 of the simulator).
+    #[test]
+    fn no_token_outlives_a_state_that_is_replaced() {
+        let tokens = Tokens::new(LIFE);
+        let ann = assign(&tokens, "ann", Duration::ZERO, SECOND);
+        let shown = tokens.find(&ann, SECOND).expect("hers");
+        tokens.end_all();
+        assert!(tokens.find(&ann, SECOND).is_none() && shown.is_over() && tokens.is_empty());
     }
 
     #[test]

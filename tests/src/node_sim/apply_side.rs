@@ -98,7 +98,7 @@ impl ApplySide {
         self.machine = machine;
         self.is_replaced = false;
         if self.has_users {
-            self.told.extend(self.auth.show(&self.machine).map(watch::Input::Permissions));
+            self.told.extend(self.auth.replaced(&self.machine).map(watch::Input::Permissions));
         }
         let View { revision, compact_revision, .. } = self.machine.store().head();
         self.told.push(watch::Input::Restored { revision, compact_revision });

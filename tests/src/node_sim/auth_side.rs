@@ -49,8 +49,14 @@ impl AuthSide {
         self.show(machine)
     }
 
+    /// Another member's state took the place of the one before.
+    pub(super) fn replaced(&self, machine: &Machine) -> Option<Arc<AuthNow>> {
+        self.auth.replaced();
+        self.show(machine)
+    }
+
     /// Users and roles that watches are to hear of, if others are shown by now.
-    pub(super) fn show(&self, machine: &Machine) -> Option<Arc<AuthNow>> {
+    fn show(&self, machine: &Machine) -> Option<Arc<AuthNow>> {
         self.auth.show(machine.auth())
     }
 }

@@ -70,11 +70,25 @@ pub enum Bug {
     QuestionJoinsConfirmation,
     /// A range without an end is read as one that ends at the zero byte.
     RangeEndMisread,
+    /// When the leader changes, who asked the former one reads as of what it confirmed before.
+    ReadOfFormerLeader,
+    /// What only root may is judged where it is asked for, and not again where it is applied.
+    JudgedBeforeLogOnly,
+    /// A request is applied by users and roles that changed since it was let in.
+    OldPermissionsTaken,
+    /// A whole state comes without its users and roles.
+    StateWithoutUsers,
+    /// A watch goes on when its client may not read its keys any more.
+    WatchOutlivesPermission,
+    /// A token stays good when its user has another password.
+    TokenOutlivesPassword,
+    /// Looks that find no leader end a watch also where others between them found one.
+    LeaderLossAddsUp,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 32] = [
+    pub const ALL: [Bug; 39] = [
         Bug::LogUnsynced,
         Bug::SegmentNamesUnsynced,
         Bug::PagesUnsynced,
@@ -107,6 +121,13 @@ impl Bug {
         Bug::FutureWatchServed,
         Bug::QuestionJoinsConfirmation,
         Bug::RangeEndMisread,
+        Bug::ReadOfFormerLeader,
+        Bug::JudgedBeforeLogOnly,
+        Bug::OldPermissionsTaken,
+        Bug::StateWithoutUsers,
+        Bug::WatchOutlivesPermission,
+        Bug::TokenOutlivesPassword,
+        Bug::LeaderLossAddsUp,
     ];
 }
 

@@ -22,7 +22,8 @@ use bytes::Bytes;
 use prost::Message;
 use sha2::{Digest, Sha256};
 
-use crate::model::{Lease, Model, ModelMembers, Version};
+use crate::auth_history::AuthHistory;
+use crate::model::{Lease, Model, ModelAuth, ModelMembers, Refused, Version};
 use crate::node_sim::{Outcome, SimulatedNode, TakenSnapshot};
 use crate::opening;
 use crate::stored::read_range;
@@ -39,6 +40,7 @@ pub struct Ledger {
     /// Sent and not yet seen in an entry, by id.
     in_flight: BTreeMap<u64, Request>,
     model: Model,
+    auth: AuthHistory,
     membership_changes: usize,
 }
 
@@ -53,7 +55,7 @@ struct Recorded {
     position: LogPosition,
     entry: Option<LogEntry>,
     /// What was answered: a revision, or a refusal.
-    answers: Vec<(u64, Option<i64>)>,
+    answers: Vec<(u64, Result<i64, Refused>)>,
     effects: Effects,
 }
 
@@ -86,6 +88,11 @@ impl Ledger {
         self.membership_changes
     }
 
+    /// Users, roles and tokens after each entry.
+    pub fn auth(&self) -> &AuthHistory {
+        &self.auth
+    }
+
     /// The store's revision after it.
     pub fn revision(&self) -> i64 {
         self.model.revision
@@ -115,7 +122,9 @@ impl Ledger {
     /// When it does not.
     pub fn take(&mut self, outcomes: Vec<Outcome>) {
         for Outcome { position, entry, answers, effects } in outcomes {
-            let answers = answers.into_iter().map(|(id, answer)| (id, answer.ok().map(|answer| answer.revision())));
+            let answers = answers
+                .into_iter()
+                .map(|(id, answer)| (id, answer.map(|answer| answer.revision()).map_err(Refused::from)));
             let recorded = Recorded { position, entry, answers: answers.collect(), effects };
             match self.entries.get(&position.index) {
                 Some(before) => same_again(before, &recorded),
@@ -137,8 +146,9 @@ impl Ledger {
         assert!(entry.is_none() || effects.revision == self.model.revision);
         let is_change = |request: &&Request| matches!(request.kind, Some(Kind::MemberChange(_)));
         let changed =
-            requests.filter(is_change).filter(|request| answers.contains(&(request.id, Some(effects.revision))));
+            requests.clone().filter(is_change).filter(|request| answers.contains(&(request.id, Ok(effects.revision))));
         self.membership_changes += changed.count();
+        self.auth.appended(position.index, requests, answers, &self.model);
         self.entries.insert(position.index, recorded);
     }
 
@@ -162,6 +172,7 @@ impl Ledger {
             assert!(read_range(node, &view, &[0], &[0], at) == self.model.live(at), "other keys at {at}");
         }
         assert_eq!(leases(node.machine()), self.model.leases());
+        assert_eq!(ModelAuth::of(node.machine().auth()), self.model.auth, "users and roles");
         let alarms = node.machine().alarms().list(Some(AlarmKind::NoSpace));
         let out_of_space: BTreeSet<u64> = alarms.iter().map(|alarm| alarm.member_id).collect();
         assert_eq!(out_of_space, *self.model.out_of_space(), "who armed NOSPACE");
@@ -202,6 +213,7 @@ impl Ledger {
     fn check_replica(&self, node: &SimulatedNode, replica: &HashedReplica) {
         assert_eq!(replica.machine.leases(), node.machine().leases());
         assert_eq!(replica.machine.alarms(), node.machine().alarms());
+        assert_eq!(replica.machine.auth(), node.machine().auth());
         let view = node.view();
         for (at, hash) in &replica.hashes {
             assert_eq!(node.read(hash_job(&view, *at)), *hash, "HashKV at {at}");

@@ -12,9 +12,11 @@
 //!   and nothing but what was sent.
 //! * [`anatomy`] says what each byte of a data directory is, and [`stored`] reads all of it: for flipped bits.
 //! * [`simulation`] is many nodes, a network between them, and clients: whatever fails, the invariants hold.
+//! * [`auth_history`] is what was known of users, roles and tokens after each entry.
 //! * [`model`] says what a log of requests must come to, as simply as it can be said.
 
 pub mod anatomy;
+pub mod auth_history;
 pub mod background;
 pub mod client;
 pub mod ledger;

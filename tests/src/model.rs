@@ -1,5 +1,8 @@
 //! What a log of requests must come to: one list of versions for each key, and no more thought than that.
 
+mod auth;
+mod members;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
@@ -7,11 +10,14 @@ use basalt_proto::etcdserverpb::alarm_request::AlarmAction;
 use basalt_proto::etcdserverpb::compare::{CompareTarget, TargetUnion};
 use basalt_proto::etcdserverpb::request_op::Request as Op;
 use basalt_proto::etcdserverpb::{Compare, DeleteRangeRequest, PutRequest, RequestOp, TxnRequest};
-use basalt_proto::log::member_change::Kind as Change;
+use basalt_proto::log::Request;
 use basalt_proto::log::request::Kind;
-use basalt_proto::log::{MemberChange, MemberDescription, Request};
+use basalt_server::apply::answer::Refusal;
+use basalt_server::apply::auth::error::AuthError;
 use basalt_storage::mvcc::key_value::KeyValue;
 
+pub use self::auth::{Access, Grants, ModelAuth, ModelUser};
+pub use self::members::ModelMembers;
 use crate::workload::LEASE_TTL_MIN;
 
 /// A version of a key; without a value it is a tombstone.
@@ -71,87 +77,42 @@ pub struct Model {
     history: Option<Vec<Happened>>,
     /// Who belongs to the cluster.
     pub members: ModelMembers,
+    /// Users and roles.
+    pub auth: ModelAuth,
 }
 
-/// Ids of members.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ModelMembers {
-    /// Those who vote.
-    pub voters: BTreeSet<u64>,
-    /// Those who do not yet.
-    pub learners: BTreeSet<u64>,
-    /// Those who left.
-    pub removed: BTreeSet<u64>,
-    /// From which data directory each speaks that said so.
-    pub incarnations: BTreeMap<u64, Vec<u8>>,
-    /// Those whose disks are full.
-    pub full: BTreeSet<u64>,
+/// Why a request is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// By users and roles, for this reason.
+    Auth(AuthError),
+    /// For another reason.
+    Otherwise,
 }
 
-impl ModelMembers {
-    /// Changes them; says whether that may be.
-    fn change(&mut self, change: &MemberChange) -> bool {
-        match change.kind.as_ref().expect("a workload leaves none empty") {
-            Change::Add(addition) => {
-                let id = addition.member.as_ref().expect("a workload leaves none empty").id;
-                let new = ![&self.voters, &self.learners, &self.removed].iter().any(|ids| ids.contains(&id));
-                let fits = !addition.learner || self.learners.len() < addition.learners_max as usize;
-                let ids = if addition.learner { &mut self.learners } else { &mut self.voters };
-                new && fits && ids.insert(id)
-            }
-            Change::Remove(id) => {
-                let others = self.voters.iter().any(|voter| voter != id);
-                let is_gone = others && (self.voters.remove(id) || self.learners.remove(id));
-                if is_gone {
-                    self.incarnations.remove(id);
-                    self.full.remove(id);
-                }
-                is_gone && self.removed.insert(*id)
-            }
-            Change::Promote(promotion) => {
-                !promotion.behind && self.learners.remove(&promotion.id) && self.voters.insert(promotion.id)
-            }
-            Change::Update(_) => panic!("no workload makes it"),
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Auth(error) => Refused::Auth(error),
+            _ => Refused::Otherwise,
         }
-    }
-
-    /// Where nobody counts members there is one, to whom everything is told.
-    fn is_alone(&self) -> bool {
-        self.voters.is_empty()
-    }
-
-    fn belongs(&self, id: u64) -> bool {
-        self.is_alone() || self.voters.contains(&id) || self.learners.contains(&id)
-    }
-
-    /// A member says who it is and whether its disk is full; says whether that may be.
-    fn describe(&mut self, description: &MemberDescription) -> bool {
-        let id = description.id;
-        if !self.belongs(id) {
-            return true;
-        }
-        let said = description.incarnation.to_vec();
-        if !said.is_empty() && *self.incarnations.entry(id).or_insert(said) != description.incarnation {
-            return false;
-        }
-        if description.disk_full {
-            self.full.insert(id)
-        } else {
-            self.full.remove(&id)
-        };
-        true
-    }
-
-    fn are_mostly_full(&self) -> bool {
-        self.is_alone() || self.voters.intersection(&self.full).count() * 2 > self.voters.len()
     }
 }
 
 impl Default for Model {
     fn default() -> Self {
         let (keys, leases) = (BTreeMap::new(), BTreeMap::new());
-        let members = ModelMembers::default();
-        Self { revision: 1, compact_revision: -1, keys, leases, no_space: BTreeSet::new(), history: None, members }
+        let (members, auth) = (ModelMembers::default(), ModelAuth::default());
+        Self {
+            revision: 1,
+            compact_revision: -1,
+            keys,
+            leases,
+            no_space: BTreeSet::new(),
+            history: None,
+            members,
+            auth,
+        }
     }
 }
 
@@ -202,15 +163,32 @@ impl Model {
         &self.no_space
     }
 
-    /// Applies one request; gives the revision that it answers, `None` for a refusal.
+    /// Applies one request; gives the revision that it answers.
+    ///
+    /// # Errors
+    /// [`Refused`].
     ///
     /// # Panics
     /// For a request that no workload makes.
-    pub fn apply(&mut self, request: &Request) -> Option<i64> {
-        let kind = request.kind.as_ref()?;
+    pub fn apply(&mut self, request: &Request) -> Result<i64, Refused> {
+        let kind = request.kind.as_ref().expect("a workload leaves none empty");
         if !self.no_space.is_empty() && puts(kind) {
-            return None;
+            return Err(Refused::Otherwise);
         }
+        let keys_of = |lease: i64| self.keys_of_lease(lease);
+        self.auth.judge(request.principal.as_ref(), kind, keys_of).map_err(Refused::Auth)?;
+        if let Some(changed) = self.auth.change(kind) {
+            return changed.map(|()| self.revision).map_err(Refused::Auth);
+        }
+        self.change(kind).ok_or(Refused::Otherwise)
+    }
+
+    fn keys_of_lease(&self, lease: i64) -> Vec<Vec<u8>> {
+        let newest = |versions: &Vec<Version>| versions.last().is_some_and(|last| last.lease == lease);
+        self.keys.iter().filter(|(_, versions)| newest(versions)).map(|(key, _)| key.clone()).collect()
+    }
+
+    fn change(&mut self, kind: &Kind) -> Option<i64> {
         match kind {
             Kind::Put(put) => self.write(&[Op::RequestPut(put.clone())]),
             Kind::DeleteRange(delete) => self.write(&[Op::RequestDeleteRange(delete.clone())]),
@@ -229,10 +207,9 @@ impl Model {
             }
             Kind::LeaseRevoke(revoke) => {
                 self.leases.get(&revoke.id)?;
-                let last = |versions: &Vec<Version>| versions.last().is_some_and(|last| last.lease == revoke.id);
-                let attached = self.keys.iter().filter(|(_, versions)| last(versions));
-                let delete = |key: &Vec<u8>| DeleteRangeRequest { key: key.clone().into(), ..Default::default() };
-                let deletes: Vec<_> = attached.map(|(key, _)| Op::RequestDeleteRange(delete(key))).collect();
+                let delete = |key: Vec<u8>| DeleteRangeRequest { key: key.into(), ..Default::default() };
+                let attached = self.keys_of_lease(revoke.id).into_iter();
+                let deletes: Vec<_> = attached.map(|key| Op::RequestDeleteRange(delete(key))).collect();
                 let revision = self.write(&deletes);
                 self.leases.remove(&revoke.id);
                 revision

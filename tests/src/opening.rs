@@ -56,6 +56,8 @@ pub struct Place {
     pub lease_checkpoint_interval: Option<Duration>,
     /// Whether anybody watches.
     pub is_watched: bool,
+    /// Whether anybody has users.
+    pub has_users: bool,
 }
 
 impl Place {
@@ -82,6 +84,7 @@ impl Default for Place {
             clock: MemberClock::default(),
             lease_checkpoint_interval: None,
             is_watched: false,
+            has_users: false,
         }
     }
 }

@@ -13,7 +13,8 @@ use super::chunks::Chunks;
 use super::method::Method;
 use super::service::{Service, decode};
 use super::status::{self, Code, Status};
-use super::stream::{Sent, may_watch};
+use super::stream::Sent;
+use super::watch_permission::may_watch;
 use crate::auth::Caller;
 
 /// A client. Cheap to clone.
@@ -41,7 +42,7 @@ impl OwnClient {
         let key = Bytes::copy_from_slice(key);
         let range_end = Bytes::copy_from_slice(range_end);
         let request = WatchCreateRequest { key, range_end, start_revision, ..WatchCreateRequest::default() };
-        let asked = may_watch(&self.service, &self.caller, &request).map_err(unknown_of)?;
+        let asked = may_watch(&self.service.node.auth, &self.caller, &request).map_err(unknown_of)?;
         let sent = Sent::open(&self.service);
         sent.create(request, asked);
         Ok(OwnWatch { service: self.service.clone(), sent, events: VecDeque::new() })

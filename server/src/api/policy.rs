@@ -131,11 +131,7 @@ impl Service {
         caller: &Caller,
         asks: impl FnOnce(&Asking<'_>) -> Result<(), AuthError>,
     ) -> Result<Permitted, Status> {
-        let auth = self.node.auth.now();
-        if auth.state.is_enabled() {
-            let principal = caller.principal(&auth.state)?;
-            asks(&auth.state.asked_by(principal.as_ref()))?;
-        }
+        self.node.auth.ask(caller, asks)?;
         Ok(Permitted(()))
     }
 
@@ -152,8 +148,7 @@ impl Service {
     /// # Errors
     /// Of a token that is none.
     pub(super) fn principal(&self, caller: &Caller) -> Result<Option<Principal>, Status> {
-        let auth = self.node.auth.now();
-        if auth.state.is_enabled() { Ok(caller.principal(&auth.state)?) } else { Ok(None) }
+        Ok(self.node.auth.principal(caller)?)
     }
 
     /// Whether a caller may use all keys of a lease so. Only who applies knows them.

@@ -20,6 +20,7 @@ use prost::Message;
 
 use super::chunks::Chunks;
 use super::encode::{self, HeaderBase};
+use super::leader_loss::LeaderLoss;
 use super::member_changes::MemberRules;
 use super::method::Method;
 use super::status::{self, Code, Status};
@@ -276,10 +277,12 @@ impl Service {
         if !cares {
             return std::future::pending().await;
         }
-        let mut missed = 0;
-        while missed < 3 {
+        let mut loss = LeaderLoss::default();
+        loop {
             tokio::time::sleep(self.election_timeout).await;
-            missed = if self.node.leader().is_some() { 0 } else { missed + 1 };
+            if loss.look(self.node.leader().is_some()) {
+                return;
+            }
         }
     }
 

@@ -20,9 +20,7 @@ use super::method::Method;
 use super::request_messages::RequestMessages;
 use super::service::{Service, decode};
 use super::status::{self, Code, Status};
-use crate::apply::auth::error::AuthError;
-use crate::apply::auth::permissions::Access;
-use crate::apply::auth::state::AuthNow;
+use super::watch_permission::{Asked, may_watch};
 use crate::auth::{Caller, Credentials};
 use crate::metrics::Metrics;
 use crate::node::handle::NodeHandle;
@@ -233,7 +231,7 @@ async fn forward(room: &Room, service: &Service, credentials: &Credentials, requ
     let input = match request.request_union {
         Some(RequestUnion::CreateRequest(request)) => {
             let caller = service.identify(credentials).await;
-            match may_watch(service, &caller, &request) {
+            match may_watch(&service.node.auth, &caller, &request) {
                 Ok(asked) => {
                     room.tell_asker(asked);
                     Input::Create { stream, request }
@@ -248,40 +246,6 @@ async fn forward(room: &Room, service: &Service, credentials: &Credentials, requ
     // A client that asks faster than the room works waits here, and its connection with it.
     service.sinks.admit(&input).await;
     room.tell(input);
-}
-
-/// On whose behalf a watch was let through.
-pub(super) enum Asked {
-    /// Nobody asked.
-    Nobody,
-    /// Of this user, by these users and roles.
-    By { user: Option<Arc<str>>, auth: Arc<AuthNow> },
-}
-
-/// Whether a client may watch, or what it is told instead (etcd-contract 26). One that begins before all time is refused
-/// for that (etcd-contract 24).
-pub(super) fn may_watch(
-    service: &Service,
-    caller: &Caller,
-    request: &WatchCreateRequest,
-) -> Result<Asked, &'static str> {
-    let auth = service.node.auth.now();
-    if request.start_revision < 0 || !auth.state.is_enabled() {
-        return Ok(Asked::Nobody);
-    }
-    let key: &[u8] = if request.key.is_empty() { &[0] } else { &request.key };
-    let allowed = caller
-        .principal(&auth.state)
-        .and_then(|principal| auth.state.asked_by(principal.as_ref()).may(Access::Read, key, &request.range_end));
-    match allowed {
-        Ok(()) => Ok(Asked::By { user: caller.name().cloned(), auth: auth.clone() }),
-        Err(AuthError::InvalidToken) => Err("rpc error: code = Unauthenticated desc = etcdserver: invalid auth token"),
-        Err(AuthError::OldRevision) => {
-            Err("rpc error: code = InvalidArgument desc = etcdserver: revision of auth store is old")
-        }
-        Err(AuthError::UserEmpty) => Err("rpc error: code = InvalidArgument desc = etcdserver: user name is empty"),
-        Err(_) => Err("rpc error: code = PermissionDenied desc = etcdserver: permission denied"),
-    }
 }
 
 /// LeaseKeepAlive: one answer for each request, in order.

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
-use basalt_proto::log::Authentication;
+use basalt_proto::log::{Authentication, Principal};
 
 use super::caller::{Caller, Credentials, Proof};
 use super::provider::{Known, TokenProvider};
+use crate::apply::auth::check::Asking;
+use crate::apply::auth::error::AuthError;
 use crate::apply::auth::state::{AuthNow, AuthState};
 
 /// What a node knows of its clients.
@@ -65,6 +67,14 @@ impl Auth {
         }
     }
 
+    /// Ends all tokens, before the state of another member is shown: which of them ended on the way to it, nobody here saw. Their
+    /// clients log in again.
+    pub fn replaced(&self) {
+        if let TokenProvider::Simple(tokens) = &self.provider {
+            tokens.end_all();
+        }
+    }
+
     /// A user showed its password to some member, so long ago.
     pub fn logged_in(&self, login: &Authentication, state: &AuthState, age: Duration, now: Duration) {
         if let TokenProvider::Simple(tokens) = &self.provider {
@@ -84,5 +94,32 @@ impl Auth {
             (None, None) => Caller::Nobody,
         };
         Identified::Caller(caller)
+    }
+
+    /// On whose behalf a caller's requests are ordered, by the newest users and roles; `None` for nobody's, and while nobody
+    /// asks.
+    ///
+    /// # Errors
+    /// [`AuthError::InvalidToken`].
+    pub fn principal(&self, caller: &Caller) -> Result<Option<Principal>, AuthError> {
+        let now = self.now();
+        if now.state.is_enabled() { caller.principal(&now.state) } else { Ok(None) }
+    }
+
+    /// Puts a question to the newest users and roles on a caller's behalf: after a View was taken, for what is read.
+    ///
+    /// # Errors
+    /// [`AuthError`]; none while nobody asks.
+    pub fn ask(
+        &self,
+        caller: &Caller,
+        asks: impl FnOnce(&Asking<'_>) -> Result<(), AuthError>,
+    ) -> Result<(), AuthError> {
+        let now = self.now();
+        if !now.state.is_enabled() {
+            return Ok(());
+        }
+        let principal = caller.principal(&now.state)?;
+        asks(&now.state.asked_by(principal.as_ref()))
     }
 }

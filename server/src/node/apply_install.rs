@@ -63,6 +63,7 @@ impl ApplyThread {
         if self.machine.store().is_sweeping() {
             self.compactions.begin(now);
         }
+        self.links.auth.replaced();
         let view = self.publish();
         let members = self.machine.members();
         self.links.members.store(members.clone());

@@ -245,6 +245,9 @@ impl Watches {
             return;
         }
         self.auth = Some(auth);
+        if is_planted(Bug::WatchOutlivesPermission) {
+            return;
+        }
         let mut streams: Vec<StreamKey> = self.registry.stream_keys.values().copied().collect();
         streams.sort_unstable();
         for key in streams {

@@ -21,7 +21,9 @@ use basalt_storage::mvcc::view::{LogPosition, View};
 use bytes::Bytes;
 use raft::prelude::ConfChangeV2;
 
+use super::auth_side::AuthSide;
 use super::node::ELECTION_TIMEOUT;
+use crate::opening::Place;
 use crate::over::{Over, over};
 
 /// What one applied entry came to.
@@ -58,22 +60,27 @@ pub(super) struct ApplySide {
     /// Whether it waits for another member's state to take the place of this one.
     pub(super) is_replaced: bool,
     is_watched: bool,
+    pub(super) auth: AuthSide,
+    /// Whether anybody has users.
+    has_users: bool,
     /// What watches are to be told, before anybody hears of the answers.
     pub(super) told: Vec<watch::Input>,
 }
 
 impl ApplySide {
-    pub(super) fn new(machine: Machine, lease_checkpoint_interval: Option<Duration>, is_watched: bool) -> Self {
+    pub(super) fn new(machine: Machine, place: &Place) -> Self {
         let mut config = LeaseClockConfig::default();
-        config.checkpoint_interval = lease_checkpoint_interval.unwrap_or(config.checkpoint_interval);
+        config.checkpoint_interval = place.lease_checkpoint_interval.unwrap_or(config.checkpoint_interval);
         Self {
+            auth: AuthSide::new(&machine),
+            has_users: place.has_users,
+            is_watched: place.is_watched,
             machine,
             leases: LeaseClock::new(config),
             inbox: VecDeque::new(),
             outcomes: Vec::new(),
             changes: Vec::new(),
             is_replaced: false,
-            is_watched,
             told: Vec::new(),
         }
     }
@@ -90,6 +97,9 @@ impl ApplySide {
     pub(super) fn replace(&mut self, machine: Machine) {
         self.machine = machine;
         self.is_replaced = false;
+        if self.has_users {
+            self.told.extend(self.auth.replaced(&self.machine).map(watch::Input::Permissions));
+        }
         let View { revision, compact_revision, .. } = self.machine.store().head();
         self.told.push(watch::Input::Restored { revision, compact_revision });
     }
@@ -98,10 +108,10 @@ impl ApplySide {
         Arc::new(self.machine.store().head())
     }
 
-    /// Takes the next input; gives the index of an entry that was applied.
-    pub(super) fn next(&mut self, disk: &SimulatedDisk, now: Duration) -> Result<Option<u64>, Over> {
+    /// Takes the next input by the clocks of the member; gives the index of an entry that was applied.
+    pub(super) fn next(&mut self, disk: &SimulatedDisk, now: Duration, unix_ns: i64) -> Result<Option<u64>, Over> {
         match self.inbox.pop_front().expect("there are inputs") {
-            ApplyInput::Committed(committed) => self.apply(disk, now, committed).map(Some),
+            ApplyInput::Committed(committed) => self.apply(disk, (now, unix_ns), committed).map(Some),
             ApplyInput::Install => {
                 self.is_replaced = true;
                 Ok(None)
@@ -121,7 +131,7 @@ impl ApplySide {
     fn apply(
         &mut self,
         disk: &SimulatedDisk,
-        now: Duration,
+        (now, unix_ns): (Duration, i64),
         Committed { position, entry }: Committed,
     ) -> Result<u64, Over> {
         let done = match &entry {
@@ -135,6 +145,13 @@ impl ApplySide {
             }
         };
         done.effects.effects.iter().for_each(|effect| self.follow(effect, now));
+        if let Some(entry) = entry.as_ref().filter(|_| self.has_users) {
+            let age = unix_ns.saturating_sub(entry.time_unix_ns).max(0).unsigned_abs();
+            let came_to = (&done.answers[..], &done.effects);
+            let shown = self.auth.applied(&self.machine, entry, came_to, (Duration::from_nanos(age), now));
+            // Before the first event after: whoever is told of it is judged by no older users and roles.
+            self.told.extend(shown.map(watch::Input::Permissions));
+        }
         self.tell_watches(&done.effects);
         self.outcomes.push(Outcome { position, entry, answers: done.answers, effects: done.effects });
         Ok(position.index)
@@ -158,12 +175,12 @@ impl ApplySide {
         self.told.extend(applied(&mut events, self.machine.store().revision()));
     }
 
-    fn prefetch(&self, disk: &SimulatedDisk, hits: Vec<Hit>) -> Result<PrefetchedOnly, Over> {
+    fn prefetch<'a>(&self, disk: &'a SimulatedDisk, hits: Vec<Hit>) -> Result<PrefetchedOnly<'a>, Over> {
         let values = run(&mut Fetch::new(self.view(), hits.clone()), disk, BUDGET_UNLIMITED);
         let values = values.map_err(|error| over("fetching for apply", &error))?;
         let mut prefetched = Prefetched::default();
         hits.into_iter().zip(values).for_each(|(hit, value)| prefetched.insert(hit, value));
-        Ok(PrefetchedOnly(prefetched))
+        Ok(PrefetchedOnly { prefetched, view: self.view(), disk, has_users: self.has_users })
     }
 
     fn follow(&mut self, effect: &Effect, now: Duration) {
@@ -187,11 +204,22 @@ impl ApplySide {
     }
 }
 
-/// Apply must not need a disk beyond what [`Machine::needed_values`] named.
-struct PrefetchedOnly(Prefetched);
+/// Apply must not need a disk beyond what [`Machine::needed_values`] named, unless an earlier request of its entry let a later
+/// one in.
+struct PrefetchedOnly<'a> {
+    prefetched: Prefetched,
+    view: Arc<View>,
+    disk: &'a SimulatedDisk,
+    has_users: bool,
+}
 
-impl Values for PrefetchedOnly {
+impl Values for PrefetchedOnly<'_> {
     fn value(&mut self, hit: Hit) -> Bytes {
-        self.0.get(hit).unwrap_or_else(|| panic!("apply needs {hit:?}, which nobody named before")).clone()
+        if let Some(value) = self.prefetched.get(hit) {
+            return value.clone();
+        }
+        assert!(self.has_users, "apply needs {hit:?}, which nobody named before");
+        let read = run(&mut Fetch::new(self.view.clone(), vec![hit]), self.disk, BUDGET_UNLIMITED);
+        read.expect("what is stored can be read").remove(0)
     }
 }

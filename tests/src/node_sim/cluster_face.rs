@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use basalt_server::apply::members::Members;
 use basalt_server::node::core::Input;
-use basalt_server::watch::{self, WatchFigures};
+use basalt_server::watch::{self, StreamId, WatchFigures};
 use basalt_storage::revision::Revision;
 use bytes::Bytes;
 use raft::prelude::Message;
@@ -139,8 +139,17 @@ impl SimulatedNode {
         self.leases.ask(number, lease, request, self.now);
     }
 
+    /// A client begins a stream, which is to end when there is no leader for a while.
+    pub fn watch_under_leader(&mut self, stream: StreamId) {
+        self.leader_losses.begin(stream, self.now, self.clock);
+        self.watch(watch::Input::Open(stream));
+    }
+
     /// A client does something with its watches.
     pub fn watch(&mut self, input: watch::Input) {
+        if let watch::Input::Close(stream) = input {
+            self.leader_losses.end(stream);
+        }
         if let Some(watches) = &mut self.watches {
             watches.push(input);
         }

@@ -11,14 +11,18 @@
 //! Consensus, log, machine, checkpoints, opening and the words between them are the server's own; what is said again here
 //! is only which thread waits for what.
 //!
+//! Users, roles and tokens are the server's own too: [`auth_side`] asks them what apply thread and API ask.
+//!
 //! * A life ends by an injected fault and by nothing else ([`Over`](crate::over::Over)): every other failure fails the
 //!   test.
 //! * Everything in it but the disk is lost in a crash.
 
 mod apply_side;
+mod auth_side;
 mod carrying;
 mod checkpoint_side;
 mod cluster_face;
+mod leader_losses;
 mod lease_side;
 mod log_side;
 mod member_clock;

@@ -16,6 +16,7 @@ use rand::{Rng, SeedableRng};
 
 use super::apply_side::{ApplySide, Outcome};
 use super::checkpoint_side::CheckpointSide;
+use super::leader_losses::LeaderLosses;
 use super::lease_side::LeaseSide;
 use super::log_side::LogSide;
 use super::member_clock::MemberClock;
@@ -55,6 +56,8 @@ pub struct SimulatedNode {
     pub(super) snapshots: SnapshotSide,
     pub(super) transfers: TransferSide,
     pub(super) leases: LeaseSide,
+    /// Of streams that asked for a leader.
+    pub(super) leader_losses: LeaderLosses,
     /// `None` where nobody watches.
     pub(super) watches: Option<WatchSide>,
     /// Entries that another member's state took the place of.
@@ -63,6 +66,8 @@ pub struct SimulatedNode {
     /// Whether it says what its log holds.
     pub(super) is_observed: bool,
     pub(super) leadership: Leadership,
+    /// Whether anybody has users here.
+    pub(super) has_users: bool,
     /// What ended it between two turns.
     pub(super) over: Option<Over>,
     /// What ran beside what.
@@ -145,7 +150,7 @@ impl SimulatedNode {
             proposals: VecDeque::new(),
             inbox: VecDeque::new(),
             log: LogSide::new(log, checkpointer.manifest().generation),
-            apply: ApplySide::new(Machine::new(store), place.lease_checkpoint_interval, place.is_watched),
+            apply: ApplySide::new(Machine::new(store), place),
             checkpoints: CheckpointSide::new(checkpointer, &disk, checkpoint_interval, now),
             snapshots: SnapshotSide::default(),
             transfers: TransferSide::default(),
@@ -155,6 +160,8 @@ impl SimulatedNode {
             said,
             is_observed,
             leadership: Leadership::default(),
+            has_users: place.has_users,
+            leader_losses: LeaderLosses::default(),
             over: None,
             overlaps: Overlaps::default(),
             disk,

@@ -39,16 +39,21 @@ pub struct Said {
     pub renewals: Vec<(u64, Option<i64>)>,
     /// Requests that it ordered by itself and waits for.
     pub requests: Vec<Request>,
+    /// Whether another member's state, with its users, took the place of its own.
+    pub has_installed: bool,
+    /// Streams that end because there is no leader.
+    pub leaderless: Vec<StreamId>,
 }
 
 impl Said {
     /// Whether it is nothing.
     pub(super) fn is_empty(&self) -> bool {
         let Self { messages, reads, failed_reads, snapshots, left, roles, .. } = self;
-        let Self { refused, appended, committed, watched, renewals, requests, .. } = self;
+        let Self { refused, appended, committed, watched, renewals, requests, has_installed, leaderless, .. } = self;
         let of_core = messages.is_empty() && reads.is_empty() && failed_reads.is_empty() && snapshots.is_empty();
         let of_log = appended.is_empty() && committed.is_none() && roles.is_empty() && refused.is_empty() && !left;
-        of_core && of_log && watched.is_empty() && renewals.is_empty() && requests.is_empty()
+        let of_clients = watched.is_empty() && renewals.is_empty() && requests.is_empty() && leaderless.is_empty();
+        of_core && of_log && of_clients && !has_installed
     }
 }
 

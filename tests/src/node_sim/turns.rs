@@ -7,6 +7,7 @@ use basalt_proto::log::request::Kind;
 use basalt_proto::log::{MemberDescription, Request};
 use basalt_server::admission::Proposal;
 use basalt_server::apply::alarms::AlarmKind;
+use basalt_server::apply::auth::check::cluster_principal;
 use basalt_server::apply::machine::{APPLY_VERSION, Machine};
 use basalt_server::node::core::Input;
 use basalt_server::watch;
@@ -124,6 +125,9 @@ impl SimulatedNode {
 
     fn tick(&mut self) {
         self.next_tick = self.now + self.clock.until(HEARTBEAT_INTERVAL);
+        let over = self.leader_losses.look(self.leadership.leader != 0, self.now, self.clock);
+        over.iter().for_each(|stream| self.watch(watch::Input::Close(*stream)));
+        self.said.leaderless.extend(over);
         self.step_core(Input::Tick);
         self.watch(watch::Input::Tick);
         self.describe();
@@ -137,7 +141,9 @@ impl SimulatedNode {
         if !checkpoints.is_empty() {
             kinds.push(Kind::LeaseCheckpoint(LeaseCheckpointRequest { checkpoints }));
         }
-        self.proposals.extend(kinds.into_iter().map(|kind| Request { id: 0, principal: None, kind: Some(kind) }));
+        let principal = self.has_users.then(cluster_principal);
+        let request = |kind| Request { id: 0, principal: principal.clone(), kind: Some(kind) };
+        self.proposals.extend(kinds.into_iter().map(request));
     }
 
     /// Tells the cluster who this member is, and that its disk has room, unless it knows; again until it does, once a life.
@@ -165,7 +171,7 @@ impl SimulatedNode {
 
     fn apply_next(&mut self) -> Result<(), Over> {
         let own = self.clock.monotonic(self.now);
-        let Some(index) = self.apply.next(&self.disk, own)? else { return Ok(()) };
+        let Some(index) = self.apply.next(&self.disk, own, self.clock.unix_ns(self.now))? else { return Ok(()) };
         self.tell_watches();
         self.answer_renewals();
         self.checkpoints.is_dirty = true;
@@ -273,6 +279,7 @@ impl SimulatedNode {
         self.tell_watches();
         self.log.generation = generation;
         self.installs += 1;
+        self.said.has_installed = self.has_users;
         self.inbox.push_back(Input::Installed);
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The members, their clocks, and whose turn it is.
 
 mod agreement;
+mod authenticating;
 mod hearing;
 mod injection;
 mod leasing;
@@ -20,13 +21,14 @@ use rand::{Rng, SeedableRng};
 
 use self::injection::Active;
 use self::member::MemberPlace;
+use super::accounts::Accounts;
 use super::agenda::Agenda;
 use super::clients::Clients;
 use super::invariants::leader_completeness::LeaderCompleteness;
 use super::invariants::leases::Leases;
 use super::invariants::log_matching::LogMatching;
 use super::invariants::one_leader::OneLeader;
-use super::invariants::{bounds, recovery};
+use super::invariants::{bounds, permissions, recovery};
 use super::keepers::Keepers;
 use super::network::{Network, Spoken};
 use super::plan::Plan;
@@ -68,6 +70,8 @@ enum Event {
     Call(u64),
     /// Its answer comes to the client: seconds to live, or 0.
     Renewed(u64, i64),
+    /// Somebody changes who may do what.
+    Administer,
     /// What members hold is looked at.
     Look,
 }
@@ -84,6 +88,7 @@ pub struct Cluster {
     watchers: Watchers,
     keepers: Keepers,
     registers: Registers,
+    accounts: Accounts,
     ledger: Ledger,
     /// After the last entry of the ledger.
     revision: i64,
@@ -127,9 +132,10 @@ impl Cluster {
             network: Network::default(),
             transfers: Transfers::default(),
             clients: Clients::new(plan.seed),
-            watchers: Watchers::new(plan.seed),
+            watchers: Watchers::new(plan.seed, plan.leader_watches),
             keepers: Keepers::new(plan.seed),
             registers: Registers::new(plan.seed, plan.registers),
+            accounts: Accounts::new(plan.seed),
             ledger: Ledger::of_cluster(&voters),
             revision: 1,
             agenda: Agenda::default(),
@@ -158,6 +164,9 @@ impl Cluster {
         (0..cluster.keepers.len()).for_each(|keeper| cluster.agenda.file(Duration::ZERO, Event::Keep(keeper)));
         (0..cluster.registers.len()).for_each(|client| cluster.agenda.file(Duration::ZERO, Event::Register(client)));
         cluster.agenda.file(LOOK, Event::Look);
+        if plan.users {
+            cluster.agenda.file(Duration::ZERO, Event::Administer);
+        }
         cluster
     }
 
@@ -175,6 +184,7 @@ impl Cluster {
             clock,
             lease_checkpoint_interval: Some(lease_checkpoint_interval),
             is_watched: true,
+            has_users: self.plan.users,
         };
         let disk = SimulatedDisk::new(self.plan.seed ^ member_id);
         self.members.insert(member_id, MemberPlace::new(place, disk));
@@ -227,6 +237,11 @@ impl Cluster {
             ("searched operations", self.registers.known()),
             ("expired leases", self.leases.expired),
             ("flipped bits", self.network.flips),
+            ("logins", self.accounts.logged_in),
+            ("denied", seen.denied),
+            ("denied reads", seen.reads_denied),
+            ("denied watches", watched.denied),
+            ("streams without a leader", watched.leaderless),
             ("leaders", self.leaders.count() as u64),
             ("asked again", again as u64),
             ("messages", self.network.arrived),
@@ -297,6 +312,7 @@ impl Cluster {
             Event::Register(client) => self.ask_register(client),
             Event::Remove(id) => self.remove_wiped(id),
             Event::Keep(keeper) => self.keep(keeper),
+            Event::Administer => self.administer(),
             Event::Call(number) => self.call_arrives(number),
             Event::Renewed(number, ttl) => self.renewed(number, ttl),
             Event::Look => {
@@ -383,16 +399,24 @@ impl Cluster {
         let Some(id) = self.some_up() else { return };
         let reads = self.random.random_ratio(1, 3);
         let now = self.now;
+        let session = if self.is_calm || !self.plan.users { self.accounts.root() } else { self.accounts.some() };
+        let Some(asker) = self.asker(id, session) else { return };
         let member = self.members.get_mut(&id).expect("it is up");
         let life = member.life;
         let node = member.awake(now).expect("it is up");
         if reads {
-            self.clients.read(node, (id, life), &mut self.random, &self.ledger);
-        } else {
-            let lease = if self.random.random_ratio(1, 4) { self.keepers.some_lease() } else { None };
-            let request = self.clients.write(node, (id, life), lease, now);
-            self.ledger.sent(&request);
+            self.clients.read(node, (id, life), asker, &mut self.random, &self.ledger);
+            return member.look();
         }
+        let lease = if self.random.random_ratio(1, 4) { self.keepers.some_lease() } else { None };
+        let mut request = self.clients.draw(lease);
+        let kind = request.kind.as_ref().expect("a client leaves none empty");
+        match permissions::principal(node, &asker, kind, &self.ledger) {
+            Ok(principal) => request.principal = principal,
+            Err(_) => return self.report.count("refused before the log", 1),
+        }
+        let request = self.clients.write(node, (id, life), request, now);
+        self.ledger.sent(&request);
         member.look();
     }
 
@@ -406,6 +430,7 @@ impl Cluster {
         let is_full = self.active.iter().any(|active| active.fills(id));
         match recovery::started(id, opened, is_full) {
             Ok(node) => {
+                self.ledger.auth().check(id, &node.shown_auth(), node.machine().store().applied.index);
                 member.node = Some(node);
                 self.hear(id);
             }

@@ -11,6 +11,7 @@
 //! What must hold is in [`invariants`], one file each. What goes wrong is known before a run begins ([`schedule`]), so that a
 //! run can be repeated without some of it.
 
+pub mod accounts;
 pub mod agenda;
 pub mod clients;
 pub mod cluster;

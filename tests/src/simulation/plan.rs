@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+/// Seeds with these rests by 16 have users, and those with these have watches that ask for a leader. Those that once found
+/// something have others, and go as they went.
+const USERS: [u64; 5] = [1, 3, 6, 10, 13];
+const LEADER_WATCHES: [u64; 8] = [1, 3, 6, 7, 9, 10, 11, 13];
+
 /// All that a seed decides beforehand.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
@@ -31,6 +36,10 @@ pub struct Plan {
     pub segment_bytes: u64,
     /// Whether clients write and read registers, for a search of an order that explains what they saw.
     pub registers: bool,
+    /// Whether clients are users, who may do this and not that, and change.
+    pub users: bool,
+    /// Whether some watches are to end where there is no leader.
+    pub leader_watches: bool,
 }
 
 impl Plan {
@@ -52,6 +61,8 @@ impl Plan {
             lease_checkpoint_interval: seconds([1, 3, 300][seed as usize % 17 % 3]),
             voters_min: if seed.is_multiple_of(2) { 2 } else { 3 },
             registers: seed % 4 == 1,
+            users: USERS.contains(&(seed % 16)),
+            leader_watches: LEADER_WATCHES.contains(&(seed % 16)),
             segment_bytes: [24 << 10, 96 << 10, 256 << 10, 1 << 20][seed as usize % 11 % 4],
         }
     }

@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use basalt_proto::etcdserverpb::watch_create_request::FilterType;
 use basalt_proto::etcdserverpb::{WatchCreateRequest, WatchResponse};
+use basalt_server::api::watch_permission::Asked;
 use basalt_server::watch::{Input, StreamId};
 use bytes::Bytes;
 use prost::Message;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use super::accounts::Asker;
+use super::invariants::watch::permitted::{self, Listener};
 use super::invariants::watch::{Wanted, Watched};
 use crate::ledger::Ledger;
 use crate::node_sim::SimulatedNode;
@@ -34,6 +37,10 @@ pub struct WatchSeen {
     pub resumed: u64,
     /// Watches that ended because what they lacked was compacted.
     pub compacted: u64,
+    /// Watches that ended, or did not begin, because their client might not read their keys.
+    pub denied: u64,
+    /// Streams that ended because their member knew no leader.
+    pub leaderless: u64,
 }
 
 /// One watch of a stream.
@@ -54,8 +61,16 @@ struct Client {
     /// The member and its life.
     at: Option<(u64, u64)>,
     watches: BTreeMap<i64, Watch>,
-    /// Arrived, and not read yet.
-    inbox: VecDeque<Vec<Bytes>>,
+    /// As whom it watches there; `None` for nobody.
+    user: Option<String>,
+    /// Up to which entry its member had applied when the stream began.
+    begun: u64,
+    /// Whether its stream is to end where there is no leader.
+    asks_for_leader: bool,
+    /// Whether it might not watch what it wants.
+    is_denied: bool,
+    /// Arrived, and not read yet; with the entry up to which its member had applied.
+    inbox: VecDeque<(Vec<Bytes>, u64)>,
     /// Between two readings.
     pause: Duration,
 }
@@ -72,8 +87,8 @@ pub struct Watchers {
 }
 
 impl Watchers {
-    /// Clients of a seed.
-    pub fn new(seed: u64) -> Self {
+    /// Clients of a seed, of whom some may ask for a leader.
+    pub fn new(seed: u64, leader_watches: bool) -> Self {
         let mut watchers = Self {
             random: StdRng::seed_from_u64(seed ^ 0x3a7c),
             workload: Workload::new(seed ^ 0x3a7c),
@@ -82,10 +97,19 @@ impl Watchers {
             streams: 0,
             seen: WatchSeen::default(),
         };
-        for _ in 0..STREAMS {
+        for number in 0..STREAMS {
             let pause = Duration::from_millis([20, 100, 400, 3000][watchers.random.random_range(0..4)]);
-            let (id, watches) = (StreamId(0), BTreeMap::new());
-            watchers.clients.push(Client { id, at: None, watches, inbox: VecDeque::new(), pause });
+            watchers.clients.push(Client {
+                id: StreamId(0),
+                at: None,
+                watches: BTreeMap::new(),
+                user: None,
+                begun: 0,
+                asks_for_leader: leader_watches && number % 2 == 0,
+                is_denied: false,
+                inbox: VecDeque::new(),
+                pause,
+            });
         }
         watchers
     }
@@ -116,15 +140,18 @@ impl Watchers {
     }
 
     /// A message arrives, if anybody still waits for it.
-    pub fn arrive(&mut self, stream: StreamId, message: Vec<Bytes>) {
+    pub fn arrive(&mut self, stream: StreamId, message: Vec<Bytes>, applied: u64) {
         if let Some(client) = self.by_stream.get(&stream) {
-            self.clients[*client].inbox.push_back(message);
+            self.clients[*client].inbox.push_back((message, applied));
         }
     }
 
     /// A client opens its stream at a member, and goes on with its watches there.
-    pub fn open(&mut self, client: usize, node: &mut SimulatedNode, at: (u64, u64), ledger: &Ledger) {
+    pub fn open(&mut self, client: usize, node: &mut SimulatedNode, at: (u64, u64), asker: &Asker, ledger: &Ledger) {
         self.leave(client, None);
+        if self.clients[client].asks_for_leader && node.leader() == 0 {
+            return;
+        }
         self.streams += 1;
         let id = StreamId(self.streams);
         self.by_stream.insert(id, client);
@@ -132,8 +159,13 @@ impl Watchers {
             self.draw_watches(client, ledger);
         }
         let one = &mut self.clients[client];
-        (one.id, one.at) = (id, Some(at));
-        node.watch(Input::Open(id));
+        (one.id, one.at, one.is_denied) = (id, Some(at), false);
+        (one.user, one.begun) = (asker.user().map(str::to_owned), node.machine().store().applied.index);
+        if one.asks_for_leader {
+            node.watch_under_leader(id);
+        } else {
+            node.watch(Input::Open(id));
+        }
         for (watch_id, watch) in &mut one.watches {
             if let Some(watched) = &mut watch.watched {
                 watched.resumed(ledger.model().history());
@@ -141,7 +173,16 @@ impl Watchers {
                 self.seen.resumed += 1;
             }
             watch.is_created = false;
-            node.watch(Input::Create { stream: id, request: request(*watch_id, watch) });
+            let request = request(*watch_id, watch);
+            match node.may_watch(&asker.caller, &request) {
+                Ok(asked) => {
+                    if let Asked::By { user, auth } = asked {
+                        node.watch(Input::Asker { stream: id, user, auth });
+                    }
+                    node.watch(Input::Create { stream: id, request });
+                }
+                Err(reason) => node.watch(Input::Refuse { stream: id, reason }),
+            }
         }
     }
 
@@ -154,6 +195,14 @@ impl Watchers {
             node.watch(Input::Close(one.id));
         }
         one.at = None;
+    }
+
+    /// A member ended a stream because it knows no leader.
+    pub fn lost_leader(&mut self, stream: StreamId) {
+        let Some(client) = self.by_stream.get(&stream).copied() else { return };
+        assert!(self.clients[client].asks_for_leader, "I24: a stream that asked for no leader ended for want of one");
+        self.seen.leaderless += 1;
+        self.leave(client, None);
     }
 
     fn draw_watches(&mut self, client: usize, ledger: &Ledger) {
@@ -191,11 +240,11 @@ impl Watchers {
     pub fn read(&mut self, client: usize, node: &mut SimulatedNode, ledger: &Ledger, calm: bool) -> bool {
         let stream = self.clients[client].id;
         let mut drained = 0;
-        while let Some(message) = self.clients[client].inbox.pop_front() {
+        while let Some((message, applied)) = self.clients[client].inbox.pop_front() {
             let bytes = message.concat();
             drained += bytes.len();
             let response = WatchResponse::decode(&bytes[..]).expect("a response is whole");
-            self.take(client, &response, ledger);
+            self.take(client, &response, applied, ledger);
         }
         if drained > 0 {
             node.watch(Input::Drained { stream, bytes: drained });
@@ -208,14 +257,23 @@ impl Watchers {
             self.clients[client].watches.clear();
         }
         // A client whose watches all ended makes others.
-        self.clients[client].watches.is_empty() || (!calm && drawn < MOVES)
+        let one = &self.clients[client];
+        one.watches.is_empty() || one.is_denied || (!calm && drawn < MOVES)
     }
 
-    fn take(&mut self, client: usize, response: &WatchResponse, ledger: &Ledger) {
+    fn take(&mut self, client: usize, response: &WatchResponse, applied: u64, ledger: &Ledger) {
         let (history, compact_revision) = (ledger.model().history(), ledger.model().compact_revision);
         let revision = response.header.as_ref().expect("a response has a header").revision;
         assert!(revision <= ledger.revision(), "a watch was told of revision {revision}, which is still to come");
-        let watches = &mut self.clients[client].watches;
+        let Client { watches, user, begun, is_denied, .. } = &mut self.clients[client];
+        let listener = Listener { user: user.as_deref(), begun: *begun, applied };
+        if response.watch_id == -1 && response.created {
+            let wanted: Vec<&Wanted> = watches.values().map(|watch| &watch.wanted).collect();
+            permitted::denied(&listener, &wanted, &response.cancel_reason, ledger.auth());
+            self.seen.denied += 1;
+            *is_denied = true;
+            return;
+        }
         if response.watch_id == -1 {
             assert!(response.events.is_empty() && !response.canceled, "{response:?}");
             self.seen.progress += 1;
@@ -223,6 +281,13 @@ impl Watchers {
             return told.for_each(|watched| watched.told_progress(revision, history));
         }
         let Some(watch) = watches.get_mut(&response.watch_id) else { return };
+        if response.canceled && response.compact_revision == 0 {
+            permitted::denied(&listener, &[&watch.wanted], &response.cancel_reason, ledger.auth());
+            self.seen.denied += 1;
+            watch.is_created = false;
+            *is_denied = true;
+            return;
+        }
         if response.canceled {
             let (compacted, start) = (response.compact_revision, watch.resume_at());
             assert!(
@@ -247,6 +312,8 @@ impl Watchers {
         }
         assert!(!response.fragment || watch.fragment, "fragments that nobody asked for");
         self.seen.events += response.events.len() as u64;
+        let last = response.events.last().and_then(|event| event.kv.as_ref()).expect("an event has a key");
+        permitted::told(&listener, &watch.wanted, last.mod_revision, ledger.auth());
         watched.told(&response.events, response.fragment, history, compact_revision);
     }
 

@@ -83,6 +83,12 @@ impl Reads {
 
     /// The leader is gone: its answers may never come. Gives the reads that waited for them.
     pub(super) fn leader_changed(&mut self) -> Vec<u64> {
+        if is_planted(Bug::ReadOfFormerLeader)
+            && let Some(asked) = self.asked.take()
+        {
+            let confirmed = self.applying.back().map_or(0, |(index, _)| *index);
+            self.applying.push_back((confirmed, asked.reads));
+        }
         self.asked.take().map(|asked| asked.reads).unwrap_or_default()
     }
 

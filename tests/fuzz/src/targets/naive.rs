@@ -54,8 +54,8 @@ pub(super) fn expect(model: &mut Model, kind: &Kind) -> Outcome {
 fn of_model(model: &mut Model, kind: Kind, told: Told) -> Outcome {
     let request = Request { id: 1, principal: None, kind: Some(kind) };
     match model.apply(&request) {
-        Some(revision) => Outcome::Told(revision, told),
-        None => Outcome::Refused,
+        Ok(revision) => Outcome::Told(revision, told),
+        Err(_) => Outcome::Refused,
     }
 }
 

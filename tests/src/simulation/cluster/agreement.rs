@@ -17,7 +17,12 @@ impl Cluster {
         self.agenda.retain(|event| {
             !matches!(
                 event,
-                Event::Fault(_) | Event::FaultEnds(_) | Event::Request | Event::Register(_) | Event::Keep(_)
+                Event::Fault(_)
+                    | Event::FaultEnds(_)
+                    | Event::Request
+                    | Event::Register(_)
+                    | Event::Keep(_)
+                    | Event::Administer
             )
         });
         self.watchers.hurry();

@@ -3,10 +3,12 @@
 use std::hash::Hasher;
 use std::time::Duration;
 
+use basalt_server::apply::effects::Effect;
 use basalt_storage::disk::PowerCut;
 use raft::prelude::{Message, MessageType};
 use rand::Rng;
 
+use super::super::accounts::is_of_account;
 use super::super::invariants::revisions;
 use super::super::keepers::FIRST_LEASE;
 use super::super::network::Spoken;
@@ -14,7 +16,18 @@ use super::super::registers::is_of_register;
 use super::{Cluster, Event};
 use crate::node_sim::{Appended, Outcome, Said, SimulatedNode};
 
+/// Reads of a kind, and the others.
+fn parts(reads: &[u64], is_of_kind: impl Fn(u64) -> bool) -> (Vec<u64>, Vec<u64>) {
+    reads.iter().partition(|read| is_of_kind(**read))
+}
+
 impl Cluster {
+    /// A member holds the users and roles that belong to what it applied.
+    fn check_auth(&self, id: u64) {
+        let node = self.members[&id].node.as_ref().expect("it spoke just now");
+        self.ledger.auth().check(id, &node.shown_auth(), node.machine().store().applied.index);
+    }
+
     /// What a member said and did becomes known.
     pub(super) fn hear(&mut self, id: u64) {
         let member = self.members.get_mut(&id).expect("there");
@@ -29,9 +42,14 @@ impl Cluster {
         if !outcomes.is_empty() {
             self.hear_outcomes(id, life, outcomes);
         }
-        let parts = |reads: &[u64]| reads.iter().partition(|read| is_of_register(**read));
-        let (of_registers, reads): (Vec<u64>, Vec<u64>) = parts(&said.reads);
-        let (failed_of_registers, failed): (Vec<u64>, Vec<u64>) = parts(&said.failed_reads);
+        let (of_registers, reads) = parts(&said.reads, is_of_register);
+        let (failed_of_registers, failed) = parts(&said.failed_reads, is_of_register);
+        let (of_accounts, reads) = parts(&reads, is_of_account);
+        let (failed_of_accounts, failed) = parts(&failed, is_of_account);
+        if said.has_installed {
+            self.check_auth(id);
+        }
+        self.hear_account_reads(id, &of_accounts, &failed_of_accounts);
         self.read_registers(id, &of_registers, &failed_of_registers);
         let node = self.members[&id].node.as_ref().expect("it spoke just now");
         self.clients.hear_reads(node, (&reads, &failed), (id, life), &self.ledger);
@@ -50,6 +68,9 @@ impl Cluster {
     fn hear_outcomes(&mut self, id: u64, life: u64, outcomes: Vec<Outcome>) {
         let granted = self.clients.hear_outcomes(&outcomes, id, life);
         self.hear_registers(id, &outcomes);
+        self.accounts.hear_outcomes(id, &outcomes);
+        let is_of_users = |effect: &Effect| matches!(effect, Effect::AuthChanged(_));
+        let changes_users = outcomes.iter().any(|outcome| outcome.effects.effects.iter().any(is_of_users));
         let last = self.ledger.last_index();
         for outcome in &outcomes {
             self.hasher.write_u64(id);
@@ -68,6 +89,9 @@ impl Cluster {
         }
         let before = self.ledger.membership_changes();
         self.ledger.take(outcomes);
+        if changes_users {
+            self.check_auth(id);
+        }
         let changes = self.ledger.membership_changes() - before;
         self.changes += changes;
         if self.trace && changes > 0 {
@@ -97,9 +121,11 @@ impl Cluster {
         let votes =
             |message: &Message| message.get_msg_type() == MessageType::MsgRequestVoteResponse && !message.reject;
         let dies = self.is_stormy() && said.messages.iter().any(votes) && self.random.random_ratio(1, 2);
+        let applied = self.members[&id].node.as_ref().map_or(0, |node| node.machine().store().applied.index);
         for (stream, message) in said.watched {
-            self.watchers.arrive(stream, message);
+            self.watchers.arrive(stream, message, applied);
         }
+        said.leaderless.into_iter().for_each(|stream| self.watchers.lost_leader(stream));
         self.answer_renewals(said.renewals);
         for (message, snapshot) in said.snapshots {
             let life_there = self.members.get(&message.to).map_or(0, |member| member.life);

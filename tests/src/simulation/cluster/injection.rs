@@ -207,6 +207,7 @@ impl Cluster {
     pub(super) fn forget(&mut self, id: u64) {
         self.clients.forget(id);
         self.registers.forget(id);
+        self.accounts.forget(id);
     }
 
     /// A member is started again after a while.

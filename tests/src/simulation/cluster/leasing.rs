@@ -31,14 +31,10 @@ impl Cluster {
 
     /// Somebody has this ordered, at some member.
     pub(super) fn order(&mut self, kind: Kind) {
-        let Some(id) = self.some_up() else { return };
-        let now = self.now;
-        let member = self.members.get_mut(&id).expect("it is up");
-        let life = member.life;
-        let node = member.awake(now).expect("it is up");
-        let request = self.clients.order(node, (id, life), kind, now);
-        self.ledger.sent(&request);
-        member.look();
+        let root = self.accounts.root();
+        if let Some(id) = self.some_up() {
+            self.order_as(id, root, kind);
+        }
     }
 
     /// Through some member, which asks the leader.

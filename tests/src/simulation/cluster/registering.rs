@@ -4,6 +4,7 @@ use basalt_proto::etcdserverpb::PutRequest;
 use basalt_proto::log::request::Kind;
 
 use super::super::invariants::linearizable::What;
+use super::super::invariants::permissions;
 use super::super::registers::Registers;
 use super::{Cluster, Event};
 use crate::node_sim::Outcome;
@@ -14,6 +15,8 @@ impl Cluster {
         let pause = self.registers.pause();
         self.agenda.file(self.now + pause, Event::Register(client));
         let Some(id) = self.some_up().filter(|_| !self.registers.waits(client, self.now)) else { return };
+        let root = self.accounts.root();
+        let Some(asker) = self.asker(id, root) else { return };
         let now = self.now;
         let member = self.members.get_mut(&id).expect("it is up");
         let at = (id, member.life);
@@ -23,7 +26,9 @@ impl Cluster {
             What::Write(value) => {
                 let (key, value) = (Registers::key(register), value.to_string());
                 let put = PutRequest { key: key.into(), value: value.into(), ..PutRequest::default() };
-                let request = self.clients.order(node, at, Kind::Put(put), now);
+                let kind = Kind::Put(put);
+                let Ok(principal) = permissions::principal(node, &asker, &kind, &self.ledger) else { return };
+                let request = self.clients.order(node, at, (kind, principal), now);
                 self.ledger.sent(&request);
                 request.id
             }

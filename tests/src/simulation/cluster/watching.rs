@@ -28,10 +28,12 @@ impl Cluster {
             return;
         }
         let id = up[self.random.random_range(0..up.len())];
+        let session = if calm || !self.plan.users { self.accounts.root() } else { self.accounts.some() };
+        let Some(asker) = self.asker(id, session) else { return };
         let member = self.members.get_mut(&id).expect("it is up");
         let life = member.life;
         let node = member.awake(now).expect("it is up");
-        self.watchers.open(client, node, (id, life), &self.ledger);
+        self.watchers.open(client, node, (id, life), &asker, &self.ledger);
         member.look();
     }
 }

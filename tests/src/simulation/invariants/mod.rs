@@ -16,6 +16,10 @@
 //! | I18 | [`checksums`] |
 //! | I19 | [`bounds`] |
 //! | I20 | [`liveness`] |
+//! | I21 | [`permissions`], and the [`Ledger`](crate::ledger::Ledger) for what is applied |
+//! | I22 | [`AuthHistory`](crate::auth_history::AuthHistory) |
+//! | I23 | [`watch::permitted`] |
+//! | I24 | in the simulated node, at the streams that asked for a leader |
 
 pub mod bounds;
 pub mod checksums;
@@ -26,6 +30,7 @@ pub mod linearizable;
 pub mod liveness;
 pub mod log_matching;
 pub mod one_leader;
+pub mod permissions;
 pub mod reads;
 pub mod recovery;
 pub mod revisions;

@@ -41,3 +41,11 @@ impl Question {
 pub fn linearizable(member: u64, revision: i64, floor: i64) {
     assert!(revision >= floor, "I7: a read found {revision} at {member:x}, {floor} was told before");
 }
+
+/// Something was answered by what led up to an entry; `floor` is the newest that anybody was told of when it was asked for.
+///
+/// # Panics
+/// When that is missing: a permission that is taken away is away for all who ask then.
+pub fn is_behind(member: u64, entry: u64, floor: u64) {
+    assert!(entry >= floor, "I7: {member:x} answered by entry {entry}, {floor} was told before");
+}

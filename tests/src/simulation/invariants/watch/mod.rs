@@ -5,6 +5,7 @@ pub mod atomic;
 pub mod bookmarkable;
 pub mod content;
 pub mod ordered;
+pub mod permitted;
 pub mod reliable;
 pub mod resumable;
 pub mod unique;

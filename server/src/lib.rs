@@ -3,8 +3,8 @@
 //! ```text
 //!   program ─► edge ─► api (gRPC) ──► node (threads) ─► admission ─► apply ─► basalt_storage
 //!      │         ├───► gateway (JSON) ─► api
-//!      │         └───► pages ─► http        ├─► watch
-//!      │                     │              └─► lease
+//!      │         └───► pages ─► profiles    ├─► watch
+//!      │                 └────► http        └─► lease
 //!      │                     └───► auth (who calls)
 //!      └─► listen, discovery, corruption, auto_compaction, logging, memory, config; metrics is counted by all
 //! ```
@@ -35,6 +35,7 @@ pub mod node;
 pub mod pages;
 pub mod peer;
 pub mod peer_edge;
+pub mod profiles;
 pub mod program;
 pub mod traces;
 pub mod transfer;

@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::http::{AlarmKind, Listener, PageRequest, PageResponse, Probe, Site, Versions};
 use crate::listen::ClientConnection;
 use crate::metrics::{ClassFigures, Figures, Metrics, ShardFigures};
+use crate::profiles::{Answer, Profiles};
 
 /// What a port serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,13 +36,15 @@ const HEALTH_KEY: &[u8] = b"health";
 /// All pages.
 pub struct Pages {
     site: Site,
+    profiles: Option<Profiles>,
     service: Arc<Service>,
 }
 
 impl Pages {
     /// The pages of a node under the rules of `config`.
     pub fn new(service: Arc<Service>, metrics: Arc<Metrics>, config: &Config) -> Self {
-        Self { site: Site::new(&config.http, metrics), service }
+        let profiles = config.http.profiles.then(Profiles::start);
+        Self { site: Site::new(&config.http, metrics), profiles, service }
     }
 
     /// Answers a request that is no gRPC call.
@@ -50,6 +53,10 @@ impl Pages {
             return unsupported();
         }
         let page = page_of(request);
+        let profiles = self.profiles.as_ref().filter(|_| serves != Serves::Probes && Profiles::serves(page.path));
+        if let Some(profiles) = profiles {
+            return self.profile(request, serves, profiles).await;
+        }
         let listener = if serves == Serves::Probes { Listener::Metrics } else { Listener::Clients };
         let read = if page.reads_linearizably() { self.linearizable_read().await } else { Ok(()) };
         response(self.site.respond(listener, &page, &Asked { pages: self, read }), request.method == http::Method::HEAD)
@@ -74,6 +81,25 @@ impl Pages {
     pub fn open_to<B>(&self, request: &Parts, mut response: Response<B>) -> Response<B> {
         add_headers(response.headers_mut(), self.site.origins(&page_of(request)));
         response
+    }
+
+    /// A profile of this process, for whoever may see pages. None outlives the begin of a stop.
+    async fn profile(&self, request: &Parts, serves: Serves, profiles: &Profiles) -> Response<Full<Bytes>> {
+        if let Some(page) = self.keep_out(request, serves) {
+            return page;
+        }
+        let page = page_of(request);
+        let mut stopping = self.service.stopping.clone();
+        let answer = tokio::select! {
+            biased;
+            answer = profiles.respond(page.path, page.query) => answer,
+            _ = stopping.wait_for(|stop| *stop) => Answer::stopping(),
+        };
+        let body = if request.method == http::Method::HEAD { Bytes::new() } else { Bytes::from(answer.body) };
+        let mut response = Response::new(Full::new(body));
+        *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        add_headers(response.headers_mut(), answer.headers);
+        self.open_to(request, response)
     }
 
     /// What etcd's checks read: with the consent of a quorum, as any client.

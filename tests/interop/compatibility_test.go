@@ -107,7 +107,7 @@ func TestCompatibilityNamesEveryFlag(t *testing.T) {
 		flag := flagCases[strings.TrimPrefix(name, "--")]
 		wanted := "same"
 		switch {
-		case flag.notYet != "" || flag.refused != "" || flag.unknown:
+		case flag.refused != "" || flag.unknown:
 			wanted = "refused"
 		case flag.ignored != "":
 			wanted = "not meaningful"

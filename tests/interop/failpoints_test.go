@@ -115,6 +115,7 @@ var panics = []struct {
 	point   string
 	provoke func(context.Context, services)
 }{
+	{"raftAfterWALRelease", leaveSegment},
 	{"raftBeforeSave", nil}, {"raftAfterSave", nil}, {"walBeforeSync", nil}, {"walAfterSync", nil}, {"raftBeforeAdvance", nil},
 	{"beforeApplyOneEntryNormal", nil},
 	{"beforeCommit", compactNow}, {"afterCommit", compactNow}, {"raftBeforeSaveSnap", compactNow}, {"raftAfterSaveSnap", compactNow},
@@ -122,9 +123,7 @@ var panics = []struct {
 	{"compactBeforeCommitBatch", compactNow}, {"compactAfterCommitBatch", compactNow},
 	{"compactBeforeSetFinishedCompact", compactNow}, {"compactAfterSetFinishedCompact", compactNow},
 	{"beforeSyncWatchers", nil}, {"beforeSendWatchResponse", watchSomething}, {"beforeProgressIfSync", askForProgress},
-	{"defragBeforeCopy", func(ctx context.Context, s services) {
-		_, _ = s.maintenance.Defragment(ctx, &pb.DefragmentRequest{})
-	}},
+	{"defragBeforeCopy", defragment}, {"defragOpenFileError", defragment},
 	{"beforeLookupWhenLeaseTimeToLive", func(ctx context.Context, s services) {
 		_, _ = s.lease.LeaseTimeToLive(ctx, &pb.LeaseTimeToLiveRequest{ID: 1})
 	}},
@@ -136,6 +135,21 @@ var panics = []struct {
 	{"beforeApplyOneConfChange", func(ctx context.Context, s services) {
 		_, _ = s.cluster.MemberAdd(ctx, &pb.MemberAddRequest{PeerURLs: []string{"http://127.0.0.1:1"}, IsLearner: true})
 	}},
+}
+
+// pointOfStarts is come by at every start, before anybody can set it.
+const pointOfStarts = "beforePublishing"
+
+// leaveSegment fills the log's first segment, which is a small one, and has a checkpoint taken that needs it no more.
+func leaveSegment(ctx context.Context, s services) {
+	for range 3 {
+		_, _ = s.kv.Put(ctx, &pb.PutRequest{Key: []byte("large"), Value: make([]byte, 1<<20)})
+	}
+	compactNow(ctx, s)
+}
+
+func defragment(ctx context.Context, s services) {
+	_, _ = s.maintenance.Defragment(ctx, &pb.DefragmentRequest{})
 }
 
 func compactNow(ctx context.Context, s services) {
@@ -159,8 +173,8 @@ func askForProgress(ctx context.Context, s services) {
 	}
 }
 
-// TestPanicAtEveryPoint stops the process at each point that etcd names and that has a place here, and loses nothing that was
-// acknowledged.
+// TestPanicAtEveryPoint stops the process at each point that etcd names and that has a place here, but for those of
+// TestPanicAmongMembers, and loses nothing that was acknowledged.
 func TestPanicAtEveryPoint(t *testing.T) {
 	server := startPointed(t, "")
 	server.AwaitReady()
@@ -187,18 +201,30 @@ func TestPanicAtEveryPoint(t *testing.T) {
 			}
 		}
 		end()
-		if !server.LogContains("failpoint panic: " + at.point) {
-			t.Errorf("%s: it ended for another reason", at.point)
-		}
-		server.Restart()
-		found := map[string]bool{}
-		for _, kv := range everything(t, server.Server).Kvs {
-			found[string(kv.Key)] = true
-		}
-		for n := range acknowledged {
-			if key := fmt.Sprintf("k%06d", n); !found[key] {
-				t.Fatalf("%s: %s was acknowledged and is gone", at.point, key)
-			}
+		server.keptAll(at.point, acknowledged)
+	}
+	server.Stop()
+	server.Wrap([]string{"env", "GOFAIL_FAILPOINTS=" + pointOfStarts + "=panic"})
+	server.RestartLater()
+	server.AwaitExit()
+	server.Wrap(nil)
+	server.keptAll(pointOfStarts, acknowledged)
+}
+
+// keptAll begins the next life of a server that ended at a point, and looks for every key that was acknowledged.
+func (p pointed) keptAll(point string, acknowledged int) {
+	p.t.Helper()
+	if !p.LogContains("failpoint panic: " + point) {
+		p.t.Errorf("%s: it ended for another reason", point)
+	}
+	p.Restart()
+	found := map[string]bool{}
+	for _, kv := range everything(p.t, p.Server).Kvs {
+		found[string(kv.Key)] = true
+	}
+	for n := range acknowledged {
+		if key := fmt.Sprintf("k%06d", n); !found[key] {
+			p.t.Fatalf("%s: %s was acknowledged and is gone", point, key)
 		}
 	}
 }

@@ -14,9 +14,7 @@ import (
 type flagCase struct {
 	// effect observes what it does.
 	effect func(*testing.T)
-	// notYet is a value that stops the start, since what it asks for does not exist here: a named difference from etcd.
-	notYet string
-	// refused is a value that stops the start for good: another named difference.
+	// refused is a value that stops the start: a named difference from etcd.
 	refused string
 	// ignored is a value that is accepted with a warning, since it tunes what does not exist here.
 	ignored string
@@ -115,7 +113,7 @@ var flagCases = map[string]flagCase{
 	"bcrypt-cost":    {effect: observeBcryptCost},
 	"auth-token-ttl": {effect: observeAuthTokenTTL},
 
-	"enable-pprof":        {notYet: "true"},
+	"enable-pprof":        {effect: observeProfiles},
 	"metrics":             {effect: observeExtensiveMetrics},
 	"listen-metrics-urls": {effect: observeMetricsURLs},
 
@@ -159,15 +157,13 @@ func TestEveryFlag(t *testing.T) {
 		flag := flagCases[name]
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			own := flag.notYet != "" || flag.refused != "" || flag.ignored != "" || strings.HasPrefix(name, "basalt-")
+			own := flag.refused != "" || flag.ignored != "" || strings.HasPrefix(name, "basalt-")
 			if own && harness.UnderTest(t) != harness.Basalt {
 				t.Skip("a named difference of basalt's")
 			}
 			switch {
 			case flag.effect != nil:
 				flag.effect(t)
-			case flag.notYet != "":
-				expectRefusedFlag(t, 1, "--"+name+" is not available yet: ", "--"+name+"="+flag.notYet)
 			case flag.refused != "":
 				expectRefusedFlag(t, 1, "--"+name+" is refused: ", "--"+name+"="+flag.refused)
 			case flag.invalid != "":

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc/codes"
 
 	"basalt/tests/interop/harness"
 )
@@ -91,5 +92,24 @@ func TestWrongClock(t *testing.T) {
 	wrong.Restart()
 	for _, member := range others {
 		awaitSample(t, member, name, func(value float64) bool { return value > -1 && value < 1 })
+	}
+}
+
+// TestTokensUnderAWrongClock: a member whose clock is an hour ahead takes a token that another made just now, as etcd's does.
+func TestTokensUnderAWrongClock(t *testing.T) {
+	members := harness.StartMembers(t, harness.UnderTest(t), 3)
+	wrong := members.Without(leaderOf(t, members))[0]
+	wrong.Kill()
+	wrong.Wrap(withClock(t, 3600))
+	wrong.Restart()
+	right := members.Without(wrong)[0]
+	guard(t, right)
+	ctx := harness.Context(t, time.Minute)
+	for _, from := range []*harness.Server{right, wrong} {
+		ann := login(t, ctx, servicesOf(from.Conn(t)), "ann", "word")
+		for _, at := range members {
+			err := get(&pb.RangeRequest{Key: []byte("a1")})(ann, servicesOf(at.Conn(t)))
+			expectStatus(t, "a token of "+from.Endpoint()+" at "+at.Endpoint(), err, codes.OK, "")
+		}
 	}
 }

@@ -308,6 +308,7 @@ fn http(settings: &Settings) -> HttpConfig {
     let all_hosts = hosts.iter().all(String::is_empty) || hosts.iter().any(|host| host == "*");
     HttpConfig {
         grpc_gateway: settings.bool("enable-grpc-gateway"),
+        profiles: settings.bool("enable-pprof"),
         cors: settings.origins("cors").map_or(AllowList::All, |origins| AllowList::Only(origins.into_iter().collect())),
         host_whitelist: if all_hosts { AllowList::All } else { AllowList::Only(hosts.into_iter().collect()) },
     }

@@ -61,8 +61,6 @@ pub enum Kind {
 pub enum Status {
     /// It does what etcd's does.
     Works,
-    /// Its default is accepted, any other value stops the start, for this reason.
-    NotYet(&'static str),
     /// Its default is accepted, any other value stops the start, now and later, for this reason.
     Refused(&'static str),
     /// It tunes machinery that does not exist here: any value is accepted, with a warning that says this.

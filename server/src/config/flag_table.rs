@@ -6,7 +6,7 @@ use super::flag::Group::{
     Auth, Basalt, Clustering, Earlier, Features, Logging, Member, Monitoring, Security, Tracing, Unsafe,
 };
 use super::flag::Kind::{Bool, Duration, Gates, List, OneOf, Origins, Signed, Text, Unsigned, Unsigned32, Urls};
-use super::flag::Status::{AliasOf, GateAlias, Ignored, NotYet, Refused, Works};
+use super::flag::Status::{AliasOf, GateAlias, Ignored, Refused, Works};
 use super::flag::{Flag, Group, Kind, Status};
 
 const BBOLT: &str = "it tunes bbolt, which is not used here";
@@ -142,7 +142,8 @@ pub const FLAGS: &[Flag] = &[
     row(Auth, "bcrypt-cost", Unsigned, "10", Works, "Cost of password hashes, 4 to 31: each step doubles the work."),
     row(Auth, "auth-token-ttl", Unsigned, "300", Works, "Seconds that a simple token lives after it was used last."),
 
-    row(Monitoring, "enable-pprof", Bool, "false", NotYet("profiles are not served yet"), "Serve profiles under /debug/pprof/."),
+    row(Monitoring, "enable-pprof", Bool, "false", Works,
+        "Serve profiles of this process under /debug/pprof/ of the client URLs, to whoever reaches them; for `go tool pprof`."),
     row(Monitoring, "metrics", Text, "basic", Works, "'basic', or 'extensive' with histograms of gRPC calls."),
     row(Monitoring, "listen-metrics-urls", Urls, "", Works, "URLs for metrics and health checks alone; https uses --cert-file."),
 
@@ -242,7 +243,7 @@ mod tests {
                     assert_eq!((flag.kind, flag.default), (target.kind, target.default), "{}", flag.name);
                 }
                 GateAlias(gate) => FeatureGates::default().add(&format!("{gate}=true")).expect("a gate of etcd's"),
-                Works | NotYet(_) | Refused(_) | Ignored(_) => assert!(!flag.help.is_empty(), "{}", flag.name),
+                Works | Refused(_) | Ignored(_) => assert!(!flag.help.is_empty(), "{}", flag.name),
             }
         }
     }

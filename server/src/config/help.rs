@@ -25,7 +25,7 @@ const USAGE: &str = "Usage:
     Print this text.
 
 Every flag can be set by an environment variable: --data-dir is ETCD_DATA_DIR.
-A flag marked 'not available yet' or 'refused' is accepted with its default only.
+A flag marked 'refused' is accepted with its default only.
 ";
 
 /// Sections in etcd's order, with their titles.
@@ -63,7 +63,6 @@ fn flag_text(flag: &Flag) -> String {
     let head = format!("  --{} '{default}'\n", flag.name);
     let meaning = match flag.status {
         Status::Works => format!("    {}\n", flag.help),
-        Status::NotYet(why) => format!("    {} Not available yet: {why}.\n", flag.help),
         Status::Refused(why) => format!("    {} Refused: {why}.\n", flag.help),
         Status::Ignored(why) => format!("    {} Ignored: {why}.\n", flag.help),
         Status::AliasOf(target) => format!("    Use --{target}.\n"),

@@ -57,7 +57,7 @@ impl Settings {
                 let gates = Flag::find("feature-gates").expect("the table has feature-gates");
                 self.set(gates, &format!("{gate}={on}"), origin)
             }
-            Status::Works | Status::NotYet(_) | Status::Refused(_) | Status::Ignored(_) => {
+            Status::Works | Status::Refused(_) | Status::Ignored(_) => {
                 let value = if flag.kind == Kind::Gates {
                     let mut gates = self.gates(flag.name);
                     gates.add(text)?;
@@ -94,9 +94,6 @@ impl Settings {
             let default = Value::parse(flag.kind, flag.default).expect("defaults fit their kind");
             let advice = || format!("remove it or set it to its default ({:?})", flag.default);
             match flag.status {
-                Status::NotYet(why) if *value != default => {
-                    return Err(ConfigError::invalid(format!("{origin} is not available yet: {why}"), advice()));
-                }
                 Status::Refused(why) if *value != default => {
                     return Err(ConfigError::invalid(format!("{origin} is refused: {why}"), advice()));
                 }

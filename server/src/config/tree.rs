@@ -261,6 +261,8 @@ pub struct TlsConfig {
 pub struct HttpConfig {
     /// Whether the JSON gateway answers under `/v3/`. Default true.
     pub grpc_gateway: bool,
+    /// Whether profiles of this process are served under `/debug/pprof/`. Default false.
+    pub profiles: bool,
     /// Origins of web pages that may call. Default all.
     pub cors: AllowList,
     /// Host names, without port, that a request over plain HTTP may carry. Default all.

@@ -28,4 +28,5 @@ mod tests;
 
 pub use message::{PageRequest, PageResponse};
 pub use probe::{AlarmKind, Probe, Versions};
+pub use query::Query;
 pub use site::{Listener, Site};

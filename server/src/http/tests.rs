@@ -68,6 +68,7 @@ fn site(strict: bool) -> (Site, Arc<Metrics>) {
     };
     let config = HttpConfig {
         grpc_gateway: true,
+        profiles: false,
         cors: only(&["http://a:80", "http://b:81"]),
         host_whitelist: only(&["good.example"]),
     };

@@ -59,6 +59,8 @@ pub struct ApplyLinks {
     pub metrics: Arc<Metrics>,
     /// The beginning of the node's clock.
     pub started: Instant,
+    /// Where the log ended then: what is applied up to here is of a former life.
+    pub former_life: u64,
     /// Bytes in the deltas at which a checkpoint starts.
     pub checkpoint_bytes: usize,
     /// Users, roles and tokens, as other threads see them.

@@ -217,7 +217,7 @@ impl ApplyThread {
                     after_applying(&entry);
                     let leads = self.links.gauges.leads.load(Ordering::Relaxed);
                     self.counts.entry(&entry, &applied, started.elapsed(), leads);
-                    self.hand_out_tokens(&entry, &applied.answers);
+                    self.hand_out_tokens(position.index, &entry, &applied.answers);
                     // Callers of other members wait there.
                     if entry.proposer == self.links.member_id {
                         answers.extend(applied.answers);
@@ -304,17 +304,18 @@ impl ApplyThread {
         }
     }
 
-    /// All members know the tokens of users who showed their passwords. An entry of a former life of this process, or one
-    /// that came late, gives a token that is as old as it is.
-    fn hand_out_tokens(&self, entry: &LogEntry, answers: &[(u64, Result<Answer, Refusal>)]) {
+    /// All members know the tokens of users who showed their passwords. An entry of a former life of this process gives a token
+    /// that is as old as it is. Of others the wall clock is not asked: it may be another than that of the member that made them.
+    fn hand_out_tokens(&self, index: u64, entry: &LogEntry, answers: &[(u64, Result<Answer, Refusal>)]) {
         for (request, (_, answer)) in entry.requests.iter().zip(answers) {
             // One after which users changed in the same entry is good for nothing: its client logs in again.
             let revision = self.machine.auth().revision();
             if let (Some(Kind::Authentication(login)), Ok(_)) = (&request.kind, answer)
                 && login.auth_revision == revision
             {
-                let age = unix_time_ns().saturating_sub(entry.time_unix_ns).max(0).unsigned_abs();
-                let (age, now) = (Duration::from_nanos(age), self.links.started.elapsed());
+                let is_old = index <= self.links.former_life;
+                let age = if is_old { unix_time_ns().saturating_sub(entry.time_unix_ns) } else { 0 };
+                let (age, now) = (Duration::from_nanos(age.max(0).unsigned_abs()), self.links.started.elapsed());
                 self.links.auth.logged_in(login, self.machine.auth(), age, now);
             }
         }

@@ -128,6 +128,7 @@ impl Rig {
             hashes: CompactionHashes::new(pools.walk, hash_cache.clone()),
             metrics: metrics.clone(),
             started: Instant::now(),
+            former_life: 0,
             checkpoint_bytes: 256 << 20,
             sweep_pause: Duration::from_millis(10),
             sweep_batch: 1000,

@@ -347,6 +347,7 @@ fn spawn(
         hashes: CompactionHashes::new(readers.compaction.clone(), hash_cache.clone()),
         metrics: metrics.clone(),
         started,
+        former_life: recovered.entries.last().map_or(recovered.previous_index, |entry| entry.index),
         checkpoint_bytes: config.memory.checkpoint_bytes(),
         sweep_pause: config.sweep_pause,
         sweep_batch: config.sweep_batch,

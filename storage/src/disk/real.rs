@@ -188,11 +188,11 @@ impl RealDisk {
             Io::Sync { file } => self.file(file)?.sync_data(),
             Io::Truncate { file, length } => self.file(file)?.set_len(length),
             Io::Allocate { file, offset, length } => {
-                Ok(rustix::fs::fallocate(&*self.file(file)?, FallocateFlags::empty(), offset, length)?)
+                fallocate(&*self.file(file)?, FallocateFlags::empty(), offset, length)
             }
             Io::PunchHole { file, offset, length } => {
                 let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-                Ok(rustix::fs::fallocate(&*self.file(file)?, flags, offset, length)?)
+                fallocate(&*self.file(file)?, flags, offset, length)
             }
             Io::Rename { from, to } => rename_file(&self.file_path(&from)?, &self.file_path(&to)?),
             Io::Exchange { one, other } => exchange(&self.file_path(&one)?, &self.file_path(&other)?),
@@ -241,6 +241,12 @@ fn sync_parent(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
         Err(error) => Err(error),
     }
+}
+
+/// A signal, as that of a profile, may end the call before it has done anything; all others of this file are begun anew by the
+/// system or by Rust's library.
+fn fallocate(file: &File, flags: FallocateFlags, offset: u64, length: u64) -> io::Result<()> {
+    Ok(rustix::io::retry_on_intr(|| rustix::fs::fallocate(file, flags, offset, length))?)
 }
 
 fn exchange(one: &Path, other: &Path) -> io::Result<()> {

@@ -61,6 +61,7 @@ pub(super) struct ApplySide {
     pub(super) is_replaced: bool,
     is_watched: bool,
     pub(super) auth: AuthSide,
+    former_life: u64,
     /// Whether anybody has users.
     has_users: bool,
     /// What watches are to be told, before anybody hears of the answers.
@@ -68,11 +69,13 @@ pub(super) struct ApplySide {
 }
 
 impl ApplySide {
-    pub(super) fn new(machine: Machine, place: &Place) -> Self {
+    /// A member whose log ended at `former_life` when it started.
+    pub(super) fn new(machine: Machine, place: &Place, former_life: u64) -> Self {
         let mut config = LeaseClockConfig::default();
         config.checkpoint_interval = place.lease_checkpoint_interval.unwrap_or(config.checkpoint_interval);
         Self {
             auth: AuthSide::new(&machine),
+            former_life,
             has_users: place.has_users,
             is_watched: place.is_watched,
             machine,
@@ -146,7 +149,8 @@ impl ApplySide {
         };
         done.effects.effects.iter().for_each(|effect| self.follow(effect, now));
         if let Some(entry) = entry.as_ref().filter(|_| self.has_users) {
-            let age = unix_ns.saturating_sub(entry.time_unix_ns).max(0).unsigned_abs();
+            let is_old = position.index <= self.former_life;
+            let age = if is_old { unix_ns.saturating_sub(entry.time_unix_ns).max(0).unsigned_abs() } else { 0 };
             let came_to = (&done.answers[..], &done.effects);
             let shown = self.auth.applied(&self.machine, entry, came_to, (Duration::from_nanos(age), now));
             // Before the first event after: whoever is told of it is judged by no older users and roles.

@@ -11,6 +11,7 @@ use basalt_server::node::core::{Core, CoreConfig, Input, Leadership};
 use basalt_storage::disk::{PowerCut, SimulatedDisk};
 use basalt_storage::job::{Job, run};
 use basalt_storage::mvcc::view::View;
+use raft::Storage;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -128,6 +129,7 @@ impl SimulatedNode {
             seed: random.random(),
         };
         let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let former_life = log_store.last_index().expect("it is in memory");
         let mut said = Said::default();
         if is_observed {
             said.appended.push(Appended::all_of(&log_store));
@@ -150,7 +152,7 @@ impl SimulatedNode {
             proposals: VecDeque::new(),
             inbox: VecDeque::new(),
             log: LogSide::new(log, checkpointer.manifest().generation),
-            apply: ApplySide::new(Machine::new(store), place),
+            apply: ApplySide::new(Machine::new(store), place, former_life),
             checkpoints: CheckpointSide::new(checkpointer, &disk, checkpoint_interval, now),
             snapshots: SnapshotSide::default(),
             transfers: TransferSide::default(),

@@ -21,6 +21,7 @@
 mod confirmations;
 mod farewell;
 mod forwarded;
+mod hand_over;
 mod member_changes;
 mod message_check;
 mod outbox;
@@ -120,6 +121,8 @@ pub struct Core {
     changes: Waiting,
     /// Ticks for which all of them have been removals of this leader.
     own_removal_ticks: u32,
+    /// The term in which another member was to lead since this one stops.
+    stops_in_term: Option<u64>,
     leadership: Leadership,
     slow_disk: SlowDisk,
     farewell: Farewell,
@@ -172,6 +175,7 @@ impl Core {
             snapshots: Snapshots::default(),
             changes: Waiting::default(),
             own_removal_ticks: 0,
+            stops_in_term: None,
             leadership: Leadership::default(),
             slow_disk: SlowDisk::default(),
             farewell: Farewell::default(),
@@ -212,8 +216,8 @@ impl Core {
             Input::Reads(reads) if is_planted(Bug::ReadWithoutQuorum) => outputs.push(Output::ReadsReady(reads)),
             Input::Reads(reads) => reads.into_iter().for_each(|read| self.reads.add(read)),
             Input::Told { by } => self.told(by, outputs),
-            Input::Unreachable(member) => self.raft.report_unreachable(member),
-            Input::HandOver => _ = self.hand_over(),
+            Input::Unreachable(member) => self.unreachable(member),
+            Input::HandOver => self.hand_over_for_good(),
             Input::AdvanceElection => self.advance_election(),
             Input::Transfer(member) => {
                 if self.leads() {
@@ -231,21 +235,6 @@ impl Core {
         if raft.leader_id == raft::INVALID_ID {
             raft.election_elapsed += raft.election_timeout().saturating_sub(2);
         }
-    }
-
-    /// Has whoever is fit lead; gives whom, if there is one and this member leads.
-    fn hand_over(&mut self) -> Option<u64> {
-        let raft = &self.raft.raft;
-        let voters = &raft.prs().conf().to_conf_state().voters;
-        let fit = raft
-            .prs()
-            .iter()
-            .filter(|(id, progress)| **id != self.member_id && progress.recent_active && voters.contains(id));
-        // Of those with equal logs the one with the lowest id: a map has no order of its own.
-        let best = fit.max_by_key(|(id, progress)| (progress.matched, std::cmp::Reverse(**id))).map(|(id, _)| *id);
-        let member = best.filter(|_| self.leads())?;
-        self.raft.transfer_leader(member);
-        Some(member)
     }
 
     /// A leader whose disk is slower than those of the others lets one of them lead.

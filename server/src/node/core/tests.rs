@@ -35,7 +35,7 @@ fn config() -> CoreConfig {
 }
 
 /// One of these, over an empty log.
-fn one_of(voters: &[u64]) -> Core {
+pub(super) fn one_of(voters: &[u64]) -> Core {
     let members = ConfState { voters: voters.to_vec(), ..ConfState::default() };
     let store = LogStore::new((0, 0), Vec::new(), HardState::default(), members);
     Core::new(&config(), store, &slog::Logger::root(slog::Discard, slog::o!())).expect("a member")
@@ -244,7 +244,7 @@ fn announced(members: &[u64]) -> Message {
     message
 }
 
-fn outputs(core: &mut Core, input: Input) -> Vec<Output> {
+pub(super) fn outputs(core: &mut Core, input: Input) -> Vec<Output> {
     let mut outputs = Vec::new();
     core.step(input, &mut outputs).expect("the core goes on");
     outputs

@@ -191,7 +191,11 @@ fn index() -> String {
             "profile",
             "where the CPU's time goes, for 30 seconds or <code>?seconds=</code> of them, at most 300",
         ),
-        ("heap", "heap", "what memory is in use, by who asked for it"),
+        (
+            "heap",
+            "heap?debug=1",
+            "what memory is in use; without <code>debug</code> a profile of who asked for it, in builds that can",
+        ),
         ("goroutine", "goroutine?debug=1", "threads, what they do, and their time of the CPU"),
         ("cmdline", "cmdline", "the command line, without secrets"),
     ]
@@ -233,7 +237,7 @@ mod tests {
             assert!(answer.headers.contains(&("X-Go-Pprof", "1".to_owned())), "{name}");
         }
         let index = String::from_utf8(answer("/debug/pprof/", "").body).expect("UTF-8");
-        for link in ["profile", "heap", "goroutine?debug=1", "cmdline"] {
+        for link in ["profile", "heap?debug=1", "goroutine?debug=1", "cmdline"] {
             assert!(index.contains(&format!("href=\"{link}\"")), "{link}");
         }
     }

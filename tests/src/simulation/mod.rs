@@ -8,6 +8,8 @@
 //!   Faults ────────┴── power cuts, restarts, partitions, pauses, slow disks; at the end all heal
 //! ```
 //!
+//! In some seeds clients are users with tokens ([`accounts`]), and some of them change users and roles while others call.
+//!
 //! What must hold is in [`invariants`], one file each. What goes wrong is known before a run begins ([`schedule`]), so that a
 //! run can be repeated without some of it.
 

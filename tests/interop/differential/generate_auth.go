@@ -67,6 +67,8 @@ func (g *Generator) person() string {
 
 func (g *Generator) stepAsSomebody() Step {
 	person := g.person()
+	g.asSomebody = true
+	defer func() { g.asSomebody = false }()
 	switch roll := g.random.IntN(100); {
 	case roll < 25:
 		if g.chance(2, 3) {

@@ -28,6 +28,8 @@ type Generator struct {
 	queue     []func() Step
 	steps     int
 	nextLease int64
+	// asSomebody is set while a request of somebody is made.
+	asSomebody bool
 }
 
 // newGenerator starts a run on empty stores.

@@ -83,8 +83,17 @@ func (g *Generator) key() []byte {
 	return g.keys[g.random.IntN(len(g.keys))]
 }
 
-// interval gives key and range_end: a single key, a prefix, everything from a key, all, between edges, or nonsense.
+// interval gives key and range_end; for somebody, one that does not end before it begins (notAsked).
 func (g *Generator) interval() (key, end []byte) {
+	key, end = g.anyInterval()
+	if g.asSomebody && len(end) > 0 && !bytes.Equal(end, []byte{0}) && bytes.Compare(end, key) < 0 {
+		return end, key
+	}
+	return key, end
+}
+
+// anyInterval gives a single key, a prefix, everything from a key, all, between edges, or nonsense.
+func (g *Generator) anyInterval() (key, end []byte) {
 	key = g.key()
 	switch g.random.IntN(16) {
 	case 0, 1, 2, 3, 4:

@@ -194,10 +194,21 @@ func (r *Runner) drain() error {
 			transcripts map[int64][]delivery
 			err         error
 		}
-		left, right := both(r, func(s *side) outcome {
-			transcripts, err := s.streams[n].drain(revision, n != futureStream)
+		drain := func(s *side, atLeast map[int64]int) outcome {
+			transcripts, err := s.streams[n].drain(revision, n != futureStream, atLeast)
 			return outcome{transcripts, err}
-		})
+		}
+		var left, right outcome
+		if n == futureStream {
+			left = drain(r.pair.sides[0], nil)
+			counts := map[int64]int{}
+			for id, transcript := range left.transcripts {
+				counts[id] = len(transcript)
+			}
+			right = drain(r.pair.sides[1], counts)
+		} else {
+			left, right = both(r, func(s *side) outcome { return drain(s, nil) })
+		}
 		if left.err != nil || right.err != nil {
 			return r.failed("stream", "stream %d: left %v, right %v", n, left.err, right.err)
 		}

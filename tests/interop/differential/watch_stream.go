@@ -128,10 +128,11 @@ func (w *watchStream) acknowledged(request *pb.WatchRequest) (*pb.WatchResponse,
 }
 
 // drain waits until everything below the barrier's revision has arrived and returns the transcripts since the last
-// drain. A stream that holds watchers of the future never reports progress, and needs none: its watchers are all
-// served in the order of revisions, the barrier's among them. Within the barrier's own revision watchers have no order,
+// drain. A stream that holds watchers of the future never reports progress: etcd serves its watchers in the order of
+// revisions, the barrier's among them, and of basalt as many events are awaited, by watcher, for there one that waits for a
+// previous value holds up no watcher of other shards. Within the barrier's own revision watchers have no order,
 // so what else it woke is left for the next drain, or dropped if its watcher is cancelled before.
-func (w *watchStream) drain(revision int64, withProgress bool) (map[int64][]delivery, error) {
+func (w *watchStream) drain(revision int64, withProgress bool, atLeast map[int64]int) (map[int64][]delivery, error) {
 	ask := func() error {
 		if !withProgress {
 			return nil
@@ -144,6 +145,11 @@ func (w *watchStream) drain(revision int64, withProgress bool) (map[int64][]deli
 		if w.barrier < revision || (withProgress && w.progress < revision) {
 			return false
 		}
+		for id, count := range atLeast {
+			if w.below(id, revision) < count {
+				return false
+			}
+		}
 		for id := range w.transcripts {
 			transcripts[id] = w.take(id, revision)
 		}
@@ -153,6 +159,17 @@ func (w *watchStream) drain(revision int64, withProgress bool) (map[int64][]deli
 		return true
 	}, ask)
 	return transcripts, err
+}
+
+// below is how much watcher `id` received below `revision`.
+func (w *watchStream) below(id, revision int64) int {
+	count := 0
+	for _, d := range w.transcripts[id] {
+		if d.revision < revision {
+			count++
+		}
+	}
+	return count
 }
 
 // take removes what watcher `id` received below `revision`.

@@ -21,9 +21,8 @@ use super::guard::{Guard, Verdict};
 /// head. The kernel takes this much at once, and it stays in cache.
 const BUFFER_BYTES: usize = 7 * ((16 << 10) + 9);
 
-/// Sizes of the buffer: of small frames, of one of the largest, and of as many as come. None is a size that `h2` keeps for
-/// as long as a connection lives: what is given back here would be taken there, and its pages with it.
-const ROOMS_BYTES: [usize; 3] = [3 << 10, BUFFER_BYTES.div_ceil(4), BUFFER_BYTES];
+/// Sizes of the buffer: of small frames, of one of the largest, and of as many as come.
+const ROOMS_BYTES: [usize; 3] = [4 << 10, BUFFER_BYTES.div_ceil(4), BUFFER_BYTES];
 
 /// Read in one turn, as [`Guard`] counts: some two hundred calls, a few milliseconds of work at most.
 const TURN_BYTES: usize = 64 << 10;

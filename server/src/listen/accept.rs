@@ -1,9 +1,9 @@
 //! The accept loop.
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use std::{io, mem};
 
 use http::{Request, Response};
 use http_body::Body;
@@ -34,6 +34,8 @@ const BACKOFF_MIN: Duration = Duration::from_millis(10);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// Pause after a connection was closed for the limit: refusals cost at most 200 accepts a second.
 const REFUSAL_PAUSE: Duration = Duration::from_millis(5);
+/// Between two lines of the log about connections that were not taken, however many there are.
+const WARNING_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long a client may be silent at the start, or take nothing of what it asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,33 +200,56 @@ pub(super) fn limit_writes(stream: &TcpStream, limit: Duration) -> io::Result<()
 #[derive(Debug, Default)]
 struct Pause {
     last: Option<Duration>,
-    refusing: bool,
+    refusals: Reminder,
+    failures: Reminder,
 }
 
 impl Pause {
-    /// A connection was taken: whatever it was, it is over.
+    /// A connection was taken: the next failure is the first of its kind.
     fn over(&mut self) {
-        *self = Self::default();
+        self.last = None;
     }
 
     /// The limit is reached.
     fn refused(&mut self, url: &Url) -> Duration {
-        if !self.refusing {
-            warn!(%url, "closing new connections: as many are open as RLIMIT_NOFILE allows less a reserve");
+        if let Some(connections) = self.refusals.due(Instant::now()) {
+            warn!(
+                %url,
+                connections,
+                "closing new connections: as many are open as RLIMIT_NOFILE allows less a reserve"
+            );
         }
-        self.refusing = true;
         REFUSAL_PAUSE
     }
 
     /// The operating system is out of something. The connection waits in the backlog, and an accept at once would
     /// fail again: without a pause the loop takes a whole core.
     fn failed(&mut self, url: &Url, error: &io::Error) -> Duration {
-        if self.last.is_none() {
-            warn!(%url, %error, "failed to accept a connection; trying again more slowly");
+        if let Some(times) = self.failures.due(Instant::now()) {
+            warn!(%url, %error, times, "failed to accept a connection; trying again more slowly");
         }
         let next = self.last.map_or(BACKOFF_MIN, |last| (last * 2).min(BACKOFF_MAX));
         self.last = Some(next);
         next
+    }
+}
+
+/// Counts what strangers make happen as often as they like, so that it fills no log.
+#[derive(Debug, Default)]
+struct Reminder {
+    said: Option<Instant>,
+    unsaid: u64,
+}
+
+impl Reminder {
+    /// It happened again: how many times since it was last said, if it is to be said now.
+    fn due(&mut self, now: Instant) -> Option<u64> {
+        self.unsaid += 1;
+        if self.said.is_some_and(|said| now.saturating_duration_since(said) < WARNING_INTERVAL) {
+            return None;
+        }
+        self.said = Some(now);
+        Some(mem::take(&mut self.unsaid))
     }
 }
 
@@ -255,5 +280,16 @@ mod tests {
         waits = vec![pause.failed(&url, &error).as_millis()];
         assert_eq!(waits, [10]);
         assert!(!is_of_one_connection(&error));
+    }
+
+    #[test]
+    fn what_happens_often_is_said_every_ten_seconds_with_its_number() {
+        let start = Instant::now();
+        let mut reminder = Reminder::default();
+        let said: Vec<_> = [0, 1, 9_999, 10_000, 10_001, 45_000]
+            .map(|ms| reminder.due(start + Duration::from_millis(ms)))
+            .into_iter()
+            .collect();
+        assert_eq!(said, [Some(1), None, None, Some(3), None, Some(2)]);
     }
 }

@@ -25,6 +25,9 @@ const (
 	// goodPause lies between two calls of a good caller; there are goodCallers of them.
 	goodPause   = 8 * time.Millisecond
 	goodCallers = 4
+	// tries is how often an attack that cost too much CPU time is made: on a busy machine the same work takes more of it,
+	// and what a server does too much it does each time.
+	tries = 3
 )
 
 // attack is one row of the table.
@@ -81,6 +84,19 @@ func runAttacks(t *testing.T, attacks []attack) {
 }
 
 func (a attack) perform(t *testing.T) {
+	limit := cmpOr(a.cores, coresMax)
+	for range tries {
+		cores := a.attempt(t)
+		if !judged(t) || t.Failed() || limit < 0 || cores <= limit {
+			return
+		}
+		t.Logf("the attack cost %.2f cores, at most %.2f are allowed", cores, limit)
+	}
+	t.Errorf("the attack cost too much CPU time %d times", tries)
+}
+
+// attempt makes the attack on a new server and gives what it cost, in cores.
+func (a attack) attempt(t *testing.T) (cores float64) {
 	// What is basalt's alone, etcd does not know.
 	args := slices.DeleteFunc(slices.Clone(a.args), func(arg string) bool {
 		return !judged(t) && strings.HasPrefix(arg, "--basalt-")
@@ -109,7 +125,7 @@ func (a attack) perform(t *testing.T) {
 	memory, cpu := s.server.Memory(), s.server.CPU()
 	s.start, s.length = time.Now(), attackLength
 	a.run(t, s)
-	cores := coresOf(s.server.CPU()-cpu, time.Since(s.start)) - calmCores
+	cores = coresOf(s.server.CPU()-cpu, time.Since(s.start)) - calmCores
 	attacked := good.take()
 	grown := s.server.PeakMemory() - memory
 
@@ -120,17 +136,15 @@ func (a attack) perform(t *testing.T) {
 		a.after(t, s)
 	}
 	if !judged(t) {
-		return
+		return cores
 	}
 	if limit := cmpOr(a.memory, memoryMax); grown > limit {
 		t.Errorf("the server took %d MiB more, at most %d are allowed", grown/mib, limit/mib)
 	}
-	if limit := cmpOr(a.cores, coresMax); limit > 0 && cores > limit {
-		t.Errorf("the attack cost %.2f cores, at most %.2f are allowed", cores, limit)
-	}
 	if len(attacked) == 0 {
 		t.Error("no call of the good client was answered meanwhile")
 	}
+	return cores
 }
 
 func cmpOr[T int64 | float64](value, otherwise T) T {

@@ -21,20 +21,14 @@ func TestSilence(t *testing.T) {
 			var group sync.WaitGroup
 			for range 20 {
 				group.Go(func() {
-					for s.lasts() {
-						var held []net.Conn
-						for len(held) < 50 {
-							conn, err := net.Dial("tcp", s.server.Target())
-							if err != nil {
-								break
-							}
-							held = append(held, conn)
+					for range 50 {
+						conn, err := net.Dial("tcp", s.server.Target())
+						if err != nil {
+							break
 						}
-						time.Sleep(s.length / 4)
-						for _, conn := range held {
-							conn.Close()
-						}
+						defer conn.Close()
 					}
+					s.wait()
 				})
 			}
 			group.Wait()
@@ -46,6 +40,9 @@ func TestSilence(t *testing.T) {
 			}
 			if lines := s.server.LinesWith("os error 24"); len(lines) > 0 {
 				t.Errorf("it ran out of descriptors: %s", lines[0])
+			}
+			if lines := s.server.LinesWith("closing new connections"); len(lines) == 0 || len(lines) > 3 {
+				t.Errorf("it said %d times that it closes connections, once in ten seconds is right", len(lines))
 			}
 		}},
 		{name: "idle clients", run: func(t *testing.T, s *scene) {

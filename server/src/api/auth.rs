@@ -70,16 +70,16 @@ impl Service {
                 Caller::Nobody => request.name.is_empty(),
                 Caller::Stranger => false,
             };
-            if !is_itself {
-                service.authorize(Policy::Root, &caller)?;
-            }
+            service.authorize(if is_itself { Policy::NoStranger } else { Policy::Root }, &caller)?;
             let user = state.user(&request.name).ok_or(AuthError::UserNotFound)?;
             Ok(Chunks::of(&AuthUserGetResponse { header, roles: user.roles.clone() }))
         })
     }
 
-    pub(super) fn user_list(self: &Arc<Self>) -> Reply {
-        self.of_users_and_roles(|header, state| {
+    pub(super) fn user_list(self: &Arc<Self>, caller: Caller) -> Reply {
+        let service = self.clone();
+        self.of_users_and_roles(move |header, state| {
+            service.authorize(Policy::Root, &caller)?;
             Ok(Chunks::of(&AuthUserListResponse { header, users: state.user_names() }))
         })
     }
@@ -89,22 +89,23 @@ impl Service {
         let service = self.clone();
         self.of_users_and_roles(move |header, state| {
             let is_its_own = caller.name().is_some_and(|name| state.has_role(name, &request.role));
-            if !is_its_own {
-                service.authorize(Policy::Root, &caller)?;
-            }
+            service.authorize(if is_its_own { Policy::NoStranger } else { Policy::Root }, &caller)?;
             let role = state.role(&request.role).ok_or(AuthError::RoleNotFound)?;
             let perm = if request.role == ROOT { vec![everything()] } else { role.key_permission.clone() };
             Ok(Chunks::of(&AuthRoleGetResponse { header, perm }))
         })
     }
 
-    pub(super) fn role_list(self: &Arc<Self>) -> Reply {
-        self.of_users_and_roles(|header, state| {
+    pub(super) fn role_list(self: &Arc<Self>, caller: Caller) -> Reply {
+        let service = self.clone();
+        self.of_users_and_roles(move |header, state| {
+            service.authorize(Policy::Root, &caller)?;
             Ok(Chunks::of(&AuthRoleListResponse { header, roles: state.role_names() }))
         })
     }
 
-    /// Answers from users and roles that hold all that was acknowledged before.
+    /// Answers from users and roles that hold all that was acknowledged before. Who asks is judged by them, too: those of
+    /// before may let somebody in who was put out since.
     fn of_users_and_roles(
         self: &Arc<Self>,
         answer: impl FnOnce(Option<ResponseHeader>, &AuthState) -> Result<Chunks, Status> + Send + 'static,

@@ -1,15 +1,12 @@
 //! What is refused before it reaches the log (etcd `server/etcdserver/api/v3rpc/key.go`).
 
-use std::collections::HashSet;
-
 use basalt_proto::TXN_NESTING_MAX;
 use basalt_proto::etcdserverpb::request_op::Request;
-use basalt_proto::etcdserverpb::{DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, range_request};
+use basalt_proto::etcdserverpb::{DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest, range_request};
 use basalt_storage::mvcc::key_index::KEY_BYTES_MAX;
-use basalt_storage::mvcc::key_range::{KeyRange, RangeEnd};
-use bytes::Bytes;
 
 use super::status::{self, Code, Status};
+use super::txn_writes::refuse_overlaps;
 
 /// Checks a range.
 ///
@@ -88,9 +85,7 @@ pub fn check_delete_range(request: &DeleteRangeRequest) -> Result<(), Status> {
 /// etcd's.
 pub fn check_txn(request: &TxnRequest, operations_max: usize) -> Result<(), Status> {
     check_operations(request, operations_max, 1)?;
-    written(&request.success)?;
-    written(&request.failure)?;
-    Ok(())
+    refuse_overlaps(request)
 }
 
 /// A nested transaction has the budget that its parent left. Nesting has a bound of its own besides, however large the
@@ -113,58 +108,10 @@ fn check_operations(request: &TxnRequest, operations_max: usize, depth: usize) -
     })
 }
 
-/// What a branch writes.
-#[derive(Default)]
-struct Written {
-    puts: HashSet<Bytes>,
-    deletes: Vec<KeyRange>,
-}
-
-impl Written {
-    fn put(&mut self, key: &Bytes) -> Result<(), Status> {
-        let clashes = self.deletes.iter().any(|range| range.contains(key));
-        if clashes || !self.puts.insert(key.clone()) { Err(status::duplicate_key()) } else { Ok(()) }
-    }
-}
-
-/// Collects what a branch writes and refuses overlaps: deletes of this level first, then nested transactions, whose two
-/// branches exclude each other, then this level's puts (etcd `checkIntervals`).
-fn written(branch: &[RequestOp]) -> Result<Written, Status> {
-    let mut all = Written::default();
-    for op in branch {
-        if let Some(Request::RequestDeleteRange(delete)) = &op.request {
-            all.deletes.push(deleted_range(delete));
-        }
-    }
-    for op in branch {
-        let Some(Request::RequestTxn(nested)) = &op.request else { continue };
-        let (then, otherwise) = (written(&nested.success)?, written(&nested.failure)?);
-        then.puts.iter().try_for_each(|key| all.put(key))?;
-        for key in &otherwise.puts {
-            if then.puts.contains(key) {
-                continue;
-            }
-            all.put(key)?;
-        }
-        all.deletes.extend(then.deletes.into_iter().chain(otherwise.deletes));
-    }
-    for op in branch {
-        if let Some(Request::RequestPut(put)) = &op.request {
-            all.put(&put.key)?;
-        }
-    }
-    Ok(all)
-}
-
-/// The interval that etcd compares puts with: an end of one zero byte means what it says there, a key below every other
-/// but the empty one, so that a delete of all keys from some key on overlaps no put.
-fn deleted_range(delete: &DeleteRangeRequest) -> KeyRange {
-    let end = if delete.range_end.is_empty() { RangeEnd::Single } else { RangeEnd::Before(delete.range_end.to_vec()) };
-    KeyRange { start: delete.key.to_vec(), end }
-}
-
 #[cfg(test)]
 mod tests {
+    use basalt_proto::etcdserverpb::RequestOp;
+
     use super::*;
 
     fn put(key: &'static str) -> RequestOp {

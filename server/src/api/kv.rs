@@ -166,30 +166,37 @@ impl Service {
             let view = if stale { service.node.view() } else { service.linearizable_view().await? };
             // What only reads names no lease.
             let permitted = service.ask(&caller, |asking| asking.may_txn(&request, &LeaseTable::default()))?;
-            let needed = read_txn::needed_values(&request, &view);
-            let answer = service.evaluate_read_only(&permitted, &request, view, needed).await;
+            let answer = service.evaluate_read_only(&permitted, &request, view).await;
             service.metrics.request_seconds.observe(Operation::ReadonlyTxn, answer.is_ok(), started.elapsed());
             answer
         })
     }
 
-    async fn evaluate_read_only(
-        &self,
-        _: &Permitted,
-        request: &TxnRequest,
-        view: Arc<View>,
-        needed: Vec<Hit>,
-    ) -> Result<Chunks, Status> {
-        let mut values = Prefetched::default();
-        for (hit, value) in needed.iter().zip(self.values(view.clone(), needed.clone()).await?) {
-            values.insert(*hit, value);
-        }
-        let answer = read_txn::evaluate(request, &view, &mut values)?;
+    async fn evaluate_read_only(&self, _: &Permitted, request: &TxnRequest, view: Arc<View>) -> Result<Chunks, Status> {
+        let succeeded = self.compares_hold(request, &view).await?;
+        let answer = read_txn::evaluate(request, &view, succeeded)?;
         // etcd counts a transaction where it does more than one thing.
         let ranges = answer.responses.len() as u64;
         self.metrics.range_total.inc_by(ranges);
         self.metrics.txn_total.inc_by(u64::from(ranges > 1));
         self.finish(&Answer::Txn(answer), view).await
+    }
+
+    /// Compare by compare: each may look at as many values as there are keys, which are held within the budget of answers.
+    async fn compares_hold(&self, request: &TxnRequest, view: &Arc<View>) -> Result<bool, Status> {
+        for compare in &request.compare {
+            let needed = read_txn::needed_values(compare, view);
+            let fetched = self.node.fetch(view.clone(), needed.clone(), Shown::Whole);
+            let (values, _held) = self.node.within_budget(needed.len(), fetched).await?;
+            if !read_txn::holds(compare, &**view, &mut Prefetched::of(&needed, values)) {
+                return Ok(false);
+            }
+            if !compare.range_end.is_empty() {
+                // After a walk over many keys others have their turn.
+                tokio::task::yield_now().await;
+            }
+        }
+        Ok(true)
     }
 
     pub(super) fn compact(self: &Arc<Self>, request: CompactionRequest, caller: &Caller) -> Reply {
@@ -212,8 +219,8 @@ impl Service {
         let used = self.node.gauges.db_size_in_use.load(Ordering::Relaxed);
         match self.node.limits.quota_bytes {
             Some(quota) if used + cost >= quota => {
-                // Who may write nothing stops nobody's writes.
-                if let Err(status) = self.authorize(Policy::User, caller) {
+                // Who may not write this stops nobody's writes.
+                if let Err(status) = self.may_ask_for(&kind, caller) {
                     return Reply::Ready(Err(status));
                 }
                 let service = self.clone();
@@ -224,6 +231,13 @@ impl Service {
             }
             _ => self.propose(kind, caller),
         }
+    }
+
+    /// Whether a caller may have this ordered, by the newest users and roles; which keys hang on a lease only apply knows.
+    fn may_ask_for(&self, kind: &Kind, caller: &Caller) -> Result<(), Status> {
+        self.authorize(Policy::User, caller)?;
+        let principal = self.principal(caller)?;
+        Ok(self.node.auth.now().state.check(principal.as_ref(), kind, &LeaseTable::default())?)
     }
 
     pub(super) fn lease_cost() -> u64 {

@@ -39,4 +39,5 @@ mod tally;
 mod tests;
 mod timeouts;
 mod traced;
-pub mod watch_permission;
+pub mod txn_writes;
+mod watch_permission;

@@ -13,7 +13,6 @@ use basalt_proto::log::Principal;
 use basalt_proto::log::request::Kind;
 use basalt_proto::nesting::{self, NestingError};
 use basalt_storage::mvcc::kept_views::KeptViews;
-use basalt_storage::mvcc::range::Hit;
 use basalt_storage::mvcc::view::View;
 use bytes::Bytes;
 use prost::Message;
@@ -168,14 +167,14 @@ impl Service {
             Method::Authenticate => self.authenticate(decode(body)?),
             Method::UserAdd => self.user_add(decode(body)?, caller),
             Method::UserGet => self.user_get(decode(body)?, caller),
-            Method::UserList => self.user_list(),
+            Method::UserList => self.user_list(caller),
             Method::UserDelete => self.propose(Kind::UserDelete(decode(body)?), &caller),
             Method::UserChangePassword => self.user_change_password(decode(body)?, caller),
             Method::UserGrantRole => self.propose(Kind::UserGrantRole(decode(body)?), &caller),
             Method::UserRevokeRole => self.propose(Kind::UserRevokeRole(decode(body)?), &caller),
             Method::RoleAdd => self.propose(Kind::RoleAdd(decode(body)?), &caller),
             Method::RoleGet => self.role_get(decode(body)?, caller),
-            Method::RoleList => self.role_list(),
+            Method::RoleList => self.role_list(caller),
             Method::RoleDelete => self.propose(Kind::RoleDelete(decode(body)?), &caller),
             Method::RoleGrantPermission => self.propose(Kind::RoleGrantPermission(decode(body)?), &caller),
             Method::RoleRevokePermission => self.propose(Kind::RoleRevokePermission(decode(body)?), &caller),
@@ -254,17 +253,6 @@ impl Service {
         let (values, held) = self.node.within_budget(count, fetched).await?;
         let encoded = encode::answer(answer, self.header(), values);
         encoded.map(|chunks| chunks.keeping(held)).map_err(|_| Unavailable::Damaged.into())
-    }
-
-    /// Values of a View.
-    ///
-    /// # Errors
-    /// Of damage, or of going down.
-    pub async fn values(&self, view: Arc<View>, hits: Vec<Hit>) -> Result<Vec<Bytes>, Status> {
-        if hits.is_empty() {
-            return Ok(Vec::new());
-        }
-        Ok(self.node.fetch(view, hits, Shown::Whole).wait().await?)
     }
 
     /// Returns once the process is to stop; also if nobody is left who could say so.

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use basalt_proto::etcdserverpb::watch_request::RequestUnion;
@@ -25,7 +25,7 @@ use crate::auth::{Caller, Credentials};
 use crate::metrics::Metrics;
 use crate::node::handle::NodeHandle;
 use crate::node::start::WATCH_STREAM_BYTES;
-use crate::node::watch_thread::{StreamSinks, Turn};
+use crate::node::watch_thread::{StreamSinks, Taken, Turn};
 use crate::traces::{self, Above, Span};
 use crate::watch::{Input, StreamId};
 
@@ -81,7 +81,12 @@ where
                                 watched.truncate(WATCH_SPANS_MAX - 1);
                                 watched.push_front(span);
                             }
-                            forward(&room, &service, &credentials, request).await;
+                            tokio::select! {
+                                biased;
+                                () = &mut stopped => break Some(status::stopped()),
+                                () = &mut leaderless => break Some(status::no_leader()),
+                                () = forward(&room, &service, &credentials, request) => {}
+                            }
                         }
                         Err(status) => {
                             requests.failed();
@@ -118,12 +123,19 @@ fn watch_span(above: &Above, request: &WatchRequest) -> Option<Span> {
 struct Room {
     node: Arc<NodeHandle>,
     stream: StreamId,
+    taken: Arc<Taken>,
 }
 
 impl Room {
     fn tell(&self, input: Input) {
         // The watch thread is gone only when the process is about to be.
         drop(self.node.watches.send(input));
+    }
+
+    /// Tells what the client asks for.
+    fn ask(&self, input: Input) {
+        self.taken.backlog.grew(1);
+        self.tell(input);
     }
 
     fn tell_asker(&self, asked: Asked) {
@@ -141,8 +153,6 @@ pub(super) struct Sent {
     turns: mpsc::UnboundedReceiver<Turn>,
     /// Of the messages that were taken last.
     taken_bytes: usize,
-    /// Handed on before, and not yet told to the room, which also looks by itself.
-    untold_bytes: Arc<AtomicUsize>,
 }
 
 impl Sent {
@@ -150,17 +160,17 @@ impl Sent {
     pub(super) fn open(service: &Service) -> Self {
         let stream = StreamId(NEXT_STREAM.fetch_add(1, Ordering::Relaxed));
         let (sink, turns) = mpsc::unbounded_channel();
-        let untold_bytes = service.sinks.add(stream, sink);
-        let room = Room { node: service.node.clone(), stream };
+        let taken = service.sinks.add(stream, sink);
+        let room = Room { node: service.node.clone(), stream, taken };
         room.tell(Input::Open(stream));
         let (sinks, metrics) = (service.sinks.clone(), service.metrics.clone());
-        Self { room, sinks, metrics, turns, taken_bytes: 0, untold_bytes }
+        Self { room, sinks, metrics, turns, taken_bytes: 0 }
     }
 
     /// Begins a watch that was let through.
     pub(super) fn create(&self, request: WatchCreateRequest, asked: Asked) {
         self.room.tell_asker(asked);
-        self.room.tell(Input::Create { stream: self.room.stream, request });
+        self.room.ask(Input::Create { stream: self.room.stream, request });
     }
 
     /// What came meanwhile; `None` when the room is gone.
@@ -170,6 +180,7 @@ impl Sent {
         self.drained(taken);
         self.turns.poll_recv(context).map(|turn| {
             let turn = turn?;
+            self.room.taken.backlog.fell(turn.answers);
             self.count(&turn);
             let messages: Vec<Chunks> = turn.messages.into_iter().map(Chunks::from_pieces).collect();
             self.taken_bytes = messages.iter().map(Chunks::len).sum();
@@ -188,8 +199,9 @@ impl Sent {
     }
 
     fn drained(&mut self, bytes: usize) {
-        if self.untold_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes >= DRAINED_BYTES {
-            let bytes = self.untold_bytes.swap(0, Ordering::Relaxed);
+        let untold_bytes = &self.room.taken.untold_bytes;
+        if untold_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes >= DRAINED_BYTES {
+            let bytes = untold_bytes.swap(0, Ordering::Relaxed);
             self.room.tell(Input::Drained { stream: self.room.stream, bytes });
         }
     }
@@ -228,6 +240,8 @@ impl Drop for WatchMessages {
 /// An unknown kind of request is ignored (etcd-contract 32).
 async fn forward(room: &Room, service: &Service, credentials: &Credentials, request: WatchRequest) {
     let stream = room.stream;
+    // A client that takes no answers is read no further, and its connection holds what it asks besides.
+    room.taken.backlog.room().await;
     let input = match request.request_union {
         Some(RequestUnion::CreateRequest(request)) => {
             let caller = service.identify(credentials).await;
@@ -245,7 +259,7 @@ async fn forward(room: &Room, service: &Service, credentials: &Credentials, requ
     };
     // A client that asks faster than the room works waits here, and its connection with it.
     service.sinks.admit(&input).await;
-    room.tell(input);
+    room.ask(input);
 }
 
 /// LeaseKeepAlive: one answer for each request, in order.

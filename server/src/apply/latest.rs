@@ -14,8 +14,8 @@ pub trait Latest {
     /// The live state of a key.
     fn get(&self, key: &[u8]) -> Option<KeyState>;
 
-    /// Visits the live keys of a range, shard by shard, ascending within each.
-    fn for_each_live(&self, range: &KeyRange, visit: &mut dyn FnMut(&[u8], KeyState));
+    /// Visits the live keys of a range, shard by shard, ascending within each, until it is told to stop.
+    fn for_each_live(&self, range: &KeyRange, visit: &mut dyn FnMut(&[u8], KeyState) -> ControlFlow<()>);
 
     /// Where the live version of a key is stored.
     fn hit(&self, key: &[u8], state: KeyState) -> Hit;
@@ -29,7 +29,7 @@ impl Latest for Store {
         Store::get(self, key)
     }
 
-    fn for_each_live(&self, range: &KeyRange, visit: &mut dyn FnMut(&[u8], KeyState)) {
+    fn for_each_live(&self, range: &KeyRange, visit: &mut dyn FnMut(&[u8], KeyState) -> ControlFlow<()>) {
         Store::for_each_live(self, range, visit);
     }
 
@@ -47,12 +47,11 @@ impl Latest for View {
         self.shard(self.shard_map.shard_of(key)).index.get(key)
     }
 
-    fn for_each_live(&self, range: &KeyRange, visit: &mut dyn FnMut(&[u8], KeyState)) {
+    fn for_each_live(&self, range: &KeyRange, visit: &mut dyn FnMut(&[u8], KeyState) -> ControlFlow<()>) {
         for shard in self.shard_map.shards_of(range) {
-            let _: ControlFlow<()> = self.shard(shard).index.scan_head(range, |key, state| {
-                visit(key, state);
-                ControlFlow::Continue(())
-            });
+            if self.shard(shard).index.scan_head(range, &mut *visit).is_break() {
+                return;
+            }
         }
     }
 

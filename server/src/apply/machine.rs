@@ -6,7 +6,9 @@
 //!   effects, installed whole, change anything.
 //! * Time never goes back: an entry older than the one before takes that one's time.
 
+use std::cell::LazyCell;
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use basalt_proto::etcdserverpb::alarm_request::AlarmAction;
@@ -76,6 +78,7 @@ impl Machine {
             if let Some(record) = leases.get_mut(state.lease) {
                 record.keys.insert(bytes::Bytes::copy_from_slice(key));
             }
+            ControlFlow::Continue(())
         });
         let mut alarms = Alarms::default();
         for alarm in store.system.table(Table::Alarm).filter_map(|(key, _)| Alarm::from_key(key)) {
@@ -128,30 +131,35 @@ impl Machine {
         let mut needed = Vec::new();
         for request in &entry.requests {
             let Some(kind) = &request.kind else { continue };
-            let before = needed.len();
-            visit_value_ranges(kind, &mut |range| self.collect_needed(&range, &mut needed));
             // Users and roles as they are now: one that an earlier request of this entry lets in has its values read later.
-            if needed.len() > before && self.auth.check(request.principal.as_ref(), kind, &self.leases).is_err() {
-                needed.truncate(before);
-            }
+            let may = LazyCell::new(|| self.auth.check(request.principal.as_ref(), kind, &self.leases).is_ok());
+            _ = visit_value_ranges(kind, &mut |range| {
+                if *may { self.collect_needed(&range, &mut needed) } else { ControlFlow::Break(()) }
+            });
         }
         needed
     }
 
-    fn collect_needed(&self, range: &KeyRange, needed: &mut Vec<Hit>) {
+    fn collect_needed(&self, range: &KeyRange, needed: &mut Vec<Hit>) -> ControlFlow<()> {
         let mut collect = |key: &[u8], revision| {
+            if needed.len() >= VALUES_AHEAD_MAX {
+                return ControlFlow::Break(());
+            }
             let hit = Hit { shard: self.store.shard_map().shard_of(key), revision };
-            if needed.len() < VALUES_AHEAD_MAX && self.store.resident(hit).is_none() {
+            if self.store.resident(hit).is_none() {
                 needed.push(hit);
             }
+            ControlFlow::Continue(())
         };
         match range.end {
-            RangeEnd::Single => {
-                if let Some(state) = self.store.get(&range.start) {
-                    collect(&range.start, state.mod_revision);
-                }
+            RangeEnd::Single => match self.store.get(&range.start) {
+                Some(state) => collect(&range.start, state.mod_revision),
+                None => ControlFlow::Continue(()),
+            },
+            _ => {
+                self.store.for_each_live(range, |key, state| collect(key, state.mod_revision));
+                if needed.len() >= VALUES_AHEAD_MAX { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             }
-            _ => self.store.for_each_live(range, |key, state| collect(key, state.mod_revision)),
         }
     }
 

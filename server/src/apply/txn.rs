@@ -2,6 +2,7 @@
 //! `server/etcdserver/txn/txn.go`).
 
 use std::cmp::Ordering;
+use std::ops::ControlFlow;
 
 use basalt_proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use basalt_proto::etcdserverpb::request_op::Request;
@@ -137,21 +138,13 @@ pub(super) fn check_revision(asked: i64, revision: i64, compact_revision: i64) -
     }
 }
 
-/// Values that compares of one level look at.
-pub(super) fn collect_compared(txn: &TxnRequest, latest: &impl Latest, needed: &mut Vec<Hit>) {
-    for compare in txn.compare.iter().filter(|compare| compare.target == CompareTarget::Value as i32) {
-        let range = KeyRange::from_wire(&compare.key, &compare.range_end);
-        latest.for_each_live(&range, &mut |key, state| needed.push(latest.hit(key, state)));
-    }
-}
-
 /// A stored value, from the store's memory or from what was fetched.
 fn stored(hit: Hit, latest: &impl Latest, values: &mut dyn Values) -> Bytes {
     latest.resident(hit).unwrap_or_else(|| values.value(hit))
 }
 
 /// Whether a compare holds for every key of its range (etcd-contract 8).
-pub(super) fn holds(compare: &Compare, latest: &impl Latest, values: &mut dyn Values) -> bool {
+pub fn holds(compare: &Compare, latest: &impl Latest, values: &mut dyn Values) -> bool {
     let range = KeyRange::from_wire(&compare.key, &compare.range_end);
     if range.end == RangeEnd::Single {
         let state = latest.get(&range.start);
@@ -160,11 +153,11 @@ pub(super) fn holds(compare: &Compare, latest: &impl Latest, values: &mut dyn Va
             |state| holds_for(compare, &range.start, state, latest, values),
         );
     }
-    let mut any = false;
-    let mut all = true;
+    let (mut any, mut all) = (false, true);
     latest.for_each_live(&range, &mut |key, state| {
         any = true;
-        all = all && holds_for(compare, key, state, latest, values);
+        all = holds_for(compare, key, state, latest, values);
+        if all { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
     if any { all } else { holds_for_nothing(compare) }
 }

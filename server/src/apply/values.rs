@@ -1,6 +1,7 @@
 //! Values that apply needs before it can decide: compared ones, and those that a put keeps.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 
 use basalt_proto::etcdserverpb::TxnRequest;
 use basalt_proto::etcdserverpb::compare::CompareTarget;
@@ -45,26 +46,24 @@ impl Prefetched {
     }
 }
 
-/// Visits the keys whose stored values a request may look at before it can be decided.
-pub fn visit_value_ranges(kind: &Kind, visit: &mut dyn FnMut(KeyRange)) {
+/// Visits the keys whose stored values a request may look at before it can be decided, until it is told to stop.
+pub fn visit_value_ranges(kind: &Kind, visit: &mut dyn FnMut(KeyRange) -> ControlFlow<()>) -> ControlFlow<()> {
     match kind {
         Kind::Put(put) if put.ignore_value => visit(KeyRange::single(&put.key)),
         Kind::Txn(txn) => visit_of_txn(txn, visit),
-        _ => {}
+        _ => ControlFlow::Continue(()),
     }
 }
 
-fn visit_of_txn(txn: &TxnRequest, visit: &mut dyn FnMut(KeyRange)) {
+fn visit_of_txn(txn: &TxnRequest, visit: &mut dyn FnMut(KeyRange) -> ControlFlow<()>) -> ControlFlow<()> {
     for compare in txn.compare.iter().filter(|compare| compare.target == CompareTarget::Value as i32) {
-        visit(KeyRange::from_wire(&compare.key, &compare.range_end));
+        visit(KeyRange::from_wire(&compare.key, &compare.range_end))?;
     }
-    for op in txn.success.iter().chain(&txn.failure) {
-        match &op.request {
-            Some(Request::RequestPut(put)) if put.ignore_value => visit(KeyRange::single(&put.key)),
-            Some(Request::RequestTxn(nested)) => visit_of_txn(nested, visit),
-            _ => {}
-        }
-    }
+    txn.success.iter().chain(&txn.failure).try_for_each(|op| match &op.request {
+        Some(Request::RequestPut(put)) if put.ignore_value => visit(KeyRange::single(&put.key)),
+        Some(Request::RequestTxn(nested)) => visit_of_txn(nested, visit),
+        _ => ControlFlow::Continue(()),
+    })
 }
 
 /// For who has prefetched all that he looks at.

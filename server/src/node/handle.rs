@@ -27,6 +27,7 @@ use super::waiters::Waiters;
 use crate::admission::{Full, Gate, Proposal};
 use crate::apply::answer::{Answer, Refusal};
 use crate::apply::downgrade::Downgrade;
+use crate::apply::lease_table::LeaseTable;
 use crate::apply::machine::Machine;
 use crate::apply::members::Members;
 use crate::auth::Auth;
@@ -251,7 +252,10 @@ impl NodeHandle {
         }
         self.gate.admit(&proposal).map_err(|Full| Unavailable::TooManyRequests)?;
         if let Some(kind) = &proposal.request.kind {
-            read_ahead::warm(kind, &view, &self.readers.apply);
+            let principal = proposal.request.principal.as_ref();
+            // Which keys hang on a lease only apply knows.
+            let may = || self.auth.now().state.check(principal, kind, &LeaseTable::default()).is_ok();
+            read_ahead::warm(kind, &view, &self.readers.apply, may);
         }
         let (sender, receiver) = oneshot::channel();
         self.waiters.add(id, sender);

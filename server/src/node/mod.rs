@@ -45,6 +45,7 @@ pub mod readers;
 pub mod start;
 mod start_error;
 pub mod waiters;
+mod watch_backlog;
 pub mod watch_events;
 pub mod watch_history;
 pub mod watch_thread;

@@ -9,6 +9,7 @@
 //!
 //! `basalt_apply_disk_waits_total` counts 2 and 3.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
@@ -28,22 +29,34 @@ use crate::metrics::Metrics;
 
 const READING: &str = "reading a value that apply needs";
 
-/// Has pages read that apply will look at for `kind`. Waits for nothing; costs next to nothing where there are none.
-pub fn warm(kind: &Kind, view: &Arc<View>, readers: &Readers) {
-    let mut hits = Vec::new();
-    visit_value_ranges(kind, &mut |range| {
-        let limit = VALUES_AHEAD_MAX.saturating_sub(hits.len());
-        let query = RangeQuery { limit: limit as i64, ..RangeQuery::all(range) };
-        if let Ok(plan) = view.plan(&query) {
-            hits.extend(plan.hits.into_iter().take(limit).filter(|hit| view.resident(*hit).is_none()));
-        }
-    });
+/// Has pages read that apply will look at for `kind`. Waits for nothing; costs next to nothing where there are none, and
+/// looks at no more than [`VALUES_AHEAD_MAX`] ranges and keys of a request that was not judged yet.
+/// Nothing is read for who `may` not ask for it, by users and roles that may be older by then.
+pub fn warm(kind: &Kind, view: &Arc<View>, readers: &Readers, may: impl FnOnce() -> bool) {
+    let hits = worth_reading(kind, view);
+    if hits.is_empty() || !may() {
+        return;
+    }
     let known = Fetch::new(view.clone(), hits.clone()).step(Vec::new(), BUDGET_UNLIMITED);
     if !matches!(known, Ok(Step::Done(_))) {
         // Nobody waits for the values: what counts is that their pages are in the cache. Damage shows to who needs them.
         let view = view.clone();
         readers.spawn(move |disk| drop(run(&mut Fetch::new(view, hits), disk, BUDGET_UNLIMITED)));
     }
+}
+
+fn worth_reading(kind: &Kind, view: &View) -> Vec<Hit> {
+    let (mut hits, mut left) = (Vec::new(), VALUES_AHEAD_MAX);
+    _ = visit_value_ranges(kind, &mut |range| {
+        let query = RangeQuery { limit: left as i64, ..RangeQuery::all(range) };
+        let found = view.plan(&query).map(|plan| plan.hits).unwrap_or_default();
+        let looked_at = found.len().clamp(1, left);
+        hits.extend(found.into_iter().take(left).filter(|hit| view.resident(*hit).is_none()));
+        left -= looked_at;
+        // A limit of 0 would be none.
+        if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    hits
 }
 
 /// What was read for the entry that is to be applied next.

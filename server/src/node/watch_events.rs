@@ -37,7 +37,7 @@ pub(super) fn look_before_transactions(events: &mut [Event]) {
         let (before, rest) = events.split_at_mut(at);
         let event = &mut rest[0];
         let Some(inner) = event.previous.filter(|previous| previous.main == event.revision.main) else { continue };
-        let earlier = before.iter().rev().find(|earlier| earlier.revision == inner);
-        event.previous = earlier.and_then(|earlier| earlier.previous);
+        let earlier = before.binary_search_by_key(&inner, |earlier| earlier.revision);
+        event.previous = earlier.ok().and_then(|earlier| before[earlier].previous);
     }
 }

@@ -2,6 +2,7 @@
 //! threads.
 
 use std::collections::HashMap;
+use std::mem;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex};
@@ -15,6 +16,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::handle::Gauges;
 use super::readers::Readers;
+use super::watch_backlog::WatchBacklog;
 use super::watch_history::{Scanned, previous, scan};
 use crate::failpoints::{self, Point};
 use crate::metrics::Metrics;
@@ -34,6 +36,8 @@ pub struct Turn {
     pub messages: Vec<Vec<Bytes>>,
     /// How many events they tell; none where they only answer, or say how far the stream is.
     pub events: usize,
+    /// How many of them tell none.
+    pub answers: usize,
     /// When the thread let them go.
     pub sent: Instant,
 }
@@ -51,8 +55,17 @@ struct Sink {
     /// What the turn brought so far: one wake-up of the connection for all of it.
     gathered: Vec<Vec<Bytes>>,
     gathered_events: usize,
-    /// Bytes that the connection took and the room does not know of.
-    untold_bytes: Arc<AtomicUsize>,
+    gathered_answers: usize,
+    taken: Arc<Taken>,
+}
+
+/// What the connection of a stream took, as it and the thread know it.
+#[derive(Debug, Default)]
+pub struct Taken {
+    /// Bytes that the room does not know of yet.
+    pub untold_bytes: AtomicUsize,
+    /// Answers that wait.
+    pub backlog: WatchBacklog,
 }
 
 impl Default for StreamSinks {
@@ -79,18 +92,32 @@ impl StreamSinks {
     }
 
     /// Messages of `stream` go to `sink` from now on. The queue is bounded by the room itself, which counts bytes.
-    /// What the connection takes is added to the number that is given back; the thread looks at it with every tick.
-    pub fn add(&self, stream: StreamId, out: UnboundedSender<Turn>) -> Arc<AtomicUsize> {
-        let untold_bytes = Arc::new(AtomicUsize::new(0));
-        let sink = Sink { out, gathered: Vec::new(), gathered_events: 0, untold_bytes: untold_bytes.clone() };
+    /// What the connection takes is noted in what is given back; the thread looks at it with every tick.
+    pub fn add(&self, stream: StreamId, out: UnboundedSender<Turn>) -> Arc<Taken> {
+        let taken = Arc::<Taken>::default();
+        let sink =
+            Sink { out, gathered: Vec::new(), gathered_events: 0, gathered_answers: 0, taken: Arc::clone(&taken) };
         self.lock().insert(stream.0, sink);
-        untold_bytes
+        taken
+    }
+
+    /// These streams' requests were handled, one for each time that a stream stands here, and their answers are counted.
+    fn handled(&self, streams: &mut Vec<StreamId>) {
+        if streams.is_empty() {
+            return;
+        }
+        let sinks = self.lock();
+        for stream in streams.drain(..) {
+            if let Some(sink) = sinks.get(&stream.0) {
+                sink.taken.backlog.fell(1);
+            }
+        }
     }
 
     /// What connections took of streams since the last call, where nobody told the room.
     fn take_untold(&self) -> Vec<Input> {
         let sinks = self.lock();
-        let untold = sinks.iter().map(|(stream, sink)| (*stream, sink.untold_bytes.swap(0, Ordering::Relaxed)));
+        let untold = sinks.iter().map(|(stream, sink)| (*stream, sink.taken.untold_bytes.swap(0, Ordering::Relaxed)));
         untold
             .filter(|(_, bytes)| *bytes > 0)
             .map(|(stream, bytes)| Input::Drained { stream: StreamId(stream), bytes })
@@ -104,6 +131,17 @@ impl StreamSinks {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Sink>> {
         self.sinks.lock().expect("no one panics while holding the sinks")
+    }
+}
+
+/// Whose request it is; `None` for what no client sends.
+fn asked_by(input: &Input) -> Option<StreamId> {
+    match input {
+        Input::Create { stream, .. }
+        | Input::Refuse { stream, .. }
+        | Input::Cancel { stream, .. }
+        | Input::Progress { stream } => Some(*stream),
+        _ => None,
     }
 }
 
@@ -143,12 +181,13 @@ pub fn serve(
     inbox: &Receiver<Input>,
     stopping: &std::sync::atomic::AtomicBool,
 ) {
-    let mut outputs = Vec::new();
+    let (mut outputs, mut asked) = (Vec::new(), Vec::new());
     let mut next_tick = Instant::now() + TICK;
     while !stopping.load(std::sync::atomic::Ordering::Relaxed) {
         let wait = next_tick.saturating_duration_since(Instant::now());
         let mut take = |input: Input| {
             links.sinks.taken(&input);
+            asked.extend(asked_by(&input));
             if matches!(input, Input::Progress { .. }) {
                 failpoints::hit(Point::BeforeProgressIfSync);
             }
@@ -175,6 +214,7 @@ pub fn serve(
             show(&watches, links);
         }
         carry(&mut outputs, links);
+        links.sinks.handled(&mut asked);
     }
 }
 
@@ -207,6 +247,7 @@ fn carry(outputs: &mut Vec<Output>, links: &WatchLinks) {
                     }
                     sink.gathered.push(message);
                     sink.gathered_events += events;
+                    sink.gathered_answers += usize::from(events == 0);
                 }
             }
             Output::Scan { ticket, shards, from, to, revisions_max } => {
@@ -238,8 +279,10 @@ fn carry(outputs: &mut Vec<Output>, links: &WatchLinks) {
     for stream in gathering {
         let sink = sinks.as_mut().and_then(|sinks| sinks.get_mut(&stream.0));
         let sink = sink.expect("the lock is held since the sink was seen");
-        let (messages, events) = (std::mem::take(&mut sink.gathered), std::mem::take(&mut sink.gathered_events));
-        drop(sink.out.send(Turn { messages, events, sent }));
+        let (messages, events) = (mem::take(&mut sink.gathered), mem::take(&mut sink.gathered_events));
+        let answers = mem::take(&mut sink.gathered_answers);
+        sink.taken.backlog.grew(answers);
+        drop(sink.out.send(Turn { messages, events, answers, sent }));
     }
 }
 

@@ -17,7 +17,6 @@ use super::messages::{Output, Ticket};
 use super::registry::Registry;
 use super::response::ResponseHead;
 use super::ring::Ring;
-use super::stream::WatchSlot;
 use super::watcher::{Sync, Watcher, WatcherKey};
 
 /// Why a watch ends that would have to be told what cannot be read.
@@ -171,7 +170,7 @@ impl Hub {
         lost.into_iter().for_each(|key| self.cancel(key, |id| compacted(id, compact_revision), registry, out));
     }
 
-    /// Ends a watch from our side. Its id stays taken until the client cancels (etcd-contract 22).
+    /// Ends a watch from our side.
     fn cancel(
         &mut self,
         key: WatcherKey,
@@ -180,7 +179,7 @@ impl Hub {
         out: &mut Vec<Output>,
     ) {
         let watcher = self.remove(key, registry);
-        registry.stream_mut(watcher.stream).slots.insert(watcher.watch_id, WatchSlot::Canceled);
+        registry.keep_canceled(watcher.stream, watcher.watch_id);
         registry.respond(watcher.stream, head(watcher.watch_id), out);
     }
 

@@ -9,8 +9,11 @@ use super::event::SharedEvent;
 use super::messages::{Output, StreamId, Ticket};
 use super::response::{Responder, ResponseHead};
 use super::slab::Slab;
-use super::stream::Stream;
+use super::stream::{Stream, WatchSlot};
 use super::watcher::{StreamKey, Sync, Watcher, WatcherKey};
+
+/// What an id takes that stays taken, about.
+const CANCELED_ID_BYTES: usize = 64;
 
 /// That an event is for a watcher; sorts by watcher, then by event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,6 +47,7 @@ pub(super) struct Registry {
     pub events_sent: u64,
     /// What [`Watcher::bytes`] says of all.
     watcher_bytes: usize,
+    canceled_ids: usize,
     tickets_drawn: u64,
     waits_begun: u64,
 }
@@ -61,6 +65,7 @@ impl Registry {
             queued_bytes: 0,
             events_sent: 0,
             watcher_bytes: 0,
+            canceled_ids: 0,
             tickets_drawn: 0,
             waits_begun: 0,
         }
@@ -140,12 +145,26 @@ impl Registry {
     pub fn remove_stream(&mut self, key: StreamKey) -> Stream {
         let stream = self.streams.remove(key.0);
         self.queued_bytes -= stream.queued_bytes;
+        self.canceled_ids -= stream.slots.values().filter(|slot| **slot == WatchSlot::Canceled).count();
         stream
     }
 
-    /// Memory of all watchers.
+    /// A watch was cancelled from our side: its id stays taken until the client cancels (etcd-contract 22).
+    pub fn keep_canceled(&mut self, key: StreamKey, watch_id: i64) {
+        let before = self.stream_mut(key).slots.insert(watch_id, WatchSlot::Canceled);
+        self.canceled_ids += usize::from(before != Some(WatchSlot::Canceled));
+    }
+
+    /// The client cancelled: what stood behind the id.
+    pub fn forget_id(&mut self, key: StreamKey, watch_id: i64) -> Option<WatchSlot> {
+        let slot = self.stream_mut(key).slots.remove(&watch_id);
+        self.canceled_ids -= usize::from(slot == Some(WatchSlot::Canceled));
+        slot
+    }
+
+    /// Memory of all watchers, and of the ids that stay taken.
     pub fn watcher_bytes(&self) -> usize {
-        self.watcher_bytes
+        self.watcher_bytes + self.canceled_ids * CANCELED_ID_BYTES
     }
 
     /// Sends progress: the watch, or with [`NO_WATCH_ID`] all watches of the stream, were told everything up to there.

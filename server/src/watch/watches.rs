@@ -205,7 +205,7 @@ impl Watches {
         let Ok(watch_id) = watch_id else { return };
         // Starting at the compact revision is allowed (etcd-contract 25).
         if (1..self.compact_revision).contains(&request.start_revision) {
-            self.registry.stream_mut(stream).slots.insert(watch_id, WatchSlot::Canceled);
+            self.registry.keep_canceled(stream, watch_id);
             self.registry.respond(stream, compacted(watch_id, self.compact_revision), out);
             return;
         }
@@ -261,7 +261,7 @@ impl Watches {
             for (watch_id, watcher, cancel_reason) in slots.collect::<Vec<_>>() {
                 let hub = self.registry.watcher(watcher).hub;
                 self.hubs[hub].remove(watcher, &mut self.registry);
-                self.registry.stream_mut(key).slots.insert(watch_id, WatchSlot::Canceled);
+                self.registry.keep_canceled(key, watch_id);
                 let canceled = ResponseHead {
                     revision: self.revision,
                     watch_id,
@@ -335,7 +335,7 @@ impl Watches {
     /// Unknown ids are ignored; nothing more is said of the id afterwards (etcd-contract 28).
     fn cancel(&mut self, stream: StreamId, watch_id: i64, out: &mut Vec<Output>) {
         let Some(&stream) = self.registry.stream_keys.get(&stream) else { return };
-        let Some(slot) = self.registry.stream_mut(stream).slots.remove(&watch_id) else { return };
+        let Some(slot) = self.registry.forget_id(stream, watch_id) else { return };
         if let WatchSlot::Watching(watcher) = slot {
             let hub = self.registry.watcher(watcher).hub;
             self.hubs[hub].remove(watcher, &mut self.registry);

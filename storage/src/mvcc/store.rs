@@ -233,14 +233,13 @@ impl Store {
         entry.map(|entry| entry.key_value.clone())
     }
 
-    /// Visits the live keys of a range, shard by shard, ascending within each.
-    pub fn for_each_live(&self, range: &KeyRange, mut visit: impl FnMut(&[u8], KeyState)) {
+    /// Visits the live keys of a range, shard by shard, ascending within each, until it is told to stop.
+    pub fn for_each_live(&self, range: &KeyRange, mut visit: impl FnMut(&[u8], KeyState) -> ControlFlow<()>) {
         for shard in self.shard_map.shards_of(range) {
             let index = self.shards[shard.position()].index.head();
-            let _: ControlFlow<()> = index.scan_head(range, |key, state| {
-                visit(key, state);
-                ControlFlow::Continue(())
-            });
+            if index.scan_head(range, &mut visit).is_break() {
+                return;
+            }
         }
     }
 

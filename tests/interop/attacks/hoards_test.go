@@ -10,6 +10,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+	"google.golang.org/protobuf/proto"
 
 	"basalt/tests/interop/harness"
 )
@@ -76,6 +77,28 @@ func TestHoards(t *testing.T) {
 						a.open(watchPath, false)
 					}
 				})
+			}
+			s.wait()
+		}},
+		{name: "watch requests without a window", cores: -1, run: func(t *testing.T, s *scene) {
+			// Each is refused at once, with an answer that nobody takes. A call asks for as much as its window holds.
+			create := &pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{
+				CreateRequest: &pb.WatchCreateRequest{Key: []byte("a"), StartRevision: -1},
+			}}
+			body, err := proto.Marshal(create)
+			if err != nil {
+				t.Fatal(err)
+			}
+			asked := bytes.Repeat(message(body), 15_000/len(message(body)))
+			a := newAttacker(t, s, noWindow)
+			for n := 0; n < 300 && !a.over(); n++ {
+				a.send(func() {
+					stream := a.open(watchPath, false)
+					for range 4 {
+						_ = a.framer.WriteData(stream, false, asked)
+					}
+				})
+				time.Sleep(5 * time.Millisecond)
 			}
 			s.wait()
 		}},

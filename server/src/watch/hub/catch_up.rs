@@ -1,5 +1,7 @@
 //! How watchers that are behind come up to date: chunk by chunk, each chunk shared by all whom it concerns.
 
+use std::collections::HashSet;
+
 use basalt_storage::planted::{Bug, is_planted};
 
 use super::super::event::{Event, SharedEvent};
@@ -130,6 +132,8 @@ impl Hub {
     fn take_chunk(&mut self, name: LaneName, mut chunk: Chunk, registry: &mut Registry, out: &mut Vec<Output>) {
         // What was there before a compacted revision cannot be read any more, swept or not: how far a compaction has come
         // shows in no answer (etcd-contract 21).
+        let compacted = chunk.events.partition_point(|event| event.revision.main <= self.compact_revision);
+        keep_last_of_each_key(&mut chunk.events, compacted);
         let compacted = chunk.events.iter_mut().take_while(|event| event.revision.main <= self.compact_revision);
         compacted.for_each(|event| event.resolve(None));
         let missing = self.find_previous(&mut chunk.events, |event| {
@@ -185,6 +189,17 @@ impl Hub {
             LaneName::Ring => &mut self.ring_lane,
             LaneName::Scan => &mut self.scan_lane,
         }
+    }
+}
+
+/// Of the first `compacted` events keeps what a compaction keeps, the last of each key: one transaction may put a key and
+/// then delete it (etcd-contract 4, 13).
+fn keep_last_of_each_key(events: &mut Vec<SharedEvent>, compacted: usize) {
+    let mut later = HashSet::new();
+    let is_last: Vec<bool> = events[..compacted].iter().rev().map(|event| later.insert(event.key())).collect();
+    if later.len() < compacted {
+        let mut is_last = is_last.into_iter().rev();
+        events.retain(|_| is_last.next().unwrap_or(true));
     }
 }
 

@@ -44,6 +44,32 @@ fn put(room: &mut Watches, store: &mut Store, key: &str, value_bytes: usize) -> 
 }
 
 #[test]
+fn ids_that_stay_taken_count_as_watchers() {
+    let mut store = Store::default();
+    (0..3).for_each(|_| drop(store.write(&[("a".into(), Some(Bytes::from_static(b"v")))])));
+    store.compact_revision = 3;
+    let mut room = room(&store);
+    room.handle(Input::Open(StreamId(1)), Duration::ZERO, &mut Vec::new());
+    // It is cancelled at once, and the client keeps its id.
+    let request = WatchCreateRequest { key: "a".into(), start_revision: 1, ..Default::default() };
+    let is_refused = |room: &mut Watches| {
+        let mut out = Vec::new();
+        let input = Input::Create { stream: StreamId(1), request: request.clone() };
+        room.handle(input, Duration::ZERO, &mut out);
+        let Some(Output::Send { message, .. }) = out.first() else { panic!("no answer: {out:?}") };
+        !WatchResponse::decode(&message.concat()[..]).unwrap().cancel_reason.is_empty()
+    };
+    let taken = (0..5_000_000).position(|_| is_refused(&mut room)).expect("a bound");
+    assert!(taken > 100_000, "{taken}");
+    // Who lets go of one has room for another.
+    room.handle(Input::Cancel { stream: StreamId(1), watch_id: 0 }, Duration::ZERO, &mut Vec::new());
+    assert!(!is_refused(&mut room));
+    room.handle(Input::Close(StreamId(1)), Duration::ZERO, &mut Vec::new());
+    room.handle(Input::Open(StreamId(1)), Duration::ZERO, &mut Vec::new());
+    assert_eq!((0..taken).position(|_| is_refused(&mut room)), None);
+}
+
+#[test]
 fn a_large_event_is_encoded_once_for_all_its_watchers() {
     let mut store = Store::default();
     let mut room = room(&store);

@@ -9,6 +9,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 const RESERVE: u64 = 512;
 /// The part of the reserve that is for connections of other members.
 const MEMBERS_OF_RESERVE: u64 = 4;
+/// The part that is for probes and scrapes on ports of their own.
+const PROBES_OF_RESERVE: u64 = 8;
 /// What is assumed where the limit is unlimited: a connection costs memory too.
 const CONNECTIONS_MAX: u64 = 1 << 20;
 
@@ -27,6 +29,11 @@ impl ConnectionLimit {
     /// A quarter of that reserve, for other members: a crowd of clients must not keep them out.
     pub fn of_reserve() -> Self {
         Self::new(members_of(descriptors()))
+    }
+
+    /// An eighth of it, for who probes and scrapes: a crowd of clients must not have a sound member started anew.
+    pub fn for_probes() -> Self {
+        Self::new(probes_of(descriptors()))
     }
 
     /// Exactly `connections`.
@@ -57,6 +64,10 @@ fn members_of(descriptors: u64) -> usize {
     (reserve_of(descriptors) / MEMBERS_OF_RESERVE) as usize
 }
 
+fn probes_of(descriptors: u64) -> usize {
+    (reserve_of(descriptors) / PROBES_OF_RESERVE) as usize
+}
+
 fn connections_of(descriptors: u64) -> usize {
     let connections = descriptors - reserve_of(descriptors);
     usize::try_from(connections.min(CONNECTIONS_MAX)).expect("at most a million")
@@ -74,6 +85,7 @@ mod tests {
         assert_eq!(connections_of(65_536), 65_024);
         assert_eq!(connections_of(u64::MAX), 1 << 20);
         assert_eq!((members_of(64), members_of(1024), members_of(u64::MAX)), (8, 128, 128));
+        assert_eq!((probes_of(64), probes_of(1024), probes_of(u64::MAX)), (4, 64, 64));
     }
 
     #[test]

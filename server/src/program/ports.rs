@@ -30,6 +30,7 @@ const LARGEST_REQUESTS_MIN: usize = 8;
 pub(super) struct PortLimits {
     connections: ConnectionLimit,
     member_connections: ConnectionLimit,
+    probe_connections: ConnectionLimit,
     handshakes: Handshakes,
     request_rooms: RequestRooms,
     metrics: Arc<Metrics>,
@@ -42,6 +43,7 @@ impl PortLimits {
         Self {
             connections: ConnectionLimit::from_file_limit(),
             member_connections: ConnectionLimit::of_reserve(),
+            probe_connections: ConnectionLimit::for_probes(),
             handshakes: Handshakes::for_threads(threads),
             request_rooms: RequestRooms::new(memory_shares(config).requests.max(LARGEST_REQUESTS_MIN * largest)),
             metrics,
@@ -95,7 +97,10 @@ pub(super) fn open_ports(config: &Config, limits: &PortLimits) -> Result<Vec<(Li
     let wanted = wanted.chain(client.listen_http_urls.iter().map(with(Serves::PagesOnly)));
     let wanted = wanted.chain(client.listen_metrics_urls.iter().map(with(Serves::Probes)));
     let open = |(url, serves): (Url, Serves)| {
-        let options = limits.options(config, client_pings(config, &url, serves));
+        let mut options = limits.options(config, client_pings(config, &url, serves));
+        if serves == Serves::Probes {
+            options.connections = limits.probe_connections.clone();
+        }
         let tls = if serves == Serves::Probes { &located } else { &tls };
         Ok((Listener::bind(&url, tls.as_ref(), options)?, serves))
     };

@@ -1,7 +1,9 @@
 package attacks
 
 import (
+	"fmt"
 	"net"
+	"net/http"
 	"sync"
 	"testing"
 	"time"
@@ -55,6 +57,36 @@ func TestSilence(t *testing.T) {
 			t.Logf("%d bytes for each of %d idle clients", (s.server.Memory()-before)/clients, clients)
 		}},
 	})
+}
+
+// TestProbesComeThroughACrowd fills the client port and probes on --listen-metrics-urls: a member that is sound must not look dead.
+func TestProbesComeThroughACrowd(t *testing.T) {
+	if !judged(t) {
+		t.Skip("etcd has descriptors or has none")
+	}
+	probes := fmt.Sprintf("http://127.0.0.1:%d", harness.FreePort(t))
+	server := harness.Start(t, harness.Options{Args: []string{"--listen-metrics-urls=" + probes}, Wrapper: fewDescriptors()})
+	for range 600 {
+		conn, err := net.Dial("tcp", server.Target())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+	}
+	closed := "closing new connections"
+	for began := time.Now(); len(server.LinesWith(closed)) == 0; time.Sleep(10 * time.Millisecond) {
+		if time.Since(began) > awaitMax {
+			t.Fatal("the port is not full")
+		}
+	}
+	response, err := http.Get(probes + "/livez")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		t.Errorf("/livez answers %s", response.Status)
+	}
 }
 
 // TestSilentAndSlowClientsAreCut waits until the server has had enough of clients that do not come to the point (row 30).

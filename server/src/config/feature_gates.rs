@@ -19,7 +19,7 @@ pub enum FeatureGate {
     LeaseCheckpointPersist,
     /// Some requests are applied first under overload.
     PriorityRequest,
-    /// Peers are dialled from the advertised peer address.
+    /// Members are dialled from the address of the first peer URL that this one advertises.
     SetMemberLocalAddr,
     /// No requests are served while a defragmentation runs. Here it never pauses the service.
     StopGRPCServiceOnDefrag,
@@ -61,7 +61,8 @@ const GATES: [GateRow; 9] = [
     row(FeatureGate::LeaseCheckpoint, "LeaseCheckpoint", false, true, Kept("what remains of a lease is always kept")),
     row(FeatureGate::LeaseCheckpointPersist, "LeaseCheckpointPersist", false, true, Kept("what remains of a lease is always kept")),
     row(FeatureGate::PriorityRequest, "PriorityRequest", false, true, Instead("requests are applied in their order")),
-    row(FeatureGate::SetMemberLocalAddr, "SetMemberLocalAddr", false, true, Kept("there are no other members to dial")),
+    row(FeatureGate::SetMemberLocalAddr, "SetMemberLocalAddr", false, true,
+        Instead("connections to other members leave by the address that the system chooses")),
     row(FeatureGate::StopGRPCServiceOnDefrag, "StopGRPCServiceOnDefrag", false, true, Instead("a defragmentation never pauses the service")),
     row(FeatureGate::TxnModeWriteWithSharedBuffer, "TxnModeWriteWithSharedBuffer", true, false, Instead("it tunes bbolt, which is not used here")),
 ];
@@ -157,6 +158,20 @@ mod tests {
         gates.add("FastLeaseKeepAlive=false").expect("known");
         let warnings: Vec<String> = gates.warnings().collect();
         assert_eq!(warnings, ["feature gate FastLeaseKeepAlive=false has no effect: keepalives are always fast"]);
+    }
+
+    #[test]
+    fn whoever_asks_for_an_address_of_its_own_towards_members_is_told() {
+        let mut gates = FeatureGates::default();
+        gates.add("SetMemberLocalAddr=true").expect("known");
+        let warnings: Vec<String> = gates.warnings().collect();
+        assert_eq!(
+            warnings,
+            ["feature gate SetMemberLocalAddr=true has no effect: \
+              connections to other members leave by the address that the system chooses"]
+        );
+        gates.add("SetMemberLocalAddr=false,LeaseCheckpoint=true").expect("known");
+        assert_eq!(gates.warnings().count(), 0);
     }
 
     #[test]

@@ -52,7 +52,7 @@ pub const FLAGS: &[Flag] = &[
     row(Member, "backend-batch-interval", Duration, "0s", Ignored(BBOLT), "Longest time between two commits of bbolt."),
     row(Member, "backend-batch-limit", Signed, "0", Ignored(BBOLT), "Most operations between two commits of bbolt."),
     row(Member, "max-txn-ops", Unsigned, "128", Works, "Most operations of one transaction."),
-    row(Member, "max-request-bytes", Unsigned, "1572864", Works, "Largest request in bytes."),
+    row(Member, "max-request-bytes", Unsigned, "1572864", Works, "Largest request in bytes; at most 16777216."),
     row(Member, "max-concurrent-streams", Unsigned32, "4294967295", Works, "Most calls at a time on one connection; never more than 10000."),
     row(Member, "grpc-keepalive-min-time", Duration, "5s", Works,
         "A client that pings more often than this is disconnected, without a call more often than every 2h; 0 means 5m."),
@@ -67,7 +67,7 @@ pub const FLAGS: &[Flag] = &[
     row(Member, "raft-write-timeout", Duration, "5s", Works,
         "How long what is written to another member may be taken by nobody, at least 5s."),
     row(Member, "feature-gates", Gates, "", Works,
-        "Gates to open or close, as Name=true,Name=false. They show in the metrics; what each would change is fixed here:"),
+        "Gates to open or close, as Name=true,Name=false. All show in the metrics; two do what they say, what the others would change is fixed:"),
     row(Member, "config-file", Text, "", Works, "YAML file with all settings. Flags and environment are then ignored."),
 
     row(Clustering, "initial-advertise-peer-urls", Urls, "http://localhost:2380", Works, "Peer URLs of this member that the others shall use."),

@@ -23,7 +23,8 @@ Exit codes: 0 done; 1 it failed; 2 the command line cannot be parsed. Of a check
 
 const RESTORE: &str = "\
 Makes a data directory from a snapshot, of etcd 3.7 or older or of basalt: all revisions, leases, alarms, users and roles.
-Members are not taken over: the node starts a cluster of its own, as after `etcdutl snapshot restore`.
+Members are not taken over: those that --initial-cluster names are a new cluster, as after `etcdutl snapshot restore`. For one
+of several members, run it once for each, with the same file, --initial-cluster and --initial-cluster-token.
 
 Usage:
   basaltctl snapshot restore FILE --data-dir DIR [flags]
@@ -32,7 +33,7 @@ Flags:
   --data-dir DIR                       the directory to make; missing or empty. Default: the name, and '.etcd'
   --wal-dir DIR                        where the log will lie, if elsewhere; missing or empty. Give it to basalt too
   --name NAME                          name of the member. Default 'default'
-  --initial-cluster NAME=URL           the member and its peer URLs. Default 'default=http://localhost:2380'
+  --initial-cluster NAME=URL,...       all members and their peer URLs. Default 'default=http://localhost:2380'
   --initial-cluster-token TOKEN        goes into the ids of member and cluster. Default 'etcd-cluster'
   --initial-advertise-peer-urls URLS   peer URLs of the member. Default 'http://localhost:2380'
   --skip-hash-check                    do not compare the digest; needed for a database copied from a data directory

@@ -90,6 +90,16 @@ fn families_are_those_of_etcd() {
 }
 
 #[test]
+fn the_document_names_every_family_of_ours() {
+    let document = include_str!("../../../docs/metrics.md");
+    let (_, ours) = document.split_once("## basalt's own").expect("a section of ours");
+    let names = |text: &'static str, quote| -> BTreeSet<&str> {
+        text.split(quote).filter(|name| name.starts_with("basalt_")).collect()
+    };
+    assert_eq!(names(ours, '`'), names(include_str!("families.rs"), '"'));
+}
+
+#[test]
 fn calls_are_shown_before_the_first_one() {
     let page = Metrics::default().render();
     let series = |name: &str| page.lines().filter(|line| line.starts_with(&format!("{name}{{"))).count();

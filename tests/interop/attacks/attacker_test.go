@@ -19,6 +19,7 @@ import (
 const (
 	rangePath = "/etcdserverpb.KV/Range"
 	putPath   = "/etcdserverpb.KV/Put"
+	txnPath   = "/etcdserverpb.KV/Txn"
 	watchPath = "/etcdserverpb.Watch/Watch"
 	// awaitMax bounds every wait for something that must come.
 	awaitMax = 30 * time.Second

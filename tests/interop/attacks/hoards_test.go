@@ -3,6 +3,7 @@ package attacks
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -126,6 +127,14 @@ func TestHoards(t *testing.T) {
 			a := newAttacker(t, s, noWindow)
 			for n := 0; n < 100 && !a.over(); n++ {
 				a.send(func() { a.call(rangePath, all) })
+			}
+			s.wait()
+		}},
+		{name: "compares of a long list", cores: -1, memory: answersMemory, args: []string{smallMemory}, prepare: fill(20), run: func(t *testing.T, s *scene) {
+			compare := &pb.Compare{Key: all.Key, RangeEnd: all.RangeEnd, Target: pb.Compare_VALUE, Result: pb.Compare_NOT_EQUAL}
+			a := newAttacker(t, s)
+			for n := 0; n < 10 && !a.over(); n++ {
+				a.send(func() { a.call(txnPath, &pb.TxnRequest{Compare: slices.Repeat([]*pb.Compare{compare}, 100)}) })
 			}
 			s.wait()
 		}},

@@ -39,5 +39,5 @@ mod tally;
 mod tests;
 mod timeouts;
 mod traced;
-pub mod txn_writes;
-mod watch_permission;
+mod txn_writes;
+pub mod watch_permission;

@@ -183,16 +183,76 @@ mod tests {
         prop_oneof![Just(Bytes::new()), Just(Bytes::from_static(&[0])), key()]
     }
 
+    /// The rule without any care for time.
+    #[derive(Default)]
+    struct Pairs {
+        puts: Vec<Bytes>,
+        deletes: Vec<(Bytes, Bytes)>,
+    }
+
+    impl Pairs {
+        fn of(branch: &[RequestOp]) -> Option<Self> {
+            let mut all = Self::default();
+            let mut puts = Vec::new();
+            for op in branch {
+                match op.request.as_ref()? {
+                    Request::RequestDeleteRange(delete) => {
+                        all.deletes.push((delete.key.clone(), delete.range_end.clone()));
+                    }
+                    Request::RequestPut(put) => puts.push(put.key.clone()),
+                    _ => {}
+                }
+            }
+            for op in branch {
+                let Some(Request::RequestTxn(txn)) = &op.request else { continue };
+                let (then, otherwise) = (Self::of(&txn.success)?, Self::of(&txn.failure)?);
+                then.puts.iter().try_for_each(|key| all.put(key))?;
+                otherwise.puts.iter().filter(|key| !then.puts.contains(key)).try_for_each(|key| all.put(key))?;
+                all.deletes.extend(then.deletes.into_iter().chain(otherwise.deletes));
+            }
+            puts.iter().try_for_each(|key| all.put(key))?;
+            Some(all)
+        }
+
+        fn put(&mut self, key: &Bytes) -> Option<()> {
+            let is_free = !self.puts.contains(key) && !self.deletes.iter().any(|range| names(key, range));
+            is_free.then(|| self.puts.push(key.clone()))
+        }
+    }
+
+    fn names(key: &Bytes, (start, end): &(Bytes, Bytes)) -> bool {
+        if end.is_empty() { key == start } else { start <= key && key < end }
+    }
+
+    /// What a level may hold, and transactions of the level below.
+    fn branch() -> impl Strategy<Value = Vec<RequestOp>> {
+        let leaf = prop_oneof![
+            3 => key().prop_map(put),
+            1 => (key(), end()).prop_map(|(key, end)| op(Request::RequestDeleteRange(delete(key, end)))),
+        ];
+        let op = leaf.prop_recursive(3, 24, 4, |inner| {
+            let branch = || prop::collection::vec(inner.clone(), 0..4);
+            (branch(), branch()).prop_map(|(success, failure)| {
+                op(Request::RequestTxn(TxnRequest { success, failure, ..TxnRequest::default() }))
+            })
+        });
+        prop::collection::vec(op, 0..5)
+    }
+
     proptest! {
+        #[test]
+        fn overlaps_are_those_that_a_look_at_each_pair_finds(success in branch(), failure in branch()) {
+            let is_sound = Pairs::of(&success).is_some() && Pairs::of(&failure).is_some();
+            let request = TxnRequest { success, failure, ..TxnRequest::default() };
+            prop_assert_eq!(refuse_overlaps(&request).is_ok(), is_sound);
+        }
+
         #[test]
         fn intervals_hold_the_keys_that_some_delete_names(
             one in prop::collection::vec((key(), end()), 0..8),
             other in prop::collection::vec((key(), end()), 0..8),
             keys in prop::collection::btree_set(key(), 0..12),
         ) {
-            let names = |key: &Bytes, (start, end): &(Bytes, Bytes)| {
-                if end.is_empty() { key == start } else { start <= key && key < end }
-            };
             let of = |deletes: &[(Bytes, Bytes)]| {
                 let mut all = DeletedKeys::default();
                 deletes.iter().for_each(|(start, end)| all.insert(&delete(start.clone(), end.clone())));

@@ -54,7 +54,7 @@ const SERVER: Order = &[
         "node",
         &["failpoints", "memory", "metrics", "lease", "watch", "auth", "admission", "apply", "transfer", "import"],
     ),
-    ("listen", &["config", "metrics"]),
+    ("listen", &["config", "logging", "metrics", "read_again"]),
     ("peer", &["config", "metrics", "listen", "apply", "transfer", "node"]),
     ("discovery", &["config", "listen"]),
     (
@@ -74,7 +74,7 @@ const SERVER: Order = &[
             "peer",
         ],
     ),
-    ("http", &["config", "metrics"]),
+    ("http", &["config", "logging", "metrics"]),
     ("profiles", &["http"]),
     ("corruption", &["apply", "node", "peer"]),
     ("auto_compaction", &["config"]),
@@ -82,7 +82,7 @@ const SERVER: Order = &[
     ("gateway", &["config", "listen", "api"]),
     ("control", &["config", "apply", "import", "node", "listen", "peer", "gateway"]),
     ("edge", &["metrics", "listen", "api", "gateway", "pages"]),
-    ("peer_edge", &["failpoints", "listen", "node", "peer", "api", "edge"]),
+    ("peer_edge", &["failpoints", "logging", "listen", "node", "peer", "api", "edge"]),
     (
         "program",
         &[

@@ -62,7 +62,7 @@ mod tls;
 mod transport;
 mod unread;
 
-pub use accept::{Deadlines, ListenOptions, Listener};
+pub use accept::{Deadlines, Endpoint, ListenOptions, Listener};
 pub use call::{Part, Patient};
 pub use connection::ClientConnection;
 pub use dial::{ClientTls, Dial};

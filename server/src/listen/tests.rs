@@ -57,6 +57,7 @@ fn options(connections: usize) -> ListenOptions {
     ListenOptions {
         socket: SocketConfig::default(),
         keepalive: KeepaliveConfig { client_interval_min: None, server_interval: None, server_timeout: None },
+        endpoint: Endpoint::Client,
         concurrent_streams_max: 100,
         connections: ConnectionLimit::new(connections),
         handshakes: Handshakes::for_threads(2),

@@ -20,10 +20,10 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tower_service::Service;
 use tracing::{debug, warn};
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::accept::{Endpoint, ListenOptions};
 use super::call::Part;
+use super::common_name::common_name;
 use super::http2::Http2;
 use super::remote_address::{self, SystemNames};
 use super::request_body::RequestBody;
@@ -260,7 +260,7 @@ async fn open(
                 checked.map_err(|_| Rejected::Late("answer of DNS"))?.map_err(refused)?;
             }
             if tls.reports_common_name() {
-                client.common_name = common_name(stream.get_ref().1);
+                client.common_name = common_name_of(stream.get_ref().1);
             }
             Transport::Tls(Box::new(stream))
         }
@@ -319,11 +319,9 @@ fn remote_text(remote_address: Option<SocketAddr>) -> String {
     remote_address.map_or_else(|| "unix".to_owned(), |address| address.to_string())
 }
 
-/// The last common name of the client's certificate, as Go takes it. It was verified in the handshake.
-fn common_name(session: &rustls::ServerConnection) -> Option<Arc<str>> {
-    let certificate = session.peer_certificates()?.first()?;
-    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-    let name = certificate.subject().iter_common_name().last()?.as_str().ok()?;
+/// Of the client's certificate, which was verified in the handshake.
+fn common_name_of(session: &rustls::ServerConnection) -> Option<Arc<str>> {
+    let name = common_name(session.peer_certificates()?.first()?)?;
     Some(name).filter(|name| !name.is_empty()).map(Arc::from)
 }
 

@@ -35,6 +35,7 @@ mod call;
 mod client_certificates;
 mod client_pings;
 mod coalesced;
+mod common_name;
 mod connection;
 mod control_budget;
 mod dial;

@@ -6,7 +6,7 @@
 //!      │         └───► pages ─► profiles    ├─► watch
 //!      │                 └────► http        └─► lease
 //!      │                     └───► auth (who calls)
-//!      └─► listen, discovery, corruption, auto_compaction, logging, memory, config; metrics is counted by all
+//!      └─► listen, discovery, corruption, auto_compaction, logging, memory, read_again, config; metrics is counted by all
 //! ```
 //!
 //! Rooms use what stands to their right (`tests/tests/rooms.rs` checks it); `admission`, `apply`, `watch`, `lease`,
@@ -37,6 +37,7 @@ pub mod peer;
 pub mod peer_edge;
 pub mod profiles;
 pub mod program;
+pub mod read_again;
 pub mod traces;
 pub mod transfer;
 pub mod watch;

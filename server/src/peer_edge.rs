@@ -32,6 +32,7 @@ use crate::api::status::{Code, Status};
 use crate::edge::EdgeBody;
 use crate::failpoints::{self, Point};
 use crate::listen::{ClientConnection, RequestBody};
+use crate::logging::{ForeignText, Reminder};
 use crate::node::core::PROPOSAL_BYTES_MAX;
 use crate::node::handle::unix_time_ns;
 use crate::node::node_thread::NodeInput;
@@ -46,6 +47,13 @@ const MEMBERSHIP_CHECK: Duration = Duration::from_secs(1);
 
 /// A sender that brings nothing for so long has stopped.
 const PART_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Where members have no certificates, whoever reaches the port may come as one: ten lines of a kind in ten seconds.
+const LINES: u64 = 10;
+static OPENED_STREAMS: Reminder = Reminder::new(LINES);
+static REFUSED_STREAMS: Reminder = Reminder::new(LINES);
+static REFUSED_STATES: Reminder = Reminder::new(LINES);
+static MEMBERS_OF_ETCD: Reminder = Reminder::new(LINES);
 
 const DELIVER: &str = "/basalt.peer.v1.Peer/Deliver";
 const SNAPSHOT: &str = "/basalt.peer.v1.Peer/Snapshot";
@@ -75,7 +83,9 @@ impl PeerEdge {
                 // The sender went away.
                 Ok(()) => Ok(Chunks::default()),
                 Err(refused) => {
-                    warn!(%refused, "refused a stream between members");
+                    if let Some(times) = REFUSED_STREAMS.due() {
+                        warn!(%refused, times, "refused a stream between members");
+                    }
                     // It is to know, and to stop.
                     let is_expelled = matches!(refused, Refused::Removed(_) | Refused::Wiped(_));
                     let code = if is_expelled { Code::PermissionDenied } else { Code::FailedPrecondition };
@@ -188,7 +198,9 @@ impl PeerEdge {
         let mut refusals = peers.refusals(introduction.from);
         let mut stopping = self.stopping.clone();
         let meters = peers.received_from(introduction.from);
-        info!(member_id = format_args!("{:x}", introduction.from), "a member opened a stream");
+        if let Some(times) = OPENED_STREAMS.due() {
+            info!(member_id = format_args!("{:x}", introduction.from), times, "a member opened a stream");
+        }
         loop {
             let request = tokio::select! {
                 biased;
@@ -242,7 +254,9 @@ impl PeerEdge {
         match taken.await {
             Ok(Ok(())) => Ok(Chunks::of(&SnapshotResponse {})),
             Ok(Err(cause)) => {
-                warn!(%cause, "the state of another member is not taken");
+                if let Some(times) = REFUSED_STATES.due() {
+                    warn!(%cause, times, "the state of another member is not taken");
+                }
                 Err(Status::new(Code::FailedPrecondition, cause.to_string()))
             }
             Err(_) => Err(Status::new(Code::Unavailable, "this member stops")),
@@ -317,9 +331,12 @@ impl TowerService<Request<RequestBody>> for PeerEdge {
             return Box::pin(async move { Ok(edge.answer(request).await.map(EdgeBody::Grpc)) });
         }
         let remote = request.extensions().get::<ClientConnection>().and_then(|client| client.remote_address);
-        let (path, remote) = (request.uri().path(), remote.map(|remote| remote.to_string()).unwrap_or_default());
-        if path.starts_with("/raft") || path == "/members" {
-            warn!(remote, path, "refused a member of etcd: it cannot be one of a basalt cluster");
+        let path = request.uri().path();
+        if (path.starts_with("/raft") || path == "/members")
+            && let Some(times) = MEMBERS_OF_ETCD.due()
+        {
+            let (remote, path) = (remote.map(|remote| remote.to_string()).unwrap_or_default(), ForeignText(path));
+            warn!(remote, %path, times, "refused a member of etcd: it cannot be one of a basalt cluster");
         }
         let text = "basalt: this port is for members of a basalt cluster; etcd's cannot be among them\n";
         let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));

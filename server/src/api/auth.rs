@@ -20,9 +20,13 @@ use super::status::{self, Code, Status};
 use crate::apply::auth::error::AuthError;
 use crate::apply::auth::state::{AuthState, ROOT};
 use crate::auth::{Caller, HashingError, RotatingKeys, Secret, TokenProvider};
+use crate::logging::{ForeignText, Reminder};
 
 /// How often a password is checked anew because somebody changed users or roles meanwhile.
 const LOGIN_ATTEMPTS: usize = 8;
+
+/// Anybody may try to log in, by any name.
+static WRONG_LOGINS: Reminder = Reminder::new(10);
 
 impl Service {
     pub(super) fn auth_status(self: &Arc<Self>) -> Reply {
@@ -152,7 +156,9 @@ impl Service {
         if self.passwords.is_right(request.password.clone(), hash).await? {
             return Ok(());
         }
-        warn!(user = request.name, "invalid authentication was requested");
+        if let Some(times) = WRONG_LOGINS.due() {
+            warn!(user = %ForeignText(&request.name), times, "invalid authentication was requested");
+        }
         Err(match user {
             // etcd's words for whoever has none.
             Some(user) if user_without_password(user) => AuthError::NoPassword.into(),

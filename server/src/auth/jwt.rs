@@ -14,6 +14,7 @@ use aws_lc_rs::signature::{
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use thiserror::Error;
 use x509_parser::pem::Pem;
 
@@ -145,6 +146,8 @@ pub struct JwtKeys {
     /// `None` for HMAC, whose one key does both.
     verifying: Option<ParsedPublicKey>,
     life: Duration,
+    /// Of the files' bytes, so that a secret stands here no more often than it must.
+    digest: [u8; 32],
 }
 
 impl fmt::Debug for JwtKeys {
@@ -203,6 +206,7 @@ impl JwtKeys {
         };
         let private = options.private_key.as_ref().map(read).transpose()?;
         let public = options.public_key.as_ref().map(read).transpose()?.filter(|_| !method.is_hmac());
+        let digest = digest([&private, &public]);
         let signing = private.map(|(path, bytes)| signing_key(method, &path, &bytes)).transpose()?;
         let named = public.map(|(path, bytes)| verifying_key(method, &path, &bytes)).transpose()?;
         let verifying = match (&signing, named) {
@@ -215,7 +219,12 @@ impl JwtKeys {
                 Some(named)
             }
         };
-        Ok(Self { method, signing, verifying, life })
+        Ok(Self { method, signing, verifying, life, digest })
+    }
+
+    /// Whether they are of files with the same content.
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        self.digest == other.digest
     }
 
     /// A token of a user.
@@ -273,6 +282,15 @@ impl JwtKeys {
         };
         if is_good { Ok(()) } else { Err(JwtError::Signature) }
     }
+}
+
+fn digest(files: [&Option<(PathBuf, Vec<u8>)>; 2]) -> [u8; 32] {
+    let mut digest = Sha256::new();
+    for content in files.map(|file| file.as_ref().map_or(&[][..], |(_, bytes)| bytes)) {
+        digest.update((content.len() as u64).to_le_bytes());
+        digest.update(content);
+    }
+    digest.finalize().into()
 }
 
 fn unix_seconds() -> f64 {

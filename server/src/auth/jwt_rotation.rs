@@ -2,31 +2,56 @@
 //! reads its own once).
 //!
 //! Invariants:
-//! * Tokens that the former keys signed are good until they end: for the life of a token both are tried.
-//! * Files that cannot be read, or hold no keys, change nothing: the keys that are known stay, and a line says so.
+//! * Tokens that former keys signed are good until they end: for the life of a token those keys are tried too, the last
+//!   [`FORMERS_MAX`] of them.
+//! * Files with the same content are no change, whatever became of the files.
+//! * Files that cannot be read, or hold no keys, change nothing: the keys that are known stay, a line says so, and the files are
+//!   tried again.
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::{Arc, Mutex, TryLockError};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tracing::{info, warn};
 
 use super::jwt::{JwtError, JwtKeyError, JwtKeys, JwtOptions, JwtUser};
+use crate::read_again::{Look, ReadAgain};
 
 /// Least time between two looks at the files: a member that replaces its keys waits no longer than this.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What tells one content of a file from another without reading it: time of change, bytes, number on its disk.
-type Mark = Vec<Option<(SystemTime, u64, u64)>>;
+/// Former keys that are tried, which whoever comes with a forged token has this member do.
+const FORMERS_MAX: usize = 4;
 
-/// The keys of now, and those before while tokens of theirs may be about.
+/// The keys of now, and those before while tokens of theirs may be about, the newest last.
 #[derive(Debug)]
 struct Known {
-    mark: Mark,
     keys: Arc<JwtKeys>,
-    former: Option<(Arc<JwtKeys>, Instant)>,
+    formers: Vec<Former>,
+}
+
+/// Keys that sign no more.
+#[derive(Clone, Debug)]
+struct Former {
+    keys: Arc<JwtKeys>,
+    until: Instant,
+}
+
+impl Known {
+    /// What is known once `keys` were read at `now`, whose tokens live for `life`; `None` if nothing is new.
+    fn after(&self, keys: JwtKeys, now: Instant, life: Duration) -> Option<Self> {
+        if keys.is_same_as(&self.keys) {
+            return None;
+        }
+        let mut formers = self.formers.clone();
+        formers.push(Former { keys: self.keys.clone(), until: now + life });
+        // Those of now are former ones no more.
+        formers.retain(|former| now < former.until && !keys.is_same_as(&former.keys));
+        formers.drain(..formers.len().saturating_sub(FORMERS_MAX));
+        Some(Self { keys: Arc::new(keys), formers })
+    }
 }
 
 /// Keys by their files.
@@ -34,6 +59,7 @@ struct Known {
 pub struct RotatingKeys {
     options: JwtOptions,
     known: ArcSwap<Known>,
+    files: Mutex<ReadAgain>,
     /// Milliseconds after `started` at which the files were looked at last.
     looked_at: AtomicU64,
     started: Instant,
@@ -45,11 +71,10 @@ impl RotatingKeys {
     /// # Errors
     /// [`JwtKeyError`].
     pub fn read(options: JwtOptions) -> Result<Self, JwtKeyError> {
-        // Before they are read: what is written amid that is seen as a change.
-        let mark = mark(&options);
+        let files = Mutex::new(ReadAgain::before_reading(paths(&options)));
         let keys = Arc::new(JwtKeys::read(&options)?);
-        let known = ArcSwap::from_pointee(Known { mark, keys, former: None });
-        Ok(Self { options, known, looked_at: AtomicU64::new(0), started: Instant::now() })
+        let known = ArcSwap::from_pointee(Known { keys, formers: Vec::new() });
+        Ok(Self { options, known, files, looked_at: AtomicU64::new(0), started: Instant::now() })
     }
 
     /// A token of a user, by the newest keys.
@@ -68,9 +93,13 @@ impl RotatingKeys {
     pub fn verify(&self, token: &str) -> Result<JwtUser, JwtError> {
         self.look_if_due();
         let known = self.known.load();
-        known.keys.verify(token).or_else(|error| match &known.former {
-            Some((keys, until)) if error == JwtError::Signature && Instant::now() < *until => keys.verify(token),
-            _ => Err(error),
+        known.keys.verify(token).or_else(|error| {
+            let now = Instant::now();
+            let formers =
+                known.formers.iter().rev().filter(|former| error == JwtError::Signature && now < former.until);
+            // The first whose signature it is knows what else is wrong with it.
+            let mut verified = formers.map(|former| former.keys.verify(token));
+            verified.find(|verified| *verified != Err(JwtError::Signature)).unwrap_or(Err(error))
         })
     }
 
@@ -85,33 +114,31 @@ impl RotatingKeys {
     }
 
     fn look(&self) {
-        let (known, mark) = (self.known.load_full(), mark(&self.options));
-        if mark == known.mark {
-            return;
-        }
-        match JwtKeys::read(&self.options) {
-            Ok(keys) => {
-                let former = Some((known.keys.clone(), Instant::now() + self.options.life));
-                self.known.store(Arc::new(Known { mark, keys: Arc::new(keys), former }));
-                info!("read the keys of signed tokens again: tokens of those before are good until they end");
+        let mut files = match self.files.try_lock() {
+            Ok(files) => files,
+            // Whole all the same.
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            // Somebody else looks.
+            Err(TryLockError::WouldBlock) => return,
+        };
+        match files.look(paths(&self.options), || JwtKeys::read(&self.options)) {
+            Look::Read(keys) => {
+                let known = self.known.load().after(keys, Instant::now(), self.options.life);
+                if let Some(known) = known {
+                    self.known.store(Arc::new(known));
+                    info!("read the keys of signed tokens again: tokens of those before are good until they end");
+                }
             }
-            Err(error) => {
-                warn!(%error, "the keys of signed tokens changed and cannot be used: those before stay");
-                // Once for each change.
-                let Known { keys, former, .. } = &*known;
-                self.known.store(Arc::new(Known { mark, keys: keys.clone(), former: former.clone() }));
+            Look::Failed(error) => {
+                warn!(%error, "the keys of signed tokens changed and cannot be used: those before stay until they can");
             }
+            Look::Same | Look::FailedStill => {}
         }
     }
 }
 
-fn mark(options: &JwtOptions) -> Mark {
-    use std::os::unix::fs::MetadataExt;
-    let of = |path: &PathBuf| {
-        let found = std::fs::metadata(path).ok()?;
-        Some((found.modified().ok()?, found.len(), found.ino()))
-    };
-    options.private_key.iter().chain(&options.public_key).map(of).collect()
+fn paths(options: &JwtOptions) -> impl Iterator<Item = &Path> {
+    options.private_key.iter().chain(&options.public_key).map(|path| &**path)
 }
 
 #[cfg(test)]
@@ -159,11 +186,54 @@ mod tests {
         assert!(rig.keys().verify(&new).is_ok(), "another member has the second alone");
         assert_eq!(rig.keys().verify(&old), Err(JwtError::Signature));
         assert!(keys.verify(&new).is_ok() && keys.verify(&old).is_ok());
-        // Two changes: the first key is over.
+        // Another change: those of the first are good still.
         rig.write("the third secret");
         keys.look();
-        assert_eq!(keys.verify(&old), Err(JwtError::Signature));
-        assert!(keys.verify(&new).is_ok());
+        assert!(keys.verify(&new).is_ok() && keys.verify(&old).is_ok());
+        assert_eq!(keys.verify("e30.e30.AA"), Err(JwtError::Malformed));
+    }
+
+    #[test]
+    fn the_same_keys_written_again_end_no_token() {
+        let rig = Rig::new("the first secret", Duration::from_secs(3600));
+        let keys = rig.keys();
+        let first = keys.sign("ann", 7).expect("signs");
+        rig.write("the second secret");
+        keys.look();
+        for _ in 0..2 * FORMERS_MAX {
+            rig.write("the second secret");
+            keys.look();
+        }
+        assert!(keys.verify(&first).is_ok());
+        assert_eq!(keys.known.load().formers.len(), 1);
+    }
+
+    #[test]
+    fn former_keys_are_no_more_than_their_number_and_may_come_back() {
+        let rig = Rig::new("secret 0", Duration::from_secs(3600));
+        let keys = rig.keys();
+        let mut tokens = vec![keys.sign("ann", 0).expect("signs")];
+        for n in 1..=FORMERS_MAX + 1 {
+            rig.write(&format!("secret {n}"));
+            keys.look();
+            tokens.push(keys.sign("ann", n as u64).expect("signs"));
+        }
+        let good = |from: usize| tokens.iter().skip(from).all(|token| keys.verify(token).is_ok());
+        assert_eq!(keys.verify(&tokens[0]), Err(JwtError::Signature));
+        assert!(good(1));
+        rig.write("secret 1");
+        keys.look();
+        assert_eq!(keys.known.load().formers.len(), FORMERS_MAX);
+        assert!(good(1) && rig.keys().verify(&keys.sign("ann", 8).expect("signs")).is_ok());
+        let others = former_over(&keys);
+        assert_eq!(others.formers.len(), 1, "those whose tokens have ended are forgotten");
+    }
+
+    fn former_over(keys: &RotatingKeys) -> Known {
+        let (later, life) = (Instant::now() + Duration::from_secs(3601), keys.options.life);
+        let rig = Rig::new("one more secret", life);
+        let new = JwtKeys::read(&rig.options).expect("a key");
+        keys.known.load().after(new, later, life).expect("they are new")
     }
 
     #[test]
@@ -176,6 +246,22 @@ mod tests {
         rig.write("the second secret");
         keys.look();
         assert_eq!(keys.verify(&old), Err(JwtError::Signature));
+    }
+
+    #[test]
+    fn a_read_that_failed_for_a_while_is_tried_again() {
+        let rig = Rig::new("the first secret", Duration::from_secs(3600));
+        let keys = rig.keys();
+        let old = keys.sign("ann", 7).expect("signs");
+        rig.write("the second secret");
+        // As if there had been no descriptor for it at the first look.
+        let failed =
+            keys.files.lock().expect("whole").look(paths(&keys.options), || Err::<(), _>("too many open files"));
+        assert_eq!(failed, Look::Failed("too many open files"));
+        keys.look();
+        let new = keys.sign("ann", 7).expect("signs");
+        assert!(rig.keys().verify(&new).is_ok(), "it signs by the second");
+        assert!(keys.verify(&old).is_ok());
     }
 
     #[test]

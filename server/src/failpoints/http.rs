@@ -20,6 +20,9 @@ const BODY_BYTES_MAX: usize = 64 << 10;
 /// How long a client may take to say what it wants.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// After a connection that could not be taken.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
 pub(super) fn serve(address: &str) -> io::Result<()> {
     let listener = std::net::TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
@@ -32,7 +35,8 @@ pub(super) fn serve(address: &str) -> io::Result<()> {
 
 async fn accept(listener: std::net::TcpListener) {
     let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
-    while let Ok((socket, _)) = listener.accept().await {
+    loop {
+        let (socket, _) = next(async || listener.accept().await).await;
         let answering = ANSWERING.get().expect("set before anybody is served").lock().await;
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -45,6 +49,16 @@ async fn accept(listener: std::net::TcpListener) {
         // A client that went away, or says nothing, is its own affair.
         _ = tokio::time::timeout(REQUEST_TIMEOUT, connection).await;
         drop(answering);
+    }
+}
+
+/// The next connection, whatever became of those before it: where no descriptors are left, points are wanted too.
+async fn next<T>(accept: impl AsyncFn() -> io::Result<T>) -> T {
+    loop {
+        match accept().await {
+            Ok(accepted) => return accepted,
+            Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+        }
     }
 }
 
@@ -108,4 +122,28 @@ fn text(code: StatusCode, body: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = code;
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn connections_that_cannot_be_taken_do_not_end_it() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let tries = Cell::new(0);
+        let accept = async || {
+            tries.set(tries.get() + 1);
+            // ECONNABORTED, EMFILE, and one that is well.
+            match tries.get() {
+                1 => Err(io::Error::from_raw_os_error(103)),
+                2 => Err(io::Error::from_raw_os_error(24)),
+                _ => Ok("a connection"),
+            }
+        };
+        assert_eq!(runtime.block_on(next(accept)), "a connection");
+        assert_eq!(tries.get(), 3);
+    }
 }

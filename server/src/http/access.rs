@@ -3,6 +3,10 @@
 
 use super::message::{PageRequest, PageResponse};
 use crate::config::AllowList;
+use crate::logging::{ForeignText, Reminder};
+
+/// Whoever reaches a port may name hosts, many in one connection.
+static REJECTED_HOSTS: Reminder = Reminder::new(10);
 
 /// The rules of the listeners for clients.
 #[derive(Clone, Debug)]
@@ -17,7 +21,10 @@ impl Access {
     pub(super) fn answer(&self, request: &PageRequest<'_>) -> Option<PageResponse> {
         let host = host_name(request.host);
         if !request.encrypted && !self.hosts.allows(host) {
-            tracing::warn!(host, "rejecting HTTP request to prevent DNS rebinding attacks");
+            if let Some(times) = REJECTED_HOSTS.due() {
+                let host = ForeignText(host);
+                tracing::warn!(%host, times, "rejecting HTTP request to prevent DNS rebinding attacks");
+            }
             return Some(PageResponse::error(421, &unknown_host(host)));
         }
         let options = PageResponse { status: 200, content_type: None, headers: Vec::new(), body: String::new() };

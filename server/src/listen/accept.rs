@@ -1,9 +1,9 @@
 //! The accept loop.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-use std::{io, mem};
+use std::time::Duration;
 
 use http::{Request, Response};
 use http_body::Body;
@@ -27,6 +27,7 @@ use super::request_room::RequestRooms;
 use super::tls::Tls;
 use super::transport::Socket;
 use crate::config::{KeepaliveConfig, SocketConfig, Url};
+use crate::logging::Reminder;
 
 /// First pause after the operating system refused a connection for lack of descriptors or memory; then it doubles.
 const BACKOFF_MIN: Duration = Duration::from_millis(10);
@@ -34,8 +35,6 @@ const BACKOFF_MIN: Duration = Duration::from_millis(10);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// Pause after a connection was closed for the limit: refusals cost at most 200 accepts a second.
 const REFUSAL_PAUSE: Duration = Duration::from_millis(5);
-/// Between two lines of the log about connections that were not taken, however many there are.
-const WARNING_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long a client may be silent at the start, or take nothing of what it asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,9 +58,20 @@ impl Default for Deadlines {
     }
 }
 
+/// Whose port it is, in etcd's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// For clients.
+    Client,
+    /// For other members.
+    Peer,
+}
+
 /// What all connections of a listener have in common.
 #[derive(Clone, Debug)]
 pub struct ListenOptions {
+    /// Who is expected.
+    pub endpoint: Endpoint,
     /// Options of the socket.
     pub socket: SocketConfig,
     /// Pings of HTTP/2.
@@ -197,11 +207,17 @@ pub(super) fn limit_writes(stream: &TcpStream, limit: Duration) -> io::Result<()
 }
 
 /// How long to wait before the next accept, and what was already said about it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Pause {
     last: Option<Duration>,
     refusals: Reminder,
     failures: Reminder,
+}
+
+impl Default for Pause {
+    fn default() -> Self {
+        Self { last: None, refusals: Reminder::new(1), failures: Reminder::new(1) }
+    }
 }
 
 impl Pause {
@@ -212,7 +228,7 @@ impl Pause {
 
     /// The limit is reached.
     fn refused(&mut self, url: &Url) -> Duration {
-        if let Some(connections) = self.refusals.due(Instant::now()) {
+        if let Some(connections) = self.refusals.due() {
             warn!(
                 %url,
                 connections,
@@ -225,31 +241,12 @@ impl Pause {
     /// The operating system is out of something. The connection waits in the backlog, and an accept at once would
     /// fail again: without a pause the loop takes a whole core.
     fn failed(&mut self, url: &Url, error: &io::Error) -> Duration {
-        if let Some(times) = self.failures.due(Instant::now()) {
+        if let Some(times) = self.failures.due() {
             warn!(%url, %error, times, "failed to accept a connection; trying again more slowly");
         }
         let next = self.last.map_or(BACKOFF_MIN, |last| (last * 2).min(BACKOFF_MAX));
         self.last = Some(next);
         next
-    }
-}
-
-/// Counts what strangers make happen as often as they like, so that it fills no log.
-#[derive(Debug, Default)]
-struct Reminder {
-    said: Option<Instant>,
-    unsaid: u64,
-}
-
-impl Reminder {
-    /// It happened again: how many times since it was last said, if it is to be said now.
-    fn due(&mut self, now: Instant) -> Option<u64> {
-        self.unsaid += 1;
-        if self.said.is_some_and(|said| now.saturating_duration_since(said) < WARNING_INTERVAL) {
-            return None;
-        }
-        self.said = Some(now);
-        Some(mem::take(&mut self.unsaid))
     }
 }
 
@@ -280,16 +277,5 @@ mod tests {
         waits = vec![pause.failed(&url, &error).as_millis()];
         assert_eq!(waits, [10]);
         assert!(!is_of_one_connection(&error));
-    }
-
-    #[test]
-    fn what_happens_often_is_said_every_ten_seconds_with_its_number() {
-        let start = Instant::now();
-        let mut reminder = Reminder::default();
-        let said: Vec<_> = [0, 1, 9_999, 10_000, 10_001, 45_000]
-            .map(|ms| reminder.due(start + Duration::from_millis(ms)))
-            .into_iter()
-            .collect();
-        assert_eq!(said, [Some(1), None, None, Some(3), None, Some(2)]);
     }
 }

@@ -5,8 +5,8 @@ use rustls::Error;
 use rustls::client::verify_server_name;
 use rustls::server::ParsedCertificate;
 use rustls_pki_types::{CertificateDer, ServerName};
-use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::common_name::common_name;
 use crate::config::AllowedNames;
 
 /// Whether a certificate that verifies has an allowed name.
@@ -24,12 +24,6 @@ pub(super) fn check(allowed: &AllowedNames, certificate: &CertificateDer<'_>) ->
         }
     };
     if is_allowed { Ok(()) } else { Err(Error::General("client certificate authentication failed".to_owned())) }
-}
-
-fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
-    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-    let name = certificate.subject().iter_common_name().next()?.as_str().ok()?;
-    Some(name.to_owned())
 }
 
 #[cfg(test)]
@@ -64,5 +58,16 @@ mod tests {
             assert!(!allows(AllowedNames::Hostnames(names(&[host]))), "{host}");
         }
         assert!(check(&AllowedNames::CommonNames(names(&["m1"])), &CertificateDer::from(vec![1, 2, 3])).is_err());
+    }
+
+    #[test]
+    fn of_several_common_names_the_last_one_is_asked() {
+        let mut params = CertificateParams::new(Vec::new()).expect("names");
+        params.distinguished_name.push(DnType::CommonName, "m1");
+        // The same type by its number.
+        params.distinguished_name.push(DnType::CustomDnType(vec![2, 5, 4, 3]), "m2");
+        let shown = params.self_signed(&KeyPair::generate().expect("a key")).expect("a certificate").der().clone();
+        assert!(check(&AllowedNames::CommonNames(names(&["m2"])), &shown).is_ok());
+        assert!(check(&AllowedNames::CommonNames(names(&["m1"])), &shown).is_err());
     }
 }

@@ -20,10 +20,10 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tower_service::Service;
 use tracing::{debug, warn};
-use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::accept::ListenOptions;
+use super::accept::{Endpoint, ListenOptions};
 use super::call::Part;
+use super::common_name::common_name;
 use super::http2::Http2;
 use super::remote_address::{self, SystemNames};
 use super::request_body::RequestBody;
@@ -32,12 +32,18 @@ use super::takeover::{Noting, Slot, Upgraded};
 use super::tls::Tls;
 use super::transport::{Protocol, Sniffed, Socket, Transport};
 use super::unread::Unread;
+use crate::logging::{ForeignText, Reminder};
 
 /// What HTTP/1.1 buffers of a connection.
 const HTTP1_BUFFER_BYTES: usize = 64 << 10;
 /// What a client may be too slow with.
 const TLS_HANDSHAKE: &str = "TLS handshake";
 const FIRST_BYTES: &str = "first bytes";
+
+/// Lines about connections that were rejected, in ten seconds at each kind of port.
+const REJECTED_LINES: u64 = 10;
+static REJECTED_CLIENTS: Reminder = Reminder::new(REJECTED_LINES);
+static REJECTED_PEERS: Reminder = Reminder::new(REJECTED_LINES);
 
 /// Who asks: stands in the extensions of every request.
 #[derive(Clone, Debug)]
@@ -116,7 +122,7 @@ where
             Ok(Opened::Http2(Err(error))) => Err(error),
             Err(rejected) => {
                 options.cut_total.with_label_values(&[rejected.label()]).inc();
-                return log_rejected(remote_address, rejected);
+                return log_rejected(options.endpoint, remote_address, rejected);
             }
         };
         if let Err(error) = served {
@@ -254,7 +260,7 @@ async fn open(
                 checked.map_err(|_| Rejected::Late("answer of DNS"))?.map_err(refused)?;
             }
             if tls.reports_common_name() {
-                client.common_name = common_name(stream.get_ref().1);
+                client.common_name = common_name_of(stream.get_ref().1);
             }
             Transport::Tls(Box::new(stream))
         }
@@ -292,14 +298,20 @@ impl From<io::Error> for Rejected {
     }
 }
 
-fn log_rejected(remote_address: Option<SocketAddr>, rejected: Rejected) {
+fn log_rejected(endpoint: Endpoint, remote_address: Option<SocketAddr>, rejected: Rejected) {
     let remote_addr = remote_text(remote_address);
-    match rejected {
-        Rejected::Gone => debug!(remote_addr, error = "EOF", "rejected connection on client endpoint"),
-        Rejected::Late(what) => {
-            warn!(remote_addr, error = format!("no {what} in time"), "rejected connection on client endpoint");
-        }
-        Rejected::Failed(error) => warn!(remote_addr, %error, "rejected connection on client endpoint"),
+    let (text, reminder) = match endpoint {
+        Endpoint::Client => ("rejected connection on client endpoint", &REJECTED_CLIENTS),
+        Endpoint::Peer => ("rejected connection on peer endpoint", &REJECTED_PEERS),
+    };
+    let error = match rejected {
+        Rejected::Gone => return debug!(remote_addr, error = "EOF", "{text}"),
+        Rejected::Late(what) => format!("no {what} in time"),
+        // It may hold names of a certificate.
+        Rejected::Failed(error) => ForeignText(error).to_string(),
+    };
+    if let Some(times) = reminder.due() {
+        warn!(remote_addr, error, times, "{text}");
     }
 }
 
@@ -307,11 +319,9 @@ fn remote_text(remote_address: Option<SocketAddr>) -> String {
     remote_address.map_or_else(|| "unix".to_owned(), |address| address.to_string())
 }
 
-/// The last common name of the client's certificate, as Go takes it. It was verified in the handshake.
-fn common_name(session: &rustls::ServerConnection) -> Option<Arc<str>> {
-    let certificate = session.peer_certificates()?.first()?;
-    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-    let name = certificate.subject().iter_common_name().last()?.as_str().ok()?;
+/// Of the client's certificate, which was verified in the handshake.
+fn common_name_of(session: &rustls::ServerConnection) -> Option<Arc<str>> {
+    let name = common_name(session.peer_certificates()?.first()?)?;
     Some(name).filter(|name| !name.is_empty()).map(Arc::from)
 }
 

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::Patient;
-use super::accept::{Deadlines, ListenOptions, Listener};
+use super::accept::{Deadlines, Endpoint, ListenOptions, Listener};
 use super::connection::BoxError;
 use super::handshakes::Handshakes;
 use super::limit::ConnectionLimit;
@@ -124,6 +124,7 @@ async fn serve(
     deadlines: Deadlines,
 ) -> (Arc<Seen>, std::net::SocketAddr, watch::Sender<bool>, JoinHandle<()>) {
     let options = ListenOptions {
+        endpoint: Endpoint::Client,
         socket: SocketConfig::default(),
         keepalive,
         concurrent_streams_max: 1000,

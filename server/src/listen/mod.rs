@@ -35,6 +35,7 @@ mod call;
 mod client_certificates;
 mod client_pings;
 mod coalesced;
+mod common_name;
 mod connection;
 mod control_budget;
 mod dial;
@@ -62,7 +63,7 @@ mod tls;
 mod transport;
 mod unread;
 
-pub use accept::{Deadlines, ListenOptions, Listener};
+pub use accept::{Deadlines, Endpoint, ListenOptions, Listener};
 pub use call::{Part, Patient};
 pub use connection::ClientConnection;
 pub use dial::{ClientTls, Dial};

@@ -2,7 +2,9 @@
 
 use std::convert::Infallible;
 use std::fs;
+use std::fs::Permissions;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -55,6 +57,7 @@ impl tower_service::Service<Request<RequestBody>> for Echo {
 
 fn options(connections: usize) -> ListenOptions {
     ListenOptions {
+        endpoint: Endpoint::Client,
         socket: SocketConfig::default(),
         keepalive: KeepaliveConfig { client_interval_min: None, server_interval: None, server_timeout: None },
         concurrent_streams_max: 100,
@@ -370,6 +373,40 @@ fn changed_files_are_read_again_and_bad_ones_are_not_used() {
     files.write("key.pem", key.serialize_pem().as_bytes());
     files.write("cert.pem", signed(&files.ca, "server", 99, &key).as_bytes());
     assert!(!Arc::ptr_eq(&first, &at(8)));
+}
+
+#[test]
+fn a_key_that_only_root_may_read_yet_is_used_as_soon_as_others_may() {
+    let files = Files::new(&new_key());
+    let mode = |path: PathBuf, mode| fs::set_permissions(path, Permissions::from_mode(mode)).expect("a mode");
+    mode(files.folder.path().to_owned(), 0o755);
+    let tls = Tls::load(files.tls(None)).expect("loaded");
+    let start = Instant::now();
+    let at = |seconds| as_nobody(|| tls.server_config(start + Duration::from_secs(seconds)));
+    let first = at(2);
+    let key = new_key();
+    files.write("cert.pem", signed(&files.ca, "server", 99, &key).as_bytes());
+    files.write("key.pem", key.serialize_pem().as_bytes());
+    mode(files.path("key.pem"), 0o000);
+    assert!(Arc::ptr_eq(&first, &at(4)), "nobody can read it");
+    assert!(Arc::ptr_eq(&first, &at(6)), "nor at the next look");
+    mode(files.path("key.pem"), 0o444);
+    let second = at(8);
+    assert!(!Arc::ptr_eq(&first, &second), "its content is the same, but it can be read");
+    assert!(Arc::ptr_eq(&second, &at(10)));
+}
+
+/// On a thread that may not read what it has no right to, as root may.
+fn as_nobody<T: Send>(what: impl FnOnce() -> T + Send) -> T {
+    let run = || {
+        if rustix::process::geteuid().is_root() {
+            let nobody = rustix::process::Uid::from_raw(65_534);
+            // Of this thread alone: the C library would ask all others to follow.
+            rustix::thread::set_thread_res_uid(nobody, nobody, nobody).expect("root may");
+        }
+        what()
+    };
+    std::thread::scope(|scope| scope.spawn(run).join().expect("it ends"))
 }
 
 #[test]

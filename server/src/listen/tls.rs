@@ -2,10 +2,9 @@
 
 use std::fs;
 use std::ops::RangeInclusive;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::NoServerSessionStorage;
@@ -16,6 +15,7 @@ use tracing::{info, warn};
 use super::client_certificates::ClientCertificates;
 use super::error::ListenError;
 use crate::config::{self, CertificateError, CipherSuite, TlsConfig, TlsVersion};
+use crate::read_again::{Look, ReadAgain};
 
 /// A change of the files is seen after this time at the latest, on the next handshake. etcd reads them at each one.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -30,12 +30,9 @@ pub struct Tls {
 #[derive(Debug)]
 struct Current {
     server: Arc<ServerConfig>,
-    stamps: Vec<Stamp>,
+    files: ReadAgain,
     checked: Instant,
 }
-
-/// What tells one content of a file from the next; `None` while the file is missing.
-type Stamp = Option<(SystemTime, u64, u64)>;
 
 impl Tls {
     /// Reads all files.
@@ -46,10 +43,9 @@ impl Tls {
         if let Some((cert_file, key_file)) = &config.client_files {
             check_pair(cert_file, key_file)?;
         }
-        // Before the files are read: a change in between is then seen as one at the next check.
-        let stamps = stamps(&config);
+        let files = ReadAgain::before_reading(paths(&config));
         let server = server_config(&config)?;
-        let current = Mutex::new(Current { server, stamps, checked: Instant::now() });
+        let current = Mutex::new(Current { server, files, checked: Instant::now() });
         Ok(Arc::new(Self { config, current }))
     }
 
@@ -64,36 +60,30 @@ impl Tls {
     }
 
     /// The configuration for a handshake at `now`. If files changed but cannot be used (halfway through a rotation,
-    /// say), what was read before goes on, with a warning.
+    /// say, or with a key that only root may read yet), what was read before goes on, with a warning, and they are tried again.
     pub(super) fn server_config(&self, now: Instant) -> Arc<ServerConfig> {
         // A poisoned lock holds a whole value all the same: it is only ever replaced.
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if now.saturating_duration_since(current.checked) >= CHECK_INTERVAL {
             current.checked = now;
-            let stamps = stamps(&self.config);
-            if stamps != current.stamps {
-                current.stamps = stamps;
-                match server_config(&self.config) {
-                    Ok(server) => {
-                        info!(cert_file = %self.config.cert_file.display(), "reloaded TLS certificates");
-                        current.server = server;
-                    }
-                    Err(error) => warn!(%error, "failed to reload TLS certificates; the previous ones stay in use"),
+            match current.files.look(paths(&self.config), || server_config(&self.config)) {
+                Look::Read(server) => {
+                    info!(cert_file = %self.config.cert_file.display(), "reloaded TLS certificates");
+                    current.server = server;
                 }
+                Look::Failed(error) => {
+                    warn!(%error, "failed to reload TLS certificates; the previous ones stay in use until it succeeds");
+                }
+                Look::Same | Look::FailedStill => {}
             }
         }
         Arc::clone(&current.server)
     }
 }
 
-fn stamps(config: &TlsConfig) -> Vec<Stamp> {
-    let optional = [config.trusted_ca_file.as_ref(), config.client_crl_file.as_ref()];
-    let paths = [&config.cert_file, &config.key_file].into_iter().chain(optional.into_iter().flatten());
-    let stamp = |path: &PathBuf| {
-        let found = fs::metadata(path).ok()?;
-        Some((found.modified().ok()?, found.len(), found.ino()))
-    };
-    paths.map(stamp).collect()
+fn paths(config: &TlsConfig) -> impl Iterator<Item = &Path> {
+    let optional = [config.trusted_ca_file.as_deref(), config.client_crl_file.as_deref()];
+    [&*config.cert_file, &*config.key_file].into_iter().chain(optional.into_iter().flatten())
 }
 
 fn server_config(config: &TlsConfig) -> Result<Arc<ServerConfig>, ListenError> {

@@ -14,15 +14,21 @@ use crate::config::LogFormat;
 const TIME: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
 
+/// The last bound of a text in a line: longer than any that is meant to be there.
+const TEXT_BYTES_MAX: usize = 64 << 10;
+
 /// A time as lines tell it.
 pub fn time_text(time: OffsetDateTime) -> String {
     time.format(TIME).unwrap_or_default()
 }
 
-/// The line of `event`, with its line break.
-pub(super) fn encode(format: LogFormat, now: OffsetDateTime, event: &Event<'_>) -> String {
+/// The line of `event`, with its line break; it tells that so many before it were left out.
+pub(super) fn encode(format: LogFormat, now: OffsetDateTime, event: &Event<'_>, left_out: u64) -> String {
     let mut fields = Fields::default();
     event.record(&mut fields);
+    if left_out > 0 {
+        let _ = write!(fields.json, ",\"left-out\":{left_out}");
+    }
     let metadata = event.metadata();
     let level = level_name(*metadata.level());
     let time = time_text(now);
@@ -119,6 +125,8 @@ impl Visit for Fields {
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
+        let head = &value[..value.floor_char_boundary(TEXT_BYTES_MAX)];
+        let value = if head.len() < value.len() { &format!("{head}… ({} bytes)", value.len()) } else { value };
         if field.name() == "message" {
             self.message.push_str(value);
             return;

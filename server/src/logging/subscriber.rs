@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use thiserror::Error;
 use time::OffsetDateTime;
@@ -14,6 +15,7 @@ use tracing_subscriber::reload;
 use super::level::LevelControl;
 use super::line;
 use super::output::Output;
+use super::places::Places;
 use crate::config::{LogFormat, LogLevel, LogOutput, LogRotation, LoggingConfig};
 
 /// Events of our own crates have targets that begin with this.
@@ -62,7 +64,8 @@ pub fn subscriber(
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Fatal => LevelFilter::OFF,
     };
-    let (lines, handle) = reload::Layer::new(Lines { level, format: config.format, outputs });
+    let lines = Lines { level, format: config.format, outputs, places: Places::default() };
+    let (lines, handle) = reload::Layer::new(lines);
     Ok((Registry::default().with(lines), LevelControl::new(handle)))
 }
 
@@ -82,12 +85,12 @@ pub(super) struct Lines {
     pub(super) level: LevelFilter,
     format: LogFormat,
     outputs: Vec<Output>,
+    places: Places,
 }
 
 impl<S: Subscriber> Layer<S> for Lines {
     fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
-        let own = metadata.target().starts_with(OWN_TARGET);
-        *metadata.level() <= self.level && (own || *metadata.level() <= Level::WARN)
+        *metadata.level() <= self.level && (is_own(metadata) || *metadata.level() <= Level::WARN)
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
@@ -95,11 +98,19 @@ impl<S: Subscriber> Layer<S> for Lines {
     }
 
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let line = line::encode(self.format, OffsetDateTime::now_utc(), event);
+        let metadata = event.metadata();
+        let Some(left_out) = self.places.left_out_before(metadata.callsite(), is_own(metadata), Instant::now()) else {
+            return;
+        };
+        let line = line::encode(self.format, OffsetDateTime::now_utc(), event, left_out);
         for output in &self.outputs {
             output.write(&line);
         }
     }
+}
+
+fn is_own(metadata: &Metadata<'_>) -> bool {
+    metadata.target().starts_with(OWN_TARGET)
 }
 
 #[cfg(test)]
@@ -167,6 +178,38 @@ mod tests {
         assert_eq!(count(LogLevel::Warn), 3);
         assert_eq!(count(LogLevel::Error), 1);
         assert_eq!(count(LogLevel::Fatal), 0);
+    }
+
+    #[test]
+    fn no_place_of_the_code_fills_the_log() {
+        let lines = lines_of(LogLevel::Info, LogFormat::Json, || {
+            for n in 0..1_000 {
+                warn!(target: "h2::proto::ping_pong", n, "recv PING ack that we never sent");
+            }
+            for n in 0..1_000 {
+                info!(n, "ours");
+            }
+            warn!(target: "h2::proto::ping_pong", "another place");
+        });
+        let of = |text: &str| lines.iter().filter(|line| line.contains(text)).count();
+        // On a slow machine it may last longer than ten seconds.
+        assert!((10..=30).contains(&of("never sent")), "{} lines of a library's place", of("never sent"));
+        assert_eq!(of("another place"), 1);
+        let lines = lines.iter().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+        let ours: Vec<_> = lines.filter(|line| line["msg"] == "ours").collect();
+        let told: u64 = ours.iter().map(|line| 1 + line["left-out"].as_u64().unwrap_or(0)).sum();
+        assert!(ours.len() < 1_000 && (901..=1_000).contains(&told), "{} lines tell of {told}", ours.len());
+    }
+
+    #[test]
+    fn texts_have_an_end() {
+        let text = "x".repeat(1 << 20);
+        let lines = lines_of(LogLevel::Info, LogFormat::Json, || info!(text, "{text}"));
+        let line: Value = serde_json::from_str(&lines[0]).expect("JSON");
+        for text in [&line["text"], &line["msg"]] {
+            let text = text.as_str().expect("text");
+            assert!(text.len() < 70_000 && text.ends_with("… (1048576 bytes)"), "{} bytes", text.len());
+        }
     }
 
     #[test]

@@ -20,10 +20,11 @@ const STACKS_MAX: usize = 20_000;
 /// How long the recording thread may not notice that nobody waits for it any more.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Records for `span`, and gives a profile in pprof's form. Dropping the future ends it within [`LOOK_INTERVAL`].
+/// Records for `span`, and gives a profile in pprof's form. Dropping the future ends it within [`LOOK_INTERVAL`], or when the names
+/// of a program that are being read are known.
 ///
 /// # Errors
-/// [`ProfileError::InUse`] if one is being recorded; or the system's.
+/// [`ProfileError::InUse`] if one is being recorded or encoded; or the system's.
 pub(super) async fn profile(span: Duration) -> Result<Vec<u8>, ProfileError> {
     struct Waits(Arc<AtomicBool>);
     impl Drop for Waits {
@@ -36,8 +37,11 @@ pub(super) async fn profile(span: Duration) -> Result<Vec<u8>, ProfileError> {
     let (send, receive) = oneshot::channel();
     let ticks = Ticks::claim()?;
     let record = move || {
+        let profile = record(&ticks, span, || !gone.load(Ordering::Relaxed));
+        // Whoever gets it may ask for the next one.
+        drop(ticks);
         // Whoever asked may have gone.
-        _ = send.send(record(ticks, span, &gone));
+        _ = send.send(profile);
     };
     thread::Builder::new()
         .name("basalt-profile".to_owned())
@@ -49,7 +53,8 @@ pub(super) async fn profile(span: Duration) -> Result<Vec<u8>, ProfileError> {
 /// One thread's stack, and how often it was met.
 type Stacks = HashMap<(u64, Vec<u64>), i64>;
 
-fn record(ticks: Ticks, span: Duration, gone: &AtomicBool) -> Result<Vec<u8>, ProfileError> {
+/// The timer is the caller's until the end: encoding takes as much memory as recording, and nobody may begin another meanwhile.
+fn record(ticks: &Ticks, span: Duration, is_awaited: impl Fn() -> bool) -> Result<Vec<u8>, ProfileError> {
     // Before the time that is measured: it may take a while, from a cold disk.
     let mut modules = Modules::read()?;
     let (began, began_at, used_before) = (SystemTime::now(), Instant::now(), cpu_time());
@@ -57,7 +62,7 @@ fn record(ticks: Ticks, span: Duration, gone: &AtomicBool) -> Result<Vec<u8>, Pr
     let mut bytes = Box::new([0; TICK_BYTES_MAX]);
     let (mut stacks, mut names, mut left_out) = (Stacks::new(), HashMap::new(), 0);
     while let Some(left) = span.checked_sub(began_at.elapsed()).filter(|left| !left.is_zero()) {
-        if gone.load(Ordering::Relaxed) {
+        if !is_awaited() {
             return Err(ProfileError::Gone);
         }
         let Some(tick) = ticks.next(&mut bytes, left.min(LOOK_INTERVAL))? else { continue };
@@ -74,7 +79,7 @@ fn record(ticks: Ticks, span: Duration, gone: &AtomicBool) -> Result<Vec<u8>, Pr
         }
     }
     let (took, used, lost) = (began_at.elapsed(), cpu_time().saturating_sub(used_before), ticks.lost() + left_out);
-    drop(ticks);
+    ticks.end();
     let content = Content {
         kinds: &[("samples", "count"), ("cpu", "nanoseconds")],
         shown: "cpu",
@@ -91,7 +96,7 @@ fn record(ticks: Ticks, span: Duration, gone: &AtomicBool) -> Result<Vec<u8>, Pr
         labels: vec![("thread", names[&thread].clone())],
     };
     let samples: Vec<_> = stacks.into_iter().map(sample).collect();
-    encode(&content, &samples, modules.mapped()).map_err(ProfileError::system("encoding of a profile"))
+    encode(&content, &samples, modules.mapped(), is_awaited)
 }
 
 /// What one sample stands for, in nanoseconds. The system ticks no more often than its own clock, whatever the number of cores,
@@ -110,8 +115,10 @@ fn cpu_time() -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::hint::black_box;
     use std::io::Read;
+    use std::sync::{Mutex, PoisonError};
 
     use super::*;
 
@@ -125,8 +132,29 @@ mod tests {
         sum
     }
 
+    /// One test at a time: the timer is the process's.
+    static TURN: Mutex<()> = Mutex::new(());
+
+    #[test]
+    fn the_timer_is_held_until_the_profile_is_encoded_or_given_up() {
+        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        // Of no time at all: what is asked is asked by the encoding.
+        let asked = Cell::new(0);
+        let is_awaited = |answer: bool| {
+            asked.set(asked.get() + 1);
+            assert!(matches!(Ticks::claim(), Err(ProfileError::InUse)), "somebody else has the timer");
+            answer
+        };
+        let profile = record(&Ticks::claim().expect("free"), Duration::ZERO, || is_awaited(true));
+        assert!(profile.is_ok() && asked.get() > 0);
+        let given_up = record(&Ticks::claim().expect("free again"), Duration::ZERO, || is_awaited(false));
+        assert!(matches!(given_up, Err(ProfileError::Gone)));
+        assert!(Ticks::claim().is_ok(), "free in the end");
+    }
+
     #[test]
     fn a_profile_names_what_ran_and_there_is_one_at_a_time() {
+        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         let stop = Arc::new(AtomicBool::new(false));
         let busy = thread::Builder::new().name("busy".to_owned()).spawn({

@@ -25,7 +25,8 @@ pub(super) fn profile() -> Result<Vec<u8>, ProfileError> {
         below: BELOW,
     };
     let modules = Modules::read()?;
-    encode(&content, &samples.stacks, modules.mapped()).map_err(ProfileError::system("encoding of a profile"))
+    // Whoever asks next waits for this one.
+    encode(&content, &samples.stacks, modules.mapped(), || true)
 }
 
 /// What was sampled.

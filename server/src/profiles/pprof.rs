@@ -8,6 +8,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use prost::Message;
 
+use super::error::ProfileError;
 use super::modules::Mapped;
 use super::symbols::{Line, Symbols};
 
@@ -47,8 +48,20 @@ pub(super) struct Sample {
     pub(super) labels: Vec<(&'static str, String)>,
 }
 
-/// Encodes a profile whose functions are named, so that its reader needs no program beside it.
-pub(super) fn encode(content: &Content<'_>, samples: &[Sample], mapped: &[Mapped]) -> io::Result<Vec<u8>> {
+/// Encodes a profile whose functions are named, so that its reader needs no program beside it. Reading the names of a program
+/// takes a second and much memory; between samples it is asked whether somebody waits for it still.
+///
+/// # Errors
+/// [`ProfileError::Gone`] if nobody does; or the system's.
+pub(super) fn encode(
+    content: &Content<'_>,
+    samples: &[Sample],
+    mapped: &[Mapped],
+    is_awaited: impl Fn() -> bool,
+) -> Result<Vec<u8>, ProfileError> {
+    if !is_awaited() {
+        return Err(ProfileError::Gone);
+    }
     let mut tables = Tables::default();
     tables.text("");
     let kind = |tables: &mut Tables, (kind, unit): (&str, &str)| ValueType {
@@ -69,6 +82,9 @@ pub(super) fn encode(content: &Content<'_>, samples: &[Sample], mapped: &[Mapped
         ..Profile::default()
     };
     for sample in samples {
+        if !is_awaited() {
+            return Err(ProfileError::Gone);
+        }
         profile.sample.push(EncodedSample {
             location_id: match &sample.stack {
                 Stack::Addresses(stack) => {
@@ -83,8 +99,12 @@ pub(super) fn encode(content: &Content<'_>, samples: &[Sample], mapped: &[Mapped
     profile.location = tables.locations;
     profile.function = tables.functions;
     profile.string_table = tables.texts;
+    pack(&profile.encode_to_vec()).map_err(ProfileError::system("encoding of a profile"))
+}
+
+fn pack(bytes: &[u8]) -> io::Result<Vec<u8>> {
     let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
-    packed.write_all(&profile.encode_to_vec())?;
+    packed.write_all(bytes)?;
     packed.finish()
 }
 

@@ -69,7 +69,7 @@ pub(super) struct Tick<'a> {
     pub(super) bytes: &'a [u8],
 }
 
-/// The timer. Runs from `begin` until it is dropped; there is one at a time.
+/// The timer. Runs from `begin` to `end`, and is somebody's until it is dropped; there is one at a time.
 pub(super) struct Ticks {
     receiver: &'static UnixDatagram,
     round: u64,
@@ -96,6 +96,13 @@ impl Ticks {
         LOST.store(0, Ordering::Relaxed);
         ROUND.store(self.round, Ordering::Release);
         set_timer(PERIOD).map_err(ProfileError::system("timer of the CPU's time"))
+    }
+
+    /// Stops the timer, which stays whose it is.
+    pub(super) fn end(&self) {
+        ROUND.store(0, Ordering::Release);
+        // Fails for arguments alone, and these are constants.
+        _ = set_timer(Duration::ZERO);
     }
 
     /// The next tick; `None` if none comes within `wait`.
@@ -143,9 +150,7 @@ impl Ticks {
 
 impl Drop for Ticks {
     fn drop(&mut self) {
-        ROUND.store(0, Ordering::Release);
-        // Fails for arguments alone, and these are constants.
-        _ = set_timer(Duration::ZERO);
+        self.end();
         IN_USE.store(false, Ordering::Release);
     }
 }

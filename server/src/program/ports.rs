@@ -15,7 +15,8 @@ use crate::config::{Config, KeepaliveConfig, TlsConfig, Url};
 use crate::edge::Edge;
 use crate::gateway::Gateway;
 use crate::listen::{
-    ConnectionLimit, Deadlines, Handshakes, ListenError, ListenOptions, Listener, RequestRooms, Tls, ensure_certificate,
+    ConnectionLimit, Deadlines, Endpoint, Handshakes, ListenError, ListenOptions, Listener, RequestRooms, Tls,
+    ensure_certificate,
 };
 use crate::metrics::Metrics;
 use crate::pages::{Pages, Serves};
@@ -52,6 +53,7 @@ impl PortLimits {
 
     fn options(&self, config: &Config, client_pings: Option<Duration>) -> ListenOptions {
         ListenOptions {
+            endpoint: Endpoint::Client,
             socket: config.socket,
             keepalive: KeepaliveConfig { client_interval_min: client_pings, ..config.keepalive },
             concurrent_streams_max: config.limits.concurrent_streams_max,
@@ -129,6 +131,7 @@ pub(super) fn open_member_ports(config: &Config, limits: &PortLimits) -> Result<
     let tls = tls.transpose()?;
     let pings = PeerPings::of(peer.timeouts);
     let options = ListenOptions {
+        endpoint: Endpoint::Peer,
         keepalive: KeepaliveConfig {
             // Members ask each other for a sign more often than clients may.
             client_interval_min: None,

@@ -20,6 +20,8 @@ const (
 	mib = 1 << 20
 	// memoryMax is how much larger a server may become by an attack (faults.md, row 29).
 	memoryMax = 64 * mib
+	// logBytesMax is how much a server may log of an attack, whatever strangers try: the first lines of each kind.
+	logBytesMax = 64 << 10
 	// coresMax is how much of a core an attack may cost.
 	coresMax = 0.5
 	// goodPause lies between two calls of a good caller; there are goodCallers of them.
@@ -53,8 +55,10 @@ type attack struct {
 type scene struct {
 	server *harness.Server
 	certs  *harness.Certificates
-	start  time.Time
-	length time.Duration
+	// user is as whom the good client comes; empty where nobody is asked.
+	user, password string
+	start          time.Time
+	length         time.Duration
 	// wantsCut says that a flood goes on until somebody was sent away, also on a busy machine.
 	wantsCut bool
 	// cuts counts connections that were sent away by a GOAWAY, closes those that were ended in any way.
@@ -112,7 +116,7 @@ func (a attack) attempt(t *testing.T) (cores float64) {
 		a.prepare(t, s)
 	}
 	calmLength, attackLength := lengths()
-	good := startGood(t, s.server)
+	good := startGood(t, s)
 	// The first calls open connections and fill caches.
 	time.Sleep(300 * time.Millisecond)
 	good.take()
@@ -122,15 +126,17 @@ func (a attack) attempt(t *testing.T) (cores float64) {
 	calm := good.take()
 
 	s.server.ForgetPeakMemory()
-	memory, cpu := s.server.Memory(), s.server.CPU()
+	memory, cpu, logged := s.server.Memory(), s.server.CPU(), s.server.LogBytes()
 	s.start, s.length = time.Now(), attackLength
 	a.run(t, s)
 	cores = coresOf(s.server.CPU()-cpu, time.Since(s.start)) - calmCores
 	attacked := good.take()
 	grown := s.server.PeakMemory() - memory
 
-	t.Logf("| %s | %d MiB | %.2f cores | %d sent away, %d closed | p99 %.2f ms calm, %.2f ms attacked | %d good calls |",
-		a.name, grown/mib, cores, s.cuts.Load(), s.closes.Load(), p99(calm), p99(attacked), len(attacked))
+	logged = s.server.LogBytes() - logged
+
+	t.Logf("| %s | %d MiB | %.2f cores | %d sent away, %d closed | p99 %.2f ms calm, %.2f ms attacked | %d good calls | %d bytes logged |",
+		a.name, grown/mib, cores, s.cuts.Load(), s.closes.Load(), p99(calm), p99(attacked), len(attacked), logged)
 	good.stop(t)
 	if a.after != nil && judged(t) {
 		a.after(t, s)
@@ -140,6 +146,9 @@ func (a attack) attempt(t *testing.T) (cores float64) {
 	}
 	if limit := cmpOr(a.memory, memoryMax); grown > limit {
 		t.Errorf("the server took %d MiB more, at most %d are allowed", grown/mib, limit/mib)
+	}
+	if logged > logBytesMax {
+		t.Errorf("the server logged %d bytes, at most %d are allowed", logged, logBytesMax)
 	}
 	if len(attacked) == 0 {
 		t.Error("no call of the good client was answered meanwhile")
@@ -165,10 +174,10 @@ type goodClient struct {
 	failed error
 }
 
-func startGood(t *testing.T, server *harness.Server) *goodClient {
+func startGood(t *testing.T, s *scene) *goodClient {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	good, client := &goodClient{cancel: cancel}, server.Client(t)
+	good, client := &goodClient{cancel: cancel}, s.server.ClientAs(t, s.user, s.password)
 	t.Cleanup(cancel)
 	for caller := range goodCallers {
 		key := fmt.Sprintf("good/%d", caller)

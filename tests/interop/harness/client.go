@@ -37,8 +37,16 @@ func (s *Server) Conn(t testing.TB) *grpc.ClientConn {
 // Client is etcd's own Go client.
 func (s *Server) Client(t testing.TB) *clientv3.Client {
 	t.Helper()
+	return s.ClientAs(t, "", "")
+}
+
+// ClientAs is the same, logged in; without a user it is nobody.
+func (s *Server) ClientAs(t testing.TB, user, password string) *clientv3.Client {
+	t.Helper()
 	config := clientv3.Config{
 		Endpoints:   []string{s.Endpoint()},
+		Username:    user,
+		Password:    password,
 		DialTimeout: 10 * time.Second,
 		Logger:      zap.NewNop(),
 	}

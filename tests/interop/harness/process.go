@@ -25,8 +25,10 @@ const (
 
 // outputLog keeps the newest output of a process over all its lives and tells when it has said a certain line.
 type outputLog struct {
-	mutex     sync.Mutex
-	text      []byte
+	mutex sync.Mutex
+	text  []byte
+	// written counts all bytes, also those that are not kept.
+	written   int64
 	wanted    []byte
 	searched  int
 	readyOnce chan struct{}
@@ -52,6 +54,7 @@ func (l *outputLog) Write(output []byte) (int, error) {
 	l.mutex.Lock()
 	defer l.mutex.Unlock()
 	l.text = append(l.text, output...)
+	l.written += int64(len(output))
 	if l.searched >= 0 && bytes.Contains(l.text[l.searched:], l.wanted) {
 		l.searched = -1
 		close(l.readyOnce)
@@ -63,6 +66,12 @@ func (l *outputLog) Write(output []byte) (int, error) {
 		}
 	}
 	return len(output), nil
+}
+
+func (l *outputLog) bytes() int64 {
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	return l.written
 }
 
 func (l *outputLog) contains(text string) bool {

@@ -180,6 +180,9 @@ func (s *Server) PeerURL() string { return fmt.Sprintf("http://127.0.0.1:%d", s.
 // LogContains says whether the server has printed `text` in any of its lives.
 func (s *Server) LogContains(text string) bool { return s.log.contains(text) }
 
+// LogBytes is how much the server has written, over all its lives.
+func (s *Server) LogBytes() int64 { return s.log.bytes() }
+
 // LinesWith are the lines with `text` that the server has printed in all its lives.
 func (s *Server) LinesWith(text string) []string { return s.log.linesWith(text) }
 

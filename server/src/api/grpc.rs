@@ -85,7 +85,7 @@ pub fn refuse_head<B>(request: &Request<B>) -> Option<Response<GrpcBody>> {
 pub async fn serve<B>(service: Arc<Service>, request: Request<B>) -> Response<GrpcBody>
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
-    B::Error: std::fmt::Display + Send,
+    B::Error: Into<Status> + Send,
 {
     let path = request.uri().path();
     let Some(method) = Method::of_path(path) else {

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::answer::{GatewayBody, Lines, Messages};
 use super::failure::Failure;
-use super::frames::{Inside, JsonValues};
+use super::frames::{HasAsked, Inside, JsonValues};
 use super::handshake;
 use super::json_writer::JsonWriter;
 use super::routes::{Kind, below, method_of};
@@ -71,7 +71,8 @@ impl Gateway {
             Ok(headers) => headers,
             Err(status) => return refuse_websocket(status),
         };
-        let (gateway, call) = (self.clone(), handshake::call_of(head));
+        let (gateway, mut call, has_asked) = (self.clone(), handshake::call_of(head), HasAsked::default());
+        call.extensions.insert(has_asked.clone());
         let takeover = Takeover::new(move |upgraded: Upgraded| async move {
             let bounds = Bounds {
                 message_bytes_max: gateway.json_bytes_max(),
@@ -80,7 +81,7 @@ impl Gateway {
                 keepalive: upgraded.keepalive,
             };
             let answer = async |body| gateway.answer(&call, body).await;
-            websocket::serve(upgraded, bounds, answer, gateway.service.stopped()).await;
+            websocket::serve(upgraded, bounds, answer, has_asked, gateway.service.stopped()).await;
         });
         let mut response = Response::new(GatewayBody::Whole(Full::default()));
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -118,11 +119,15 @@ impl Gateway {
         let Signature { kind, request, response } = signature;
         let bytes_max = self.json_bytes_max();
         let held = head.extensions.get::<ClientConnection>().map(|client| client.request_room.nothing());
+        let has_asked = head.extensions.get::<HasAsked>().cloned();
         let inside = match (kind, body) {
-            (Kind::Streams, body) => Inside::Many(JsonValues::new(body, request, bytes_max, held)),
+            (Kind::Streams, body) => {
+                Inside::Many(JsonValues::new(body, request, bytes_max, held).telling(has_asked))
+            }
             (Kind::Unary | Kind::ServerStream, RequestBody::Messages(messages)) => {
                 // A websocket has no end but that of its client, who waits for an answer.
-                let mut values = JsonValues::new(RequestBody::Messages(messages), request, bytes_max, held);
+                let values = JsonValues::new(RequestBody::Messages(messages), request, bytes_max, held);
+                let mut values = values.telling(has_asked);
                 Inside::One(Some(values.next().await.transpose()?.unwrap_or_else(|| framed(&[]))))
             }
             (Kind::Unary | Kind::ServerStream, body) => {

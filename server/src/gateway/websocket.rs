@@ -25,6 +25,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::{CloseFrame, Frame, Utf8Byt
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
+use super::frames::HasAsked;
 use super::metered::Metered;
 use crate::config::KeepaliveConfig;
 use crate::listen::{HeldRequest, RequestBody};
@@ -60,11 +61,13 @@ enum End {
     Refused(CloseCode, &'static str),
 }
 
-/// Has `answer` answer what comes over `stream`, until one of both ends, or `stop` does while the client owes a request.
+/// Has `answer` answer what comes over `stream`, until one of both ends, or `stop` does while the client owes a request: until
+/// `answer` says in `has_asked` that it has one.
 pub(super) async fn serve<S, F, B>(
     stream: S,
     bounds: Bounds,
     answer: impl FnOnce(RequestBody) -> F,
+    has_asked: HasAsked,
     stop: impl Future<Output = ()>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -82,7 +85,7 @@ pub(super) async fn serve<S, F, B>(
     let (requests, body) = mpsc::channel(1);
     let mut websocket = Websocket {
         socket,
-        has_asked: false,
+        has_asked,
         requests: Some(requests),
         heard: None,
         keepalive: bounds.keepalive,
@@ -102,8 +105,7 @@ pub(super) async fn serve<S, F, B>(
 
 struct Websocket<S> {
     socket: WebSocketStream<Metered<S>>,
-    /// Whether the call has a request: the client waits for an answer, and no more owes anything.
-    has_asked: bool,
+    has_asked: HasAsked,
     /// Gone once the call takes no more.
     requests: Option<mpsc::Sender<Bytes>>,
     /// What the client said and the call has not yet taken. Nothing is read meanwhile.
@@ -146,7 +148,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Websocket<S> {
                 message = self.socket.next(), if self.heard.is_none() => Event::Heard(message),
                 () = until(silent_until) => Event::Silent,
                 // A call under way ends by itself, and says how.
-                () = stop.as_mut(), if !self.has_asked => Event::Stopped,
+                () = stop.as_mut(), if !self.has_asked.get() => Event::Stopped,
             };
             let goes_on = match event {
                 Event::Answered(answer) => {
@@ -155,16 +157,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Websocket<S> {
                 }
                 Event::Says(Some(data)) => self.say(data).await,
                 Event::Says(None) => self.end_line().await.and(Err(End::Over)),
-                Event::Taken(true) => {
-                    self.has_asked = true;
-                    Ok(())
-                }
+                Event::Taken(true) => Ok(()),
                 Event::Taken(false) => {
                     (self.requests, self.heard) = (None, None);
                     Ok(())
                 }
                 Event::Heard(message) => self.hear(message),
                 Event::Silent => self.ask().await,
+                // Asked since this turn began.
+                Event::Stopped if self.has_asked.get() => Ok(()),
                 Event::Stopped => Err(End::Over),
             };
             if let Err(end) = goes_on {

@@ -13,7 +13,7 @@ use http_body_util::Full;
 use crate::api::service::Service;
 use crate::config::Config;
 use crate::http::{AlarmKind, Listener, PageRequest, PageResponse, Probe, Site, Versions};
-use crate::listen::ClientConnection;
+use crate::listen::{ClientConnection, LargePage};
 use crate::metrics::{ClassFigures, Figures, Metrics, ShardFigures};
 use crate::profiles::{Answer, Profiles};
 
@@ -88,6 +88,7 @@ impl Pages {
         if let Some(page) = self.keep_out(request, serves) {
             return page;
         }
+        let Some(place) = large_page(request) else { return too_many() };
         let page = page_of(request);
         let mut stopping = self.service.stopping.clone();
         let answer = tokio::select! {
@@ -96,6 +97,7 @@ impl Pages {
             _ = stopping.wait_for(|stop| *stop) => Answer::stopping(),
         };
         let body = if request.method == http::Method::HEAD { Bytes::new() } else { Bytes::from(answer.body) };
+        let Some(body) = held(place, body) else { return too_many() };
         let mut response = Response::new(Full::new(body));
         *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         add_headers(response.headers_mut(), answer.headers);
@@ -166,6 +168,30 @@ fn response(page: PageResponse, without_body: bool) -> Response<Full<Bytes>> {
     }
     add_headers(response.headers_mut(), page.headers);
     response
+}
+
+/// What is answered where there is no place for a page, or no room.
+pub fn too_many() -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from_static(b"too many requests\n")));
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+/// A place for a large page, `Some(None)` where nobody counts; `None` if there is none.
+fn large_page(request: &Parts) -> Option<Option<LargePage>> {
+    match request.extensions.get::<ClientConnection>() {
+        Some(client) => client.request_room.large_page().map(Some),
+        None => Some(None),
+    }
+}
+
+/// The body in its place; `None` if there is no room for it.
+fn held(place: Option<LargePage>, body: Bytes) -> Option<Bytes> {
+    match place {
+        Some(place) => place.hold(body),
+        None => Some(body),
+    }
 }
 
 fn unsupported() -> Response<Full<Bytes>> {

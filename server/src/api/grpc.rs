@@ -107,7 +107,7 @@ where
     if let Some(tally) = &mut tally {
         tally.remote = client.and_then(|client| client.remote_address);
     }
-    let open = client.map(|client| client.request_room.open_call());
+    let open = client.filter(|client| !client.has_place).map(|client| client.request_room.open_call());
     if matches!(open, Some(None)) {
         return refused(&status::too_many_requests(), tally.as_mut());
     }

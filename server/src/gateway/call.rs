@@ -53,6 +53,12 @@ impl Gateway {
         handshake::is_asked(head)
     }
 
+    /// What is answered where there is no place for another call.
+    pub fn refuse_place() -> Response<GatewayBody> {
+        let failure = Failure::new(8, status::too_many_requests().message);
+        json(failure.status(), failure.to_json())
+    }
+
     /// Answers a request below `/v3/`.
     pub async fn respond(self: &Arc<Self>, head: &Parts, body: RequestBody) -> Response<GatewayBody> {
         let named = head.extensions.get::<ClientConnection>().is_some_and(|client| client.common_name.is_some());
@@ -135,7 +141,8 @@ impl Gateway {
             }
         };
         let call = inside_call(head, &format!("/{service}/{method}"), inside);
-        let answer = grpc::serve(self.service.clone(), call).await;
+        // Boxed: else whoever is still waited for keeps the room that the call will need.
+        let answer = Box::pin(grpc::serve(self.service.clone(), call)).await;
         let head_failure = answer.headers().contains_key("grpc-status").then(|| Failure::of_trailers(answer.headers()));
         let mut messages = match head_failure.flatten() {
             Some(failure) if kind == Kind::Unary => return Err(failure),

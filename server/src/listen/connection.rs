@@ -52,6 +52,8 @@ pub struct ClientConnection {
     pub common_name: Option<Arc<str>>,
     /// Room for what is kept of its requests while they come.
     pub request_room: RequestRoom,
+    /// Whether this request has its place among the open calls already.
+    pub has_place: bool,
 }
 
 /// A connection that is ready for requests; in boxes, for it waits among what is kept as long as it lives.
@@ -241,6 +243,7 @@ async fn open(
         tls: tls.is_some(),
         common_name: None,
         request_room: options.request_rooms.of_connection(),
+        has_place: false,
     };
     let transport = match tls {
         None => Transport::Plain(socket),

@@ -72,7 +72,7 @@ pub use handshakes::Handshakes;
 pub use limit::ConnectionLimit;
 pub use peer_tls::PeerTlsClient;
 pub use request_body::RequestBody;
-pub use request_room::{HeldRequest, OpenCall, RequestRoom, RequestRooms};
+pub use request_room::{HeldRequest, LargePage, OpenCall, RequestRoom, RequestRooms};
 pub use service_tls::ServiceTls;
 pub use takeover::{Takeover, Upgraded};
 pub use tls::Tls;

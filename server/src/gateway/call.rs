@@ -21,7 +21,7 @@ use crate::api::grpc::{self, REQUEST_OVERHEAD_BYTES};
 use crate::api::request_messages::MESSAGE_WAIT_MAX;
 use crate::api::service::Service;
 use crate::api::status;
-use crate::listen::{ClientConnection, HeldRequest, RequestBody, Takeover, Upgraded};
+use crate::listen::{ClientConnection, HeldRequest, RequestBody, Takeover, Unhurried, Upgraded};
 
 /// Headers of a client that are metadata of its call: a token, and whether it wants an answer without a leader. Others are said
 /// with `Grpc-Metadata-` before them.
@@ -85,6 +85,7 @@ impl Gateway {
                 message_wait_max: MESSAGE_WAIT_MAX,
                 held: call.extensions.get::<ClientConnection>().map(|client| client.request_room.nothing()),
                 keepalive: upgraded.keepalive,
+                hurry: upgraded.hurry.clone(),
             };
             let answer = async |body| gateway.answer(&call, body).await;
             websocket::serve(upgraded, bounds, answer, has_asked, gateway.service.stopped()).await;
@@ -157,7 +158,9 @@ impl Gateway {
         match std::future::poll_fn(|context| messages.poll_next(context)).await {
             Some(Ok(first)) => {
                 let lines = Lines::new(messages, response, first);
-                Ok(with_metadata(as_json(StatusCode::OK, GatewayBody::Lines(Box::new(lines)))))
+                let mut response = with_metadata(as_json(StatusCode::OK, GatewayBody::Lines(Box::new(lines))));
+                response.extensions_mut().insert(Unhurried);
+                Ok(response)
             }
             Some(Err(failure)) => Ok(refused_stream(&failure)),
             None => Ok(Response::new(GatewayBody::Whole(Full::default()))),

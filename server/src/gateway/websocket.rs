@@ -28,7 +28,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use super::frames::HasAsked;
 use super::metered::Metered;
 use crate::config::KeepaliveConfig;
-use crate::listen::{HeldRequest, RequestBody};
+use crate::listen::{HeldRequest, Hurry, RequestBody};
 
 /// What is read at a time, and kept of an idle websocket.
 const READ_BYTES: usize = 4 << 10;
@@ -51,6 +51,8 @@ pub(super) struct Bounds {
     pub held: Option<HeldRequest>,
     /// When a silent client is asked whether it is there, and how long it may be silent then.
     pub keepalive: KeepaliveConfig,
+    /// Told how fast the answer has to be taken.
+    pub hurry: Hurry,
 }
 
 /// Why a websocket ends.
@@ -89,6 +91,7 @@ pub(super) async fn serve<S, F, B>(
         requests: Some(requests),
         heard: None,
         keepalive: bounds.keepalive,
+        hurry: bounds.hurry,
         silent_since: Instant::now(),
         asked: false,
         line_is_open: false,
@@ -111,6 +114,7 @@ struct Websocket<S> {
     /// What the client said and the call has not yet taken. Nothing is read meanwhile.
     heard: Option<Bytes>,
     keepalive: KeepaliveConfig,
+    hurry: Hurry,
     silent_since: Instant,
     /// Whether the client was asked if it is there.
     asked: bool,
@@ -142,7 +146,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Websocket<S> {
             let silent_until = self.silent_until();
             let event = tokio::select! {
                 biased;
-                response = answering.as_mut(), if body.is_none() => Event::Answered(response.into_body()),
+                response = answering.as_mut(), if body.is_none() => {
+                    self.hurry.begin(&response);
+                    Event::Answered(response.into_body())
+                }
                 data = next_piece(body.as_mut()) => Event::Says(data),
                 taken = hand_on(self.requests.as_ref(), &mut self.heard), if self.heard.is_some() => Event::Taken(taken),
                 message = self.socket.next(), if self.heard.is_none() => Event::Heard(message),

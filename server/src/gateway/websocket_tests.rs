@@ -21,7 +21,8 @@ const KEEPALIVE: KeepaliveConfig = KeepaliveConfig {
 fn bounds(message_bytes_max: usize) -> Bounds {
     let room = RequestRooms::new(64 << 10).of_connection();
     let message_wait_max = Duration::from_secs(600);
-    Bounds { message_bytes_max, message_wait_max, held: Some(room.nothing()), keepalive: KEEPALIVE }
+    let (held, hurry) = (Some(room.nothing()), Hurry::default());
+    Bounds { message_bytes_max, message_wait_max, held, keepalive: KEEPALIVE, hurry }
 }
 
 /// Says each message back, as a line.

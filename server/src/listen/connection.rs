@@ -147,8 +147,9 @@ where
         .header_read_timeout(options.deadlines.first_bytes)
         .max_buf_size(HTTP1_BUFFER_BYTES);
     let slot = Slot::default();
-    let stream = TokioIo::new(Unread::new(stream, options.deadlines.unread));
-    let mut connection = builder.serve_connection(stream, Noting::new(service, slot.clone()));
+    let stream = Unread::new(stream, options.deadlines.unread);
+    let noting = Noting::new(service, slot.clone(), stream.hurry());
+    let mut connection = builder.serve_connection(TokioIo::new(stream), noting);
     let ended = tokio::select! {
         biased;
         served = poll_fn(|context| connection.poll_without_shutdown(context)) => Some(served),

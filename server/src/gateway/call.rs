@@ -128,9 +128,7 @@ impl Gateway {
         let held = head.extensions.get::<ClientConnection>().map(|client| client.request_room.nothing());
         let has_asked = head.extensions.get::<HasAsked>().cloned();
         let inside = match (kind, body) {
-            (Kind::Streams, body) => {
-                Inside::Many(JsonValues::new(body, request, bytes_max, held).telling(has_asked))
-            }
+            (Kind::Streams, body) => Inside::Many(JsonValues::new(body, request, bytes_max, held).telling(has_asked)),
             (Kind::Unary | Kind::ServerStream, RequestBody::Messages(messages)) => {
                 // A websocket has no end but that of its client, who waits for an answer.
                 let values = JsonValues::new(RequestBody::Messages(messages), request, bytes_max, held);

@@ -89,7 +89,10 @@ async fn long_lines_go_in_frames_and_arrive_as_one_message() {
     let answer = "y".repeat(3 * FRAME_BYTES + 7);
     let whole = answer.clone();
     let unary = async move |_| Response::new(Full::new(Bytes::from(whole)));
-    let server = tokio::spawn(async move { serve(far, bounds(1 << 20), unary, HasAsked::default(), std::future::pending()).await });
+    let server =
+        tokio::spawn(
+            async move { serve(far, bounds(1 << 20), unary, HasAsked::default(), std::future::pending()).await },
+        );
     let mut client = self::client(near).await;
     assert_eq!(client.next().await.expect("a message").expect("well"), Message::text(answer));
     // The end of the call is the end of the connection, and nothing is said of it.

@@ -72,7 +72,7 @@ mod tests {
                 let make = move || {
                     assert_eq!(at_once.fetch_add(1, Ordering::SeqCst), 0, "two at once");
                     let number = made.fetch_add(1, Ordering::SeqCst) + 1;
-                    drop(gate.map(|gate| gate.recv()));
+                    gate.into_iter().for_each(|gate| gate.recv().expect("it is opened"));
                     at_once.fetch_sub(1, Ordering::SeqCst);
                     number
                 };

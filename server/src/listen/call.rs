@@ -117,9 +117,7 @@ where
     let pace = head.extensions.get::<Patient>().is_none().then(|| Pace::new(unread_max));
     let is_unhurried = head.extensions.get::<Unhurried>().is_some();
     Poll::Ready(match respond.send_response(Response::from_parts(head, ()), ends) {
-        Ok(stream) if !ends => {
-            Turn::Goes(State::Sending(Sending { stream, body, ahead: None, pace, is_unhurried }))
-        }
+        Ok(stream) if !ends => Turn::Goes(State::Sending(Sending { stream, body, ahead: None, pace, is_unhurried })),
         // All is said, or the stream is gone.
         Ok(_) | Err(_) => Turn::Over,
     })

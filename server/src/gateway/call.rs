@@ -11,11 +11,11 @@ use tokio::time::timeout;
 
 use super::answer::{GatewayBody, Lines, Messages};
 use super::failure::Failure;
-use super::frames::{HasAsked, Inside, JsonValues};
+use super::frames::{HasAsked, Inside, JsonBounds, JsonValues};
 use super::handshake;
 use super::json_writer::JsonWriter;
 use super::routes::{Kind, below, method_of};
-use super::transcoder::{Signature, Transcoder, framed, from_json};
+use super::transcoder::{Signature, Transcoder, framed, from_json, values_max};
 use super::websocket::{self, Bounds};
 use crate::api::grpc::{self, REQUEST_OVERHEAD_BYTES};
 use crate::api::request_messages::MESSAGE_WAIT_MAX;
@@ -81,7 +81,7 @@ impl Gateway {
         call.extensions.insert(has_asked.clone());
         let takeover = Takeover::new(move |upgraded: Upgraded| async move {
             let bounds = Bounds {
-                message_bytes_max: gateway.json_bytes_max(),
+                message_bytes_max: gateway.json_bounds().bytes,
                 message_wait_max: MESSAGE_WAIT_MAX,
                 held: call.extensions.get::<ClientConnection>().map(|client| client.request_room.nothing()),
                 keepalive: upgraded.keepalive,
@@ -112,9 +112,11 @@ impl Gateway {
         }
     }
 
-    /// The longest JSON of a request.
-    fn json_bytes_max(&self) -> usize {
-        (self.service.node.limits.request_bytes_max + REQUEST_OVERHEAD_BYTES) * JSON_FOR_BYTES
+    /// What the JSON of a request may be at most.
+    fn json_bounds(&self) -> JsonBounds {
+        let limits = &self.service.node.limits;
+        let bytes = (limits.request_bytes_max + REQUEST_OVERHEAD_BYTES) * JSON_FOR_BYTES;
+        JsonBounds { bytes, values: values_max(limits.txn_operations_max) }
     }
 
     async fn call(&self, head: &Parts, body: RequestBody) -> Result<Response<GatewayBody>, Failure> {
@@ -124,19 +126,19 @@ impl Gateway {
         }
         let signature = self.transcoder.signature(service, method).ok_or_else(|| Failure::new(5, "Not Found"))?;
         let Signature { kind, request, response } = signature;
-        let bytes_max = self.json_bytes_max();
+        let bounds = self.json_bounds();
         let held = head.extensions.get::<ClientConnection>().map(|client| client.request_room.nothing());
         let has_asked = head.extensions.get::<HasAsked>().cloned();
         let inside = match (kind, body) {
-            (Kind::Streams, body) => Inside::Many(JsonValues::new(body, request, bytes_max, held).telling(has_asked)),
+            (Kind::Streams, body) => Inside::Many(JsonValues::new(body, request, bounds, held).telling(has_asked)),
             (Kind::Unary | Kind::ServerStream, RequestBody::Messages(messages)) => {
                 // A websocket has no end but that of its client, who waits for an answer.
-                let values = JsonValues::new(RequestBody::Messages(messages), request, bytes_max, held);
+                let values = JsonValues::new(RequestBody::Messages(messages), request, bounds, held);
                 let mut values = values.telling(has_asked);
                 Inside::One(Some(values.next().await.transpose()?.unwrap_or_else(|| framed(&[]))))
             }
             (Kind::Unary | Kind::ServerStream, body) => {
-                Inside::One(Some(one_message(body, &request, bytes_max, held).await?))
+                Inside::One(Some(one_message(body, &request, bounds, held).await?))
             }
         };
         let call = inside_call(head, &format!("/{service}/{method}"), inside);
@@ -194,9 +196,10 @@ fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<GatewayBody> {
 async fn one_message(
     body: RequestBody,
     message: &MessageDescriptor,
-    bytes_max: usize,
+    bounds: JsonBounds,
     mut held: Option<HeldRequest>,
 ) -> Result<Bytes, Failure> {
+    let JsonBounds { bytes: bytes_max, values } = bounds;
     let (mut body, mut json) = (Limited::new(body, bytes_max), BytesMut::new());
     let whole = async {
         while let Some(frame) = body.frame().await {
@@ -216,7 +219,7 @@ async fn one_message(
     };
     let late = |_| Failure::new(4, "the rest of the request has not come in time");
     timeout(MESSAGE_WAIT_MAX, whole).await.map_err(late)??;
-    Ok(framed(&from_json(message, &json)?))
+    Ok(framed(&from_json(message, &json, values)?))
 }
 
 fn inside_call(head: &Parts, path: &str, body: Inside) -> Request<Inside> {

@@ -73,6 +73,15 @@ impl HasAsked {
     }
 }
 
+/// What the JSON of one message may be at most.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct JsonBounds {
+    /// Its length.
+    pub bytes: usize,
+    /// How many values it holds.
+    pub values: usize,
+}
+
 /// JSON values of a client's body. Between two of them a client may be silent for as long as it likes; one that has begun has to
 /// end in time.
 pub(super) struct JsonValues {
@@ -80,7 +89,7 @@ pub(super) struct JsonValues {
     message: MessageDescriptor,
     waiting: BytesMut,
     scanner: Scanner,
-    bytes_max: usize,
+    bounds: JsonBounds,
     /// The room for what waits, where that is bounded.
     held: Option<HeldRequest>,
     /// While a value has begun: when it must be whole.
@@ -91,10 +100,10 @@ pub(super) struct JsonValues {
 }
 
 impl JsonValues {
-    /// None of more than `bytes_max` bytes; what waits takes room of `held`.
-    pub fn new(body: RequestBody, message: MessageDescriptor, bytes_max: usize, held: Option<HeldRequest>) -> Self {
+    /// None beyond `bounds`; what waits takes room of `held`.
+    pub fn new(body: RequestBody, message: MessageDescriptor, bounds: JsonBounds, held: Option<HeldRequest>) -> Self {
         let (waiting, scanner) = (BytesMut::new(), Scanner::default());
-        Self { body, message, waiting, scanner, bytes_max, held, whole_until: None, has_asked: None, ended: false }
+        Self { body, message, waiting, scanner, bounds, held, whole_until: None, has_asked: None, ended: false }
     }
 
     /// Tells `has_asked` when there is a value.
@@ -134,7 +143,7 @@ impl JsonValues {
         if let Some(has_asked) = &self.has_asked {
             has_asked.set();
         }
-        Ok(Some(framed(&from_json(&self.message, &value)?)))
+        Ok(Some(framed(&from_json(&self.message, &value, self.bounds.values)?)))
     }
 
     /// Forgets what stands before a value: it is none of it, and nobody has begun anything.
@@ -163,7 +172,7 @@ impl JsonValues {
                 Ok(Some(frame)) => return Poll::Ready(Some(Ok(frame))),
                 Err(failure) => return Poll::Ready(Some(Err(failure))),
                 Ok(None) if self.ended => return Poll::Ready(None),
-                Ok(None) if self.waiting.len() > self.bytes_max => {
+                Ok(None) if self.waiting.len() > self.bounds.bytes => {
                     return Poll::Ready(Some(Err(Failure::new(8, "basalt: a JSON value that is too long"))));
                 }
                 Ok(None) => {}

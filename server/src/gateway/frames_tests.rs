@@ -10,6 +10,7 @@ use super::*;
 use crate::gateway::transcoder::Transcoder;
 use crate::listen::{RequestRoom, RequestRooms};
 
+const BOUNDS: JsonBounds = JsonBounds { bytes: 1 << 20, values: 100 };
 const LATE: Failure = Failure { code: 4, message: String::new() };
 
 fn room() -> RequestRoom {
@@ -28,7 +29,7 @@ fn values(room: &RequestRoom) -> (mpsc::UnboundedSender<&'static [u8]>, JsonValu
             }
         }
     });
-    (client, JsonValues::new(RequestBody::Messages(body), request, 1 << 20, Some(room.nothing())), carrier)
+    (client, JsonValues::new(RequestBody::Messages(body), request, BOUNDS, Some(room.nothing())), carrier)
 }
 
 fn code(next: Option<Result<Bytes, Failure>>) -> Option<u16> {

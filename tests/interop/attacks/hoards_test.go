@@ -180,6 +180,20 @@ func TestHoards(t *testing.T) {
 			}
 			s.wait()
 		}},
+		{name: "JSON of many small values", cores: -1, run: func(t *testing.T, s *scene) {
+			// Eleven bytes for each, of which much more would be made.
+			many := `{"compare":[` + strings.Repeat(`{"key":""},`, 350_000) + `{}]}`
+			for n := 0; n < 4 || s.lasts(); n++ {
+				answer, err := http.Post(s.server.Endpoint()+"/v3/kv/txn", "application/json", strings.NewReader(many))
+				if err != nil {
+					t.Fatal(err)
+				}
+				answer.Body.Close()
+				if answer.StatusCode != http.StatusBadRequest {
+					t.Errorf("more comparisons than there may be: %d", answer.StatusCode)
+				}
+			}
+		}},
 		{name: "lists taken byte by byte", cores: -1, memory: answersMemory, args: []string{smallMemory}, prepare: fill(20), run: byteByByte,
 			after: func(t *testing.T, s *scene) {
 				list, err := s.server.Client(t).Get(harness.Context(t, time.Minute), "large/", clientv3.WithPrefix())

@@ -7,6 +7,7 @@ use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::request::Parts;
 use http::{Request, Response};
 use http_body::{Body, Frame};
 use http_body_util::Full;
@@ -16,8 +17,8 @@ use crate::api::grpc::{self, GrpcBody};
 use crate::api::pieces::Pieces;
 use crate::api::service::Service;
 use crate::gateway::{Gateway, GatewayBody};
-use crate::listen::RequestBody;
-use crate::pages::{Pages, Serves};
+use crate::listen::{ClientConnection, OpenCall, RequestBody};
+use crate::pages::{self, Pages, Serves};
 
 /// The service of one port.
 #[derive(Clone)]
@@ -40,6 +41,8 @@ pub enum EdgeBody {
     Page(Full<Bytes>),
     /// An answer of the JSON gateway.
     Gateway(GatewayBody),
+    /// One of both, with its place among the open calls, until all is said.
+    Placed(Box<EdgeBody>, OpenCall),
 }
 
 impl Body for EdgeBody {
@@ -57,6 +60,7 @@ impl Body for EdgeBody {
                 let page = Pin::new(body).poll_frame(context);
                 page.map(|frame| frame.map(|frame| frame.map(|frame| frame.map_data(Pieces::from))))
             }
+            EdgeBody::Placed(body, _) => Pin::new(&mut **body).poll_frame(context),
         }
     }
 
@@ -65,6 +69,7 @@ impl Body for EdgeBody {
             EdgeBody::Grpc(body) => body.is_end_stream(),
             EdgeBody::Page(body) => body.is_end_stream(),
             EdgeBody::Gateway(body) => body.is_end_stream(),
+            EdgeBody::Placed(body, _) => body.is_end_stream(),
         }
     }
 
@@ -73,6 +78,7 @@ impl Body for EdgeBody {
             EdgeBody::Grpc(body) => body.size_hint(),
             EdgeBody::Page(body) => body.size_hint(),
             EdgeBody::Gateway(body) => body.size_hint(),
+            EdgeBody::Placed(body, _) => body.size_hint(),
         }
     }
 }
@@ -111,25 +117,62 @@ impl TowerService<Request<RequestBody>> for Edge {
             let service = self.service.clone();
             return Box::pin(async move { Ok(grpc::serve(service, request).await.map(EdgeBody::Grpc)) });
         }
-        let (pages, gateway, serves) = (self.pages.clone(), self.gateway.clone(), self.serves);
-        let (request, body) = request.into_parts();
+        let (edge, (mut head, body)) = (self.clone(), request.into_parts());
         Box::pin(async move {
-            let Some(gateway) = gateway.filter(|_| Gateway::serves(request.uri.path())) else {
-                return Ok(pages.respond(&request, serves).await.map(EdgeBody::Page));
-            };
-            if let Some(page) = pages.keep_out(&request, serves) {
-                return Ok(page.map(EdgeBody::Page));
+            // A websocket is a connection of its own, which has its place.
+            if edge.gateway_of(&head).is_some() && Gateway::is_websocket(&head) {
+                return Ok(edge.answer(&head, body).await);
             }
-            if Gateway::is_websocket(&request) {
-                // Of a websocket nobody asks which pages may read it: it is refused, or open.
-                let kept_out = pages.keep_foreign_page_out(&request).map(|page| page.map(EdgeBody::Page));
-                let upgraded = async { gateway.respond(&request, body).await.map(EdgeBody::Gateway) };
-                return Ok(match kept_out {
-                    Some(page) => page,
-                    None => upgraded.await,
-                });
+            let place = place_of(&mut head);
+            if matches!(place, Some(None)) {
+                return Ok(edge.refuse_place(&head));
             }
-            Ok(pages.open_to(&request, gateway.respond(&request, body).await.map(EdgeBody::Gateway)))
+            let response = edge.answer(&head, body).await;
+            Ok(match place.flatten() {
+                Some(place) => response.map(|body| EdgeBody::Placed(Box::new(body), place)),
+                None => response,
+            })
         })
+    }
+}
+
+/// A place among the open calls, before anything is made or waited for; `Some(None)` if there is none, `None` where nobody
+/// counts.
+fn place_of(head: &mut Parts) -> Option<Option<OpenCall>> {
+    let client = head.extensions.get_mut::<ClientConnection>()?;
+    client.has_place = true;
+    Some(client.request_room.open_call())
+}
+
+impl Edge {
+    /// The gateway, if a request is for it.
+    fn gateway_of(&self, head: &Parts) -> Option<&Arc<Gateway>> {
+        self.gateway.as_ref().filter(|_| Gateway::serves(head.uri.path()))
+    }
+
+    fn refuse_place(&self, head: &Parts) -> Response<EdgeBody> {
+        match self.gateway_of(head) {
+            Some(_) => Gateway::refuse_place().map(EdgeBody::Gateway),
+            None => pages::too_many().map(EdgeBody::Page),
+        }
+    }
+
+    /// Answers what is no gRPC.
+    async fn answer(&self, head: &Parts, body: RequestBody) -> Response<EdgeBody> {
+        let Self { pages, serves, .. } = self;
+        let Some(gateway) = self.gateway_of(head) else {
+            return Box::pin(pages.respond(head, *serves)).await.map(EdgeBody::Page);
+        };
+        if let Some(page) = pages.keep_out(head, *serves) {
+            return page.map(EdgeBody::Page);
+        }
+        if Gateway::is_websocket(head) {
+            // Of a websocket nobody asks which pages may read it: it is refused, or open.
+            return match pages.keep_foreign_page_out(head) {
+                Some(page) => page.map(EdgeBody::Page),
+                None => gateway.respond(head, body).await.map(EdgeBody::Gateway),
+            };
+        }
+        pages.open_to(head, gateway.respond(head, body).await.map(EdgeBody::Gateway))
     }
 }

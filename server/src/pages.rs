@@ -12,8 +12,8 @@ use http_body_util::Full;
 
 use crate::api::service::Service;
 use crate::config::Config;
-use crate::http::{AlarmKind, Listener, PageRequest, PageResponse, Probe, Site, Versions};
-use crate::listen::ClientConnection;
+use crate::http::{AlarmKind, Listener, PageRequest, PageResponse, Probe, SharedPage, Site, Versions};
+use crate::listen::{ClientConnection, LargePage};
 use crate::metrics::{ClassFigures, Figures, Metrics, ShardFigures};
 use crate::profiles::{Answer, Profiles};
 
@@ -33,9 +33,13 @@ pub enum Serves {
 /// The key that health checks read, as etcd's do.
 const HEALTH_KEY: &[u8] = b"health";
 
+/// The page of all figures as all have it who share it: what stands around it, and the page.
+type Figured = (PageResponse, Bytes);
+
 /// All pages.
 pub struct Pages {
     site: Site,
+    figures: SharedPage<Figured>,
     profiles: Option<Profiles>,
     service: Arc<Service>,
 }
@@ -44,11 +48,11 @@ impl Pages {
     /// The pages of a node under the rules of `config`.
     pub fn new(service: Arc<Service>, metrics: Arc<Metrics>, config: &Config) -> Self {
         let profiles = config.http.profiles.then(Profiles::start);
-        Self { site: Site::new(&config.http, metrics), profiles, service }
+        Self { site: Site::new(&config.http, metrics), figures: SharedPage::default(), profiles, service }
     }
 
     /// Answers a request that is no gRPC call.
-    pub async fn respond(&self, request: &Parts, serves: Serves) -> Response<Full<Bytes>> {
+    pub async fn respond(self: &Arc<Self>, request: &Parts, serves: Serves) -> Response<Full<Bytes>> {
         if has_no_pages(request, serves) {
             return unsupported();
         }
@@ -58,6 +62,9 @@ impl Pages {
             return self.profile(request, serves, profiles).await;
         }
         let listener = if serves == Serves::Probes { Listener::Metrics } else { Listener::Clients };
+        if Site::is_figures(&page) {
+            return self.figures(request, listener).await;
+        }
         let read = if page.reads_linearizably() { self.linearizable_read().await } else { Ok(()) };
         response(self.site.respond(listener, &page, &Asked { pages: self, read }), request.method == http::Method::HEAD)
     }
@@ -83,11 +90,36 @@ impl Pages {
         response
     }
 
+    /// The page of all figures, in its place: made once for all who ask meanwhile, on a thread that may wait.
+    async fn figures(self: &Arc<Self>, request: &Parts, listener: Listener) -> Response<Full<Bytes>> {
+        let (page, without_body) = (page_of(request), request.method == http::Method::HEAD);
+        if let Some(refusal) = self.site.refuse(listener, &page) {
+            return response(refusal, without_body);
+        }
+        let Some(place) = large_page(request) else { return too_many() };
+        let pages = self.clone();
+        let made = self.figures.get(move || {
+            let mut page = pages.site.figures_page(&Asked { pages: &pages, read: Ok(()) });
+            let body = std::mem::take(&mut page.body);
+            (page, Bytes::from(body))
+        });
+        let Ok((around, body)) = made.await else {
+            // It panicked, which is told where it happened, or the process ends.
+            return too_many();
+        };
+        let around = self.site.open(listener, &page, around);
+        match held(place, if without_body { Bytes::new() } else { body }) {
+            Some(body) => response(around, true).map(|_| Full::new(body)),
+            None => too_many(),
+        }
+    }
+
     /// A profile of this process, for whoever may see pages. None outlives the begin of a stop.
     async fn profile(&self, request: &Parts, serves: Serves, profiles: &Profiles) -> Response<Full<Bytes>> {
         if let Some(page) = self.keep_out(request, serves) {
             return page;
         }
+        let Some(place) = large_page(request) else { return too_many() };
         let page = page_of(request);
         let mut stopping = self.service.stopping.clone();
         let answer = tokio::select! {
@@ -96,6 +128,7 @@ impl Pages {
             _ = stopping.wait_for(|stop| *stop) => Answer::stopping(),
         };
         let body = if request.method == http::Method::HEAD { Bytes::new() } else { Bytes::from(answer.body) };
+        let Some(body) = held(place, body) else { return too_many() };
         let mut response = Response::new(Full::new(body));
         *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         add_headers(response.headers_mut(), answer.headers);
@@ -166,6 +199,30 @@ fn response(page: PageResponse, without_body: bool) -> Response<Full<Bytes>> {
     }
     add_headers(response.headers_mut(), page.headers);
     response
+}
+
+/// What is answered where there is no place for a page, or no room.
+pub fn too_many() -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from_static(b"too many requests\n")));
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+/// A place for a large page, `Some(None)` where nobody counts; `None` if there is none.
+fn large_page(request: &Parts) -> Option<Option<LargePage>> {
+    match request.extensions.get::<ClientConnection>() {
+        Some(client) => client.request_room.large_page().map(Some),
+        None => Some(None),
+    }
+}
+
+/// The body in its place; `None` if there is no room for it.
+fn held(place: Option<LargePage>, body: Bytes) -> Option<Bytes> {
+    match place {
+        Some(place) => place.hold(body),
+        None => Some(body),
+    }
 }
 
 fn unsupported() -> Response<Full<Bytes>> {

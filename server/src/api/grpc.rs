@@ -85,7 +85,7 @@ pub fn refuse_head<B>(request: &Request<B>) -> Option<Response<GrpcBody>> {
 pub async fn serve<B>(service: Arc<Service>, request: Request<B>) -> Response<GrpcBody>
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
-    B::Error: std::fmt::Display + Send,
+    B::Error: Into<Status> + Send,
 {
     let path = request.uri().path();
     let Some(method) = Method::of_path(path) else {
@@ -107,7 +107,7 @@ where
     if let Some(tally) = &mut tally {
         tally.remote = client.and_then(|client| client.remote_address);
     }
-    let open = client.map(|client| client.request_room.open_call());
+    let open = client.filter(|client| !client.has_place).map(|client| client.request_room.open_call());
     if matches!(open, Some(None)) {
         return refused(&status::too_many_requests(), tally.as_mut());
     }

@@ -1,5 +1,7 @@
 //! The messages of a call as they come in: gRPC's frames of a body that HTTP cut anywhere.
 
+use std::convert::Infallible;
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +18,22 @@ use crate::metrics::{GrpcMethod, Metrics};
 /// How long the rest of a message may take that has begun. The largest come in at 40 KB/s; whoever is slower keeps what others
 /// need.
 pub const MESSAGE_WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// How somebody is told who was slower.
+pub const MESSAGE_LATE: &str = "the rest of the message has not come in time";
+
+/// A body that a connection cannot give: it is gone, or its client has given up the call.
+impl From<Box<dyn Error + Send + Sync>> for Status {
+    fn from(cause: Box<dyn Error + Send + Sync>) -> Self {
+        Self::new(Code::Canceled, cause.to_string())
+    }
+}
+
+impl From<Infallible> for Status {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
 
 /// The messages of a request's body.
 pub struct RequestMessages<B> {
@@ -36,7 +54,7 @@ pub struct RequestMessages<B> {
 impl<B> RequestMessages<B>
 where
     B: Body<Data = Bytes> + Unpin,
-    B::Error: std::fmt::Display,
+    B::Error: Into<Status>,
 {
     /// The messages of `body`, each of at most `bytes_max` bytes.
     pub fn new(body: B, bytes_max: usize) -> Self {
@@ -95,7 +113,7 @@ where
                 let cut = !self.buffer.is_empty() || self.whole.as_ref().is_some_and(|whole| !whole.is_empty());
                 return if cut { Err(Status::new(Code::Internal, "unexpected EOF")) } else { Ok(None) };
             };
-            let frame = frame.map_err(|cause| Status::new(Code::Canceled, cause.to_string()))?;
+            let frame = frame.map_err(Into::into)?;
             if let Ok(data) = frame.into_data() {
                 if self.buffer.is_empty() && self.whole.is_none() {
                     self.whole = Some(data);
@@ -116,7 +134,7 @@ where
         }
         self.keep()?;
         let until = *self.whole_until.get_or_insert_with(|| Instant::now() + self.wait_max);
-        let late = |_| Status::new(Code::DeadlineExceeded, "the rest of the message has not come in time");
+        let late = |_| Status::new(Code::DeadlineExceeded, MESSAGE_LATE);
         timeout_at(until, self.body.frame()).await.map_err(late)
     }
 
@@ -164,13 +182,17 @@ where
             return Ok(Some(message));
         }
         self.buffer.advance(FRAME_HEAD_BYTES);
-        Ok(Some(self.buffer.split_to(length).freeze()))
+        let message = self.buffer.split_to(length).freeze();
+        if self.buffer.is_empty() {
+            // What is left of a buffer keeps the room of all that was in it.
+            self.buffer = BytesMut::new();
+        }
+        Ok(Some(message))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::convert::Infallible;
     use std::pin::Pin;
     use std::task::{Context, Poll};
 

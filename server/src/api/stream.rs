@@ -54,7 +54,7 @@ pub fn watch<B>(
 ) -> WatchMessages
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
-    B::Error: std::fmt::Display + Send,
+    B::Error: Into<Status> + Send,
 {
     let sent = Sent::open(service);
     let room = sent.room.clone();
@@ -271,7 +271,7 @@ pub fn keep_alive<B>(
 ) -> Messages
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
-    B::Error: std::fmt::Display + Send,
+    B::Error: Into<Status> + Send,
 {
     let (out, messages) = mpsc::channel(MESSAGES_WAITING_MAX);
     tokio::spawn(async move {

@@ -11,17 +11,17 @@ use tokio::time::timeout;
 
 use super::answer::{GatewayBody, Lines, Messages};
 use super::failure::Failure;
-use super::frames::{Inside, JsonValues};
+use super::frames::{HasAsked, Inside, JsonBounds, JsonValues};
 use super::handshake;
 use super::json_writer::JsonWriter;
 use super::routes::{Kind, below, method_of};
-use super::transcoder::{Signature, Transcoder, framed, from_json};
+use super::transcoder::{Signature, Transcoder, framed, from_json, values_max};
 use super::websocket::{self, Bounds};
 use crate::api::grpc::{self, REQUEST_OVERHEAD_BYTES};
 use crate::api::request_messages::MESSAGE_WAIT_MAX;
 use crate::api::service::Service;
 use crate::api::status;
-use crate::listen::{ClientConnection, HeldRequest, RequestBody, Takeover, Upgraded};
+use crate::listen::{ClientConnection, HeldRequest, RequestBody, Takeover, Unhurried, Upgraded};
 
 /// Headers of a client that are metadata of its call: a token, and whether it wants an answer without a leader. Others are said
 /// with `Grpc-Metadata-` before them.
@@ -53,6 +53,12 @@ impl Gateway {
         handshake::is_asked(head)
     }
 
+    /// What is answered where there is no place for another call.
+    pub fn refuse_place() -> Response<GatewayBody> {
+        let failure = Failure::new(8, status::too_many_requests().message);
+        json(failure.status(), failure.to_json())
+    }
+
     /// Answers a request below `/v3/`.
     pub async fn respond(self: &Arc<Self>, head: &Parts, body: RequestBody) -> Response<GatewayBody> {
         let named = head.extensions.get::<ClientConnection>().is_some_and(|client| client.common_name.is_some());
@@ -71,16 +77,18 @@ impl Gateway {
             Ok(headers) => headers,
             Err(status) => return refuse_websocket(status),
         };
-        let (gateway, call) = (self.clone(), handshake::call_of(head));
+        let (gateway, mut call, has_asked) = (self.clone(), handshake::call_of(head), HasAsked::default());
+        call.extensions.insert(has_asked.clone());
         let takeover = Takeover::new(move |upgraded: Upgraded| async move {
             let bounds = Bounds {
-                message_bytes_max: gateway.json_bytes_max(),
+                message_bytes_max: gateway.json_bounds().bytes,
                 message_wait_max: MESSAGE_WAIT_MAX,
                 held: call.extensions.get::<ClientConnection>().map(|client| client.request_room.nothing()),
                 keepalive: upgraded.keepalive,
+                hurry: upgraded.hurry.clone(),
             };
             let answer = async |body| gateway.answer(&call, body).await;
-            websocket::serve(upgraded, bounds, answer, gateway.service.stopped()).await;
+            websocket::serve(upgraded, bounds, answer, has_asked, gateway.service.stopped()).await;
         });
         let mut response = Response::new(GatewayBody::Whole(Full::default()));
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -104,9 +112,11 @@ impl Gateway {
         }
     }
 
-    /// The longest JSON of a request.
-    fn json_bytes_max(&self) -> usize {
-        (self.service.node.limits.request_bytes_max + REQUEST_OVERHEAD_BYTES) * JSON_FOR_BYTES
+    /// What the JSON of a request may be at most.
+    fn json_bounds(&self) -> JsonBounds {
+        let limits = &self.service.node.limits;
+        let bytes = (limits.request_bytes_max + REQUEST_OVERHEAD_BYTES) * JSON_FOR_BYTES;
+        JsonBounds { bytes, values: values_max(limits.txn_operations_max) }
     }
 
     async fn call(&self, head: &Parts, body: RequestBody) -> Result<Response<GatewayBody>, Failure> {
@@ -116,21 +126,24 @@ impl Gateway {
         }
         let signature = self.transcoder.signature(service, method).ok_or_else(|| Failure::new(5, "Not Found"))?;
         let Signature { kind, request, response } = signature;
-        let bytes_max = self.json_bytes_max();
+        let bounds = self.json_bounds();
         let held = head.extensions.get::<ClientConnection>().map(|client| client.request_room.nothing());
+        let has_asked = head.extensions.get::<HasAsked>().cloned();
         let inside = match (kind, body) {
-            (Kind::Streams, body) => Inside::Many(JsonValues::new(body, request, bytes_max, held)),
+            (Kind::Streams, body) => Inside::Many(JsonValues::new(body, request, bounds, held).telling(has_asked)),
             (Kind::Unary | Kind::ServerStream, RequestBody::Messages(messages)) => {
                 // A websocket has no end but that of its client, who waits for an answer.
-                let mut values = JsonValues::new(RequestBody::Messages(messages), request, bytes_max, held);
+                let values = JsonValues::new(RequestBody::Messages(messages), request, bounds, held);
+                let mut values = values.telling(has_asked);
                 Inside::One(Some(values.next().await.transpose()?.unwrap_or_else(|| framed(&[]))))
             }
             (Kind::Unary | Kind::ServerStream, body) => {
-                Inside::One(Some(one_message(body, &request, bytes_max, held).await?))
+                Inside::One(Some(one_message(body, &request, bounds, held).await?))
             }
         };
         let call = inside_call(head, &format!("/{service}/{method}"), inside);
-        let answer = grpc::serve(self.service.clone(), call).await;
+        // Boxed: else whoever is still waited for keeps the room that the call will need.
+        let answer = Box::pin(grpc::serve(self.service.clone(), call)).await;
         let head_failure = answer.headers().contains_key("grpc-status").then(|| Failure::of_trailers(answer.headers()));
         let mut messages = match head_failure.flatten() {
             Some(failure) if kind == Kind::Unary => return Err(failure),
@@ -145,7 +158,9 @@ impl Gateway {
         match std::future::poll_fn(|context| messages.poll_next(context)).await {
             Some(Ok(first)) => {
                 let lines = Lines::new(messages, response, first);
-                Ok(with_metadata(as_json(StatusCode::OK, GatewayBody::Lines(Box::new(lines)))))
+                let mut response = with_metadata(as_json(StatusCode::OK, GatewayBody::Lines(Box::new(lines))));
+                response.extensions_mut().insert(Unhurried);
+                Ok(response)
             }
             Some(Err(failure)) => Ok(refused_stream(&failure)),
             None => Ok(Response::new(GatewayBody::Whole(Full::default()))),
@@ -181,9 +196,10 @@ fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<GatewayBody> {
 async fn one_message(
     body: RequestBody,
     message: &MessageDescriptor,
-    bytes_max: usize,
+    bounds: JsonBounds,
     mut held: Option<HeldRequest>,
 ) -> Result<Bytes, Failure> {
+    let JsonBounds { bytes: bytes_max, values } = bounds;
     let (mut body, mut json) = (Limited::new(body, bytes_max), BytesMut::new());
     let whole = async {
         while let Some(frame) = body.frame().await {
@@ -203,7 +219,7 @@ async fn one_message(
     };
     let late = |_| Failure::new(4, "the rest of the request has not come in time");
     timeout(MESSAGE_WAIT_MAX, whole).await.map_err(late)??;
-    Ok(framed(&from_json(message, &json)?))
+    Ok(framed(&from_json(message, &json, values)?))
 }
 
 fn inside_call(head: &Parts, path: &str, body: Inside) -> Request<Inside> {

@@ -6,7 +6,7 @@ use prost_reflect::MessageDescriptor;
 use super::failure::Failure;
 use super::frames::Scanner;
 use super::routes::method_of;
-use super::transcoder::{Transcoder, from_json, to_json};
+use super::transcoder::{Transcoder, from_json, to_json, values_max};
 
 /// Request and response of one method.
 pub struct Method {
@@ -27,7 +27,7 @@ impl Method {
     /// # Errors
     /// How the client is told that it is none: HTTP's status, and the body.
     pub fn request(&self, json: &[u8]) -> Result<Bytes, (u16, String)> {
-        from_json(&self.request, json).map_err(told)
+        from_json(&self.request, json, values_max(0)).map_err(told)
     }
 
     /// The JSON of a request, as if it were an answer.

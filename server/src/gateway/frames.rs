@@ -1,15 +1,20 @@
 //! Bodies in between: JSON values that a client sends one after the other, as messages of gRPC.
 
+use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use http_body::{Body, Frame};
 use prost_reflect::MessageDescriptor;
+use tokio::time::{Sleep, sleep};
 
 use super::failure::Failure;
 use super::transcoder::{framed, from_json};
-use crate::api::status;
+use crate::api::request_messages::{MESSAGE_LATE, MESSAGE_WAIT_MAX};
+use crate::api::status::{self, Code, Status};
 use crate::listen::{HeldRequest, RequestBody};
 
 /// The body of a call inside.
@@ -54,22 +59,56 @@ impl Scanner {
     }
 }
 
-/// JSON values of a client's body.
+/// Whether a call has a request: its client waits for an answer, and no more owes anything.
+#[derive(Clone, Debug, Default)]
+pub(super) struct HasAsked(Arc<AtomicBool>);
+
+impl HasAsked {
+    pub fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What the JSON of one message may be at most.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct JsonBounds {
+    /// Its length.
+    pub bytes: usize,
+    /// How many values it holds.
+    pub values: usize,
+}
+
+/// JSON values of a client's body. Between two of them a client may be silent for as long as it likes; one that has begun has to
+/// end in time.
 pub(super) struct JsonValues {
     body: RequestBody,
     message: MessageDescriptor,
     waiting: BytesMut,
     scanner: Scanner,
-    bytes_max: usize,
+    bounds: JsonBounds,
     /// The room for what waits, where that is bounded.
     held: Option<HeldRequest>,
+    /// While a value has begun: when it must be whole.
+    whole_until: Option<Pin<Box<Sleep>>>,
+    /// Told of the first value, where somebody wants to know.
+    has_asked: Option<HasAsked>,
     ended: bool,
 }
 
 impl JsonValues {
-    /// None of more than `bytes_max` bytes; what waits takes room of `held`.
-    pub fn new(body: RequestBody, message: MessageDescriptor, bytes_max: usize, held: Option<HeldRequest>) -> Self {
-        Self { body, message, waiting: BytesMut::new(), scanner: Scanner::default(), bytes_max, held, ended: false }
+    /// None beyond `bounds`; what waits takes room of `held`.
+    pub fn new(body: RequestBody, message: MessageDescriptor, bounds: JsonBounds, held: Option<HeldRequest>) -> Self {
+        let (waiting, scanner) = (BytesMut::new(), Scanner::default());
+        Self { body, message, waiting, scanner, bounds, held, whole_until: None, has_asked: None, ended: false }
+    }
+
+    /// Tells `has_asked` when there is a value.
+    pub fn telling(self, has_asked: Option<HasAsked>) -> Self {
+        Self { has_asked, ..self }
     }
 
     /// The next value as a message; `None` when the client sends no more.
@@ -86,17 +125,45 @@ impl JsonValues {
 
     /// The first value, once it is whole.
     fn take(&mut self) -> Result<Option<Bytes>, Failure> {
+        if self.whole_until.is_none() {
+            self.skip_blanks()?;
+        }
         let end = match self.scanner.end_of_value(&self.waiting) {
             Some(end) => end,
-            None if self.ended && !self.waiting.iter().all(u8::is_ascii_whitespace) => {
-                return Err(Failure::invalid("unexpected EOF"));
-            }
+            None if self.ended && !self.waiting.is_empty() => return Err(Failure::invalid("unexpected EOF")),
             None => return Ok(None),
         };
-        self.scanner = Scanner::default();
+        (self.scanner, self.whole_until) = (Scanner::default(), None);
         let value = self.waiting.split_to(end);
+        if self.waiting.len() <= value.len() {
+            // What is left of a buffer keeps the room of all that was in it.
+            self.waiting = BytesMut::from(&self.waiting[..]);
+        }
         self.keep()?;
-        Ok(Some(framed(&from_json(&self.message, &value)?)))
+        if let Some(has_asked) = &self.has_asked {
+            has_asked.set();
+        }
+        Ok(Some(framed(&from_json(&self.message, &value, self.bounds.values)?)))
+    }
+
+    /// Forgets what stands before a value: it is none of it, and nobody has begun anything.
+    fn skip_blanks(&mut self) -> Result<(), Failure> {
+        let blanks = self.waiting.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+        if blanks == self.waiting.len() {
+            self.waiting = BytesMut::new();
+        } else {
+            self.waiting.advance(blanks);
+        }
+        self.keep()
+    }
+
+    /// Whether a value that has begun is not whole in time.
+    fn is_late(&mut self, context: &mut Context<'_>) -> bool {
+        if self.waiting.is_empty() {
+            return false;
+        }
+        let until = self.whole_until.get_or_insert_with(|| Box::pin(sleep(MESSAGE_WAIT_MAX)));
+        until.as_mut().poll(context).is_ready()
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Failure>>> {
@@ -105,12 +172,19 @@ impl JsonValues {
                 Ok(Some(frame)) => return Poll::Ready(Some(Ok(frame))),
                 Err(failure) => return Poll::Ready(Some(Err(failure))),
                 Ok(None) if self.ended => return Poll::Ready(None),
-                Ok(None) if self.waiting.len() > self.bytes_max => {
+                Ok(None) if self.waiting.len() > self.bounds.bytes => {
                     return Poll::Ready(Some(Err(Failure::new(8, "basalt: a JSON value that is too long"))));
                 }
                 Ok(None) => {}
             }
-            match ready!(Pin::new(&mut self.body).poll_frame(context)) {
+            let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
+                return if self.is_late(context) {
+                    Poll::Ready(Some(Err(Failure::new(4, MESSAGE_LATE))))
+                } else {
+                    Poll::Pending
+                };
+            };
+            match frame {
                 None => self.ended = true,
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
@@ -130,9 +204,15 @@ impl JsonValues {
 #[derive(Debug)]
 pub(super) struct Unreadable(Failure);
 
-impl std::fmt::Display for Unreadable {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str(&self.0.message)
+impl From<Unreadable> for Status {
+    fn from(Unreadable(failure): Unreadable) -> Self {
+        let code = match failure.code {
+            3 => Code::InvalidArgument,
+            4 => Code::DeadlineExceeded,
+            8 => Code::ResourceExhausted,
+            _ => Code::Canceled,
+        };
+        Self::new(code, failure.message)
     }
 }
 
@@ -148,3 +228,7 @@ impl Body for Inside {
         Poll::Ready(frame.map(|frame| frame.map(Frame::data).map_err(Unreadable)))
     }
 }
+
+#[cfg(test)]
+#[path = "frames_tests.rs"]
+mod tests;

@@ -7,7 +7,7 @@ use bytes::{Buf, Bytes};
 use super::failure::Failure;
 use super::frames::Scanner;
 use super::routes::{Kind, all, method_of};
-use super::transcoder::{Transcoder, framed, from_json, take_message, to_json};
+use super::transcoder::{Transcoder, framed, from_json, take_message, to_json, values_max};
 use crate::api::pieces::Pieces;
 
 #[test]
@@ -43,7 +43,7 @@ fn kinds_come_from_the_wire() {
 fn json_is_read_as_etcds_gateway_reads_it() {
     let range = Transcoder::new().signature("etcdserverpb.KV", "Range").expect("a method").request;
     let read = |json: &str| {
-        let message = from_json(&range, json.as_bytes())?;
+        let message = from_json(&range, json.as_bytes(), usize::MAX)?;
         Ok(String::from_utf8(to_json(&range, &message)?).expect("text"))
     };
     let same = |json: &str, expected: &str| assert_eq!(read(json), Ok(expected.to_owned()), "{json}");
@@ -68,7 +68,23 @@ fn json_is_read_as_etcds_gateway_reads_it() {
     assert_eq!(read(&deep), Ok("{}".to_owned()));
     let txn = Transcoder::new().signature("etcdserverpb.KV", "Txn").expect("a method").request;
     let deep = format!("{}{}", r#"{"success":[{"request_txn":"#.repeat(10_000), "}]}".repeat(10_000));
-    assert_eq!(from_json(&txn, deep.as_bytes()).expect_err("too deep").code, 3);
+    assert_eq!(from_json(&txn, deep.as_bytes(), usize::MAX).expect_err("too deep").code, 3);
+}
+
+#[test]
+fn json_of_more_values_than_any_message_needs_is_refused_before_anything_is_made_of_it() {
+    let txn = Transcoder::new().signature("etcdserverpb.KV", "Txn").expect("a method").request;
+    let compares = |count: usize| {
+        let compare = r#"{"key":"YSx7Ww==","target":"VALUE","value":"YQ=="}"#;
+        format!("{{\"compare\":[{}]}}", vec![compare; count].join(","))
+    };
+    // Three values of each and one between two of them; and two around them all.
+    assert!(from_json(&txn, compares(100).as_bytes(), 401).is_ok());
+    assert_eq!(from_json(&txn, compares(100).as_bytes(), 400).expect_err("too many").code, 3);
+    // What stands in texts is none.
+    let text = format!("{{\"key\":\"{}\"}}", "[{,\\\"".repeat(1_000));
+    assert!(from_json(&txn, text.as_bytes(), 2).is_ok());
+    assert_eq!((values_max(128), values_max(100_000)), (32 << 10, 3_200_000));
 }
 
 #[test]

@@ -14,6 +14,39 @@ use crate::listen::Part;
 /// Before a message of gRPC: whether it is compressed, and its length.
 const HEAD_BYTES: usize = 5;
 
+/// So many values one JSON may hold whatever transactions may: fields, elements, objects and lists. Each takes up to a kilobyte
+/// while it is read, though three bytes can say it.
+const VALUES_MIN: usize = 32 << 10;
+/// And so many for each operation that a transaction may have: a comparison and an operation of either branch, with all their fields.
+const VALUES_PER_OPERATION: usize = 32;
+
+/// How many values the JSON of one message may hold where a transaction may have so many operations.
+pub(super) fn values_max(txn_ops_max: usize) -> usize {
+    VALUES_MIN.max(txn_ops_max.saturating_mul(VALUES_PER_OPERATION))
+}
+
+/// Refuses what holds more values than any message needs, before anything is made of it.
+fn refuse_many_values(json: &[u8], values_max: usize) -> Result<(), Failure> {
+    // Each takes a byte at least.
+    if json.len() <= values_max {
+        return Ok(());
+    }
+    let (mut values, mut in_text, mut escaped) = (0, false, false);
+    for byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_text => escaped = true,
+            b'"' => in_text = !in_text,
+            b'{' | b'[' | b',' if !in_text => values += 1,
+            _ => {}
+        }
+    }
+    if values > values_max {
+        return Err(Failure::invalid(format!("basalt: JSON of {values} values, of which there may be {values_max}")));
+    }
+    Ok(())
+}
+
 /// What a method takes and gives.
 #[derive(Clone, Debug)]
 pub(super) struct Signature {
@@ -64,11 +97,12 @@ impl Transcoder {
 /// etcd's gateway does.
 ///
 /// # Errors
-/// [`Failure`] of what is no such message.
-pub(super) fn from_json(descriptor: &MessageDescriptor, json: &[u8]) -> Result<Bytes, Failure> {
+/// [`Failure`] of what is no such message, or holds more than `values_max` values.
+pub(super) fn from_json(descriptor: &MessageDescriptor, json: &[u8], values_max: usize) -> Result<Bytes, Failure> {
     if json.iter().all(u8::is_ascii_whitespace) {
         return Ok(Bytes::new());
     }
+    refuse_many_values(json, values_max)?;
     let options = DeserializeOptions::new().deny_unknown_fields(false);
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     let message = DynamicMessage::deserialize_with_options(descriptor.clone(), &mut deserializer, &options);

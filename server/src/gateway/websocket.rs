@@ -25,9 +25,10 @@ use tokio_tungstenite::tungstenite::protocol::frame::{CloseFrame, Frame, Utf8Byt
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
+use super::frames::HasAsked;
 use super::metered::Metered;
 use crate::config::KeepaliveConfig;
-use crate::listen::{HeldRequest, RequestBody};
+use crate::listen::{HeldRequest, Hurry, RequestBody};
 
 /// What is read at a time, and kept of an idle websocket.
 const READ_BYTES: usize = 4 << 10;
@@ -50,6 +51,8 @@ pub(super) struct Bounds {
     pub held: Option<HeldRequest>,
     /// When a silent client is asked whether it is there, and how long it may be silent then.
     pub keepalive: KeepaliveConfig,
+    /// Told how fast the answer has to be taken.
+    pub hurry: Hurry,
 }
 
 /// Why a websocket ends.
@@ -60,11 +63,13 @@ enum End {
     Refused(CloseCode, &'static str),
 }
 
-/// Has `answer` answer what comes over `stream`, until one of both ends, or `stop` does while the client owes a request.
+/// Has `answer` answer what comes over `stream`, until one of both ends, or `stop` does while the client owes a request: until
+/// `answer` says in `has_asked` that it has one.
 pub(super) async fn serve<S, F, B>(
     stream: S,
     bounds: Bounds,
     answer: impl FnOnce(RequestBody) -> F,
+    has_asked: HasAsked,
     stop: impl Future<Output = ()>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -82,10 +87,11 @@ pub(super) async fn serve<S, F, B>(
     let (requests, body) = mpsc::channel(1);
     let mut websocket = Websocket {
         socket,
-        has_asked: false,
+        has_asked,
         requests: Some(requests),
         heard: None,
         keepalive: bounds.keepalive,
+        hurry: bounds.hurry,
         silent_since: Instant::now(),
         asked: false,
         line_is_open: false,
@@ -102,13 +108,13 @@ pub(super) async fn serve<S, F, B>(
 
 struct Websocket<S> {
     socket: WebSocketStream<Metered<S>>,
-    /// Whether the call has a request: the client waits for an answer, and no more owes anything.
-    has_asked: bool,
+    has_asked: HasAsked,
     /// Gone once the call takes no more.
     requests: Option<mpsc::Sender<Bytes>>,
     /// What the client said and the call has not yet taken. Nothing is read meanwhile.
     heard: Option<Bytes>,
     keepalive: KeepaliveConfig,
+    hurry: Hurry,
     silent_since: Instant,
     /// Whether the client was asked if it is there.
     asked: bool,
@@ -140,13 +146,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Websocket<S> {
             let silent_until = self.silent_until();
             let event = tokio::select! {
                 biased;
-                response = answering.as_mut(), if body.is_none() => Event::Answered(response.into_body()),
+                response = answering.as_mut(), if body.is_none() => {
+                    self.hurry.begin(&response);
+                    Event::Answered(response.into_body())
+                }
                 data = next_piece(body.as_mut()) => Event::Says(data),
                 taken = hand_on(self.requests.as_ref(), &mut self.heard), if self.heard.is_some() => Event::Taken(taken),
                 message = self.socket.next(), if self.heard.is_none() => Event::Heard(message),
                 () = until(silent_until) => Event::Silent,
                 // A call under way ends by itself, and says how.
-                () = stop.as_mut(), if !self.has_asked => Event::Stopped,
+                () = stop.as_mut(), if !self.has_asked.get() => Event::Stopped,
             };
             let goes_on = match event {
                 Event::Answered(answer) => {
@@ -155,16 +164,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Websocket<S> {
                 }
                 Event::Says(Some(data)) => self.say(data).await,
                 Event::Says(None) => self.end_line().await.and(Err(End::Over)),
-                Event::Taken(true) => {
-                    self.has_asked = true;
-                    Ok(())
-                }
+                Event::Taken(true) => Ok(()),
                 Event::Taken(false) => {
                     (self.requests, self.heard) = (None, None);
                     Ok(())
                 }
                 Event::Heard(message) => self.hear(message),
                 Event::Silent => self.ask().await,
+                // Asked since this turn began.
+                Event::Stopped if self.has_asked.get() => Ok(()),
                 Event::Stopped => Err(End::Over),
             };
             if let Err(end) = goes_on {

@@ -21,7 +21,8 @@ const KEEPALIVE: KeepaliveConfig = KeepaliveConfig {
 fn bounds(message_bytes_max: usize) -> Bounds {
     let room = RequestRooms::new(64 << 10).of_connection();
     let message_wait_max = Duration::from_secs(600);
-    Bounds { message_bytes_max, message_wait_max, held: Some(room.nothing()), keepalive: KEEPALIVE }
+    let (held, hurry) = (Some(room.nothing()), Hurry::default());
+    Bounds { message_bytes_max, message_wait_max, held, keepalive: KEEPALIVE, hurry }
 }
 
 /// Says each message back, as a line.
@@ -38,7 +39,7 @@ async fn echo(mut body: RequestBody) -> Response<TestBody> {
 /// A server that echoes, and the stream to it.
 fn echoing(bounds: Bounds) -> (DuplexStream, JoinHandle<()>) {
     let (near, far) = duplex(1 << 10);
-    (near, tokio::spawn(serve(far, bounds, echo, std::future::pending())))
+    (near, tokio::spawn(serve(far, bounds, echo, HasAsked::default(), std::future::pending())))
 }
 
 async fn client(stream: DuplexStream) -> WebSocketStream<DuplexStream> {
@@ -88,7 +89,10 @@ async fn long_lines_go_in_frames_and_arrive_as_one_message() {
     let answer = "y".repeat(3 * FRAME_BYTES + 7);
     let whole = answer.clone();
     let unary = async move |_| Response::new(Full::new(Bytes::from(whole)));
-    let server = tokio::spawn(async move { serve(far, bounds(1 << 20), unary, std::future::pending()).await });
+    let server =
+        tokio::spawn(
+            async move { serve(far, bounds(1 << 20), unary, HasAsked::default(), std::future::pending()).await },
+        );
     let mut client = self::client(near).await;
     assert_eq!(client.next().await.expect("a message").expect("well"), Message::text(answer));
     // The end of the call is the end of the connection, and nothing is said of it.
@@ -180,23 +184,45 @@ async fn a_stop_ends_who_owes_a_request_and_not_who_waits_for_an_answer() {
     let (mut near, far) = duplex(1 << 10);
     let (stop, told) = stopping();
     let never = async |_body| std::future::pending::<Response<TestBody>>().await;
-    let server = tokio::spawn(async move { serve(far, bounds(1 << 10), never, stopped(told)).await });
+    let asked = HasAsked::default();
+    let server = tokio::spawn(async move { serve(far, bounds(1 << 10), never, asked, stopped(told)).await });
     stop.send(true).expect("it waits");
     assert_eq!(near.read(&mut [0; 8]).await.expect("an end"), 0);
+    server.await.expect("it ended");
+
+    // What was heard and is no request yet: it is still owed.
+    let (near, far) = duplex(1 << 10);
+    let (stop, told) = stopping();
+    let (taken, heard) = tokio::sync::oneshot::channel();
+    let half = async move |mut body: RequestBody| {
+        drop(body.frame().await);
+        taken.send(()).expect("it waits");
+        std::future::pending::<Response<TestBody>>().await
+    };
+    let asked = HasAsked::default();
+    let server = tokio::spawn(async move { serve(far, bounds(1 << 10), half, asked, stopped(told)).await });
+    let mut client = client(near).await;
+    client.send(Message::text("{")).await.expect("sent");
+    heard.await.expect("it was heard");
+    stop.send(true).expect("it runs");
+    assert_eq!(closed_with(&mut client).await, None);
     server.await.expect("it ended");
 
     let (near, far) = duplex(1 << 10);
     let (stop, told) = stopping();
     let (taken, asked) = tokio::sync::oneshot::channel();
     let (go_on, held) = tokio::sync::oneshot::channel::<()>();
+    let has_asked = HasAsked::default();
+    let told_so = has_asked.clone();
     let slow = async move |mut body: RequestBody| {
         drop(body.frame().await);
+        told_so.set();
         taken.send(()).expect("it waits");
         drop(held.await);
         Response::new(Full::new(Bytes::from_static(b"{}")))
     };
-    let server = tokio::spawn(async move { serve(far, bounds(1 << 10), slow, stopped(told)).await });
-    let mut client = client(near).await;
+    let server = tokio::spawn(async move { serve(far, bounds(1 << 10), slow, has_asked, stopped(told)).await });
+    let mut client = self::client(near).await;
     client.send(Message::text("{}")).await.expect("sent");
     asked.await.expect("it was asked");
     stop.send(true).expect("it runs");
@@ -209,7 +235,7 @@ async fn a_stop_ends_who_owes_a_request_and_not_who_waits_for_an_answer() {
 #[tokio::test]
 async fn pongs_for_who_does_not_read_are_bounded() {
     let (near, far) = duplex(64);
-    let server = tokio::spawn(serve(far, bounds(1 << 20), echo, std::future::pending()));
+    let server = tokio::spawn(serve(far, bounds(1 << 20), echo, HasAsked::default(), std::future::pending()));
     let ping = [&[0x89, 0x80 | 125, 0, 0, 0, 0][..], &[7; 125]].concat();
     let (mut reader, mut writer) = tokio::io::split(near);
     // More than may wait: they are read, and of those that do not fit the last is kept.

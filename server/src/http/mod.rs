@@ -7,7 +7,7 @@
 //!
 //! Owns what is answered: status, headers and body of every path, byte for byte those of etcd 3.7.3 (the tests hold
 //! what the real one said). Pure but for the counters and for what the [`Probe`] does: no socket, no framework, no
-//! task. The edge builds a [`PageRequest`] from whatever HTTP it speaks and writes the [`PageResponse`] out.
+//! task, but that of the page of figures, which is made apart ([`SharedPage`]). The edge builds a [`PageRequest`] from whatever HTTP it speaks and writes the [`PageResponse`] out.
 //!
 //! It answers neither gRPC nor what stands under `/v3/`; for the JSON gateway there it says who is let in.
 //!
@@ -21,6 +21,7 @@ mod health;
 mod message;
 mod probe;
 mod query;
+mod shared_page;
 mod site;
 
 #[cfg(test)]
@@ -29,4 +30,5 @@ mod tests;
 pub use message::{PageRequest, PageResponse};
 pub use probe::{AlarmKind, Probe, Versions};
 pub use query::Query;
+pub use shared_page::SharedPage;
 pub use site::{Listener, Site};

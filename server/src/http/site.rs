@@ -15,6 +15,9 @@ use crate::metrics::Metrics;
 /// What Prometheus' Go client calls its text format.
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores";
 
+/// The page of all figures.
+const FIGURES: &str = "/metrics";
+
 /// Which listener a request came through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Listener {
@@ -44,11 +47,35 @@ impl Site {
     pub fn respond(&self, listener: Listener, request: &PageRequest<'_>, node: &dyn Probe) -> PageResponse {
         match listener {
             Listener::Metrics => self.watched_page(request, node).unwrap_or_else(PageResponse::not_found),
-            Listener::Clients => self.access.answer(request).unwrap_or_else(|| {
+            Listener::Clients => self.refuse(listener, request).unwrap_or_else(|| {
                 let page = self.watched_page(request, node).unwrap_or_else(|| self.client_page(request, node));
-                self.access.allow_origin(request, page)
+                self.open(listener, request, page)
             }),
         }
+    }
+
+    /// Whether a page is that of all figures, which has a way of its own: [`refuse`](Self::refuse), then
+    /// [`figures_page`](Self::figures_page), then [`open`](Self::open).
+    pub fn is_figures(request: &PageRequest<'_>) -> bool {
+        request.path == FIGURES
+    }
+
+    /// The answer, if a request does not reach a page.
+    pub fn refuse(&self, listener: Listener, request: &PageRequest<'_>) -> Option<PageResponse> {
+        if listener == Listener::Clients { self.access.answer(request) } else { None }
+    }
+
+    /// The page of all figures. One at a time: it sets what another would read amid.
+    ///
+    /// Reads `/proc`: for a thread that may wait.
+    pub fn figures_page(&self, node: &dyn Probe) -> PageResponse {
+        self.metrics.refresh(&node.figures());
+        PageResponse::ok(METRICS, self.metrics.render())
+    }
+
+    /// Says which web pages may read a page.
+    pub fn open(&self, listener: Listener, request: &PageRequest<'_>, page: PageResponse) -> PageResponse {
+        if listener == Listener::Clients { self.access.allow_origin(request, page) } else { page }
     }
 
     /// The answer, if a request does not reach the JSON gateway, which asks for the same as pages.
@@ -73,7 +100,7 @@ impl Site {
     fn watched_page(&self, request: &PageRequest<'_>, node: &dyn Probe) -> Option<PageResponse> {
         match request.path {
             "/health" => Some(health::page(request, node, &self.metrics)),
-            "/metrics" => Some(self.metrics_page(node)),
+            FIGURES => Some(self.figures_page(node)),
             path => {
                 let (endpoint, check) = Endpoint::from_path(path)?;
                 Some(endpoint.page(check, request, node, &self.metrics))
@@ -89,11 +116,6 @@ impl Site {
             "/version" | "/debug/vars" => PageResponse::get_only(),
             _ => PageResponse::not_found(),
         }
-    }
-
-    fn metrics_page(&self, node: &dyn Probe) -> PageResponse {
-        self.metrics.refresh(&node.figures());
-        PageResponse::ok(METRICS, self.metrics.render())
     }
 
     /// Go's `expvar` without what only a Go program has.

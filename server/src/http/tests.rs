@@ -229,3 +229,63 @@ fn who_was_found_damaged_is_not_ready() {
     assert_eq!(body("/livez", &node).0, 200);
     assert_eq!(body("/health", &node).0, 200);
 }
+
+/// Of a node with many members that lag.
+struct Lagging(usize);
+
+impl Probe for Lagging {
+    fn alarms(&self) -> Vec<AlarmKind> {
+        Vec::new()
+    }
+
+    fn is_damaged(&self) -> bool {
+        false
+    }
+
+    fn has_leader(&self) -> bool {
+        true
+    }
+
+    fn is_learner(&self) -> bool {
+        false
+    }
+
+    fn serializable_read(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn linearizable_read(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn versions(&self) -> Versions {
+        Versions { cluster: None, storage: None }
+    }
+
+    fn figures(&self) -> Figures {
+        Figures { lags: (0..self.0 as u64).map(|member| (member, 7)).collect(), ..Figures::default() }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn scrapes_at_once_each_have_all_series() {
+    const MEMBERS: usize = 200;
+    let site = Arc::new(site(false).0);
+    let shared = Arc::new(SharedPage::default());
+    let scrapers: Vec<_> = (0..8)
+        .map(|_| {
+            let (site, shared) = (site.clone(), shared.clone());
+            tokio::spawn(async move {
+                for _ in 0..20 {
+                    let site = site.clone();
+                    let page = shared.get(move || site.figures_page(&Lagging(MEMBERS))).await.expect("made");
+                    let lags = page.body.lines().filter(|line| line.starts_with("basalt_member_lag_entries{"));
+                    assert_eq!(lags.count(), MEMBERS);
+                }
+            })
+        })
+        .collect();
+    for scraper in scrapers {
+        scraper.await.expect("all series");
+    }
+}

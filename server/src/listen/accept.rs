@@ -36,7 +36,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// Pause after a connection was closed for the limit: refusals cost at most 200 accepts a second.
 const REFUSAL_PAUSE: Duration = Duration::from_millis(5);
 
-/// How long a client may be silent at the start, or take nothing of what it asked for.
+/// How long a client may be silent at the start, or take too little of what it asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadlines {
     /// For the TLS handshake. Default 10 s, as in etcd.
@@ -44,7 +44,7 @@ pub struct Deadlines {
     /// For showing what it speaks after that, and over HTTP/1.1 for the head of each request, so that an idle
     /// connection is closed too. Default 10 s.
     pub first_bytes: Duration,
-    /// For taking any of an answer that is ready. Default 1 minute.
+    /// For taking a mebibyte of an answer that is ready, or all of it. Default 1 minute.
     pub unread: Duration,
 }
 

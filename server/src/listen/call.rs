@@ -10,7 +10,8 @@ use h2::server::SendResponse;
 use h2::{Reason, SendStream};
 use http::{HeaderValue, Response, header};
 use http_body::Body;
-use tokio::time::{Sleep, sleep};
+
+use super::pace::{Pace, Unhurried};
 
 /// Bytes of an answer, of which a part can go first.
 pub trait Part: Buf + Default {
@@ -32,7 +33,7 @@ pub struct Patient;
 /// A call under way. Ends when all is handed to HTTP/2, when the client resets it, or when the answer fails.
 ///
 /// `F` gives the answer, with a body `B`. Bodies are read one piece ahead of what the client's window has room for, so
-/// that a client that does not read holds one message and not all. One that does not take any of it for a while loses the
+/// that a client that does not read holds one message and not all. One that takes too little of it for a while loses the
 /// call, and with it what it held.
 pub(super) struct Call<F, B: Body> {
     state: State<F, B>,
@@ -48,10 +49,9 @@ struct Sending<B: Body> {
     stream: SendStream<B::Data>,
     body: B,
     ahead: Option<B::Data>,
-    /// How long the client may take nothing; for ever if `None`.
-    unread_max: Option<Duration>,
-    /// Until the client has taken nothing for too long.
-    unread: Option<Pin<Box<Sleep>>>,
+    /// How fast the client has to take it; for ever as it likes if `None`.
+    pace: Option<Pace>,
+    is_unhurried: bool,
 }
 
 /// What one look at a call came to.
@@ -114,11 +114,10 @@ where
         head.headers.entry(header::CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
     }
     let ends = body.is_end_stream();
-    let unread_max = head.extensions.get::<Patient>().is_none().then_some(unread_max);
+    let pace = head.extensions.get::<Patient>().is_none().then(|| Pace::new(unread_max));
+    let is_unhurried = head.extensions.get::<Unhurried>().is_some();
     Poll::Ready(match respond.send_response(Response::from_parts(head, ()), ends) {
-        Ok(stream) if !ends => {
-            Turn::Goes(State::Sending(Sending { stream, body, ahead: None, unread_max, unread: None }))
-        }
+        Ok(stream) if !ends => Turn::Goes(State::Sending(Sending { stream, body, ahead: None, pace, is_unhurried })),
         // All is said, or the stream is gone.
         Ok(_) | Err(_) => Turn::Over,
     })
@@ -138,6 +137,9 @@ where
                 continue;
             }
             let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
+                if let Some(pace) = &mut self.pace {
+                    pace.rest();
+                }
                 return self.stream.poll_reset(context).map(drop);
             };
             let sent = match frame {
@@ -163,8 +165,10 @@ where
     /// Hands to HTTP/2 what the client has room for, of what is ahead; `false` when the call is over.
     fn poll_ahead(&mut self, context: &mut Context<'_>) -> Poll<bool> {
         let Some(room) = ready!(self.poll_room(context)) else { return Poll::Ready(false) };
-        self.unread = None;
         let mut data = self.ahead.take().expect("looked at by the caller");
+        if let Some(pace) = &mut self.pace {
+            pace.took(room.min(data.remaining()), self.is_unhurried);
+        }
         if room < data.remaining() {
             let part = data.split_to(room);
             self.ahead = Some(data);
@@ -195,10 +199,8 @@ where
         }
     }
 
-    /// Whether the client has taken nothing for too long. Asked only where it has no room.
+    /// Whether the client has taken too little for too long. Asked only where it has no room.
     fn is_left_unread(&mut self, context: &mut Context<'_>) -> bool {
-        let Some(unread_max) = self.unread_max else { return false };
-        let unread = self.unread.get_or_insert_with(|| Box::pin(sleep(unread_max)));
-        unread.as_mut().poll(context).is_ready()
+        self.pace.as_mut().is_some_and(|pace| pace.is_over(context))
     }
 }

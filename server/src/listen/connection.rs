@@ -58,6 +58,8 @@ pub struct ClientConnection {
     pub common_name: Option<Arc<str>>,
     /// Room for what is kept of its requests while they come.
     pub request_room: RequestRoom,
+    /// Whether this request has its place among the open calls already.
+    pub has_place: bool,
 }
 
 /// A connection that is ready for requests; in boxes, for it waits among what is kept as long as it lives.
@@ -151,8 +153,9 @@ where
         .header_read_timeout(options.deadlines.first_bytes)
         .max_buf_size(HTTP1_BUFFER_BYTES);
     let slot = Slot::default();
-    let stream = TokioIo::new(Unread::new(stream, options.deadlines.unread));
-    let mut connection = builder.serve_connection(stream, Noting::new(service, slot.clone()));
+    let stream = Unread::new(stream, options.deadlines.unread);
+    let noting = Noting::new(service, slot.clone(), stream.hurry());
+    let mut connection = builder.serve_connection(TokioIo::new(stream), noting);
     let ended = tokio::select! {
         biased;
         served = poll_fn(|context| connection.poll_without_shutdown(context)) => Some(served),
@@ -247,6 +250,7 @@ async fn open(
         tls: tls.is_some(),
         common_name: None,
         request_room: options.request_rooms.of_connection(),
+        has_place: false,
     };
     let transport = match tls {
         None => Transport::Plain(socket),

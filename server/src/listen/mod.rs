@@ -11,8 +11,8 @@
 //! [`Dial`].
 //!
 //! An answer with status 101 may leave HTTP/1.1: what goes on then ([`Takeover`]) does so on the connection's own task, with its
-//! place, under its stop and its deadlines. Over HTTP/1.1 a client that takes nothing of what it asked for is left
-//! ([`unread`]), as over HTTP/2 its call is.
+//! place, under its stop and its deadlines. Over HTTP/1.1 a client that takes too little of what it asked for is left
+//! ([`unread`]), as over HTTP/2 its call is ([`pace`]).
 //!
 //! What a client may do once it speaks HTTP/2 is judged by [`guard`], frame by frame, and bounded in each turn of its
 //! connection by [`coalesced`]; what `h2` bounds by itself is set in [`http2`].
@@ -50,6 +50,7 @@ mod http2;
 #[cfg(test)]
 mod http2_tests;
 mod limit;
+mod pace;
 mod peer_tls;
 mod remote_address;
 mod request_body;
@@ -71,9 +72,10 @@ pub use error::ListenError;
 pub use generated::ensure as ensure_certificate;
 pub use handshakes::Handshakes;
 pub use limit::ConnectionLimit;
+pub use pace::{Hurry, Unhurried};
 pub use peer_tls::PeerTlsClient;
 pub use request_body::RequestBody;
-pub use request_room::{HeldRequest, OpenCall, RequestRoom, RequestRooms};
+pub use request_room::{HeldRequest, LargePage, OpenCall, RequestRoom, RequestRooms};
 pub use service_tls::ServiceTls;
 pub use takeover::{Takeover, Upgraded};
 pub use tls::Tls;

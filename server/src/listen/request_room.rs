@@ -7,9 +7,13 @@
 //! nothing that has room could go on.
 //!
 //! A request that came in one frame of data is never counted; it is on to where admission counts it.
+//!
+//! Large pages, as that of all figures, have their places beside: they are made before their client is known to take them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
 
 /// What an open call takes at least, with what HTTP/2 keeps of it.
 const CALL_BYTES: usize = 4 << 10;
@@ -17,6 +21,10 @@ const CALL_BYTES: usize = 4 << 10;
 const CALLS_MIN: usize = 32 << 10;
 /// The part of the room for messages that one connection may fill.
 const CONNECTION_PART: usize = 2;
+/// Large pages that one connection may have asked for and not yet taken.
+const LARGE_PAGES_OF_CONNECTION: usize = 8;
+/// Bytes of large pages that wait for their clients, of all connections.
+const LARGE_PAGE_BYTES: usize = 16 << 20;
 
 /// The room of all connections.
 #[derive(Clone, Debug)]
@@ -27,14 +35,21 @@ pub struct RequestRooms {
 /// The room of one connection, within that of all.
 #[derive(Clone, Debug)]
 pub struct RequestRoom {
-    own: Arc<Count>,
+    own: Arc<OwnRoom>,
     all: Arc<Room>,
+}
+
+#[derive(Debug)]
+struct OwnRoom {
+    bytes: Count,
+    large_pages: Count,
 }
 
 #[derive(Debug)]
 struct Room {
     calls: Count,
     bytes: Count,
+    large_page_bytes: Count,
 }
 
 /// So much of something, and what of it is taken.
@@ -66,12 +81,15 @@ impl RequestRooms {
     /// Room for so many bytes of messages, and for as many calls as take the same, 32,768 at least.
     pub fn new(bytes: usize) -> Self {
         let calls = (bytes / CALL_BYTES).max(CALLS_MIN);
-        Self { all: Arc::new(Room { calls: Count::new(calls), bytes: Count::new(bytes) }) }
+        let large_page_bytes = Count::new(LARGE_PAGE_BYTES);
+        Self { all: Arc::new(Room { calls: Count::new(calls), bytes: Count::new(bytes), large_page_bytes }) }
     }
 
     /// Of a new connection.
     pub fn of_connection(&self) -> RequestRoom {
-        RequestRoom { own: Arc::new(Count::new(self.all.bytes.max / CONNECTION_PART)), all: self.all.clone() }
+        let bytes = Count::new(self.all.bytes.max / CONNECTION_PART);
+        let own = OwnRoom { bytes, large_pages: Count::new(LARGE_PAGES_OF_CONNECTION) };
+        RequestRoom { own: Arc::new(own), all: self.all.clone() }
     }
 }
 
@@ -79,6 +97,11 @@ impl RequestRoom {
     /// A place for one more call, until it is dropped; `None` if there is none.
     pub fn open_call(&self) -> Option<OpenCall> {
         self.all.calls.take(1).then(|| OpenCall { all: self.all.clone() })
+    }
+
+    /// A place for a large page that is yet to be made; `None` if this connection has asked for too many.
+    pub fn large_page(&self) -> Option<LargePage> {
+        self.own.large_pages.take(1).then(|| LargePage { room: self.clone(), bytes: 0 })
     }
 
     /// Of a message, nothing of which is kept yet.
@@ -99,6 +122,44 @@ impl Drop for OpenCall {
     }
 }
 
+/// The place of a large page.
+#[derive(Debug)]
+pub struct LargePage {
+    room: RequestRoom,
+    bytes: usize,
+}
+
+impl LargePage {
+    /// The page, which has its place until the last of it is gone: sent, or dropped with its connection. `None` if there is no
+    /// room for it.
+    pub fn hold(mut self, page: Bytes) -> Option<Bytes> {
+        if !self.room.all.large_page_bytes.take(page.len()) {
+            return None;
+        }
+        self.bytes = page.len();
+        Some(Bytes::from_owner(Placed { page, _place: self }))
+    }
+}
+
+impl Drop for LargePage {
+    fn drop(&mut self) {
+        self.room.all.large_page_bytes.give_back(self.bytes);
+        self.room.own.large_pages.give_back(1);
+    }
+}
+
+/// A page with its place.
+struct Placed {
+    page: Bytes,
+    _place: LargePage,
+}
+
+impl AsRef<[u8]> for Placed {
+    fn as_ref(&self) -> &[u8] {
+        &self.page
+    }
+}
+
 /// What is kept of one message; given back when this is dropped.
 #[derive(Debug)]
 pub struct HeldRequest {
@@ -109,7 +170,7 @@ pub struct HeldRequest {
 impl HeldRequest {
     /// So much is kept now; `false`, and nothing changed, if there is no room.
     pub fn set(&mut self, bytes: usize) -> bool {
-        let RequestRoom { own, all } = &self.room;
+        let (own, all) = (&self.room.own.bytes, &self.room.all);
         if bytes == self.bytes {
             return true;
         }
@@ -153,6 +214,28 @@ mod tests {
         assert!(b.set(500));
         drop((b, c, d));
         assert_eq!(rooms.all.bytes.taken.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn large_pages_have_places_until_the_last_of_them_is_gone() {
+        let rooms = RequestRooms::new(1_000);
+        let room = rooms.of_connection();
+        let page = Bytes::from(vec![7; 1 << 20]);
+        let mut pages: Vec<_> = std::iter::from_fn(|| room.large_page()).collect();
+        assert_eq!(pages.len(), LARGE_PAGES_OF_CONNECTION);
+        let held = pages.pop().and_then(|place| place.hold(page.clone())).expect("there is room");
+        let rest = held.slice(1..2);
+        drop(held);
+        assert!(room.large_page().is_none() && rooms.of_connection().large_page().is_some());
+        drop(rest);
+        assert!(room.large_page().is_some());
+        // Of all connections.
+        let fits = |_| rooms.of_connection().large_page().expect("its first").hold(page.clone());
+        let held: Vec<_> = (0..LARGE_PAGE_BYTES >> 20).map(fits).collect();
+        assert!(held.iter().all(Option::is_some) && fits(0).is_none());
+        drop(held);
+        assert!(fits(0).is_some());
+        assert_eq!(rooms.all.large_page_bytes.taken.load(Ordering::Relaxed), 0);
     }
 
     #[test]

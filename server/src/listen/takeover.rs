@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tower_service::Service;
 
+use super::pace::Hurry;
 use super::transport::Sniffed;
 use super::unread::Unread;
 use crate::config::KeepaliveConfig;
@@ -50,13 +51,16 @@ pub struct Upgraded {
     /// What came before HTTP ended.
     early: Bytes,
     stream: Unread<Sniffed>,
+    /// Where it is said that an answer begins.
+    pub hurry: Hurry,
     /// When to ask whether the client is still there, as over HTTP/2.
     pub keepalive: KeepaliveConfig,
 }
 
 impl Upgraded {
     pub(super) fn new(early: Bytes, stream: Unread<Sniffed>, keepalive: KeepaliveConfig) -> Self {
-        Self { early, stream, keepalive }
+        let hurry = stream.hurry();
+        Self { early, stream, hurry, keepalive }
     }
 }
 
@@ -109,16 +113,17 @@ impl Slot {
     }
 }
 
-/// A service of HTTP/1.1 whose takeovers are noted.
+/// A service of HTTP/1.1 whose takeovers are noted, and how fast its answers have to be taken.
 #[derive(Clone)]
 pub(super) struct Noting<S> {
     service: S,
     slot: Slot,
+    hurry: Hurry,
 }
 
 impl<S> Noting<S> {
-    pub(super) fn new(service: S, slot: Slot) -> Self {
-        Self { service, slot }
+    pub(super) fn new(service: S, slot: Slot, hurry: Hurry) -> Self {
+        Self { service, slot, hurry }
     }
 }
 
@@ -133,7 +138,7 @@ where
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         // Services here are always ready: what they wait for they wait for in their answers.
-        Noted { answer: self.service.clone().call(request), slot: self.slot.clone() }
+        Noted { answer: self.service.clone().call(request), slot: self.slot.clone(), hurry: self.hurry.clone() }
     }
 }
 
@@ -141,6 +146,7 @@ where
 pub(super) struct Noted<F> {
     answer: F,
     slot: Slot,
+    hurry: Hurry,
 }
 
 impl<F, B, E> Future for Noted<F>
@@ -152,10 +158,11 @@ where
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         let answered = std::task::ready!(Pin::new(&mut this.answer).poll(context));
-        if let Ok(response) = &answered
-            && let Some(takeover) = response.extensions().get::<Takeover>()
-        {
-            *this.slot.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(takeover.clone());
+        if let Ok(response) = &answered {
+            this.hurry.begin(response);
+            if let Some(takeover) = response.extensions().get::<Takeover>() {
+                *this.slot.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(takeover.clone());
+            }
         }
         Poll::Ready(answered)
     }

@@ -3,36 +3,45 @@
 //! HTTP/2 knows by its windows that nothing is taken of an answer ([`call`](super::call)). Over HTTP/1.1, and what comes after it,
 //! the socket alone says so: it is full.
 
-use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Sleep, sleep};
 
-/// Fails when nothing could be written for so long.
+use super::pace::{Hurry, Pace};
+
+/// Fails when too little could be written for so long.
 #[derive(Debug)]
 pub(super) struct Unread<T> {
     stream: T,
-    unread_max: Duration,
-    /// Until nothing has been taken for too long. Only while something waits.
-    until: Option<Pin<Box<Sleep>>>,
+    pace: Pace,
+    hurry: Hurry,
 }
 
 impl<T> Unread<T> {
     pub(super) fn new(stream: T, unread_max: Duration) -> Self {
-        Self { stream, unread_max, until: None }
+        Self { stream, pace: Pace::new(unread_max), hurry: Hurry::default() }
+    }
+
+    /// Where it is said that an answer begins.
+    pub(super) fn hurry(&self) -> Hurry {
+        self.hurry.clone()
     }
 
     fn judged<R>(&mut self, written: Poll<io::Result<R>>, context: &mut Context<'_>) -> Poll<io::Result<R>> {
-        if written.is_ready() {
-            self.until = None;
-            return written;
+        if written.is_pending() && self.pace.is_over(context) {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        let until = self.until.get_or_insert_with(|| Box::pin(sleep(self.unread_max)));
-        until.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
+        written
+    }
+
+    fn counted(&mut self, written: Poll<io::Result<usize>>, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = &written {
+            self.pace.took(*bytes, self.hurry.is_unhurried());
+        }
+        self.judged(written, context)
     }
 }
 
@@ -46,7 +55,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Unread<T> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.stream).poll_write(context, bytes);
-        this.judged(written, context)
+        this.counted(written, context)
     }
 
     fn poll_write_vectored(
@@ -56,7 +65,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Unread<T> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.stream).poll_write_vectored(context, slices);
-        this.judged(written, context)
+        this.counted(written, context)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -83,19 +92,32 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Unread<T> {
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::Instant;
 
     use super::*;
+    use crate::listen::pace::Unhurried;
 
-    #[tokio::test]
-    async fn who_takes_nothing_is_left_and_who_takes_some_has_time_again() {
-        let (near, mut far) = tokio::io::duplex(1_000);
-        let mut stream = Unread::new(near, Duration::from_millis(50));
-        stream.write_all(&[7; 1_000]).await.expect("there is room");
-        let mut context = Context::from_waker(std::task::Waker::noop());
-        assert!(Pin::new(&mut stream).poll_write(&mut context, &[7]).is_pending() && stream.until.is_some());
-        far.read_exact(&mut [0; 500]).await.expect("written");
-        assert!(Pin::new(&mut stream).poll_write(&mut context, &[7]).is_ready() && stream.until.is_none());
-        let left = stream.write_all(&[7; 1_000]).await.expect_err("nobody takes it");
-        assert_eq!(left.kind(), io::ErrorKind::TimedOut);
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_nothing_is_left_and_who_takes_a_little_too_unless_nobody_hurries() {
+        for is_unhurried in [false, true] {
+            let (near, mut far) = tokio::io::duplex(1_000);
+            let mut stream = Unread::new(near, Duration::from_secs(60));
+            let mut response = http::Response::new(());
+            if is_unhurried {
+                response.extensions_mut().insert(Unhurried);
+            }
+            stream.hurry().begin(&response);
+            stream.write_all(&[7; 1_000]).await.expect("there is room");
+            for _ in 0..3 {
+                let mut context = Context::from_waker(std::task::Waker::noop());
+                assert!(Pin::new(&mut stream).poll_write(&mut context, &[7]).is_pending());
+                tokio::time::advance(Duration::from_secs(25)).await;
+                far.read_exact(&mut [0]).await.expect("written");
+                stream.write_all(&[7]).await.expect("there is room");
+            }
+            let (since, left) = (Instant::now(), stream.write_all(&[7]).await.expect_err("nobody takes it"));
+            assert_eq!(left.kind(), io::ErrorKind::TimedOut);
+            assert_eq!(since.elapsed().as_secs() >= 60, is_unhurried, "{:?}", since.elapsed());
+        }
     }
 }

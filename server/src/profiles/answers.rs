@@ -105,7 +105,12 @@ impl Profiles {
                 Answer::error(400, "\"seconds\" parameter is not supported for this profile type")
             }
             "heap" => self.heap(is_for_people(&query)).await,
-            "goroutine" => thread_list(is_for_people(&query)),
+            "goroutine" => {
+                let for_people = is_for_people(&query);
+                // It reads `/proc`, for each thread: on a thread that may wait.
+                let list = tokio::task::spawn_blocking(move || thread_list(for_people));
+                list.await.unwrap_or_else(|error| Answer::error(500, &error.to_string()))
+            }
             "allocs" => Answer::error(404, "no profile of allocations: jemalloc keeps what is in use alone, see heap"),
             "block" | "mutex" => {
                 Answer::error(404, &format!("no {name} profile: there is no runtime here that sees who waits for whom"))

@@ -18,6 +18,7 @@ import (
 
 const (
 	rangePath = "/etcdserverpb.KV/Range"
+	jsonPath  = "/v3/kv/range"
 	putPath   = "/etcdserverpb.KV/Put"
 	txnPath   = "/etcdserverpb.KV/Txn"
 	watchPath = "/etcdserverpb.Watch/Watch"
@@ -40,8 +41,8 @@ type attacker struct {
 	code    http2.ErrCode
 	text    string
 	sentOff bool
-	// answers has a word for each call that the server ended, data one for each frame of data; words that nobody awaits are lost.
-	answers, data chan struct{}
+	// answers has a word for each call that the server ended, data one for each frame of data, resets one for each reset; words that nobody awaits are lost.
+	answers, data, resets chan struct{}
 	// deaf stops reading, as of a client that takes nothing.
 	deaf chan struct{}
 }
@@ -54,7 +55,8 @@ func newAttacker(t *testing.T, s *scene, settings ...http2.Setting) *attacker {
 		t.Fatal(err)
 	}
 	a := &attacker{s: s, conn: conn, writer: bufio.NewWriterSize(conn, 64<<10), stream: 1, goodbye: make(chan struct{}),
-		deaf: make(chan struct{}), answers: make(chan struct{}, 10_000), data: make(chan struct{}, 100)}
+		deaf: make(chan struct{}), answers: make(chan struct{}, 10_000), data: make(chan struct{}, 100),
+		resets: make(chan struct{}, 100)}
 	t.Cleanup(func() { conn.Close() })
 	a.framer = http2.NewFramer(a.writer, conn)
 	a.framer.AllowIllegalWrites, a.framer.AllowIllegalReads = true, true
@@ -70,7 +72,11 @@ func newAttacker(t *testing.T, s *scene, settings ...http2.Setting) *attacker {
 
 // dial opens a connection, with TLS where the server has it.
 func (s *scene) dial() (net.Conn, error) {
-	conn, err := net.DialTimeout("tcp", s.server.Target(), awaitMax)
+	target := s.server.Target()
+	if s.probes != "" {
+		target = s.probes
+	}
+	conn, err := net.DialTimeout("tcp", target, awaitMax)
 	if err != nil || s.certs == nil {
 		return conn, err
 	}
@@ -125,6 +131,11 @@ func (a *attacker) listen() {
 			}
 		case *http2.DataFrame:
 			tell(a.data)
+			if frame.StreamEnded() {
+				tell(a.answers)
+			}
+		case *http2.RSTStreamFrame:
+			tell(a.resets)
 		}
 	}
 }
@@ -170,10 +181,16 @@ func (a *attacker) awaitEnd(t *testing.T) {
 
 // head is the header block of a call.
 func (a *attacker) head(path string, more ...hpack.HeaderField) []byte {
+	grpc := []hpack.HeaderField{{Name: "content-type", Value: "application/grpc"}, {Name: "te", Value: "trailers"}}
+	return a.headOf("POST", path, append(grpc, more...)...)
+}
+
+// headOf is the header block of any request.
+func (a *attacker) headOf(method, path string, more ...hpack.HeaderField) []byte {
 	a.headers.Reset()
 	fields := []hpack.HeaderField{
-		{Name: ":method", Value: "POST"}, {Name: ":scheme", Value: "http"}, {Name: ":path", Value: path},
-		{Name: ":authority", Value: "a"}, {Name: "content-type", Value: "application/grpc"}, {Name: "te", Value: "trailers"},
+		{Name: ":method", Value: method}, {Name: ":scheme", Value: "http"}, {Name: ":path", Value: path},
+		{Name: ":authority", Value: "a"},
 	}
 	for _, field := range append(fields, more...) {
 		_ = a.encoder.WriteField(field)
@@ -182,13 +199,27 @@ func (a *attacker) head(path string, more ...hpack.HeaderField) []byte {
 }
 
 // open writes the head of a call, within send, and gives its stream.
-func (a *attacker) open(path string, ends bool) uint32 {
+func (a *attacker) open(path string, ends bool) uint32 { return a.begin(a.head(path), ends) }
+
+// begin writes the head of a request, within send, and gives its stream.
+func (a *attacker) begin(head []byte, ends bool) uint32 {
 	stream := a.stream
 	a.stream += 2
 	_ = a.framer.WriteHeaders(http2.HeadersFrameParam{
-		StreamID: stream, BlockFragment: a.head(path), EndHeaders: true, EndStream: ends,
+		StreamID: stream, BlockFragment: head, EndHeaders: true, EndStream: ends,
 	})
 	return stream
+}
+
+// beginMany writes so many requests of one kind, a hundred at a time.
+func (a *attacker) beginMany(count int, method, path string, ends bool) {
+	for n := 0; n < count && !a.over(); n += 100 {
+		a.send(func() {
+			for range min(100, count-n) {
+				a.begin(a.headOf(method, path), ends)
+			}
+		})
+	}
 }
 
 // call writes a whole call, within send.

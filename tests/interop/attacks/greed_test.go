@@ -36,7 +36,24 @@ func TestGreed(t *testing.T) {
 			}
 		}
 	}
+	// As many as one turn of a connection takes, each time at once.
+	scrapes := func(t *testing.T, s *scene) {
+		const atOnce = 240
+		a := newAttacker(t, s, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 30})
+		a.send(func() { _ = a.framer.WriteWindowUpdate(0, 1<<30) })
+		for s.lasts() {
+			a.send(func() {
+				for range atOnce {
+					a.begin(a.headOf("GET", "/metrics"), true)
+				}
+			})
+			for range atOnce {
+				a.await(t, a.answers)
+			}
+		}
+	}
 	runAttacks(t, []attack{
+		{name: "scrapes in one burst", probes: true, cores: -1, run: scrapes, after: scrape},
 		{name: "thousands of calls on one connection", cores: -1, run: greedy, after: func(t *testing.T, s *scene) {
 			if s.cuts.Load() > 0 {
 				t.Error("honest calls were taken for a flood")

@@ -3,12 +3,15 @@ package attacks
 import (
 	"bytes"
 	"fmt"
+	"io"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 	"google.golang.org/protobuf/proto"
@@ -46,6 +49,52 @@ func fill(count int) func(t *testing.T, s *scene) {
 		}
 		s.server.Stop()
 		s.server.Restart()
+	}
+}
+
+// byteByByte takes a byte a second of each of some lists, until the server has ended all of them: by itself it does not, for something
+// is taken. So it lasts longer than its time, a minute with basalt.
+func byteByByte(t *testing.T, s *scene) {
+	const lists = 8
+	a := newAttacker(t, s, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+	all := &pb.RangeRequest{Key: []byte("large/"), RangeEnd: []byte("large0")}
+	streams := make([]uint32, lists)
+	a.send(func() {
+		for n := range streams {
+			streams[n] = a.call(rangePath, all)
+		}
+	})
+	for ended, turns := 0, 0; judged(t) && ended < lists && turns < 150; turns++ {
+		for second := time.After(time.Second); second != nil; {
+			select {
+			case <-a.answers:
+				ended++
+			case <-a.resets:
+				ended++
+			case <-second:
+				second = nil
+			}
+		}
+		a.send(func() {
+			for _, stream := range streams {
+				_ = a.framer.WriteWindowUpdate(stream, 1)
+			}
+		})
+	}
+	s.wait()
+}
+
+// scrape gets the page of all figures, as Prometheus would.
+func scrape(t *testing.T, s *scene) {
+	t.Helper()
+	response, err := http.Get("http://" + s.probes + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	page, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != http.StatusOK || !bytes.Contains(page, []byte("etcd_server_has_leader 1")) {
+		t.Errorf("a scrape: %d, %d bytes, %v", response.StatusCode, len(page), err)
 	}
 }
 
@@ -151,6 +200,38 @@ func TestHoards(t *testing.T) {
 					})
 				}
 				s.wait()
+			}},
+		{name: "pages without a window", probes: true, cores: -1, run: func(t *testing.T, s *scene) {
+			newAttacker(t, s, noWindow).beginMany(10_000, "GET", "/metrics", true)
+			s.wait()
+		}, after: scrape},
+		// No more than the 4 KiB that a place among the open calls is reckoned at.
+		{name: "JSON calls without a body", tls: true, cores: -1, memory: 30_000 * 4 << 10, run: func(t *testing.T, s *scene) {
+			for range 3 {
+				newAttacker(t, s).beginMany(10_000, "POST", jsonPath, false)
+			}
+			s.wait()
+		}},
+		{name: "JSON of many small values", cores: -1, run: func(t *testing.T, s *scene) {
+			// Eleven bytes for each, of which much more would be made.
+			many := `{"compare":[` + strings.Repeat(`{"key":""},`, 350_000) + `{}]}`
+			for n := 0; n < 4 || s.lasts(); n++ {
+				answer, err := http.Post(s.server.Endpoint()+"/v3/kv/txn", "application/json", strings.NewReader(many))
+				if err != nil {
+					t.Fatal(err)
+				}
+				answer.Body.Close()
+				if answer.StatusCode != http.StatusBadRequest {
+					t.Errorf("more comparisons than there may be: %d", answer.StatusCode)
+				}
+			}
+		}},
+		{name: "lists taken byte by byte", cores: -1, memory: answersMemory, args: []string{smallMemory}, prepare: fill(20), run: byteByByte,
+			after: func(t *testing.T, s *scene) {
+				list, err := s.server.Client(t).Get(harness.Context(t, time.Minute), "large/", clientv3.WithPrefix())
+				if err != nil || len(list.Kvs) != 20 {
+					t.Errorf("a list behind the attack: %v", err)
+				}
 			}},
 		{name: "headers of a megabyte", run: func(t *testing.T, s *scene) {
 			for s.lasts() {

@@ -39,6 +39,8 @@ type attack struct {
 	args    []string
 	tls     bool
 	wrapper []string
+	// probes attacks the port of --listen-metrics-urls.
+	probes bool
 	// prepare runs before anything is measured.
 	prepare func(t *testing.T, s *scene)
 	// run attacks until done, for as long as `s.lasts()` or until it has got what it wanted.
@@ -57,8 +59,10 @@ type scene struct {
 	certs  *harness.Certificates
 	// user is as whom the good client comes; empty where nobody is asked.
 	user, password string
-	start          time.Time
-	length         time.Duration
+	// probes is the address of --listen-metrics-urls, where that is attacked.
+	probes string
+	start  time.Time
+	length time.Duration
 	// wantsCut says that a flood goes on until somebody was sent away, also on a busy machine.
 	wantsCut bool
 	// cuts counts connections that were sent away by a GOAWAY, closes those that were ended in any way.
@@ -107,6 +111,10 @@ func (a attack) attempt(t *testing.T) (cores float64) {
 	})
 	options := harness.Options{Args: args, Wrapper: a.wrapper}
 	s := &scene{wantsCut: judged(t)}
+	if a.probes {
+		s.probes = fmt.Sprintf("127.0.0.1:%d", harness.FreePort(t))
+		options.Args = append(options.Args, "--listen-metrics-urls=http://"+s.probes)
+	}
 	if a.tls {
 		s.certs = harness.NewCertificates(t)
 		options.TLS = s.certs

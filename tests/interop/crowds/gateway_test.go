@@ -2,12 +2,17 @@ package crowds
 
 import (
 	"bytes"
+	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/gorilla/websocket"
 
@@ -149,5 +154,78 @@ func TestWebsocketsThatHoard(t *testing.T) {
 	// The room, buffers of the library that grow by doubling, and what a connection costs.
 	if most := int64(4*room + sockets*(64<<10)); grown > most {
 		t.Errorf("memory grew by %d bytes, more than %d", grown, most)
+	}
+}
+
+// TestJSONThatHoards has many calls begin a value of JSON that none of them ends, in whole messages of websockets and in bodies of
+// HTTP/1.1: what the server keeps of them all has its room, those that find none are told so, and others go on.
+func TestJSONThatHoards(t *testing.T) {
+	// A thirty-second of it is for requests that are not whole: 16 MiB.
+	const limit, room = 512 << 20, 16 << 20
+	const messageBytes = 2 << 20
+	value := "{" + strings.Repeat(" ", messageBytes-1)
+	server := harness.StartUnderTest(t, fmt.Sprintf("--basalt-memory-limit=%d", limit))
+	before := server.Memory()
+	begin := map[string]func() (io.Closer, error){
+		"websockets": func() (io.Closer, error) {
+			socket, _, err := websocket.DefaultDialer.Dial(strings.Replace(server.Endpoint(), "http", "ws", 1)+"/v3/watch", nil)
+			if err == nil {
+				// Fails where the server has closed.
+				_ = socket.WriteMessage(websocket.TextMessage, []byte(value))
+			}
+			return socket, err
+		},
+		"bodies": func() (io.Closer, error) {
+			conn, err := net.Dial("tcp", server.Target())
+			if err == nil {
+				head := "POST /v3/watch HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+				_, _ = fmt.Fprintf(conn, "%s%x\r\n%s\r\n", head, len(value), value)
+			}
+			return conn, err
+		},
+	}
+	calls := size(50, 500)
+	open := make([]io.Closer, 0, 2*calls)
+	var mutex sync.Mutex
+	for name, one := range begin {
+		parallel(t, 10, calls, func(int) error {
+			conn, err := one()
+			if err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			mutex.Lock()
+			defer mutex.Unlock()
+			open = append(open, conn)
+			return nil
+		})
+	}
+	if _, err := server.Client(t).Put(harness.Context(t, time.Minute), "a", "b"); err != nil {
+		t.Errorf("a put beside them: %v", err)
+	}
+	grown := server.Memory() - before
+	t.Logf("%d calls with a value of 2 MiB that has no end: memory grew by %d MiB", len(open), grown>>20)
+	if most := int64(4*room + len(open)*(64<<10)); grown > most {
+		t.Errorf("memory grew by %d bytes, more than %d", grown, most)
+	}
+	// A value that has begun has a minute. Then there is room again, though nobody has gone away.
+	large := `{"key":"Zm9v","value":"` + base64.StdEncoding.EncodeToString(make([]byte, 3<<19-1<<10)) + `"}`
+	deadline := time.Now().Add(3 * time.Minute)
+	for {
+		// Who is refused amid a request may find its connection closed before it has said all.
+		answer, err := http.Post(server.Endpoint()+"/v3/kv/put", "application/json", strings.NewReader(large))
+		if err == nil {
+			answer.Body.Close()
+			if answer.StatusCode == http.StatusOK {
+				break
+			}
+			err = errors.New(answer.Status)
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("a large put, three minutes later: %v", err)
+		}
+		time.Sleep(time.Second)
+	}
+	for _, conn := range open {
+		conn.Close()
 	}
 }

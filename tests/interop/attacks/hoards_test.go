@@ -179,7 +179,7 @@ func TestHoards(t *testing.T) {
 			}
 			s.wait()
 		}},
-		{name: "compares of a long list", cores: -1, memory: answersMemory, args: []string{smallMemory}, prepare: fill(20), run: func(t *testing.T, s *scene) {
+		{name: "compares of a long list", cores: -1, memory: 2 * answersMemory, args: []string{smallMemory}, prepare: fill(20), run: func(t *testing.T, s *scene) {
 			compare := &pb.Compare{Key: all.Key, RangeEnd: all.RangeEnd, Target: pb.Compare_VALUE, Result: pb.Compare_NOT_EQUAL}
 			a := newAttacker(t, s)
 			for n := 0; n < 10 && !a.over(); n++ {

@@ -79,7 +79,7 @@ func TestWords(t *testing.T) {
 					t.Error("wrong logins are not told of")
 				}
 			}},
-		{name: "hosts that are strangers", args: []string{"--host-whitelist=good.example.org"}, run: requests(func() string {
+		{name: "hosts that are strangers", args: []string{"--host-whitelist=good.example.org"}, cores: -1, run: requests(func() string {
 			return "GET /health HTTP/1.1\r\nhost: " + host + "\r\n\r\n"
 		}), after: func(t *testing.T, s *scene) {
 			if len(s.server.LinesWith("DNS rebinding")) == 0 {

@@ -6,7 +6,6 @@
 //!   effects, installed whole, change anything.
 //! * Time never goes back: an entry older than the one before takes that one's time.
 
-use std::cell::LazyCell;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -15,8 +14,7 @@ use basalt_proto::etcdserverpb::alarm_request::AlarmAction;
 use basalt_proto::etcdserverpb::{AlarmRequest, LeaseCheckpointRequest, LeaseGrantRequest, TxnRequest};
 use basalt_proto::log::{Authentication, LogEntry, MemberChange, MemberDescription, Request, request::Kind};
 use basalt_proto::membershippb::ClusterMemberAttrSetRequest;
-use basalt_storage::mvcc::key_range::{KeyRange, RangeEnd};
-use basalt_storage::mvcc::range::Hit;
+use basalt_storage::mvcc::key_range::KeyRange;
 use basalt_storage::mvcc::store::Store;
 use basalt_storage::mvcc::system::Table;
 use basalt_storage::mvcc::transaction::{Change, ChangeKind, Transaction};
@@ -33,7 +31,7 @@ use super::members::Members;
 use super::next_version;
 use super::query::{has_put, is_read_only};
 use super::txn;
-use super::values::{VALUES_AHEAD_MAX, Values, visit_value_ranges};
+use super::values::Values;
 
 /// Version of the rules by which this release applies entries.
 pub const APPLY_VERSION: u32 = if cfg!(feature = "next-version") { 2 } else { 1 };
@@ -123,44 +121,6 @@ impl Machine {
     /// What release the cluster says that it is.
     pub fn downgrade(&self) -> Downgrade {
         self.downgrade
-    }
-
-    /// Stored values that applying `entry` may look at and that are in no memory: [`VALUES_AHEAD_MAX`] of them at most. Who
-    /// may not ask for them has none read.
-    pub fn needed_values(&self, entry: &LogEntry) -> Vec<Hit> {
-        let mut needed = Vec::new();
-        for request in &entry.requests {
-            let Some(kind) = &request.kind else { continue };
-            // Users and roles as they are now: one that an earlier request of this entry lets in has its values read later.
-            let may = LazyCell::new(|| self.auth.check(request.principal.as_ref(), kind, &self.leases).is_ok());
-            _ = visit_value_ranges(kind, &mut |range| {
-                if *may { self.collect_needed(&range, &mut needed) } else { ControlFlow::Break(()) }
-            });
-        }
-        needed
-    }
-
-    fn collect_needed(&self, range: &KeyRange, needed: &mut Vec<Hit>) -> ControlFlow<()> {
-        let mut collect = |key: &[u8], revision| {
-            if needed.len() >= VALUES_AHEAD_MAX {
-                return ControlFlow::Break(());
-            }
-            let hit = Hit { shard: self.store.shard_map().shard_of(key), revision };
-            if self.store.resident(hit).is_none() {
-                needed.push(hit);
-            }
-            ControlFlow::Continue(())
-        };
-        match range.end {
-            RangeEnd::Single => match self.store.get(&range.start) {
-                Some(state) => collect(&range.start, state.mod_revision),
-                None => ControlFlow::Continue(()),
-            },
-            _ => {
-                self.store.for_each_live(range, |key, state| collect(key, state.mod_revision));
-                if needed.len() >= VALUES_AHEAD_MAX { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            }
-        }
     }
 
     /// Applies one entry.

@@ -22,6 +22,7 @@ pub mod latest;
 pub mod lease_table;
 pub mod machine;
 pub mod members;
+mod needed_values;
 mod next_version;
 pub mod query;
 pub mod read_txn;

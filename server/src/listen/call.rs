@@ -12,6 +12,7 @@ use http::{HeaderValue, Response, header};
 use http_body::Body;
 
 use super::pace::{Pace, Unhurried};
+use super::turn;
 
 /// Bytes of an answer, of which a part can go first.
 pub trait Part: Buf + Default {
@@ -55,7 +56,7 @@ struct Sending<B: Body> {
 }
 
 /// What one look at a call came to.
-enum Turn<F, B: Body> {
+enum Look<F, B: Body> {
     Goes(State<F, B>),
     Over,
 }
@@ -75,17 +76,22 @@ where
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if turn::is_over() {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        turn::step();
         let call = self.get_mut();
         loop {
-            let turn = match &mut call.state {
+            let look = match &mut call.state {
                 State::Answering { answer, respond } => {
                     ready!(poll_answer(answer, respond, call.unread_max, context))
                 }
                 State::Sending(sending) => return sending.poll(context),
             };
-            match turn {
-                Turn::Goes(state) => call.state = state,
-                Turn::Over => return Poll::Ready(()),
+            match look {
+                Look::Goes(state) => call.state = state,
+                Look::Over => return Poll::Ready(()),
             }
         }
     }
@@ -96,18 +102,18 @@ fn poll_answer<F, B, E>(
     respond: &mut SendResponse<B::Data>,
     unread_max: Duration,
     context: &mut Context<'_>,
-) -> Poll<Turn<F, B>>
+) -> Poll<Look<F, B>>
 where
     F: Future<Output = Result<Response<B>, E>> + Unpin,
     B: Body,
 {
     let Poll::Ready(answered) = Pin::new(answer).poll(context) else {
         // The client gave up: so do we. An error says the same of its connection.
-        return respond.poll_reset(context).map(|_| Turn::Over);
+        return respond.poll_reset(context).map(|_| Look::Over);
     };
     let Ok(response) = answered else {
         respond.send_reset(Reason::INTERNAL_ERROR);
-        return Poll::Ready(Turn::Over);
+        return Poll::Ready(Look::Over);
     };
     let (mut head, body) = response.into_parts();
     if let Some(length) = body.size_hint().exact() {
@@ -117,9 +123,9 @@ where
     let pace = head.extensions.get::<Patient>().is_none().then(|| Pace::new(unread_max));
     let is_unhurried = head.extensions.get::<Unhurried>().is_some();
     Poll::Ready(match respond.send_response(Response::from_parts(head, ()), ends) {
-        Ok(stream) if !ends => Turn::Goes(State::Sending(Sending { stream, body, ahead: None, pace, is_unhurried })),
+        Ok(stream) if !ends => Look::Goes(State::Sending(Sending { stream, body, ahead: None, pace, is_unhurried })),
         // All is said, or the stream is gone.
-        Ok(_) | Err(_) => Turn::Over,
+        Ok(_) | Err(_) => Look::Over,
     })
 }
 

@@ -24,7 +24,7 @@ const BUFFER_BYTES: usize = 7 * ((16 << 10) + 9);
 /// Sizes of the buffer: of small frames, of one of the largest, and of as many as come.
 const ROOMS_BYTES: [usize; 3] = [4 << 10, BUFFER_BYTES.div_ceil(4), BUFFER_BYTES];
 
-/// Read in one turn, as [`Guard`] counts: some two hundred calls, a few milliseconds of work at most.
+/// Read in one turn, as [`Guard`] counts: some two hundred calls. What they take is bounded by [`super::turn`].
 const TURN_BYTES: usize = 64 << 10;
 
 /// How long a client that is sent away may take to hear why.
@@ -89,13 +89,14 @@ impl<T: AsyncWrite + Unpin> Gathering<T> {
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Flusher<T> {
-    /// Ends a turn; `has_calls` is whether a call is open, asked only if it matters.
+    /// Ends a turn. Nothing is read in the next unless it `reads_on`. `has_calls` is whether a call is open, asked only if it
+    /// matters.
     ///
     /// # Errors
     /// The client is to be sent away.
-    pub(super) fn end_turn(&self, has_calls: impl FnOnce() -> bool) -> Result<(), Verdict> {
+    pub(super) fn end_turn(&self, reads_on: bool, has_calls: impl FnOnce() -> bool) -> Result<(), Verdict> {
         let mut gathering = lock(&self.0);
-        gathering.turn_bytes = TURN_BYTES;
+        gathering.turn_bytes = if reads_on { TURN_BYTES } else { 0 };
         gathering.guard.end_turn(has_calls).map_or(Ok(()), Err)
     }
 
@@ -278,7 +279,7 @@ mod tests {
                 *turns.last_mut().expect("a turn") += buffer.filled().len();
             } else {
                 assert!(woken.0.swap(false, Ordering::SeqCst), "nobody comes back");
-                flusher.end_turn(|| true).expect("nothing is wrong");
+                flusher.end_turn(true, || true).expect("nothing is wrong");
                 turns.push(0);
             }
         }
@@ -294,7 +295,7 @@ mod tests {
         far.write_all(&ping.repeat(6_000)).await.expect("sent");
         let mut bytes = vec![0; 1 << 20];
         while stream.read(&mut bytes).await.is_ok() {
-            _ = flusher.end_turn(|| true);
+            _ = flusher.end_turn(true, || true);
         }
         drop(stream);
         let closed = tokio::spawn(flusher.close());

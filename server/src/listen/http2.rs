@@ -24,6 +24,7 @@ use super::connection::BoxError;
 use super::guard::Guard;
 use super::request_body::RequestBody;
 use super::transport::{HTTP2_PREFACE, Sniffed};
+use super::turn;
 
 /// All headers of a request.
 const HEADER_BYTES_MAX: u32 = 16 << 10;
@@ -44,7 +45,8 @@ const LOCAL_RESETS_MAX: usize = 1024;
 
 /// A connection; a future that ends with it.
 ///
-/// Each turn takes what arrived, lets calls go on, and then has everything written that they said.
+/// Each turn takes what arrived, lets calls go on, and then has everything written that they said. One that takes long is
+/// ended, and goes on behind those of others.
 pub(super) struct Http2<S, B>
 where
     S: Service<Request<RequestBody>>,
@@ -106,8 +108,8 @@ where
         self.flusher
     }
 
-    /// Takes the calls that arrived and makes frames of what calls said; gives how many were taken, `None` when the
-    /// connection is over.
+    /// Takes the calls that arrived, one at least, and makes frames of what calls said; gives how many were taken, `None` when
+    /// the connection is over.
     ///
     /// # Errors
     /// The connection failed.
@@ -120,6 +122,10 @@ where
                     let answer = self.service.call(request.map(RequestBody::Http2));
                     self.calls.push(Call::new(answer, respond, self.unread_max));
                     taken += 1;
+                    turn::step();
+                    if turn::is_over() {
+                        return Ok(Some(taken));
+                    }
                 }
                 Poll::Ready(None) => return Ok(None),
                 Poll::Pending => return Ok(Some(taken)),
@@ -139,22 +145,28 @@ where
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let mut turns = 0;
+        let mut looks = 0;
+        turn::begin();
         loop {
             match this.accept(context)? {
                 None => return Poll::Ready(Ok(())),
-                // The second look made frames of what the calls said, and brought none.
-                Some(0) if turns > 0 => break,
-                Some(_) => turns += 1,
+                // This look made frames of what the calls said; but for the first, it brought none.
+                Some(taken) if turn::is_over() || (taken == 0 && looks > 0) => break,
+                Some(_) => looks += 1,
             }
-            while let Poll::Ready(Some(())) = Pin::new(&mut this.calls).poll_next(context) {}
+            while !turn::is_over() && matches!(Pin::new(&mut this.calls).poll_next(context), Poll::Ready(Some(()))) {}
+        }
+        if turn::is_over() {
+            context.waker().wake_by_ref();
         }
         if let Some(keepalive) = &mut this.keepalive
             && keepalive.poll_lost(context).is_ready()
         {
             return Poll::Ready(Err("no answer to a ping in time".into()));
         }
-        if let Err(verdict) = this.flusher.end_turn(|| this.connection.has_streams()) {
+        // Else what was read and not yet taken would grow.
+        let reads_on = !turn::is_over();
+        if let Err(verdict) = this.flusher.end_turn(reads_on, || this.connection.has_streams()) {
             return Poll::Ready(Err(verdict.text().into()));
         }
         match this.flusher.poll_flush(context) {

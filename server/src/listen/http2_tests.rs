@@ -36,10 +36,12 @@ struct Seen {
     pieces: AtomicUsize,
     /// Answers that were given up before they came.
     given_up: AtomicUsize,
+    /// Answers that took a while.
+    slow: AtomicUsize,
 }
 
-/// `/echo` sends back what it got, with a trailer; `/never` does not answer; `/endless` never stops, and `/patient`
-/// neither, and waits.
+/// `/echo` sends back what it got, with a trailer; `/slow` keeps its thread for a while; `/never` does not answer; `/endless`
+/// never stops, and `/patient` neither, and waits.
 #[derive(Clone)]
 struct Script(Arc<Seen>);
 
@@ -94,6 +96,11 @@ impl tower_service::Service<Request<RequestBody>> for Script {
                 "/echo" => {
                     let body = request.into_body().collect().await?.to_bytes();
                     Ok(Response::new(Answer::Echo(Some(body), false)))
+                }
+                "/slow" => {
+                    std::thread::sleep(Duration::from_micros(50));
+                    seen.slow.fetch_add(1, Ordering::SeqCst);
+                    Ok(Response::new(Answer::Echo(None, true)))
                 }
                 "/endless" => Ok(Response::new(Answer::Endless(seen))),
                 "/patient" => {
@@ -154,9 +161,14 @@ async fn connected() -> Served {
 
 async fn connected_within(deadlines: Deadlines) -> Served {
     let (seen, address, stop, listener) = serve(NO_KEEPALIVE, deadlines).await;
+    let (client, connection) = connect(address).await;
+    Served { seen, client, connection, stop, listener }
+}
+
+async fn connect(address: std::net::SocketAddr) -> (SendRequest<Bytes>, JoinHandle<Result<(), h2::Error>>) {
     let stream = TcpStream::connect(address).await.expect("connected");
     let (client, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
-    Served { seen, client, connection: tokio::spawn(connection), stop, listener }
+    (client, tokio::spawn(connection))
 }
 
 fn request(path: &str) -> Request<()> {
@@ -195,6 +207,31 @@ async fn calls_of_one_connection_are_answered_each_with_its_own() {
     for call in calls {
         call.await.expect("answered");
     }
+}
+
+#[test]
+fn one_connection_with_much_to_do_lets_others_have_their_turn() {
+    const CALLS: usize = 400;
+    // Sockets are looked at after every turn, as they nearly are in the program.
+    let runtime = tokio::runtime::Builder::new_current_thread().event_interval(1).enable_all().build();
+    runtime.expect("a runtime").block_on(async {
+        let (seen, address, _stop, _listener) = serve(NO_KEEPALIVE, Deadlines::default()).await;
+        let ((mut busy, _), (mut calm, _)) = (connect(address).await, connect(address).await);
+        let send = |client: &mut SendRequest<Bytes>, path| client.send_request(request(path), true).expect("sent").0;
+        // Settings have arrived when this is answered: so many calls at once are allowed.
+        send(&mut busy, "/echo").await.expect("an answer");
+        let slow: Vec<_> = (0..CALLS).map(|_| send(&mut busy, "/slow")).collect();
+        while seen.slow.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+        send(&mut calm, "/echo").await.expect("an answer");
+        let done = seen.slow.load(Ordering::SeqCst);
+        assert!(done < CALLS / 2, "{done} calls were before it");
+        for answer in slow {
+            answer.await.expect("an answer");
+        }
+        assert_eq!(seen.slow.load(Ordering::SeqCst), CALLS);
+    });
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@
 //! ([`unread`]), as over HTTP/2 its call is ([`pace`]).
 //!
 //! What a client may do once it speaks HTTP/2 is judged by [`guard`], frame by frame, and bounded in each turn of its
-//! connection by [`coalesced`]; what `h2` bounds by itself is set in [`http2`].
+//! connection by [`coalesced`] and [`turn`]; what `h2` bounds by itself is set in [`http2`].
 //!
 //! It never lets a peer cost more than a file descriptor and a small buffer before it has spoken: `tonic`'s own accept
 //! loop spins when descriptors run out and waits for silent sockets for ever, and a handshake without deadline is
@@ -62,6 +62,7 @@ mod takeover;
 mod tests;
 mod tls;
 mod transport;
+mod turn;
 mod unread;
 
 pub use accept::{Deadlines, Endpoint, ListenOptions, Listener};

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -43,6 +44,8 @@ type attacker struct {
 	sentOff bool
 	// answers has a word for each call that the server ended, data one for each frame of data, resets one for each reset; words that nobody awaits are lost.
 	answers, data, resets chan struct{}
+	// taken counts the bytes of data since the connection's window was last opened again.
+	taken atomic.Uint32
 	// deaf stops reading, as of a client that takes nothing.
 	deaf chan struct{}
 }
@@ -131,12 +134,20 @@ func (a *attacker) listen() {
 			}
 		case *http2.DataFrame:
 			tell(a.data)
+			a.taken.Add(frame.Length)
 			if frame.StreamEnded() {
 				tell(a.answers)
 			}
 		case *http2.RSTStreamFrame:
 			tell(a.resets)
 		}
+	}
+}
+
+// openWindow gives the connection back what was taken of its window.
+func (a *attacker) openWindow() {
+	if taken := a.taken.Swap(0); taken > 0 {
+		a.send(func() { _ = a.framer.WriteWindowUpdate(0, taken) })
 	}
 }
 

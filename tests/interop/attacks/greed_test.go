@@ -11,6 +11,7 @@ import (
 	"golang.org/x/net/http2"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"basalt/tests/interop/harness"
 )
@@ -19,23 +20,26 @@ import (
 // costs what it costs. The good client has its turn all the same.
 func TestGreed(t *testing.T) {
 	const atOnce = 4_000
-	key := &pb.RangeRequest{Key: []byte("greed")}
-	greedy := func(t *testing.T, s *scene) {
+	get, put := &pb.RangeRequest{Key: []byte("greed")}, &pb.PutRequest{Key: []byte("greed"), Value: []byte("v")}
+	calls := func(t *testing.T, s *scene, path string, request proto.Message) {
 		a := newAttacker(t, s, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 20})
 		a.send(func() { _ = a.framer.WriteWindowUpdate(0, 1<<30) })
 		for under := 0; s.lasts(); {
 			for ; under < atOnce; under += 100 {
 				a.send(func() {
 					for range 100 {
-						a.call(rangePath, key)
+						a.call(path, request)
 					}
 				})
 			}
 			for ; under > atOnce/2; under-- {
 				a.await(t, a.answers)
 			}
+			a.openWindow()
 		}
 	}
+	gets := func(t *testing.T, s *scene) { calls(t, s, rangePath, get) }
+	puts := func(t *testing.T, s *scene) { calls(t, s, putPath, put) }
 	// As many as one turn of a connection takes, each time at once.
 	scrapes := func(t *testing.T, s *scene) {
 		const atOnce = 240
@@ -50,15 +54,18 @@ func TestGreed(t *testing.T) {
 			for range atOnce {
 				a.await(t, a.answers)
 			}
+			a.openWindow()
+		}
+	}
+	honest := func(t *testing.T, s *scene) {
+		if s.cuts.Load() > 0 {
+			t.Error("honest calls were taken for a flood")
 		}
 	}
 	runAttacks(t, []attack{
 		{name: "scrapes in one burst", probes: true, cores: -1, run: scrapes, after: scrape},
-		{name: "thousands of calls on one connection", cores: -1, run: greedy, after: func(t *testing.T, s *scene) {
-			if s.cuts.Load() > 0 {
-				t.Error("honest calls were taken for a flood")
-			}
-		}},
+		{name: "thousands of calls on one connection", cores: -1, run: gets, after: honest},
+		{name: "thousands of puts on one connection", cores: -1, run: puts, after: honest},
 	})
 }
 

@@ -103,8 +103,8 @@ func (a attack) perform(t *testing.T) {
 	t.Errorf("the attack cost too much CPU time %d times", tries)
 }
 
-// attempt makes the attack on a new server and gives what it cost, in cores.
-func (a attack) attempt(t *testing.T) (cores float64) {
+// scene starts a server for the attack.
+func (a attack) scene(t *testing.T) *scene {
 	// What is basalt's alone, etcd does not know.
 	args := slices.DeleteFunc(slices.Clone(a.args), func(arg string) bool {
 		return !judged(t) && strings.HasPrefix(arg, "--basalt-")
@@ -123,6 +123,12 @@ func (a attack) attempt(t *testing.T) (cores float64) {
 	if a.prepare != nil {
 		a.prepare(t, s)
 	}
+	return s
+}
+
+// attempt makes the attack on a new server and gives what it cost, in cores.
+func (a attack) attempt(t *testing.T) (cores float64) {
+	s := a.scene(t)
 	calmLength, attackLength := lengths()
 	good := startGood(t, s)
 	// The first calls open connections and fill caches.
@@ -132,6 +138,17 @@ func (a attack) attempt(t *testing.T) (cores float64) {
 	time.Sleep(calmLength)
 	calmCores := coresOf(s.server.CPU()-calmCPU, time.Since(calmStart))
 	calm := good.take()
+	var elsewhere []time.Duration
+	if figures() {
+		// What the attacker's own work does to everybody on the same cores.
+		other := a.scene(t)
+		other.start, other.length = time.Now(), attackLength
+		a.run(t, other)
+		elsewhere = good.take()
+		other.server.Kill()
+		time.Sleep(300 * time.Millisecond)
+		good.take()
+	}
 
 	s.server.ForgetPeakMemory()
 	memory, cpu, logged := s.server.Memory(), s.server.CPU(), s.server.LogBytes()
@@ -143,8 +160,8 @@ func (a attack) attempt(t *testing.T) (cores float64) {
 
 	logged = s.server.LogBytes() - logged
 
-	t.Logf("| %s | %d MiB | %.2f cores | %d sent away, %d closed | p99 %.2f ms calm, %.2f ms attacked | %d good calls | %d bytes logged |",
-		a.name, grown/mib, cores, s.cuts.Load(), s.closes.Load(), p99(calm), p99(attacked), len(attacked), logged)
+	t.Logf("| %s | %d MiB | %.2f cores | %d sent away, %d closed | %.2f ms calm, %.2f ms beside, %.2f ms attacked | %d good calls | %d bytes logged |",
+		a.name, grown/mib, cores, s.cuts.Load(), s.closes.Load(), p99(calm), p99(elsewhere), p99(attacked), len(attacked), logged)
 	good.stop(t)
 	if a.after != nil && judged(t) {
 		a.after(t, s)

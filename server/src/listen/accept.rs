@@ -21,7 +21,7 @@ use super::call::Part;
 use super::connection::{self, BoxError, stopped};
 use super::error::ListenError;
 use super::handshakes::Handshakes;
-use super::limit::ConnectionLimit;
+use super::limit::{Admitted, ConnectionLimit};
 use super::request_body::RequestBody;
 use super::request_room::RequestRooms;
 use super::tls::Tls;
@@ -33,9 +33,6 @@ use crate::logging::Reminder;
 const BACKOFF_MIN: Duration = Duration::from_millis(10);
 /// Longest pause.
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
-/// Pause after a connection was closed for the limit: refusals cost at most 200 accepts a second.
-const REFUSAL_PAUSE: Duration = Duration::from_millis(5);
-
 /// How long a client may be silent at the start, or take too little of what it asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadlines {
@@ -152,20 +149,22 @@ impl Listener {
             };
             let wait = match accepted {
                 Ok((socket, remote)) if self.limit_writes(&socket).is_ok() => {
-                    match self.options.connections.try_acquire() {
-                        Some(permit) => {
-                            let (tls, options) = (self.tls.clone(), Arc::clone(&self.options));
-                            let (service, shutdown) = (service.clone(), shutdown.clone());
-                            connections
-                                .spawn(connection::serve(socket, remote, tls, options, service, shutdown, permit));
-                            pause.over();
-                            continue;
-                        }
-                        None => {
-                            self.options.cut_total.with_label_values(&["limit"]).inc();
-                            pause.refused(&self.url)
-                        }
+                    let (place, full) = match self.options.connections.admit() {
+                        Admitted::Free(place) => (Some(place), None),
+                        Admitted::Instead(place) => (Some(place), Some(Full::SILENT_GIVE_WAY)),
+                        Admitted::Refused => (None, Some(Full::REFUSES)),
+                    };
+                    if let Some(place) = place {
+                        let (tls, options) = (self.tls.clone(), Arc::clone(&self.options));
+                        let (service, shutdown) = (service.clone(), shutdown.clone());
+                        connections.spawn(connection::serve(socket, remote, tls, options, service, shutdown, place));
                     }
+                    let Some(full) = full else {
+                        pause.over();
+                        continue;
+                    };
+                    self.options.cut_total.with_label_values(&[full.label]).inc();
+                    pause.full(&self.url, full.pause)
                 }
                 // It is gone already.
                 Ok(_) => continue,
@@ -206,17 +205,33 @@ pub(super) fn limit_writes(stream: &TcpStream, limit: Duration) -> io::Result<()
     Ok(sockopt::set_tcp_user_timeout(stream, milliseconds)?)
 }
 
+/// What a new connection meets where all places are taken.
+#[derive(Clone, Copy, Debug)]
+struct Full {
+    /// Under which the connection that ends is counted.
+    label: &'static str,
+    /// Before the next accept, which bounds what a crowd costs.
+    pause: Duration,
+}
+
+impl Full {
+    /// At most 1,000 a second, a tenth of a core: whoever has something to say stands among those who wait to be accepted.
+    const SILENT_GIVE_WAY: Self = Self { label: "silent", pause: Duration::from_millis(1) };
+    /// At most 200 a second: nobody gains by more.
+    const REFUSES: Self = Self { label: "limit", pause: Duration::from_millis(5) };
+}
+
 /// How long to wait before the next accept, and what was already said about it.
 #[derive(Debug)]
 struct Pause {
     last: Option<Duration>,
-    refusals: Reminder,
+    full: Reminder,
     failures: Reminder,
 }
 
 impl Default for Pause {
     fn default() -> Self {
-        Self { last: None, refusals: Reminder::new(1), failures: Reminder::new(1) }
+        Self { last: None, full: Reminder::new(1), failures: Reminder::new(1) }
     }
 }
 
@@ -227,15 +242,15 @@ impl Pause {
     }
 
     /// The limit is reached.
-    fn refused(&mut self, url: &Url) -> Duration {
-        if let Some(connections) = self.refusals.due() {
+    fn full(&mut self, url: &Url, pause: Duration) -> Duration {
+        if let Some(connections) = self.full.due() {
             warn!(
                 %url,
                 connections,
-                "closing new connections: as many are open as RLIMIT_NOFILE allows less a reserve"
+                "closing connections, silent ones first, else new ones: as many are open as RLIMIT_NOFILE allows less a reserve"
             );
         }
-        REFUSAL_PAUSE
+        pause
     }
 
     /// The operating system is out of something. The connection waits in the backlog, and an accept at once would

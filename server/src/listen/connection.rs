@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncWriteExt;
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tower_service::Service;
@@ -25,6 +25,7 @@ use super::accept::{Endpoint, ListenOptions};
 use super::call::Part;
 use super::common_name::common_name;
 use super::http2::Http2;
+use super::limit::Place;
 use super::remote_address::{self, SystemNames};
 use super::request_body::RequestBody;
 use super::request_room::RequestRoom;
@@ -97,7 +98,7 @@ pub(super) fn serve<S, B>(
     options: Arc<ListenOptions>,
     service: S,
     mut shutdown: watch::Receiver<bool>,
-    permit: OwnedSemaphorePermit,
+    mut place: Place,
 ) -> impl Future<Output = ()> + Send
 where
     S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + Unpin + 'static,
@@ -108,13 +109,22 @@ where
     B::Error: Into<BoxError>,
 {
     // Boxed, as is what follows: else an idle connection keeps the room that its handshake needed.
-    let opening = Box::pin(begin(socket, remote_address, tls, Arc::clone(&options), service));
+    let opening = begin(socket, remote_address, tls, Arc::clone(&options), service);
+    let opening = Box::pin(async move {
+        tokio::select! {
+            biased;
+            () = place.given_away() => None,
+            opened = opening => Some((opened, place.keep()?)),
+        }
+    });
     async move {
         let opened = tokio::select! {
             biased;
             () = stopped(&mut shutdown) => return,
             opened = opening => opened,
         };
+        // Another has its place.
+        let Some((opened, permit)) = opened else { return };
         let served = match opened {
             Ok(Opened::Http1(opened)) => {
                 let (stream, service) = *opened;

@@ -1,9 +1,14 @@
-//! How many connections the process holds at most.
+//! How many connections the process holds at most, and who gives way.
+//!
+//! Where all places are taken, a new connection takes that of the one that has been silent for longest: one without a
+//! handshake, or that has shown nothing of what it speaks. So a crowd of strangers that only connects keeps nobody out, and
+//! where certificates are asked for it is the same with a crowd that speaks. Who was heard keeps its place.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use rustix::process::{Resource, getrlimit};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 /// Descriptors that are kept for files, logs and other members.
 const RESERVE: u64 = 512;
@@ -18,6 +23,40 @@ const CONNECTIONS_MAX: u64 = 1 << 20;
 #[derive(Clone, Debug)]
 pub struct ConnectionLimit {
     free: Arc<Semaphore>,
+    newcomers: Arc<Mutex<Newcomers>>,
+}
+
+/// Connections that were not heard yet, by the order in which they came.
+#[derive(Debug, Default)]
+struct Newcomers {
+    came: u64,
+    silent: BTreeMap<u64, Silent>,
+}
+
+#[derive(Debug)]
+struct Silent {
+    permit: OwnedSemaphorePermit,
+    /// Says that the place went to another.
+    gives_way: oneshot::Sender<()>,
+}
+
+/// The place of a connection that was not heard yet, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    number: u64,
+    newcomers: Arc<Mutex<Newcomers>>,
+    given_away: oneshot::Receiver<()>,
+}
+
+/// How a connection came in.
+#[derive(Debug)]
+pub(super) enum Admitted {
+    /// To a place that was free.
+    Free(Place),
+    /// To that of another, which ends.
+    Instead(Place),
+    /// Not at all: all who have a place were heard.
+    Refused,
 }
 
 impl ConnectionLimit {
@@ -38,7 +77,8 @@ impl ConnectionLimit {
 
     /// Exactly `connections`.
     pub fn new(connections: usize) -> Self {
-        Self { free: Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS))) }
+        let free = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
+        Self { free, newcomers: Arc::default() }
     }
 
     /// How many more there may be now.
@@ -46,10 +86,53 @@ impl ConnectionLimit {
         self.free.available_permits()
     }
 
-    /// A place for one connection, until it is dropped; `None` if there is none.
-    pub(super) fn try_acquire(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.free).try_acquire_owned().ok()
+    /// A place for a connection that was just accepted.
+    pub(super) fn admit(&self) -> Admitted {
+        let free = Arc::clone(&self.free).try_acquire_owned();
+        let mut newcomers = lock(&self.newcomers);
+        match free {
+            Ok(permit) => Admitted::Free(self.place(&mut newcomers, permit)),
+            Err(_) => match newcomers.silent.pop_first() {
+                Some((_, Silent { permit, gives_way })) => {
+                    // Who is gone already needs not be told.
+                    let _ = gives_way.send(());
+                    Admitted::Instead(self.place(&mut newcomers, permit))
+                }
+                None => Admitted::Refused,
+            },
+        }
     }
+
+    fn place(&self, newcomers: &mut Newcomers, permit: OwnedSemaphorePermit) -> Place {
+        let (gives_way, given_away) = oneshot::channel();
+        newcomers.came += 1;
+        newcomers.silent.insert(newcomers.came, Silent { permit, gives_way });
+        Place { number: newcomers.came, newcomers: Arc::clone(&self.newcomers), given_away }
+    }
+}
+
+impl Place {
+    /// Returns when another connection has the place.
+    pub(super) async fn given_away(&mut self) {
+        // Closed without a word only by this end.
+        let _ = (&mut self.given_away).await;
+    }
+
+    /// The connection was heard: what is given back is its place until it ends, which it gives up to nobody. `None` if it had
+    /// to at that moment.
+    pub(super) fn keep(self) -> Option<OwnedSemaphorePermit> {
+        lock(&self.newcomers).silent.remove(&self.number).map(|silent| silent.permit)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        lock(&self.newcomers).silent.remove(&self.number);
+    }
+}
+
+fn lock(newcomers: &Mutex<Newcomers>) -> MutexGuard<'_, Newcomers> {
+    newcomers.lock().expect("nobody panics while it is held")
 }
 
 fn descriptors() -> u64 {
@@ -89,11 +172,36 @@ mod tests {
     }
 
     #[test]
-    fn permits_return() {
+    fn places_return() {
         let limit = ConnectionLimit::new(1);
-        let permit = limit.try_acquire();
-        assert!(permit.is_some() && limit.try_acquire().is_none());
-        drop(permit);
+        let Admitted::Free(place) = limit.admit() else { panic!("it is free") };
+        let kept = place.keep();
+        assert!(kept.is_some() && matches!(limit.admit(), Admitted::Refused));
+        drop(kept);
         assert_eq!(limit.available(), 1);
+        drop(limit.admit());
+        assert_eq!(limit.available(), 1);
+    }
+
+    #[tokio::test]
+    async fn the_silent_give_way_in_the_order_in_which_they_came() {
+        let limit = ConnectionLimit::new(3);
+        let mut places: Vec<_> = (0..3)
+            .map(|_| match limit.admit() {
+                Admitted::Free(place) => place,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        let heard = places.remove(0).keep().expect("nobody else came");
+        let Admitted::Instead(third) = limit.admit() else { panic!("two are silent") };
+        places.remove(0).given_away().await;
+        let Admitted::Instead(_fourth) = limit.admit() else { panic!("two are silent") };
+        let late = places.remove(0);
+        assert!(late.keep().is_none(), "its place went to another");
+        assert!(third.keep().is_some());
+        // The permits of `third` and `_fourth` are what is left beside `heard`.
+        assert_eq!(limit.available(), 1);
+        drop(heard);
+        assert_eq!(limit.available(), 2);
     }
 }

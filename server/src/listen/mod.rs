@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   bind ─► accept loop ─► ConnectionLimit ─► TLS handshake ─► first bytes ─► HTTP/1.1 or HTTP/2 ─► service
-//!              │ back-off       │ closed          │ 10 s           │ 10 s           │ request headers 10 s
+//!              │ back-off       │ silent give way │ 10 s           │ 10 s           │ request headers 10 s
 //! ```
 //!
 //! Owns sockets, TLS with certificates that are read again when they change, the deadlines of a connection's first
@@ -23,7 +23,7 @@
 //!
 //! Invariants:
 //! * Each connection holds a permit of a [`ConnectionLimit`] from accept to close: of the one of all clients, or of the one
-//!   of members, which no crowd of clients can use up. So files and logs always find descriptors.
+//!   of members, which no crowd of clients can use up. Where all are taken, who was not heard yet gives way. So files and logs always find descriptors.
 //! * A common name is reported only if client certificates are asked for and this one was verified.
 //! * [`Listener::serve`] owns the tasks of its connections: when it returns, none is left.
 

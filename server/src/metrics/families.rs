@@ -268,7 +268,7 @@ families! {
     damaged_answers_total: IntCounter = "basalt_damaged_answers_total" (),
         "Calls that failed because stored data is damaged; then this member is not ready any more until it is started again.";
     listen_cut_total: IntCounterVec = "basalt_listen_cut_total" &["reason"],
-        "Connections that the server ended: too_many_pings, too_many_control_frames, late (no handshake or no first bytes in time), gone or failed before that, limit.";
+        "Connections that the server ended: too_many_pings, too_many_control_frames, late (no handshake or no first bytes in time), gone or failed before that, silent (its place went to a newer one), limit.";
     member_lag_entries: IntGaugeVec = "basalt_member_lag_entries" &["member"],
         "Entries of the log that a member is not known to have; from the leader alone.";
     peer_clock_difference_seconds: GaugeVec = "basalt_peer_clock_difference_seconds" &["To"],

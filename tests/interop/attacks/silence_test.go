@@ -2,8 +2,10 @@ package attacks
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -43,7 +45,7 @@ func TestSilence(t *testing.T) {
 			if lines := s.server.LinesWith("os error 24"); len(lines) > 0 {
 				t.Errorf("it ran out of descriptors: %s", lines[0])
 			}
-			if lines := s.server.LinesWith("closing new connections"); len(lines) == 0 || len(lines) > 3 {
+			if lines := s.server.LinesWith("closing connections"); len(lines) == 0 || len(lines) > 3 {
 				t.Errorf("it said %d times that it closes connections, once in ten seconds is right", len(lines))
 			}
 		}},
@@ -73,20 +75,85 @@ func TestProbesComeThroughACrowd(t *testing.T) {
 		}
 		defer conn.Close()
 	}
-	closed := "closing new connections"
+	closed := "closing connections"
 	for began := time.Now(); len(server.LinesWith(closed)) == 0; time.Sleep(10 * time.Millisecond) {
 		if time.Since(began) > awaitMax {
 			t.Fatal("the port is not full")
 		}
 	}
-	response, err := http.Get(probes + "/livez")
+	get(t, probes+"/livez")
+}
+
+// TestNewcomersComeThroughASilentCrowd fills the client port with connections that say nothing: who does say something has a place
+// at once, and not when their time is over.
+func TestNewcomersComeThroughASilentCrowd(t *testing.T) {
+	if !judged(t) {
+		t.Skip("etcd has descriptors or has none")
+	}
+	probes := fmt.Sprintf("http://127.0.0.1:%d", harness.FreePort(t))
+	server := harness.Start(t, harness.Options{Args: []string{"--listen-metrics-urls=" + probes}, Wrapper: fewDescriptors()})
+	heard := server.Client(t)
+	if _, err := heard.Put(harness.Context(t, time.Minute), "before", "1"); err != nil {
+		t.Fatal(err)
+	}
+	// Again and again, that there are silent ones all the while.
+	crowd, stop := new(sync.WaitGroup), make(chan struct{})
+	defer crowd.Wait()
+	defer close(stop)
+	for range 600 {
+		crowd.Go(func() {
+			for {
+				conn, err := net.Dial("tcp", server.Target())
+				if err != nil {
+					return
+				}
+				ended := make(chan struct{})
+				go func() {
+					discard(conn)
+					close(ended)
+				}()
+				select {
+				case <-ended:
+					conn.Close()
+				case <-stop:
+					conn.Close()
+					return
+				}
+			}
+		})
+	}
+	for began := time.Now(); len(server.LinesWith("closing connections")) == 0; time.Sleep(10 * time.Millisecond) {
+		if time.Since(began) > awaitMax {
+			t.Fatal("the port is not full")
+		}
+	}
+	for n := range 5 {
+		client := server.Client(t)
+		if _, err := client.Put(harness.Context(t, time.Minute), "amid", fmt.Sprint(n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if page := get(t, probes+"/metrics"); strings.Contains(page, `basalt_listen_cut_total{reason="late"}`) {
+		t.Error("places came free only because the silent ones were late")
+	}
+	if _, err := heard.Put(harness.Context(t, time.Minute), "after", "1"); err != nil {
+		t.Errorf("who was heard lost its place: %v", err)
+	}
+}
+
+// get is a page, as text.
+func get(t *testing.T, url string) string {
+	t.Helper()
+	response, err := http.Get(url)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		t.Errorf("/livez answers %s", response.Status)
+	body, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != http.StatusOK {
+		t.Fatalf("%s answers %s: %v", url, response.Status, err)
 	}
+	return string(body)
 }
 
 // TestSilentAndSlowClientsAreCut waits until the server has had enough of clients that do not come to the point (row 30).

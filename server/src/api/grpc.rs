@@ -22,7 +22,7 @@ use super::status::{self, Code, Status};
 use super::stream::{self, WatchMessages};
 use super::tally::{Tally, spans_of};
 use crate::auth::Credentials;
-use crate::listen::{ClientConnection, OpenCall, Patient};
+use crate::listen::{ClientConnection, OpenCall, Patient, WaitingRequest};
 use crate::node::gather::ANSWER_BYTES_MAX;
 
 /// Bytes before a message: flag and length.
@@ -46,8 +46,9 @@ pub type Messages = mpsc::Receiver<Result<Chunks, Status>>;
 pub struct GrpcBody {
     flow: Flow,
     tally: Option<Tally>,
-    /// The call's place, until all is said.
+    /// The call's place, and what its request takes, until all is said.
     open: Option<OpenCall>,
+    held: Option<WaitingRequest>,
 }
 
 enum Flow {
@@ -115,21 +116,30 @@ where
     let room = client.map(|client| client.request_room.clone());
     let limit = service.node.limits.request_bytes_max + REQUEST_OVERHEAD_BYTES;
     let mut requests = RequestMessages::new(request.into_body(), limit);
-    requests
-        .count_in(room.map(|room| room.nothing()), tally.as_ref().map(|tally| (tally.metrics.clone(), tally.method)));
+    requests.count_in(
+        room.as_ref().map(|room| room.nothing()),
+        tally.as_ref().map(|tally| (tally.metrics.clone(), tally.method)),
+    );
     let above = tally.as_ref().and_then(|tally| tally.spans.as_ref()).map(|spans| spans.above());
+    let mut held = None;
     let mut response = match method {
         Method::Watch => respond(Flow::Watch(stream::watch(&service, requests, credentials, needs_leader, above))),
-        Method::LeaseKeepAlive => streaming(stream::keep_alive(service, requests, credentials, above)),
+        Method::LeaseKeepAlive => streaming(stream::keep_alive(service, requests, credentials, needs_leader, above)),
         _ => match requests.next().await {
             Ok(Some(message)) => {
+                if let (Some(times), Some(room)) = (kept_times(method), &room) {
+                    held = room.waiting(times * message.len());
+                    if held.is_none() {
+                        return refused(&status::too_many_requests(), tally.as_mut());
+                    }
+                }
                 let (caller, request_bytes) = (service.identify(&credentials).await, message.len());
                 if let Some(spans) = spans_of(&mut tally.as_mut()) {
                     spans.asked(&service, method, &message);
                 }
                 match method {
                     Method::RangeStream | Method::Snapshot | Method::Observe | Method::HealthWatch => {
-                        streaming(stream::server_stream(service, method, message, caller))
+                        streaming(stream::server_stream(service, method, message, caller, needs_leader))
                     }
                     _ => {
                         // Who waits for others is not slow.
@@ -152,7 +162,19 @@ where
     }
     response.body_mut().tally = tally;
     response.body_mut().open = open.flatten();
+    response.body_mut().held = held;
     response
+}
+
+/// How often what a client sent is kept by a call that waits for others or for its client; `None` for one whose request is on
+/// to admission, or dropped.
+fn kept_times(method: Method) -> Option<usize> {
+    match method {
+        Method::RangeStream => Some(1),
+        // A name stands in keys, their prefix and its end, and in a watch of these.
+        Method::Lock | Method::Campaign | Method::Observe => Some(6),
+        _ => None,
+    }
 }
 
 async fn unary(reply: Reply, mut tally: Option<&mut Tally>, slow: Duration) -> Response<GrpcBody> {
@@ -193,7 +215,7 @@ fn streaming(messages: Messages) -> Response<GrpcBody> {
 }
 
 fn respond(flow: Flow) -> Response<GrpcBody> {
-    let mut response = Response::new(GrpcBody { flow, tally: None, open: None });
+    let mut response = Response::new(GrpcBody { flow, tally: None, open: None, held: None });
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     response
 }

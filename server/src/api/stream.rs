@@ -262,11 +262,12 @@ async fn forward(room: &Room, service: &Service, credentials: &Credentials, requ
     room.ask(input);
 }
 
-/// LeaseKeepAlive: one answer for each request, in order.
+/// LeaseKeepAlive: one answer for each request, in order. `needs_leader` as for [`watch`].
 pub fn keep_alive<B>(
     service: Arc<Service>,
     mut requests: RequestMessages<B>,
     credentials: Credentials,
+    needs_leader: bool,
     above: Option<Above>,
 ) -> Messages
 where
@@ -276,11 +277,13 @@ where
     let (out, messages) = mpsc::channel(MESSAGES_WAITING_MAX);
     tokio::spawn(async move {
         let mut stopped = pin!(service.stopped());
+        let mut leaderless = pin!(service.leaderless(needs_leader));
         loop {
             let answer = tokio::select! {
                 biased;
                 () = out.closed() => return,
                 () = &mut stopped => Err(status::stopped()),
+                () = &mut leaderless => Err(status::no_leader()),
                 request = requests.next() => match request {
                     Ok(Some(message)) => match decode::<LeaseKeepAliveRequest>(message) {
                         Ok(request) => {
@@ -314,32 +317,20 @@ async fn answer_keep_alive(service: &Arc<Service>, credentials: &Credentials, id
     service.keep_alive(id, &caller).await
 }
 
-/// A call with one request and many answers.
-pub fn server_stream(service: Arc<Service>, method: Method, message: Bytes, caller: Caller) -> Messages {
+/// A call with one request and many answers. `needs_leader` as for [`watch`].
+pub fn server_stream(
+    service: Arc<Service>,
+    method: Method,
+    message: Bytes,
+    caller: Caller,
+    needs_leader: bool,
+) -> Messages {
     let (out, messages) = mpsc::channel(MESSAGES_WAITING_MAX);
     tokio::spawn(async move {
-        let ended = match service.authorize(method.policy(), &caller).map(|()| method) {
-            Err(status) => Err(status),
-            Ok(Method::RangeStream) => match decode(message) {
-                Ok(request) => service.range_stream(&request, &caller, &out).await,
-                Err(status) => Err(status),
-            },
-            Ok(Method::Observe) => match decode(message) {
-                Ok(request) => service.observe(&request, caller, &out).await,
-                Err(status) => Err(status),
-            },
-            Ok(Method::Snapshot) => service.snapshot(&out).await,
-            Ok(Method::HealthWatch) => {
-                let told = out.send(Ok(service.health())).await;
-                if told.is_ok() {
-                    tokio::select! {
-                        () = out.closed() => {}
-                        () = service.stopped() => {}
-                    }
-                }
-                Ok(())
-            }
-            Ok(_) => Err(Status::new(Code::Internal, "a unary call was made as a stream")),
+        let ended = tokio::select! {
+            biased;
+            () = service.leaderless(needs_leader) => Err(status::no_leader()),
+            ended = answer_stream(&service, method, message, caller, &out) => ended,
         };
         if let Err(status) = ended {
             // A client that is gone needs no status.
@@ -347,6 +338,35 @@ pub fn server_stream(service: Arc<Service>, method: Method, message: Bytes, call
         }
     });
     messages
+}
+
+async fn answer_stream(
+    service: &Arc<Service>,
+    method: Method,
+    message: Bytes,
+    caller: Caller,
+    out: &mpsc::Sender<Result<Chunks, Status>>,
+) -> Result<(), Status> {
+    service.authorize(method.policy(), &caller)?;
+    match method {
+        Method::RangeStream => service.range_stream(&decode(message)?, &caller, out).await,
+        Method::Observe => service.observe(&decode(message)?, caller, out).await,
+        Method::Snapshot => {
+            drop(message);
+            service.snapshot(out).await
+        }
+        Method::HealthWatch => {
+            drop(message);
+            if out.send(Ok(service.health())).await.is_ok() {
+                tokio::select! {
+                    () = out.closed() => {}
+                    () = service.stopped() => {}
+                }
+            }
+            Ok(())
+        }
+        _ => Err(Status::new(Code::Internal, "a unary call was made as a stream")),
+    }
 }
 
 #[cfg(test)]

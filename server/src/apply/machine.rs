@@ -73,9 +73,7 @@ impl Machine {
             leases.insert(id, record);
         }
         store.for_each_live(&KeyRange::ALL, |key, state| {
-            if let Some(record) = leases.get_mut(state.lease) {
-                record.keys.insert(bytes::Bytes::copy_from_slice(key));
-            }
+            leases.reattach(key, 0, state.lease);
             ControlFlow::Continue(())
         });
         let mut alarms = Alarms::default();

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{Request, Response};
 use http_body::Body;
@@ -41,6 +41,8 @@ pub struct Deadlines {
     /// For showing what it speaks after that, and over HTTP/1.1 for the head of each request, so that an idle
     /// connection is closed too. Default 10 s.
     pub first_bytes: Duration,
+    /// For the same where others wait for its place. Default 1 s: time for a handshake far away.
+    pub silent: Duration,
     /// For taking a mebibyte of an answer that is ready, or all of it. Default 1 minute.
     pub unread: Duration,
 }
@@ -50,6 +52,7 @@ impl Default for Deadlines {
         Self {
             handshake: Duration::from_secs(10),
             first_bytes: Duration::from_secs(10),
+            silent: Duration::from_secs(1),
             unread: Duration::from_secs(60),
         }
     }
@@ -149,20 +152,21 @@ impl Listener {
             };
             let wait = match accepted {
                 Ok((socket, remote)) if self.limit_writes(&socket).is_ok() => {
-                    let (place, full) = match self.options.connections.admit() {
-                        Admitted::Free(place) => (Some(place), None),
-                        Admitted::Instead(place) => (Some(place), Some(Full::SILENT_GIVE_WAY)),
+                    let admitted = self.options.connections.admit(Instant::now(), self.options.deadlines.silent);
+                    let (place, full) = match admitted {
+                        Admitted::Free(place, given_away) => (Some((place, given_away)), None),
+                        Admitted::Instead(place, given_away) => {
+                            (Some((place, given_away)), Some(Full::SILENT_GIVE_WAY))
+                        }
                         Admitted::Refused => (None, Some(Full::REFUSES)),
                     };
                     if let Some(place) = place {
                         let (tls, options) = (self.tls.clone(), Arc::clone(&self.options));
                         let (service, shutdown) = (service.clone(), shutdown.clone());
                         connections.spawn(connection::serve(socket, remote, tls, options, service, shutdown, place));
-                    }
-                    let Some(full) = full else {
                         pause.over();
-                        continue;
-                    };
+                    }
+                    let Some(full) = full else { continue };
                     self.options.cut_total.with_label_values(&[full.label]).inc();
                     pause.full(&self.url, full.pause)
                 }

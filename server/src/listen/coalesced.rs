@@ -26,6 +26,9 @@ const ROOMS_BYTES: [usize; 3] = [4 << 10, BUFFER_BYTES.div_ceil(4), BUFFER_BYTES
 
 /// Read in one turn, as [`Guard`] counts: some two hundred calls. What they take is bounded by [`super::turn`].
 const TURN_BYTES: usize = 64 << 10;
+/// The same behind a turn that was too long for what had been read before: some calls, fewer than it took, that what waits does
+/// not grow; or ten pings, resets or windows, that these are heard however much there is to do.
+const BUSY_TURN_BYTES: usize = 256;
 
 /// How long a client that is sent away may take to hear why.
 const FAREWELL_MAX: Duration = Duration::from_millis(500);
@@ -89,14 +92,14 @@ impl<T: AsyncWrite + Unpin> Gathering<T> {
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Flusher<T> {
-    /// Ends a turn. Nothing is read in the next unless it `reads_on`. `has_calls` is whether a call is open, asked only if it
+    /// Ends a turn. Little is read in the next if this one `was_cut`. `has_calls` is whether a call is open, asked only if it
     /// matters.
     ///
     /// # Errors
     /// The client is to be sent away.
-    pub(super) fn end_turn(&self, reads_on: bool, has_calls: impl FnOnce() -> bool) -> Result<(), Verdict> {
+    pub(super) fn end_turn(&self, was_cut: bool, has_calls: impl FnOnce() -> bool) -> Result<(), Verdict> {
         let mut gathering = lock(&self.0);
-        gathering.turn_bytes = if reads_on { TURN_BYTES } else { 0 };
+        gathering.turn_bytes = if was_cut { BUSY_TURN_BYTES } else { TURN_BYTES };
         gathering.guard.end_turn(has_calls).map_or(Ok(()), Err)
     }
 
@@ -142,7 +145,15 @@ impl<T: AsyncRead + Unpin> AsyncRead for Coalesced<T> {
             return Poll::Pending;
         }
         let known = buffer.filled().len();
-        ready!(Pin::new(stream).poll_read(context, buffer))?;
+        if buffer.remaining() <= *turn_bytes {
+            ready!(Pin::new(stream).poll_read(context, buffer))?;
+        } else {
+            // Into the same room, no more than the turn has left.
+            let mut part = ReadBuf::new(buffer.initialize_unfilled_to(*turn_bytes));
+            ready!(Pin::new(stream).poll_read(context, &mut part))?;
+            let count = part.filled().len();
+            buffer.advance(count);
+        }
         let bytes = &buffer.filled()[known..];
         Poll::Ready(match guard.read(bytes, Instant::now) {
             Some(weight) => {
@@ -279,11 +290,32 @@ mod tests {
                 *turns.last_mut().expect("a turn") += buffer.filled().len();
             } else {
                 assert!(woken.0.swap(false, Ordering::SeqCst), "nobody comes back");
-                flusher.end_turn(true, || true).expect("nothing is wrong");
+                flusher.end_turn(false, || true).expect("nothing is wrong");
                 turns.push(0);
             }
         }
-        assert_eq!(turns, [70_000, 70_000, 56_617]);
+        assert_eq!(turns, [65_536, 65_536, 65_536, 9]);
+    }
+
+    #[tokio::test]
+    async fn behind_a_turn_that_was_too_long_little_is_read() {
+        let (near, mut far) = tokio::io::duplex(1 << 20);
+        let (mut stream, flusher) = coalesced(near, guard());
+        far.write_all(&[&[3, 0, 0, 0, 0, 0, 0, 0, 1], &*vec![7; 3 << 16]].concat()).await.expect("sent");
+        let mut context = Context::from_waker(Waker::noop());
+        for (was_cut, expected) in [(true, 256), (true, 256), (false, 65_536), (true, 256)] {
+            flusher.end_turn(was_cut, || true).expect("nothing is wrong");
+            let (mut bytes, mut taken) = (vec![0; 10_000], 0);
+            loop {
+                let mut buffer = ReadBuf::new(&mut bytes);
+                if Pin::new(&mut stream).poll_read(&mut context, &mut buffer).is_pending() {
+                    break;
+                }
+                assert!(buffer.filled().iter().skip(9).all(|byte| *byte == 7));
+                taken += buffer.filled().len();
+            }
+            assert_eq!(taken, expected);
+        }
     }
 
     #[tokio::test]
@@ -295,7 +327,7 @@ mod tests {
         far.write_all(&ping.repeat(6_000)).await.expect("sent");
         let mut bytes = vec![0; 1 << 20];
         while stream.read(&mut bytes).await.is_ok() {
-            _ = flusher.end_turn(true, || true);
+            _ = flusher.end_turn(false, || true);
         }
         drop(stream);
         let closed = tokio::spawn(flusher.close());

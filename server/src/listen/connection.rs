@@ -4,7 +4,7 @@ use std::error::Error;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncWriteExt;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tower_service::Service;
@@ -25,7 +25,7 @@ use super::accept::{Endpoint, ListenOptions};
 use super::call::Part;
 use super::common_name::common_name;
 use super::http2::Http2;
-use super::limit::Place;
+use super::limit::{GivenAway, Place};
 use super::remote_address::{self, SystemNames};
 use super::request_body::RequestBody;
 use super::request_room::RequestRoom;
@@ -98,7 +98,7 @@ pub(super) fn serve<S, B>(
     options: Arc<ListenOptions>,
     service: S,
     mut shutdown: watch::Receiver<bool>,
-    mut place: Place,
+    (place, given_away): (Place, GivenAway),
 ) -> impl Future<Output = ()> + Send
 where
     S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + Unpin + 'static,
@@ -109,12 +109,13 @@ where
     B::Error: Into<BoxError>,
 {
     // Boxed, as is what follows: else an idle connection keeps the room that its handshake needed.
-    let opening = begin(socket, remote_address, tls, Arc::clone(&options), service);
+    let opening = begin(socket, remote_address, tls, Arc::clone(&options), service, place);
     let opening = Box::pin(async move {
+        let mut opening = pin!(opening);
         tokio::select! {
             biased;
-            () = place.given_away() => None,
-            opened = opening => Some((opened, place.keep()?)),
+            Ok(()) = given_away => None,
+            opened = &mut opening => opened,
         }
     });
     async move {
@@ -224,34 +225,45 @@ pub(super) async fn stopped(shutdown: &mut watch::Receiver<bool>) {
     let _ = shutdown.wait_for(|stop| *stop).await;
 }
 
-/// All that comes before the first request.
+/// All that comes before the first request, and the place that is kept until the last; `None` if another has it.
 async fn begin<S, B>(
     socket: Socket,
     remote_address: Option<SocketAddr>,
     tls: Option<Arc<Tls>>,
     options: Arc<ListenOptions>,
     service: S,
-) -> Result<Opened<S, B>, Rejected>
+    mut place: Place,
+) -> Option<(Result<Opened<S, B>, Rejected>, OwnedSemaphorePermit)>
 where
     S: Service<Request<RequestBody>, Response = Response<B>> + Unpin,
     S::Future: Unpin,
     B: Body + Unpin,
     B::Data: Part + Unpin,
 {
-    let (stream, protocol, client) = open(socket, remote_address, tls, &options).await?;
-    let service = WithClient { client, service };
-    Ok(match protocol {
-        Protocol::Http1 => Opened::Http1(Box::new((stream, service))),
-        Protocol::Http2 => Opened::Http2(Http2::open(stream, &options, service).await.map(Box::new)),
-    })
+    let opened = open(socket, remote_address, tls, &options, &mut place).await;
+    if !place.keep() {
+        return None;
+    }
+    let opened = match opened {
+        Ok((stream, protocol, client)) => {
+            let service = WithClient { client, service };
+            Ok(match protocol {
+                Protocol::Http1 => Opened::Http1(Box::new((stream, service))),
+                Protocol::Http2 => Opened::Http2(Http2::open(stream, &options, service).await.map(Box::new)),
+            })
+        }
+        Err(rejected) => Err(rejected),
+    };
+    Some((opened, place.into_permit()?))
 }
 
-/// Handshake and first bytes, each within its deadline.
+/// Handshake and first bytes, each within its deadline. Whose certificate was verified keeps its place from there on.
 async fn open(
     socket: Socket,
     remote_address: Option<SocketAddr>,
     tls: Option<Arc<Tls>>,
     options: &ListenOptions,
+    place: &mut Place,
 ) -> Result<(Sniffed, Protocol, ClientConnection), Rejected> {
     let deadlines = options.deadlines;
     let mut client = ClientConnection {
@@ -268,6 +280,10 @@ async fn open(
             let acceptor = TlsAcceptor::from(tls.server_config(Instant::now()));
             let shaken = timeout(deadlines.handshake, options.handshakes.run(acceptor.accept(socket))).await;
             let stream = shaken.map_err(|_| Rejected::Late(TLS_HANDSHAKE))?.map_err(Rejected::from)?;
+            // Asked for only where they are verified.
+            if stream.get_ref().1.peer_certificates().is_some() {
+                place.keep();
+            }
             if let (true, Some(remote)) = (tls.checks_addresses(), remote_address) {
                 let checked = timeout(deadlines.handshake, check_address(stream.get_ref().1, remote)).await;
                 let refused = |why| Rejected::Failed(io::Error::other(why));

@@ -164,9 +164,7 @@ where
         {
             return Poll::Ready(Err("no answer to a ping in time".into()));
         }
-        // Else what was read and not yet taken would grow.
-        let reads_on = !turn::is_over();
-        if let Err(verdict) = this.flusher.end_turn(reads_on, || this.connection.has_streams()) {
+        if let Err(verdict) = this.flusher.end_turn(turn::is_over(), || this.connection.has_streams()) {
             return Poll::Ready(Err(verdict.text().into()));
         }
         match this.flusher.poll_flush(context) {

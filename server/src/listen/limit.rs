@@ -1,11 +1,13 @@
 //! How many connections the process holds at most, and who gives way.
 //!
-//! Where all places are taken, a new connection takes that of the one that has been silent for longest: one without a
-//! handshake, or that has shown nothing of what it speaks. So a crowd of strangers that only connects keeps nobody out, and
-//! where certificates are asked for it is the same with a crowd that speaks. Who was heard keeps its place.
+//! Where all places are taken, a new connection takes that of the one that has been silent for longest, if that is long enough
+//! for an honest handshake: one without a handshake, or that has shown nothing of what it speaks. So a crowd of strangers
+//! that only connects keeps nobody out for long, and where certificates are asked for it is the same with a crowd that
+//! speaks. Who was heard keeps its place.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, getrlimit};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -36,26 +38,31 @@ struct Newcomers {
 #[derive(Debug)]
 struct Silent {
     permit: OwnedSemaphorePermit,
+    since: Instant,
     /// Says that the place went to another.
     gives_way: oneshot::Sender<()>,
 }
 
-/// The place of a connection that was not heard yet, until it is dropped.
+/// The place of a connection that was just accepted, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Place {
     number: u64,
     newcomers: Arc<Mutex<Newcomers>>,
-    given_away: oneshot::Receiver<()>,
+    /// Once it was heard.
+    kept: Option<OwnedSemaphorePermit>,
 }
+
+/// Ends, also with an error, when another connection has the place, or it was given up.
+pub(super) type GivenAway = oneshot::Receiver<()>;
 
 /// How a connection came in.
 #[derive(Debug)]
 pub(super) enum Admitted {
     /// To a place that was free.
-    Free(Place),
+    Free(Place, GivenAway),
     /// To that of another, which ends.
-    Instead(Place),
-    /// Not at all: all who have a place were heard.
+    Instead(Place, GivenAway),
+    /// Not at all: all who have a place were heard, or came a moment ago.
     Refused,
 }
 
@@ -86,42 +93,48 @@ impl ConnectionLimit {
         self.free.available_permits()
     }
 
-    /// A place for a connection that was just accepted.
-    pub(super) fn admit(&self) -> Admitted {
+    /// A place for a connection that was accepted at `now`; if there is none, that of one that has been silent for
+    /// `silent_max`.
+    pub(super) fn admit(&self, now: Instant, silent_max: Duration) -> Admitted {
         let free = Arc::clone(&self.free).try_acquire_owned();
         let mut newcomers = lock(&self.newcomers);
-        match free {
-            Ok(permit) => Admitted::Free(self.place(&mut newcomers, permit)),
-            Err(_) => match newcomers.silent.pop_first() {
-                Some((_, Silent { permit, gives_way })) => {
-                    // Who is gone already needs not be told.
-                    let _ = gives_way.send(());
-                    Admitted::Instead(self.place(&mut newcomers, permit))
-                }
-                None => Admitted::Refused,
-            },
+        if let Ok(permit) = free {
+            let (place, given_away) = self.place(&mut newcomers, permit, now);
+            return Admitted::Free(place, given_away);
+        }
+        match newcomers.silent.first_entry() {
+            Some(oldest) if now.duration_since(oldest.get().since) >= silent_max => {
+                let Silent { permit, gives_way, .. } = oldest.remove();
+                // Who is gone already needs not be told.
+                let _ = gives_way.send(());
+                let (place, given_away) = self.place(&mut newcomers, permit, now);
+                Admitted::Instead(place, given_away)
+            }
+            _ => Admitted::Refused,
         }
     }
 
-    fn place(&self, newcomers: &mut Newcomers, permit: OwnedSemaphorePermit) -> Place {
+    fn place(&self, newcomers: &mut Newcomers, permit: OwnedSemaphorePermit, since: Instant) -> (Place, GivenAway) {
         let (gives_way, given_away) = oneshot::channel();
         newcomers.came += 1;
-        newcomers.silent.insert(newcomers.came, Silent { permit, gives_way });
-        Place { number: newcomers.came, newcomers: Arc::clone(&self.newcomers), given_away }
+        newcomers.silent.insert(newcomers.came, Silent { permit, since, gives_way });
+        let place = Place { number: newcomers.came, newcomers: Arc::clone(&self.newcomers), kept: None };
+        (place, given_away)
     }
 }
 
 impl Place {
-    /// Returns when another connection has the place.
-    pub(super) async fn given_away(&mut self) {
-        // Closed without a word only by this end.
-        let _ = (&mut self.given_away).await;
+    /// The connection was heard: from here on it gives way to nobody. `false` if it had to before.
+    pub(super) fn keep(&mut self) -> bool {
+        if self.kept.is_none() {
+            self.kept = lock(&self.newcomers).silent.remove(&self.number).map(|silent| silent.permit);
+        }
+        self.kept.is_some()
     }
 
-    /// The connection was heard: what is given back is its place until it ends, which it gives up to nobody. `None` if it had
-    /// to at that moment.
-    pub(super) fn keep(self) -> Option<OwnedSemaphorePermit> {
-        lock(&self.newcomers).silent.remove(&self.number).map(|silent| silent.permit)
+    /// What is left of a place that is kept: it ends when that is dropped.
+    pub(super) fn into_permit(mut self) -> Option<OwnedSemaphorePermit> {
+        self.kept.take()
     }
 }
 
@@ -173,33 +186,33 @@ mod tests {
 
     #[test]
     fn places_return() {
-        let limit = ConnectionLimit::new(1);
-        let Admitted::Free(place) = limit.admit() else { panic!("it is free") };
-        let kept = place.keep();
-        assert!(kept.is_some() && matches!(limit.admit(), Admitted::Refused));
+        let (limit, now) = (ConnectionLimit::new(1), Instant::now());
+        let Admitted::Free(mut place, _) = limit.admit(now, Duration::ZERO) else { panic!("it is free") };
+        assert!(place.keep() && place.keep());
+        let kept = place.into_permit();
+        assert!(kept.is_some() && matches!(limit.admit(now, Duration::ZERO), Admitted::Refused));
         drop(kept);
         assert_eq!(limit.available(), 1);
-        drop(limit.admit());
+        drop(limit.admit(now, Duration::ZERO));
         assert_eq!(limit.available(), 1);
     }
 
-    #[tokio::test]
-    async fn the_silent_give_way_in_the_order_in_which_they_came() {
-        let limit = ConnectionLimit::new(3);
-        let mut places: Vec<_> = (0..3)
-            .map(|_| match limit.admit() {
-                Admitted::Free(place) => place,
-                other => panic!("{other:?}"),
-            })
-            .collect();
-        let heard = places.remove(0).keep().expect("nobody else came");
-        let Admitted::Instead(third) = limit.admit() else { panic!("two are silent") };
-        places.remove(0).given_away().await;
-        let Admitted::Instead(_fourth) = limit.admit() else { panic!("two are silent") };
-        let late = places.remove(0);
-        assert!(late.keep().is_none(), "its place went to another");
-        assert!(third.keep().is_some());
-        // The permits of `third` and `_fourth` are what is left beside `heard`.
+    #[test]
+    fn the_silent_give_way_in_the_order_in_which_they_came_and_not_at_once() {
+        let (limit, start, second) = (ConnectionLimit::new(3), Instant::now(), Duration::from_secs(1));
+        let [mut heard, first, mut late] = [0, 1, 2].map(|came| match limit.admit(start + came * second, second) {
+            Admitted::Free(place, given_away) => (place, given_away),
+            other => panic!("{other:?}"),
+        });
+        assert!(heard.0.keep());
+        let now = start + 2 * second;
+        let Admitted::Instead(mut third, _) = limit.admit(now, second) else { panic!("one is silent for a second") };
+        assert!({ first }.1.try_recv().is_ok() && late.1.try_recv().is_err());
+        assert!(matches!(limit.admit(now, second), Admitted::Refused), "the other is not");
+        let Admitted::Instead(_fourth, _) = limit.admit(now + second, second) else { panic!("now it is") };
+        assert!(late.1.try_recv().is_ok() && !late.0.keep(), "its place went to another");
+        assert!(third.keep());
+        drop(third);
         assert_eq!(limit.available(), 1);
         drop(heard);
         assert_eq!(limit.available(), 2);

@@ -52,6 +52,8 @@ mod http2_tests;
 mod limit;
 mod pace;
 mod peer_tls;
+#[cfg(test)]
+mod places_tests;
 mod remote_address;
 mod request_body;
 mod request_room;
@@ -76,7 +78,7 @@ pub use limit::ConnectionLimit;
 pub use pace::{Hurry, Unhurried};
 pub use peer_tls::PeerTlsClient;
 pub use request_body::RequestBody;
-pub use request_room::{HeldRequest, LargePage, OpenCall, RequestRoom, RequestRooms};
+pub use request_room::{HeldRequest, LargePage, OpenCall, RequestRoom, RequestRooms, WaitingRequest};
 pub use service_tls::ServiceTls;
 pub use takeover::{Takeover, Upgraded};
 pub use tls::Tls;

@@ -1,12 +1,15 @@
-//! How much of requests that are still on their way in the process keeps: calls that are open, and messages that are not
-//! whole yet.
+//! How much of requests the process keeps before admission counts it: calls that are open, messages that are not whole yet, and
+//! those of calls that wait for others or for their client.
 //!
 //! HTTP/2 bounds how much a client may send before it is read, not how much of it is kept: ten thousand calls, each one byte
 //! short of the largest request, are 20 GB on one connection. So what is kept is counted, for a connection and for all, and
 //! who finds no room is told to come again. Nobody waits for room: what waited would fill the window of its connection, and
 //! nothing that has room could go on.
 //!
-//! A request that came in one frame of data is never counted; it is on to where admission counts it.
+//! Any other request that came in one frame of data is never counted; it is on to where admission counts it.
+//!
+//! Requests of calls that wait have a room beside: their clients hold them for as long as they like, and must not keep
+//! others' messages from being read.
 //!
 //! Large pages, as that of all figures, have their places beside: they are made before their client is known to take them.
 
@@ -19,8 +22,10 @@ use bytes::Bytes;
 const CALL_BYTES: usize = 4 << 10;
 /// So many calls may be open whatever memory there is.
 const CALLS_MIN: usize = 32 << 10;
-/// The part of the room for messages that one connection may fill.
+/// The part of the room for messages, and of that for those of calls that wait, that one connection may fill.
 const CONNECTION_PART: usize = 2;
+/// What there is for messages of calls that wait, as a part of the room for others.
+const WAITING_PART: usize = 2;
 /// Large pages that one connection may have asked for and not yet taken.
 const LARGE_PAGES_OF_CONNECTION: usize = 8;
 /// Bytes of large pages that wait for their clients, of all connections.
@@ -42,6 +47,7 @@ pub struct RequestRoom {
 #[derive(Debug)]
 struct OwnRoom {
     bytes: Count,
+    waiting_bytes: Count,
     large_pages: Count,
 }
 
@@ -49,6 +55,7 @@ struct OwnRoom {
 struct Room {
     calls: Count,
     bytes: Count,
+    waiting_bytes: Count,
     large_page_bytes: Count,
 }
 
@@ -78,17 +85,25 @@ impl Count {
 }
 
 impl RequestRooms {
-    /// Room for so many bytes of messages, and for as many calls as take the same, 32,768 at least.
+    /// Room for so many bytes of messages, for half as many of calls that wait, and for as many calls as take the same, 32,768
+    /// at least.
     pub fn new(bytes: usize) -> Self {
-        let calls = (bytes / CALL_BYTES).max(CALLS_MIN);
-        let large_page_bytes = Count::new(LARGE_PAGE_BYTES);
-        Self { all: Arc::new(Room { calls: Count::new(calls), bytes: Count::new(bytes), large_page_bytes }) }
+        let all = Room {
+            calls: Count::new((bytes / CALL_BYTES).max(CALLS_MIN)),
+            bytes: Count::new(bytes),
+            waiting_bytes: Count::new(bytes / WAITING_PART),
+            large_page_bytes: Count::new(LARGE_PAGE_BYTES),
+        };
+        Self { all: Arc::new(all) }
     }
 
     /// Of a new connection.
     pub fn of_connection(&self) -> RequestRoom {
-        let bytes = Count::new(self.all.bytes.max / CONNECTION_PART);
-        let own = OwnRoom { bytes, large_pages: Count::new(LARGE_PAGES_OF_CONNECTION) };
+        let own = OwnRoom {
+            bytes: Count::new(self.all.bytes.max / CONNECTION_PART),
+            waiting_bytes: Count::new(self.all.waiting_bytes.max / CONNECTION_PART),
+            large_pages: Count::new(LARGE_PAGES_OF_CONNECTION),
+        };
         RequestRoom { own: Arc::new(own), all: self.all.clone() }
     }
 }
@@ -102,6 +117,18 @@ impl RequestRoom {
     /// A place for a large page that is yet to be made; `None` if this connection has asked for too many.
     pub fn large_page(&self) -> Option<LargePage> {
         self.own.large_pages.take(1).then(|| LargePage { room: self.clone(), bytes: 0 })
+    }
+
+    /// Room for a whole message that a call keeps while it waits, until what is given is dropped; `None` if there is none.
+    pub fn waiting(&self, bytes: usize) -> Option<WaitingRequest> {
+        if !self.own.waiting_bytes.take(bytes) {
+            return None;
+        }
+        if !self.all.waiting_bytes.take(bytes) {
+            self.own.waiting_bytes.give_back(bytes);
+            return None;
+        }
+        Some(WaitingRequest { room: self.clone(), bytes })
     }
 
     /// Of a message, nothing of which is kept yet.
@@ -119,6 +146,20 @@ pub struct OpenCall {
 impl Drop for OpenCall {
     fn drop(&mut self) {
         self.all.calls.give_back(1);
+    }
+}
+
+/// What a call keeps of its request while it waits.
+#[derive(Debug)]
+pub struct WaitingRequest {
+    room: RequestRoom,
+    bytes: usize,
+}
+
+impl Drop for WaitingRequest {
+    fn drop(&mut self) {
+        self.room.own.waiting_bytes.give_back(self.bytes);
+        self.room.all.waiting_bytes.give_back(self.bytes);
     }
 }
 
@@ -214,6 +255,20 @@ mod tests {
         assert!(b.set(500));
         drop((b, c, d));
         assert_eq!(rooms.all.bytes.taken.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn requests_of_calls_that_wait_have_a_room_of_their_own() {
+        let rooms = RequestRooms::new(1_000);
+        let (first, second) = (rooms.of_connection(), rooms.of_connection());
+        let held = first.waiting(250).expect("half of half");
+        assert!(first.waiting(1).is_none() && first.nothing().set(500));
+        let rest = (second.waiting(200), second.waiting(50));
+        assert!(rest.1.is_some() && rooms.of_connection().waiting(1).is_none());
+        drop(held);
+        assert!(first.waiting(250).is_some() && second.waiting(1).is_none());
+        drop(rest);
+        assert_eq!(rooms.all.waiting_bytes.taken.load(Ordering::Relaxed), 0);
     }
 
     #[test]

@@ -33,7 +33,7 @@ use crate::config::{
 };
 use crate::metrics::Metrics;
 
-type Ca = CertifiedIssuer<'static, KeyPair>;
+pub(super) type Ca = CertifiedIssuer<'static, KeyPair>;
 
 /// Answers each request with what it knows of the client.
 #[derive(Clone)]
@@ -55,7 +55,7 @@ impl tower_service::Service<Request<RequestBody>> for Echo {
     }
 }
 
-fn options(connections: usize) -> ListenOptions {
+pub(super) fn options(connections: usize) -> ListenOptions {
     ListenOptions {
         endpoint: Endpoint::Client,
         socket: SocketConfig::default(),
@@ -72,17 +72,17 @@ fn options(connections: usize) -> ListenOptions {
 }
 
 /// A served port, and the handle that stops it.
-struct Served {
-    address: SocketAddr,
+pub(super) struct Served {
+    pub(super) address: SocketAddr,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
 
-fn serve(url: &str, tls: Option<&Arc<Tls>>, connections: usize) -> Served {
+pub(super) fn serve(url: &str, tls: Option<&Arc<Tls>>, connections: usize) -> Served {
     serve_with(url, tls, options(connections))
 }
 
-fn serve_with(url: &str, tls: Option<&Arc<Tls>>, options: ListenOptions) -> Served {
+pub(super) fn serve_with(url: &str, tls: Option<&Arc<Tls>>, options: ListenOptions) -> Served {
     let url = Url::parse(url).expect("a URL");
     let listener = Listener::bind(&url, tls, options).expect("bound");
     let address = listener.local_address().unwrap_or_else(|| ([0, 0, 0, 0], 0).into());
@@ -117,7 +117,7 @@ fn new_ca() -> Ca {
 }
 
 /// A certificate for `localhost` signed by `ca`, and its key, in PEM.
-fn signed(ca: &Ca, common_name: &str, serial: u64, key: &KeyPair) -> String {
+pub(super) fn signed(ca: &Ca, common_name: &str, serial: u64, key: &KeyPair) -> String {
     let mut params = CertificateParams::new(vec!["localhost".to_owned()]).expect("parameters");
     params.distinguished_name.push(DnType::CommonName, common_name);
     params.serial_number = Some(SerialNumber::from(serial));
@@ -126,13 +126,13 @@ fn signed(ca: &Ca, common_name: &str, serial: u64, key: &KeyPair) -> String {
 }
 
 /// Server files in a folder of their own.
-struct Files {
+pub(super) struct Files {
     folder: TempDir,
-    ca: Ca,
+    pub(super) ca: Ca,
 }
 
 impl Files {
-    fn new(key: &KeyPair) -> Self {
+    pub(super) fn new(key: &KeyPair) -> Self {
         let files = Self { folder: tempfile::tempdir().expect("a folder"), ca: new_ca() };
         files.write("cert.pem", signed(&files.ca, "server", 1, key).as_bytes());
         files.write("key.pem", key.serialize_pem().as_bytes());
@@ -148,7 +148,7 @@ impl Files {
         fs::write(self.path(name), content).expect("written");
     }
 
-    fn tls(&self, trusted_ca_file: Option<&str>) -> TlsConfig {
+    pub(super) fn tls(&self, trusted_ca_file: Option<&str>) -> TlsConfig {
         TlsConfig {
             cert_file: self.path("cert.pem"),
             key_file: self.path("key.pem"),
@@ -166,7 +166,7 @@ impl Files {
     }
 
     /// Connects as a client that trusts the CA, with a certificate and key in PEM or without.
-    async fn connect(
+    pub(super) async fn connect(
         &self,
         address: SocketAddr,
         alpn: &[&str],
@@ -194,7 +194,7 @@ impl Files {
     }
 
     /// Whether the server answers this client; with TLS 1.3 a refusal shows only when it should answer.
-    async fn answers(&self, address: SocketAddr, identity: Option<(&str, &str)>) -> Option<String> {
+    pub(super) async fn answers(&self, address: SocketAddr, identity: Option<(&str, &str)>) -> Option<String> {
         let mut stream = self.connect(address, &[], identity).await.ok()?;
         stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.ok()?;
         let mut answer = String::new();
@@ -203,7 +203,7 @@ impl Files {
     }
 }
 
-fn new_key() -> KeyPair {
+pub(super) fn new_key() -> KeyPair {
     KeyPair::generate().expect("a key")
 }
 
@@ -444,50 +444,6 @@ async fn a_taken_port_and_https_without_certificate_are_told() {
     let url = Url::parse("https://127.0.0.1:0").expect("a URL");
     let error = Listener::bind(&url, None, options(1)).expect_err("no certificate");
     assert!(error.to_string().contains("--cert-file"), "{error}");
-}
-
-#[tokio::test]
-async fn connections_above_the_limit_are_closed_and_places_return() {
-    let served = serve("http://127.0.0.1:0", None, 1);
-    let mut first = TcpStream::connect(served.address).await.expect("connected");
-    first.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.expect("sent");
-    let mut answer = [0; 12];
-    first.read_exact(&mut answer).await.expect("an answer");
-    let mut second = TcpStream::connect(served.address).await.expect("in the backlog");
-    let refused = second.read(&mut answer).await;
-    assert!(matches!(refused, Ok(0) | Err(_)), "{refused:?}");
-    drop(first);
-    // The place returns when the server sees the end of the first one.
-    loop {
-        let mut third = TcpStream::connect(served.address).await.expect("connected");
-        let _ = third.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
-        if third.read_exact(&mut answer).await.is_ok() {
-            break;
-        }
-    }
-}
-
-#[tokio::test]
-async fn silent_and_slow_clients_are_cut_at_the_deadline() {
-    let files = Files::new(&new_key());
-    let tls = Tls::load(files.tls(None)).expect("loaded");
-    let deadline = Duration::from_millis(100);
-    let options = ListenOptions {
-        deadlines: Deadlines { handshake: deadline, first_bytes: deadline, ..Deadlines::default() },
-        ..options(10)
-    };
-    let plain = serve_with("http://127.0.0.1:0", None, options.clone());
-    let secure = serve_with("https://127.0.0.1:0", Some(&tls), options);
-    let starts: [(SocketAddr, &[u8]); 4] =
-        [(plain.address, b""), (plain.address, b"PRI * HTTP/2.0"), (plain.address, b"GET / HT"), (secure.address, b"")];
-    for (address, sent) in starts {
-        let since = Instant::now();
-        let mut stream = TcpStream::connect(address).await.expect("connected");
-        stream.write_all(sent).await.expect("sent");
-        // The end of the connection is what is waited for: without a deadline this never returns.
-        let _ = stream.read_to_end(&mut Vec::new()).await;
-        assert!(since.elapsed() >= deadline, "{sent:?} took {:?}", since.elapsed());
-    }
 }
 
 #[tokio::test]

@@ -9,14 +9,13 @@ use std::time::{Duration, Instant};
 /// What a turn may take. A call takes a hundredth of it; who calls once waits no longer than this for each connection that
 /// is busy.
 const TURN_MAX: Duration = Duration::from_micros(500);
-/// Steps between two looks at the clock. The first are free: most turns are of one call.
+/// Steps between two looks at the clock: a turn is of so many at least.
 const STEPS: u32 = 4;
 
-/// Steps are counted, and timed if there are many.
 #[derive(Clone, Copy)]
 struct Turn {
     steps: u32,
-    /// When it was long enough to be timed.
+    /// When the first step was over.
     timed_from: Option<Instant>,
     is_over: bool,
 }
@@ -26,9 +25,10 @@ impl Turn {
 
     fn step(mut self, now: impl FnOnce() -> Instant) -> Self {
         self.steps += 1;
-        if self.steps.is_multiple_of(STEPS) {
-            let now = now();
-            self.is_over |= now.duration_since(*self.timed_from.get_or_insert(now)) >= TURN_MAX;
+        match self.timed_from {
+            None => self.timed_from = Some(now()),
+            Some(from) if self.steps.is_multiple_of(STEPS) => self.is_over |= now().duration_since(from) >= TURN_MAX,
+            Some(_) => {}
         }
         self
     }
@@ -60,15 +60,16 @@ mod tests {
     #[test]
     fn a_turn_is_over_when_its_steps_took_long() {
         let start = Instant::now();
-        let mut turn = Turn::NEW;
+        let mut turn = Turn::NEW.step(|| start);
+        for _ in 2..STEPS {
+            turn = turn.step(|| unreachable!("the clock is looked at now and then"));
+        }
+        turn = turn.step(|| start + TURN_MAX - Duration::from_nanos(1));
+        assert!(!turn.is_over);
         for _ in 1..STEPS {
-            turn = turn.step(|| unreachable!("the first steps are not timed"));
+            turn = turn.step(|| unreachable!("the clock is looked at now and then"));
         }
-        turn = turn.step(|| start);
-        for step in 1..=STEPS {
-            assert!(!turn.is_over, "step {step}");
-            turn = turn.step(|| start + TURN_MAX);
-        }
+        turn = turn.step(|| start + TURN_MAX);
         assert!(turn.is_over);
         // Whatever the clock says later.
         turn = (0..STEPS).fold(turn, |turn, _| turn.step(|| start));

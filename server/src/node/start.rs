@@ -452,7 +452,11 @@ impl Running {
                 return Ok(());
             }
             if !alone && started.elapsed() > leader_wait {
-                warn!("no leader is known yet: the other members may not run; this one serves what needs none");
+                if led {
+                    warn!(applied, committed = needed, "this member is behind: it serves while it catches up");
+                } else {
+                    warn!("no leader is known yet: the other members may not run; this one serves what needs none");
+                }
                 return Ok(());
             }
             if started.elapsed() > timeout {

@@ -22,6 +22,7 @@ use thiserror::Error;
 
 use super::FORMAT_VERSION;
 use crate::apply::auth::state::AuthRecord;
+use crate::apply::downgrade::Downgrade;
 use crate::apply::machine::APPLY_VERSION;
 use crate::apply::members::Members;
 
@@ -190,6 +191,9 @@ impl Receiving {
         if !may_be_of_users(&record) {
             return Err(ReceiveError::Impossible("a record of users or roles that is none"));
         }
+        if !may_be_a_downgrade(&record) {
+            return Err(ReceiveError::Impossible("a downgrade that this release knows nothing of"));
+        }
         if is_planted(Bug::StateWithoutUsers) && is_of_users(&record) {
             return Ok(());
         }
@@ -282,6 +286,16 @@ fn may_be_of_users(record: &Record) -> bool {
         Some((table, key)) if is_table_of_users(table) => {
             let value = Some(Bytes::copy_from_slice(&record.value));
             AuthRecord { table, key, value }.is_well_formed()
+        }
+        _ => true,
+    }
+}
+
+/// Whether a record is of something else, or a downgrade that this release can be in: it could not start with another.
+fn may_be_a_downgrade(record: &Record) -> bool {
+    match split_key(&record.key) {
+        Some((Table::Cluster, key)) if Downgrade::is_key(&key) => {
+            Downgrade::to(Some(&String::from_utf8_lossy(&record.value))).is_ok()
         }
         _ => true,
     }

@@ -7,19 +7,21 @@ use basalt_proto::etcdserverpb::{LeaseGrantRequest, PutRequest};
 use basalt_proto::log::request::Kind as RequestKind;
 use basalt_proto::log::{LogEntry, Request};
 use basalt_proto::snapshot::chunk::Kind;
-use basalt_proto::snapshot::{Chunk, End};
+use basalt_proto::snapshot::{Chunk, End, Record, Records};
 use basalt_storage::checkpoint::recovery::{self, Birth, Opened};
 use basalt_storage::checkpoint::{Filled, Salt};
 use basalt_storage::disk::{Disk, PowerCut, SimulatedDisk};
 use basalt_storage::hashes::{HashKv, HashKvJob, HashPurpose};
 use basalt_storage::job::{BUDGET_UNLIMITED, run};
 use basalt_storage::mvcc::shard_map::ShardMap;
+use basalt_storage::mvcc::system::Table;
 use basalt_storage::mvcc::view::{LogPosition, View};
 use basalt_storage::pages::PageCache;
 use bytes::Bytes;
 use prost::Message;
 
 use super::*;
+use crate::apply::downgrade::Downgrade;
 use crate::apply::machine::Machine;
 use crate::apply::members::Members;
 use crate::apply::values::Prefetched;
@@ -193,6 +195,15 @@ fn what_does_not_belong_here_is_refused() {
     assert!(with_head(&|head| head.members = Members::single_voter(3).encode()).is_some());
     assert!(with_head(&|head| head.revision = 3).is_some(), "revisions above the last");
     assert!(with_head(&|head| head.compact_revision = i64::MAX).is_some());
+
+    let with_downgrade = |to: &'static str| {
+        let key = [&[Table::Cluster as u8], Downgrade::default().record().0].concat().into();
+        let records = Records { records: vec![Record { key, value: to.into() }] };
+        let mut chunks = sound.clone();
+        chunks.insert(1, Chunk { kind: Some(Kind::Records(records)) }.encode_to_vec().into());
+        refused(chunks).is_some_and(|refused| refused.contains("a downgrade that this release knows nothing of"))
+    };
+    assert!(with_downgrade("3.5.0") && with_downgrade("x") && !with_downgrade("3.6.0"));
 
     let mut without_one = sound.clone();
     without_one.remove(2);

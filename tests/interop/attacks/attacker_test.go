@@ -18,11 +18,13 @@ import (
 )
 
 const (
-	rangePath = "/etcdserverpb.KV/Range"
-	jsonPath  = "/v3/kv/range"
-	putPath   = "/etcdserverpb.KV/Put"
-	txnPath   = "/etcdserverpb.KV/Txn"
-	watchPath = "/etcdserverpb.Watch/Watch"
+	rangePath   = "/etcdserverpb.KV/Range"
+	jsonPath    = "/v3/kv/range"
+	putPath     = "/etcdserverpb.KV/Put"
+	txnPath     = "/etcdserverpb.KV/Txn"
+	watchPath   = "/etcdserverpb.Watch/Watch"
+	observePath = "/v3electionpb.Election/Observe"
+	healthPath  = "/grpc.health.v1.Health/Watch"
 	// awaitMax bounds every wait for something that must come.
 	awaitMax = 30 * time.Second
 )

@@ -14,6 +14,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"basalt/tests/interop/harness"
@@ -160,6 +161,26 @@ func TestHoards(t *testing.T) {
 					for rest := body[:len(body)-1]; len(rest) > 0; {
 						part := rest[:min(16<<10, len(rest))]
 						_, rest = a.framer.WriteData(stream, false, part), rest[len(part):]
+					}
+				})
+			}
+			s.wait()
+		}},
+		{name: "large requests of calls that wait", cores: -1, args: []string{memoryLimit}, run: func(t *testing.T, s *scene) {
+			// A name, and a field that nobody knows.
+			name := protowire.AppendBytes(protowire.AppendTag(nil, 1, protowire.BytesType), make([]byte, 3*mib/2))
+			unknown := protowire.AppendBytes(protowire.AppendTag(nil, 99, protowire.BytesType), make([]byte, 3*mib/2))
+			a := newAttacker(t, s)
+			for n := 0; n < 300 && !a.over(); n++ {
+				path, body := observePath, message(name)
+				if n%2 == 0 {
+					path, body = healthPath, message(unknown)
+				}
+				a.send(func() {
+					stream := a.open(path, false)
+					for rest := body; len(rest) > 0; {
+						part := rest[:min(16<<10, len(rest))]
+						_, rest = a.framer.WriteData(stream, len(rest) == len(part), part), rest[len(part):]
 					}
 				})
 			}

@@ -1,5 +1,6 @@
 //! Compiles the `.proto` files of this folder with protox: building needs no protoc.
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::path::PathBuf;
 use std::{env, fs};
@@ -28,6 +29,10 @@ const FILES: &[&str] = &[
     "otlp/trace.proto",
 ];
 
+/// Calls of these wait as long as their clients like. What they are asked is copied out of the message that it came in, whose
+/// buffer may be much larger; of all others it is a slice of that.
+const COPIED_PACKAGES: &[&str] = &["v3electionpb", "v3lockpb"];
+
 fn main() -> Result<(), Box<dyn Error>> {
     for folder in ["etcd", "grpc", "basalt", "otlp"] {
         println!("cargo:rerun-if-changed={folder}");
@@ -47,6 +52,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     for field in messages.flat_map(|message| &mut message.field) {
         field.name = Some(field.name().replace("URLs", "_urls"));
     }
-    tonic_prost_build::configure().build_server(false).bytes(".").compile_fds(described)?;
+    let packages: BTreeSet<String> = described.file.iter().map(|file| file.package().to_owned()).collect();
+    let sliced = packages.iter().filter(|package| !COPIED_PACKAGES.contains(&package.as_str()));
+    let builder = tonic_prost_build::configure().build_server(false);
+    sliced.fold(builder, |builder, package| builder.bytes(format!(".{package}"))).compile_fds(described)?;
     Ok(())
 }

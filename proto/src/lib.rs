@@ -4,7 +4,8 @@
 //!
 //! - Clients are generated, servers are not: the server binds its handlers itself.
 //! - Every `bytes` field is a [`bytes::Bytes`], so decoding from `Bytes` slices the buffer instead of copying it. Whoever
-//!   keeps such a field beyond the request keeps the whole buffer alive.
+//!   keeps such a field beyond the request keeps the whole buffer alive. Those of [`v3lockpb`] and [`v3electionpb`] are vectors,
+//!   since their calls wait long.
 //! - Generated decoding drops what it does not know: a `oneof` of a newer release reads as `None`, which readers of
 //!   [`log`] and [`effects`] must refuse, and an enum field is a plain number.
 

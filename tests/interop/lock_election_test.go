@@ -215,6 +215,91 @@ func TestLockAsSomebody(t *testing.T) {
 	expectStatus(t, "as nobody", err, codes.Unknown, "etcdserver: user name is empty")
 }
 
+// TestWhoHoldsALockAndAsksAgainLosesNothing: however early such a call ends, and whichever member is
+// asked, the lock is held and the next one waits.
+func TestWhoHoldsALockAndAsksAgainLosesNothing(t *testing.T) {
+	members := harness.StartMembers(t, harness.UnderTest(t), 3)
+	conn := members[0].Conn(t)
+	s, locks, elections, ctx := servicesOf(conn), lpb.NewLockClient(conn), epb.NewElectionClient(conn), harness.Context(t, time.Minute)
+	lease := grantID(t, ctx, s, 600)
+	held := must(locks.Lock(ctx, &lpb.LockRequest{Name: []byte("l"), Lease: lease}))(t)
+	led := must(elections.Campaign(ctx, &epb.CampaignRequest{Name: []byte("e"), Lease: lease}))(t)
+	next := make(chan error, 1)
+	go func() {
+		_, err := locks.Lock(ctx, &lpb.LockRequest{Name: []byte("l"), Lease: grantID(t, ctx, s, 600)})
+		next <- err
+	}()
+	queue := awaitQueue(t, ctx, s, "l", 2)
+	for _, member := range members {
+		again := lpb.NewLockClient(member.Conn(t))
+		for n := range 200 {
+			short, cancel := context.WithTimeout(ctx, time.Duration(n+1)*50*time.Microsecond)
+			// It may come to its end or not.
+			_, _ = again.Lock(short, &lpb.LockRequest{Name: []byte("l"), Lease: lease})
+			cancel()
+		}
+	}
+	if now := queueOf(t, ctx, s, "l"); !slices.Equal(now, queue) || now[0] != string(held.Key) {
+		t.Errorf("after calls that were given up %q wait for %q, before %q", now, held.Key, queue)
+	}
+	again := must(elections.Campaign(ctx, &epb.CampaignRequest{Name: []byte("e"), Lease: lease}))(t)
+	if again.Leader.Rev != led.Leader.Rev {
+		t.Errorf("who leads and campaigns again leads since %d, not %d", again.Leader.Rev, led.Leader.Rev)
+	}
+	must(locks.Unlock(ctx, &lpb.UnlockRequest{Key: held.Key}))(t)
+	if err := <-next; err != nil {
+		t.Errorf("the next one: %v", err)
+	}
+}
+
+// TestQueuesThatOnesUserMayNotRead: a lock is refused and nothing written, nor is one that is held taken away; a campaign is in
+// the queue before it is refused a look at the others, and finds its place when it may.
+func TestQueuesThatOnesUserMayNotRead(t *testing.T) {
+	server := harness.StartUnderTest(t)
+	for _, args := range [][]string{
+		{"role", "add", "b"}, {"role", "grant-permission", "b", "readwrite", "l/5"},
+		{"user", "add", "bob:word"}, {"user", "grant-role", "bob", "b"},
+	} {
+		server.Etcdctl(args...)
+	}
+	guard(t, server)
+	conn := server.Conn(t)
+	s, locks, elections, ctx := servicesOf(conn), lpb.NewLockClient(conn), epb.NewElectionClient(conn), harness.Context(t, time.Minute)
+	bob, root := login(t, ctx, s, "bob", "word"), login(t, ctx, s, "root", "secret")
+	must(s.lease.LeaseGrant(root, &pb.LeaseGrantRequest{TTL: 600, ID: 5}))(t)
+	denied := "etcdserver: permission denied"
+	expectQueue := func(when string, keys ...string) {
+		t.Helper()
+		// What was ordered before it is applied when it is answered.
+		must(s.kv.Put(root, &pb.PutRequest{Key: []byte("between")}))(t)
+		if now := queueOf(t, root, s, "l"); !slices.Equal(now, keys) {
+			t.Errorf("%s: %q", when, now)
+		}
+	}
+	before := must(s.kv.Range(root, &pb.RangeRequest{Key: []byte("l")}))(t).Header.Revision
+	_, err := locks.Lock(bob, &lpb.LockRequest{Name: []byte("l"), Lease: 5})
+	expectStatus(t, "a lock", err, codes.Unknown, denied)
+	if after := must(s.kv.Range(root, &pb.RangeRequest{Key: []byte("l")}))(t).Header.Revision; after != before {
+		t.Errorf("a lock that was refused took the revision from %d to %d", before, after)
+	}
+	held := must(locks.Lock(root, &lpb.LockRequest{Name: []byte("l"), Lease: 5}))(t)
+	_, err = locks.Lock(bob, &lpb.LockRequest{Name: []byte("l"), Lease: 5})
+	expectStatus(t, "a lock that is held", err, codes.Unknown, denied)
+	expectQueue("after a lock that is held was refused", string(held.Key))
+	must(locks.Unlock(root, &lpb.UnlockRequest{Key: held.Key}))(t)
+
+	ask := &epb.CampaignRequest{Name: []byte("l"), Lease: 5, Value: []byte("bob")}
+	_, err = elections.Campaign(bob, ask)
+	expectStatus(t, "a campaign", err, codes.Unknown, denied)
+	expectQueue("after a campaign that was refused", "l/5")
+	entered := must(elections.Leader(root, &epb.LeaderRequest{Name: []byte("l")}))(t)
+	server.Etcdctl("--user", "root:secret", "role", "grant-permission", "b", "readwrite", "--prefix", "l/")
+	won := must(elections.Campaign(login(t, ctx, s, "bob", "word"), ask))(t)
+	if won.Leader.Rev != entered.Kv.CreateRevision {
+		t.Errorf("leads since %d, entered at %d", won.Leader.Rev, entered.Kv.CreateRevision)
+	}
+}
+
 // TestWhoWaitsIsKnownByItsTokenToTheEnd: a token that ended while its call waited for a lock gets it no more.
 func TestWhoWaitsIsKnownByItsTokenToTheEnd(t *testing.T) {
 	server := harness.StartUnderTest(t)

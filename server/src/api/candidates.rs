@@ -7,7 +7,7 @@ use basalt_proto::etcdserverpb::request_op::Request;
 use basalt_proto::etcdserverpb::response_op::Response;
 use basalt_proto::etcdserverpb::{
     Compare, DeleteRangeRequest, LeaseGrantRequest, LeaseGrantResponse, PutRequest, RangeRequest, RangeResponse,
-    RequestOp, ResponseHeader, TxnRequest, TxnResponse,
+    RequestOp, ResponseHeader, ResponseOp, TxnRequest, TxnResponse,
 };
 use basalt_proto::log::request::Kind;
 use basalt_proto::mvccpb::KeyValue;
@@ -18,19 +18,43 @@ use super::method::Method;
 use super::own_client::OwnClient;
 use super::status::Status;
 use crate::apply::auth::check::cluster_principal;
+use crate::node::handle::Completed;
 
 /// Seconds of a lease that is granted to who brings none (etcd `defaultSessionTTL`).
 const LEASE_SECONDS: i64 = 60;
 
-/// A candidate's key.
+/// Somebody in the queue of a name. Its key is all that it keeps while it waits.
 pub(super) struct Candidate {
     pub key: Bytes,
+    name_bytes: usize,
     /// Its create revision: its place in the queue.
     pub revision: i64,
-    /// Of the transaction that made or found it.
+    pub lease: i64,
+    /// Whether the lease was granted for this call: nobody comes back with it if that fails.
+    pub lease_is_new: bool,
+}
+
+/// How it was to enter a queue.
+pub(super) struct Entered {
+    pub candidate: Candidate,
+    /// Of the transaction that made or found the key.
     pub header: ResponseHeader,
-    /// What it held, if it was there before.
+    /// What the key held, if it was there before.
     pub found: Option<KeyValue>,
+    /// The create revision of who is first, if that was asked for.
+    pub first_revision: Option<i64>,
+}
+
+impl Candidate {
+    /// Of the election, as it was asked for.
+    pub fn name(&self) -> &[u8] {
+        &self.key[..self.name_bytes]
+    }
+
+    /// With which the keys of all others begin too.
+    fn prefix(&self) -> &[u8] {
+        &self.key[..=self.name_bytes]
+    }
 }
 
 /// The keys of all candidates for a name begin so.
@@ -65,13 +89,31 @@ fn created_at(key: &Bytes, revision: i64) -> Compare {
     }
 }
 
-/// The first value that a transaction read.
-fn first_read(answer: TxnResponse) -> Option<KeyValue> {
-    let read = answer.responses.into_iter().find_map(|response| match response.response {
-        Some(Response::ResponseRange(range)) => Some(range.kvs),
+/// The first key by creation of all that begin with a prefix (etcd `WithFirstCreate`), without its value.
+fn first_of(prefix: &[u8]) -> RangeRequest {
+    RangeRequest { keys_only: true, ..edge_of(prefix, SortOrder::Ascend, 0) }
+}
+
+/// The first or last by creation, of those created at `revision_max` or before; 0 for all.
+fn edge_of(prefix: &[u8], order: SortOrder, revision_max: i64) -> RangeRequest {
+    let (key, range_end) = under(prefix);
+    RangeRequest {
+        key,
+        range_end,
+        limit: 1,
+        sort_order: order as i32,
+        sort_target: SortTarget::Create as i32,
+        max_create_revision: revision_max,
+        ..RangeRequest::default()
+    }
+}
+
+/// The first value that an operation read.
+fn first_read(operation: ResponseOp) -> Option<KeyValue> {
+    match operation.response {
+        Some(Response::ResponseRange(range)) => range.kvs.into_iter().next(),
         _ => None,
-    });
-    read?.into_iter().next()
+    }
 }
 
 /// Does something with a key as long as it is the one that was created then.
@@ -97,24 +139,31 @@ impl OwnClient {
         Ok(self.call::<LeaseGrantResponse>(Method::LeaseGrant, &request).await?.id)
     }
 
-    /// Enters the queue of a name, unless this lease is in it.
+    /// Enters the queue of a name, unless this lease is in it, in one transaction; `looks_first`: it also looks who is first.
     ///
     /// # Errors
-    /// The store's.
-    pub async fn enter(&self, prefix: &[u8], lease: i64, value: Bytes) -> Result<Candidate, Status> {
-        let key: Bytes = [prefix, hexadecimal(lease).as_bytes()].concat().into();
+    /// The store's: who may not read what it looks at enters no queue.
+    pub async fn enter(&self, name: &[u8], lease: i64, value: Bytes, looks_first: bool) -> Result<Entered, Status> {
+        let lease_is_new = lease == 0;
+        let lease = self.lease_or_new(lease).await?;
+        let key: Bytes = [name, b"/", hexadecimal(lease).as_bytes()].concat().into();
         let put = PutRequest { key: key.clone(), value, lease, ..PutRequest::default() };
         let read = RangeRequest { key: key.clone(), ..RangeRequest::default() };
+        let mut candidate = Candidate { key, name_bytes: name.len(), revision: 0, lease, lease_is_new };
+        let look = looks_first.then(|| operation(Request::RequestRange(first_of(candidate.prefix()))));
+        let with_look = |request| [operation(request)].into_iter().chain(look.clone()).collect();
         let request = TxnRequest {
-            compare: vec![created_at(&key, 0)],
-            success: vec![operation(Request::RequestPut(put))],
-            failure: vec![operation(Request::RequestRange(read))],
+            compare: vec![created_at(&candidate.key, 0)],
+            success: with_look(Request::RequestPut(put)),
+            failure: with_look(Request::RequestRange(read)),
         };
         let answer: TxnResponse = self.call(Method::Txn, &request).await?;
         let header = answer.header.unwrap_or_default();
-        let found = first_read(answer);
-        let revision = found.as_ref().map_or(header.revision, |found| found.create_revision);
-        Ok(Candidate { key, revision, header, found })
+        let mut operations = answer.responses.into_iter();
+        let found = operations.next().and_then(first_read);
+        let first_revision = operations.next().and_then(first_read).map(|first| first.create_revision);
+        candidate.revision = found.as_ref().map_or(header.revision, |found| found.create_revision);
+        Ok(Entered { candidate, header, found, first_revision })
     }
 
     /// Does something with a candidate's key as long as it is the one that was created then; gives the header, and whether.
@@ -145,40 +194,27 @@ impl OwnClient {
     /// # Errors
     /// The store's.
     pub async fn first(&self, prefix: &[u8]) -> Result<(ResponseHeader, Option<KeyValue>), Status> {
-        self.edge(prefix, SortOrder::Ascend, 0).await
+        self.edge(&edge_of(prefix, SortOrder::Ascend, 0)).await
     }
 
-    /// The first or last by creation, of those created at `revision_max` or before; 0 for all.
-    async fn edge(
-        &self,
-        prefix: &[u8],
-        order: SortOrder,
-        revision_max: i64,
-    ) -> Result<(ResponseHeader, Option<KeyValue>), Status> {
-        let (key, range_end) = under(prefix);
-        let request = RangeRequest {
-            key,
-            range_end,
-            limit: 1,
-            sort_order: order as i32,
-            sort_target: SortTarget::Create as i32,
-            max_create_revision: revision_max,
-            ..RangeRequest::default()
-        };
-        let answer: RangeResponse = self.call(Method::Range, &request).await?;
+    async fn edge(&self, request: &RangeRequest) -> Result<(ResponseHeader, Option<KeyValue>), Status> {
+        let answer: RangeResponse = self.call(Method::Range, request).await?;
         Ok((answer.header.unwrap_or_default(), answer.kvs.into_iter().next()))
     }
 
-    /// Waits until nobody is before a candidate; tells whether anybody was.
+    /// Waits until nobody is before a candidate; tells whether anybody was. From then on the candidate is taken out of its
+    /// queue where its call ends.
     ///
     /// # Errors
     /// The store's, and of going down.
-    pub async fn wait_turn(&self, prefix: &[u8], revision: i64) -> Result<bool, Status> {
+    pub async fn wait_turn(&self, candidate: &Candidate, waiting: &mut Waiting) -> Result<bool, Status> {
         let mut waited = false;
         loop {
-            let (header, before) = self.edge(prefix, SortOrder::Descend, revision - 1).await?;
+            let before = edge_of(candidate.prefix(), SortOrder::Descend, candidate.revision - 1);
+            let (header, before) = self.edge(&RangeRequest { keys_only: true, ..before }).await?;
             let Some(before) = before else { return Ok(waited) };
             waited = true;
+            waiting.arm();
             let mut watch = self.watch(&before.key, b"", header.revision + 1)?;
             while let Some((_, event)) = watch.next().await? {
                 if event.r#type == EventType::Delete as i32 {
@@ -186,6 +222,16 @@ impl OwnClient {
                 }
             }
         }
+    }
+
+    /// The header of a look that finds a candidate's key where it was; `None` if its lease ended, and its place with it.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn still_there(&self, candidate: &Candidate) -> Result<Option<ResponseHeader>, Status> {
+        let own = RangeRequest { key: candidate.key.clone(), keys_only: true, ..RangeRequest::default() };
+        let (header, found) = self.edge(&own).await?;
+        Ok(found.filter(|found| found.create_revision == candidate.revision).map(|_| header))
     }
 
     /// The first candidate of a name, once there is one, with the header that shows it.
@@ -211,39 +257,57 @@ impl OwnClient {
     }
 }
 
-/// Takes a candidate out of its queue if its caller gives up, so that it keeps nobody waiting until its lease ends.
+/// Takes a candidate out of its queue if its call ends before its turn, so that it keeps nobody waiting until its lease ends.
 pub(super) struct Waiting {
-    left: Option<(OwnClient, Bytes, i64)>,
+    client: OwnClient,
+    key: Bytes,
+    revision: i64,
+    /// Whether its client can come back to its place.
+    client_comes_back: bool,
+    armed: bool,
 }
 
 impl Waiting {
-    /// From now on.
-    pub fn begin(client: &OwnClient, candidate: &Candidate) -> Self {
-        Self { left: Some((client.clone(), candidate.key.clone(), candidate.revision)) }
+    /// Armed only if somebody waits on account of it: a key that was there before may be that of who has its turn.
+    pub fn begin(client: &OwnClient, candidate: &Candidate, armed: bool) -> Self {
+        let (client, key, revision) = (client.clone(), candidate.key.clone(), candidate.revision);
+        Self { client, key, revision, client_comes_back: !candidate.lease_is_new, armed }
     }
 
-    /// It got what it waited for.
-    pub fn succeeded(mut self) {
-        self.left = None;
+    fn arm(&mut self) {
+        self.armed = true;
+    }
+
+    /// The candidate stays where it is.
+    pub fn over(mut self) {
+        self.armed = false;
+    }
+
+    /// The wait failed: returns when the candidate is out of its queue, or after the time of a request.
+    pub async fn leave(mut self) {
+        if let Some(left) = self.take_out() {
+            // If it fails the lease ends it.
+            drop(left.await);
+        }
+    }
+
+    fn take_out(&mut self) -> Option<impl Future<Output = Result<Completed, Status>> + use<>> {
+        let service = &self.client.service;
+        // A server that goes down leaves it there: its client comes back with its lease, elsewhere, and has kept its place.
+        let keeps_place = self.client_comes_back && *service.stopping.borrow();
+        if !std::mem::take(&mut self.armed) || keeps_place {
+            return None;
+        }
+        // As the cluster: it had the right to write that key, and may have lost it while it waited.
+        service.order(Kind::Txn(leaving(&self.key, self.revision)), Some(cluster_principal())).ok()
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        let Some((client, key, revision)) = self.left.take() else { return };
-        // A server that goes down leaves it there: its client comes back with its lease, elsewhere, and has kept its place.
-        if *client.service.stopping.borrow() {
-            return;
-        }
+        let Some(left) = self.take_out() else { return };
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            // If it fails the lease ends it.
-            // As the cluster: it had the right to write that key, and may have lost it while it waited.
-            let request = leaving(&key, revision);
-            runtime.spawn(async move {
-                if let Ok(left) = client.service.order(Kind::Txn(request), Some(cluster_principal())) {
-                    drop(left.await);
-                }
-            });
+            runtime.spawn(async move { drop(left.await) });
         }
     }
 }

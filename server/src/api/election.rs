@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use basalt_proto::etcdserverpb::request_op::Request;
-use basalt_proto::etcdserverpb::{PutRequest, RangeRequest, RangeResponse, ResponseHeader};
+use basalt_proto::etcdserverpb::{PutRequest, ResponseHeader};
 use basalt_proto::mvccpb::KeyValue;
 use basalt_proto::mvccpb::event::EventType;
 use basalt_proto::v3electionpb::{
@@ -13,9 +13,8 @@ use basalt_proto::v3electionpb::{
 use bytes::Bytes;
 use tokio::sync::mpsc::Sender;
 
-use super::candidates::{Waiting, prefix_of};
+use super::candidates::{Candidate, Entered, Waiting, prefix_of};
 use super::chunks::Chunks;
-use super::method::Method;
 use super::own_client::{OwnClient, passed_on};
 use super::service::{Reply, Service};
 use super::status::{self, Status};
@@ -32,7 +31,8 @@ impl Service {
         let client = OwnClient { service: self.clone(), caller };
         Reply::later(async move {
             let leader = request.leader.ok_or_else(status::leader_missing)?;
-            let header = client.proclaim(&leader, request.value).await.map_err(passed_on)?;
+            let (key, value) = (leader.key.into(), request.value.into());
+            let header = client.proclaim(&key, leader.rev, leader.lease, value).await.map_err(passed_on)?;
             Ok(Chunks::of(&ProclaimResponse { header }))
         })
     }
@@ -51,7 +51,7 @@ impl Service {
         let client = OwnClient { service: self.clone(), caller };
         Reply::later(async move {
             let leader = request.leader.ok_or_else(status::leader_missing)?;
-            let (header, _) = client.leave(&leader.key, leader.rev).await.map_err(passed_on)?;
+            let (header, _) = client.leave(&leader.key.into(), leader.rev).await.map_err(passed_on)?;
             Ok(Chunks::of(&ResignResponse { header }))
         })
     }
@@ -82,39 +82,69 @@ fn shown(header: ResponseHeader, kv: KeyValue) -> Chunks {
 
 impl OwnClient {
     async fn campaign(&self, request: CampaignRequest) -> Result<Chunks, Status> {
-        let CampaignRequest { name, lease, value } = request;
-        let prefix = prefix_of(&name);
-        let lease = self.lease_or_new(lease).await?;
-        let candidate = self.enter(&prefix, lease, value.clone()).await?;
-        let waiting = Waiting::begin(self, &candidate);
-        let (key, rev) = (candidate.key.clone(), candidate.revision);
-        let leader = LeaderKey { name, key, rev, lease };
-        if candidate.found.is_some_and(|found| found.value != value) {
-            self.proclaim(&leader, value).await?;
-        }
-        if self.wait_turn(&prefix, rev).await? {
+        let (candidate, header, is_new) = self.stand(request).await?;
+        let mut waiting = Waiting::begin(self, &candidate, is_new);
+        let waited = async {
+            let waited = self.wait_turn(&candidate, &mut waiting).await?;
             // Its lease may have ended meanwhile; etcd does not look.
-            let own = RangeRequest { key: leader.key.clone(), ..RangeRequest::default() };
-            let found: RangeResponse = self.call(Method::Range, &own).await?;
-            if found.kvs.first().is_none_or(|found| found.create_revision != rev) {
-                return Err(status::session_expired());
+            Ok(!waited || self.still_there(&candidate).await?.is_some())
+        };
+        match waited.await {
+            Ok(leads) => {
+                waiting.over();
+                let (name, key) = (candidate.name().to_vec(), candidate.key.to_vec());
+                let leader = LeaderKey { name, key, rev: candidate.revision, lease: candidate.lease };
+                let answer = CampaignResponse { header: Some(header), leader: Some(leader) };
+                if leads { Ok(Chunks::of(&answer)) } else { Err(status::session_expired()) }
+            }
+            // Whoever campaigns again with its lease finds its place.
+            Err(error) if !candidate.lease_is_new => {
+                waiting.over();
+                Err(error)
+            }
+            Err(error) => {
+                waiting.leave().await;
+                Err(error)
             }
         }
-        waiting.succeeded();
-        Ok(Chunks::of(&CampaignResponse { header: Some(candidate.header), leader: Some(leader) }))
     }
 
-    async fn proclaim(&self, leader: &LeaderKey, value: Bytes) -> Result<Option<ResponseHeader>, Status> {
-        let lease = self.lease_or_new(leader.lease).await?;
-        let put = PutRequest { key: leader.key.clone(), value, lease, ..PutRequest::default() };
-        let (header, is_leader) = self.if_still(&leader.key, leader.rev, Request::RequestPut(put)).await?;
+    /// Enters the queue with a value; tells whether its place in it is new. What was asked is gone when this returns: the wait
+    /// is long, and all of it stands in the store.
+    async fn stand(&self, request: CampaignRequest) -> Result<(Candidate, ResponseHeader, bool), Status> {
+        let value = Bytes::from(request.value);
+        let Entered { candidate, header, found, .. } =
+            self.enter(&request.name, request.lease, value.clone(), false).await?;
+        let is_new = found.is_none();
+        if found.is_some_and(|found| found.value != value) {
+            let proclaimed = self.proclaim(&candidate.key, candidate.revision, candidate.lease, value).await;
+            if let Err(error) = proclaimed {
+                // The error of the first is what is told.
+                drop(self.leave(&candidate.key, candidate.revision).await);
+                return Err(error);
+            }
+        }
+        Ok((candidate, header, is_new))
+    }
+
+    async fn proclaim(
+        &self,
+        key: &Bytes,
+        revision: i64,
+        lease: i64,
+        value: Bytes,
+    ) -> Result<Option<ResponseHeader>, Status> {
+        let lease = self.lease_or_new(lease).await?;
+        let put = PutRequest { key: key.clone(), value, lease, ..PutRequest::default() };
+        let (header, is_leader) = self.if_still(key, revision, Request::RequestPut(put)).await?;
         if is_leader { Ok(header) } else { Err(status::election_not_leader()) }
     }
 
     async fn observe(&self, prefix: &[u8], out: &Sender<Result<Chunks, Status>>) -> Result<(), Status> {
         loop {
             let (header, first) = self.wait_first(prefix).await?;
-            let (key, from) = (first.key.clone(), header.revision + 1);
+            // A copy: a slice of it would keep its value as long as it leads.
+            let (key, from) = (Bytes::copy_from_slice(&first.key), header.revision + 1);
             if out.send(Ok(shown(header, first))).await.is_err() {
                 return Ok(());
             }

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use basalt_proto::etcdserverpb::{DeleteRangeRequest, DeleteRangeResponse, RangeRequest, RangeResponse};
+use basalt_proto::etcdserverpb::{DeleteRangeRequest, DeleteRangeResponse, ResponseHeader};
 use basalt_proto::v3lockpb::{LockRequest, LockResponse, UnlockRequest, UnlockResponse};
 use bytes::Bytes;
 
-use super::candidates::{Waiting, prefix_of};
+use super::candidates::{Candidate, Entered, Waiting};
 use super::chunks::Chunks;
 use super::method::Method;
 use super::own_client::{OwnClient, passed_on};
@@ -24,30 +24,39 @@ impl Service {
     pub(super) fn unlock(self: &Arc<Self>, request: UnlockRequest, caller: Caller) -> Reply {
         let client = OwnClient { service: self.clone(), caller };
         Reply::later(async move {
-            let delete = DeleteRangeRequest { key: request.key, ..DeleteRangeRequest::default() };
+            let delete = DeleteRangeRequest { key: request.key.into(), ..DeleteRangeRequest::default() };
             let deleted = client.call::<DeleteRangeResponse>(Method::DeleteRange, &delete).await.map_err(passed_on)?;
             Ok(Chunks::of(&UnlockResponse { header: deleted.header }))
         })
     }
 }
 
+fn locked(header: ResponseHeader, candidate: &Candidate) -> Chunks {
+    Chunks::of(&LockResponse { header: Some(header), key: candidate.key.to_vec() })
+}
+
 impl OwnClient {
     async fn lock(&self, request: LockRequest) -> Result<Chunks, Status> {
-        let prefix = prefix_of(&request.name);
-        let lease = self.lease_or_new(request.lease).await?;
-        let candidate = self.enter(&prefix, lease, Bytes::new()).await?;
-        let waiting = Waiting::begin(self, &candidate);
-        let mut header = Some(candidate.header);
-        if self.wait_turn(&prefix, candidate.revision).await? {
-            // Its lease may have ended meanwhile, and its place with it.
-            let own = RangeRequest { key: candidate.key.clone(), ..RangeRequest::default() };
-            let found: RangeResponse = self.call(Method::Range, &own).await?;
-            if found.kvs.first().is_none_or(|found| found.create_revision != candidate.revision) {
-                return Err(status::session_expired());
-            }
-            header = found.header;
+        let entered = self.enter(&request.name, request.lease, Bytes::new(), true).await?;
+        drop(request);
+        let Entered { candidate, header, first_revision, .. } = entered;
+        if first_revision.is_none_or(|first| first == candidate.revision) {
+            return Ok(locked(header, &candidate));
         }
-        waiting.succeeded();
-        Ok(Chunks::of(&LockResponse { header, key: candidate.key }))
+        let mut waiting = Waiting::begin(self, &candidate, true);
+        let waited = async {
+            self.wait_turn(&candidate, &mut waiting).await?;
+            self.still_there(&candidate).await
+        };
+        match waited.await {
+            Ok(still_there) => {
+                waiting.over();
+                still_there.map(|header| locked(header, &candidate)).ok_or_else(status::session_expired)
+            }
+            Err(error) => {
+                waiting.leave().await;
+                Err(error)
+            }
+        }
     }
 }

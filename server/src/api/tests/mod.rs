@@ -2,6 +2,7 @@
 
 mod history;
 mod nesting;
+mod queues;
 mod read_only_txn;
 mod rig;
 mod streams;

@@ -37,8 +37,8 @@ pub const LIMITS: Limits = Limits {
 pub struct Rig {
     pub service: Arc<Service>,
     running: Option<Running>,
-    /// Held: who drops it says stop.
-    _stop: watch::Sender<bool>,
+    /// Says stop to calls that wait, also when it is dropped.
+    pub stop: watch::Sender<bool>,
     directory: TempDir,
 }
 
@@ -70,7 +70,7 @@ impl Rig {
             member_rules: MemberRules { strict: true, learners_max: 1 },
             stopping,
         });
-        Self { service, running: Some(running), _stop: stop, directory }
+        Self { service, running: Some(running), stop, directory }
     }
 
     /// Where its data lies.

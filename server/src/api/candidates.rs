@@ -215,7 +215,7 @@ impl OwnClient {
             let Some(before) = before else { return Ok(waited) };
             waited = true;
             waiting.arm();
-            let mut watch = self.watch(&before.key, b"", header.revision + 1)?;
+            let mut watch = self.watch(&before.key, b"", header.revision + 1).await?;
             while let Some((_, event)) = watch.next().await? {
                 if event.r#type == EventType::Delete as i32 {
                     break;
@@ -245,7 +245,7 @@ impl OwnClient {
                 return Ok((header, first));
             }
             let (key, range_end) = under(prefix);
-            let mut watch = self.watch(&key, &range_end, header.revision + 1)?;
+            let mut watch = self.watch(&key, &range_end, header.revision + 1).await?;
             while let Some((header, event)) = watch.next().await? {
                 let is_put = event.r#type == EventType::Put as i32;
                 if let Some(kv) = event.kv.filter(|_| is_put) {

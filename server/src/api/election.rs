@@ -148,7 +148,7 @@ impl OwnClient {
             if out.send(Ok(shown(header, first))).await.is_err() {
                 return Ok(());
             }
-            let mut watch = self.watch(&key, b"", from)?;
+            let mut watch = self.watch(&key, b"", from).await?;
             while let Some((header, event)) = watch.next().await? {
                 // The next one leads.
                 if event.r#type == EventType::Delete as i32 {

@@ -38,13 +38,13 @@ impl OwnClient {
     ///
     /// # Errors
     /// Of a caller who may not.
-    pub fn watch(&self, key: &[u8], range_end: &[u8], start_revision: i64) -> Result<OwnWatch, Status> {
+    pub async fn watch(&self, key: &[u8], range_end: &[u8], start_revision: i64) -> Result<OwnWatch, Status> {
         let key = Bytes::copy_from_slice(key);
         let range_end = Bytes::copy_from_slice(range_end);
         let request = WatchCreateRequest { key, range_end, start_revision, ..WatchCreateRequest::default() };
         let asked = may_watch(&self.service.node.auth, &self.caller, &request).map_err(unknown_of)?;
         let sent = Sent::open(&self.service);
-        sent.create(request, asked);
+        sent.create(request, asked).await;
         Ok(OwnWatch { service: self.service.clone(), sent, events: VecDeque::new() })
     }
 }

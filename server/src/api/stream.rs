@@ -167,10 +167,12 @@ impl Sent {
         Self { room, sinks, metrics, turns, taken_bytes: 0 }
     }
 
-    /// Begins a watch that was let through.
-    pub(super) fn create(&self, request: WatchCreateRequest, asked: Asked) {
+    /// Begins a watch that was let through, once there is room for its request.
+    pub(super) async fn create(&self, request: WatchCreateRequest, asked: Asked) {
         self.room.tell_asker(asked);
-        self.room.ask(Input::Create { stream: self.room.stream, request });
+        let input = Input::Create { stream: self.room.stream, request };
+        self.sinks.admit(&input).await;
+        self.room.ask(input);
     }
 
     /// What came meanwhile; `None` when the room is gone.

@@ -85,6 +85,12 @@ impl StreamSinks {
         }
     }
 
+    /// What is left of that room.
+    #[cfg(test)]
+    pub fn free_request_bytes(&self) -> usize {
+        self.requests.available_permits()
+    }
+
     fn taken(&self, input: &Input) {
         if let Some(bytes) = request_bytes(input) {
             self.requests.add_permits(bytes as usize);

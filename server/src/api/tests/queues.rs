@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use basalt_proto::etcdserverpb::{LeaseGrantRequest, LeaseGrantResponse, RangeRequest, RangeResponse};
 use basalt_proto::v3electionpb::{CampaignRequest, LeaderRequest};
-use basalt_proto::v3lockpb::{LockRequest, LockResponse};
+use basalt_proto::v3lockpb::{LockRequest, LockResponse, UnlockRequest, UnlockResponse};
 use bytes::Bytes;
 use prost::Message;
 
@@ -79,7 +79,7 @@ async fn who_waits_keeps_nothing_of_its_message() {
         assert!(buffer.upgrade().is_none(), "{method:?} keeps its message");
     }
     let (message, buffer) = watched(&LeaderRequest { name: "l".into() });
-    let mut observed = server_stream(rig.service.clone(), Method::Observe, message, Caller::Nobody);
+    let mut observed = server_stream(rig.service.clone(), Method::Observe, message, Caller::Nobody, false);
     assert!(observed.recv().await.is_some_and(|leader| leader.is_ok()));
     assert!(buffer.upgrade().is_none(), "Observe keeps its message");
 }
@@ -101,4 +101,18 @@ async fn at_a_stop_none_is_left_whom_nobody_comes_back_for() {
         assert_eq!(ended.await.expect("no panic").map(drop), Err(status::stopped()));
     }
     assert_eq!(queue(&rig).await, ["l/7", "l/8"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_room_for_watch_requests_is_as_large_behind_a_wait_as_before() {
+    let rig = held().await;
+    let free = rig.service.sinks.free_request_bytes();
+    let waiting =
+        tokio::spawn(rig.service.call(Method::Lock, lock(8).encode_to_vec().into(), Caller::Nobody).settled());
+    until_queued(&rig, 2).await;
+    let unlock = UnlockRequest { key: "l/7".into() };
+    let _: UnlockResponse = rig.call(Method::Unlock, &unlock).await.expect("unlocked");
+    // Its watch told it.
+    waiting.await.expect("no panic").expect("the lock");
+    assert_eq!(rig.service.sinks.free_request_bytes(), free);
 }

@@ -23,7 +23,8 @@
 //!
 //! Invariants:
 //! * Each connection holds a permit of a [`ConnectionLimit`] from accept to close: of the one of all clients, or of the one
-//!   of members, which no crowd of clients can use up. Where all are taken, who was not heard yet gives way. So files and logs always find descriptors.
+//!   of members, which no crowd of clients can use up. So files and logs always find descriptors. Where all are taken, who was
+//!   not heard yet gives way.
 //! * A common name is reported only if client certificates are asked for and this one was verified.
 //! * [`Listener::serve`] owns the tasks of its connections: when it returns, none is left.
 

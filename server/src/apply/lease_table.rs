@@ -42,7 +42,8 @@ pub struct LeaseTable {
 }
 
 impl LeaseTable {
-    /// Adds a lease, replacing one of the same id; keys that named it before hang on it.
+    /// Adds a lease; keys that named it before hang on it. One of the same id is replaced, and what hung on it with it: a grant
+    /// refuses that.
     pub fn insert(&mut self, id: i64, mut record: LeaseRecord) {
         record.keys.extend(self.waiting.remove(&id).into_iter().flatten());
         self.leases.insert(id, record);

@@ -119,8 +119,10 @@ impl RequestRoom {
         self.own.large_pages.take(1).then(|| LargePage { room: self.clone(), bytes: 0 })
     }
 
-    /// Room for a whole message that a call keeps while it waits, until what is given is dropped; `None` if there is none.
+    /// Room for a whole message that a call keeps while it waits, until what is given is dropped; `None` if there is none. One
+    /// alone is never too large.
     pub fn waiting(&self, bytes: usize) -> Option<WaitingRequest> {
+        let bytes = bytes.min(self.own.waiting_bytes.max);
         if !self.own.waiting_bytes.take(bytes) {
             return None;
         }
@@ -268,6 +270,9 @@ mod tests {
         drop(held);
         assert!(first.waiting(250).is_some() && second.waiting(1).is_none());
         drop(rest);
+        let larger = first.waiting(251).expect("it is alone");
+        assert!(first.waiting(1).is_none() && second.waiting(usize::MAX).is_some());
+        drop(larger);
         assert_eq!(rooms.all.waiting_bytes.taken.load(Ordering::Relaxed), 0);
     }
 

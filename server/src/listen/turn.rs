@@ -6,8 +6,8 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-/// What a turn may take. A call takes a hundredth of it; who calls once waits no longer than this for each connection that
-/// is busy.
+/// What a turn may take, looked at each few steps. A call takes a hundredth of it; who calls once waits little longer than
+/// this for each connection that is busy.
 const TURN_MAX: Duration = Duration::from_micros(500);
 /// Steps between two looks at the clock: a turn is of so many at least.
 const STEPS: u32 = 4;

@@ -435,7 +435,7 @@ fn spawn(
 impl Running {
     /// Waits until the node may serve. The only voter must lead and have applied all that its log held, also what it did
     /// not know as committed: any of it may have been acknowledged. One of many must know a leader and have applied what
-    /// its log knew as committed; but if no leader is found within `leader_wait` it serves without, as etcd does: whatever
+    /// its log knew as committed; but if that takes longer than `leader_wait` it serves all the same, as etcd does: whatever
     /// needs a leader waits for one.
     ///
     /// # Errors

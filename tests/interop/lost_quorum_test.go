@@ -2,6 +2,7 @@ package interop
 
 import (
 	"fmt"
+	"regexp"
 	"testing"
 	"time"
 
@@ -32,6 +33,13 @@ func observeForceNewCluster(t *testing.T) {
 	before := everything(t, left)
 	for _, member := range members {
 		member.Kill()
+	}
+	if kind == harness.Basalt {
+		// By this an operator chooses among several that are left.
+		checked := harness.Basaltctl(t, "check", left.DataDir)
+		if end := regexp.MustCompile(`(?m)^log: ends with entry (\d+) of term [1-9]\d*$`).FindStringSubmatch(checked.Stdout); end == nil || len(end[1]) < 3 {
+			t.Errorf("the check of a member that is left, exit %d: %s%s", checked.Code, checked.Stdout, checked.Stderr)
+		}
 	}
 
 	flags := left.Extra("--force-new-cluster")

@@ -8,6 +8,7 @@ use crate::checkpoint::{PAGES_DIRECTORY, RUNS_DIRECTORY, page_file_name};
 use crate::disk::Disk;
 use crate::job::{BUDGET_UNLIMITED, run};
 use crate::mvcc::shard_map::ShardMap;
+use crate::mvcc::view::LogPosition;
 use crate::runs::run_name;
 use crate::wal::{EndReason, Identity, Inspected, WalError, inspect};
 
@@ -47,6 +48,9 @@ pub struct Checked {
     pub bytes: u64,
     /// Entries of the log behind the checkpoint.
     pub log_entries: u64,
+    /// The last of the log, if that can be read. Of several members whose logs end differently the one with the higher position has
+    /// what the other has, and more.
+    pub log_end: Option<LogPosition>,
     /// How often [`Severity::Damage`] was found.
     pub damage: u64,
 }
@@ -90,7 +94,8 @@ pub fn check(disk: &dyn Disk, log_disk: &dyn Disk, observer: &mut dyn Observer) 
         ..Checked::default()
     };
     let known = check_log(log_disk, &manifest, &mut observer);
-    checked.log_entries = known.map_or(0, |log| log.last_index.saturating_sub(manifest.applied_index));
+    checked.log_end = known.map(|log| LogPosition { index: log.last_index, term: log.last_term });
+    checked.log_entries = checked.log_end.map_or(0, |end| end.index.saturating_sub(manifest.applied_index));
     check_copies(&found, &manifest, &mut observer);
     let shard_map = match ShardMap::checked(manifest.shards.iter().map(ShardManifest::spec).collect()) {
         Ok(shard_map) => shard_map,

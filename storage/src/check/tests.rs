@@ -15,10 +15,11 @@ use crate::mvcc::key_range::KeyRange;
 use crate::mvcc::shard_map::ShardMap;
 use crate::mvcc::store::Store;
 use crate::mvcc::system::Table;
+use crate::mvcc::view::LogPosition;
 use crate::pages::allocator::{PAGE_SIZE, TransactionId};
 use crate::pages::{PageCache, TreeRoot};
 use crate::runs::run_name;
-use crate::wal::{Identity, Log, LogOptions};
+use crate::wal::{Entry, HardState, Identity, Log, LogOptions, Record, Recovery};
 
 const KEYS: [&str; 5] = ["/registry/events/a", "/registry/leases/a", "x", "x/1", "x/2"];
 const LOG: LogOptions = LogOptions { segment_bytes: 64 << 10, first_segment_bytes: 64 << 10 };
@@ -80,6 +81,16 @@ impl Rig {
         rig.apply(&Event::Checkpoint);
         assert_eq!(rig.findings(), Vec::<String>::new());
         rig
+    }
+
+    /// Adds to the log, which then knows a generation of the manifest.
+    fn log(&self, record: Record, generation: u64) {
+        let identity = Identity { cluster: 1, member: 2, incarnation: 3 };
+        let mut recovered = run(&mut Recovery::new(Some(identity), LOG, 2), &self.disk, BUDGET_UNLIMITED).unwrap();
+        recovered.log.append(vec![record], generation).unwrap();
+        let mut batch = recovered.log.start_batch().expect("a batch waits");
+        let durable = run(&mut batch, &self.disk, BUDGET_UNLIMITED).unwrap();
+        recovered.log.finish_batch(&durable);
     }
 
     fn apply(&mut self, event: &Event) {
@@ -302,16 +313,20 @@ fn manifests_are_named() {
 #[test]
 fn an_older_manifest_than_the_log_knows_is_named() {
     let mut rig = Rig::filled();
-    let identity = Identity { cluster: 1, member: 2, incarnation: 3 };
-    let mut recovered =
-        run(&mut crate::wal::Recovery::new(Some(identity), LOG, 2), &rig.disk, BUDGET_UNLIMITED).unwrap();
-    let hard_state = crate::wal::HardState { term: 1, vote: 2, commit: 0 };
-    recovered.log.append(vec![crate::wal::Record::HardState(hard_state)], 9).unwrap();
-    let mut job = recovered.log.start_batch().expect("a batch waits");
-    let durable = run(&mut job, &rig.disk, BUDGET_UNLIMITED).unwrap();
-    recovered.log.finish_batch(&durable);
+    rig.log(Record::HardState(HardState { term: 1, vote: 2, commit: 0 }), 9);
     expect(&rig.findings(), &["manifest: generation 3 was found, the log knows 9"]);
     rig.apply(&Event::Put(0, 1));
+}
+
+#[test]
+fn the_end_of_the_log_is_told() {
+    let rig = Rig::filled();
+    assert_eq!(rig.check().0.log_end, Some(LogPosition { index: 0, term: 0 }));
+    for (index, term) in [(1, 1), (2, 4)] {
+        rig.log(Record::Entry(Entry { index, term, kind: 0, data: Bytes::new() }), 3);
+    }
+    let (checked, _) = rig.check();
+    assert_eq!((checked.log_end, checked.log_entries), (Some(LogPosition { index: 2, term: 4 }), 2));
 }
 
 #[test]

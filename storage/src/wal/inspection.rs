@@ -19,6 +19,8 @@ pub struct Inspected {
     pub previous_index: u64,
     /// Index of the last entry.
     pub last_index: u64,
+    /// Its term.
+    pub last_term: u64,
     /// Newest manifest generation that the log knows to be durable.
     pub newest_manifest_generation: u64,
     /// How the log ended.
@@ -50,10 +52,12 @@ pub fn inspect(disk: &dyn Disk, read: &mut dyn FnMut(u64)) -> Result<Inspected, 
     }
     let replay = replay.ok_or(WalError::NotCreated)?;
     let SegmentEnd { segment, offset, torn } = replay.end;
+    let (last_index, last_term) = replay.terms.last();
     Ok(Inspected {
         identity: replay.identity,
         previous_index: replay.terms.base().0,
-        last_index: replay.terms.last().0,
+        last_index,
+        last_term,
         newest_manifest_generation: replay.manifest_generation,
         end_reason: if torn { EndReason::TornTail { segment, offset } } else { EndReason::Clean },
     })

@@ -116,7 +116,7 @@ impl Service {
     ) -> Reply {
         let service = self.clone();
         Reply::later(async move {
-            let view = service.linearizable_view().await?;
+            let view = service.view_as_if_ordered().await?;
             let state = service.node.auth.now().state.clone();
             answer(Some(service.header().at(view.revision)), &state)
         })

@@ -30,17 +30,25 @@ impl Service {
         Chunks::of(&MemberListResponse { header: Some(self.header().at(0)), members })
     }
 
-    /// Only the server as a whole, the service of no name, has a health.
-    pub(super) fn health_check(self: &Arc<Self>, request: &HealthCheckRequest) -> Reply {
-        if !request.service.is_empty() {
-            return Reply::Ready(Err(Status::new(Code::NotFound, "unknown service")));
-        }
-        Reply::Ready(Ok(self.health()))
+    /// Only the server as a whole, the service of no name, has a health. Who is asked at all serves, as in etcd also without a leader;
+    /// what can be done meanwhile, `/health` and `/readyz` say.
+    pub(super) fn health_check(request: &HealthCheckRequest) -> Reply {
+        Reply::Ready(match health_of(request) {
+            ServingStatus::ServiceUnknown => Err(Status::new(Code::NotFound, "unknown service")),
+            status => Ok(health_response(status)),
+        })
     }
 
-    pub(super) fn health(&self) -> Chunks {
-        let serving = self.node.leader().is_some();
-        let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
-        Chunks::of(&HealthCheckResponse { status: status as i32 })
+    /// The first answer of a watch, and the last one: nothing of it changes as long as this process serves.
+    pub(super) fn watched_health(request: &HealthCheckRequest) -> Chunks {
+        health_response(health_of(request))
     }
+}
+
+fn health_of(request: &HealthCheckRequest) -> ServingStatus {
+    if request.service.is_empty() { ServingStatus::Serving } else { ServingStatus::ServiceUnknown }
+}
+
+fn health_response(status: ServingStatus) -> Chunks {
+    Chunks::of(&HealthCheckResponse { status: status as i32 })
 }

@@ -12,23 +12,24 @@ use basalt_proto::log::request::Kind;
 use rand::TryRngCore;
 
 use super::chunks::Chunks;
+use super::leader::Leader;
 use super::service::{Reply, Service};
-use super::status::{self, Code, Status};
+use super::status::{self, Status};
 use crate::apply::auth::check::cluster_principal;
 use crate::apply::auth::permissions::Access;
 use crate::auth::Caller;
 use crate::failpoints::{self, Point};
 use crate::lease::Renewal;
-use crate::peer::Peers;
 
 /// How often a keepalive of an expired lease looks whether the revoke has come (etcd-contract 35).
 const REVOKE_POLL: Duration = Duration::from_millis(50);
 
-/// What the leader said, or that it said nothing.
-fn of_leader(status: tonic::Status) -> Status {
-    match status.message() {
-        told if told.starts_with("etcdserver: ") => Status::new(Code::Unavailable, told),
-        _ => status::no_leader(),
+/// The answer of this member; `None` if it does not lead, or has ceased to.
+fn unless_lost<T>(answer: Result<T, Status>) -> Result<Option<T>, Status> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(status) if status == status::no_leader() => Ok(None),
+        Err(status) => Err(status),
     }
 }
 
@@ -75,19 +76,25 @@ impl Service {
     pub(super) fn lease_time_to_live(self: &Arc<Self>, request: LeaseTimeToLiveRequest, caller: Caller) -> Reply {
         let service = self.clone();
         Reply::later(async move {
-            let (lease, keys) = (request.id, request.keys);
-            if keys {
-                service.may_use_lease(&caller, Access::Read, lease).await?;
+            if request.keys {
+                service.may_use_lease(&caller, Access::Read, request.id).await?;
             }
-            let response = match service.other_leader() {
-                None => service.time_to_live_here(request).await?,
-                Some((peers, leader)) => {
-                    let asked = tokio::time::timeout(service.request_timeout, peers.time_to_live(leader, request));
-                    let answer = asked.await.map_err(|_| status::timed_out())?.map_err(of_leader)?;
-                    let header = service.header().at(service.node.view().revision);
-                    LeaseTimeToLiveResponse { header: Some(header), ..answer }
+            let mut question = service.question();
+            let told = loop {
+                let leader = question.next_leader().await?;
+                let told = question.hear(async {
+                    match leader {
+                        Leader::Here => unless_lost(service.time_to_live_here(request).await),
+                        // Whatever error another one gives, it could not say.
+                        Leader::Elsewhere(peers, leader) => Ok(peers.time_to_live(leader, request).await.ok()),
+                    }
+                });
+                if let Some(told) = told.await {
+                    break told?;
                 }
             };
+            let header = service.header().at(service.node.view().revision);
+            let response = LeaseTimeToLiveResponse { header: Some(header), ..told };
             // A key that was attached meanwhile is shown to nobody who may not read it.
             service
                 .ask(&caller, |asking| response.keys.iter().try_for_each(|key| asking.may(Access::Read, key, &[])))?;
@@ -145,24 +152,24 @@ impl Service {
         Ok(self.led_term().is_ok_and(|now| now == term))
     }
 
-    /// The leader, and the way to it, if it is another member.
-    fn other_leader(&self) -> Option<(&Arc<Peers>, u64)> {
-        let leader = self.node.leader().filter(|leader| *leader != self.node.identity.member_id)?;
-        Some((self.peers.as_ref()?, leader))
-    }
-
     /// Answers one keepalive. TTL 0 says that the lease is gone (etcd-contract 35).
     pub(super) async fn keep_alive(self: &Arc<Self>, id: i64, caller: &Caller) -> Result<Chunks, Status> {
-        self.may_use_lease(caller, Access::Write, id).await?;
-        // The revoke of an expired lease may not come as long as nothing can be written.
-        let renewal = async {
-            match self.other_leader() {
-                None => self.renew_here(id).await,
-                Some((peers, leader)) => peers.renew_lease(leader, id).await.map_err(of_leader),
+        let mut question = self.question();
+        let ttl = loop {
+            let leader = question.next_leader().await?;
+            self.may_use_lease(caller, Access::Write, id).await?;
+            // The revoke of an expired lease may not come as long as nothing can be written: that too has its time.
+            let renewed = question.hear(async {
+                match leader {
+                    Leader::Here => unless_lost(self.renew_here(id).await),
+                    // Whatever error another one gives, it could not renew.
+                    Leader::Elsewhere(peers, leader) => Ok(peers.renew_lease(leader, id).await.ok()),
+                }
+            });
+            if let Some(renewed) = renewed.await {
+                break renewed?;
             }
         };
-        let renewed = tokio::time::timeout(self.request_timeout, renewal);
-        let ttl = renewed.await.unwrap_or_else(|_| Err(status::timed_out()))?;
         let header = self.header().at(self.node.view().revision);
         Ok(Chunks::of(&LeaseKeepAliveResponse { header: Some(header), id, ttl }))
     }

@@ -30,7 +30,7 @@ use crate::node::handle::Unavailable;
 const TRANSFER_POLL: Duration = Duration::from_millis(10);
 
 impl Service {
-    /// A GET reads what is applied; arming and disarming go through the log (etcd-contract 42, 43).
+    /// A GET sees what was armed and disarmed before it; arming and disarming go through the log (etcd-contract 42, 43).
     pub(super) fn alarm(self: &Arc<Self>, request: AlarmRequest, caller: &Caller) -> Reply {
         if alarm_request::AlarmAction::try_from(request.action).is_err() {
             return Reply::Ready(Err(Status::new(Code::InvalidArgument, "basalt: unknown alarm action")));
@@ -46,6 +46,7 @@ impl Service {
         // NONE means all. Of a kind that nobody knows none is armed.
         let unknown = kind.is_none() && request.alarm != AlarmType::None as i32;
         Reply::later(async move {
+            service.view_as_if_ordered().await?;
             let listed = service.node.ask(move |machine| machine.alarms().list(kind));
             let alarms = if unknown { Vec::new() } else { service.within(listed).await? };
             let header = service.header().at(service.node.view().revision);

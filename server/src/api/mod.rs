@@ -21,6 +21,7 @@ mod election;
 pub mod encode;
 pub mod grpc;
 mod kv;
+mod leader;
 pub mod leader_loss;
 mod lease;
 mod lock;

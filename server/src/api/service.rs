@@ -178,7 +178,7 @@ impl Service {
             Method::RoleDelete => self.propose(Kind::RoleDelete(decode(body)?), &caller),
             Method::RoleGrantPermission => self.propose(Kind::RoleGrantPermission(decode(body)?), &caller),
             Method::RoleRevokePermission => self.propose(Kind::RoleRevokePermission(decode(body)?), &caller),
-            Method::HealthCheck => self.health_check(&decode(body)?),
+            Method::HealthCheck => Self::health_check(&decode(body)?),
             Method::RangeStream
             | Method::Watch
             | Method::LeaseKeepAlive
@@ -229,6 +229,7 @@ impl Service {
         principal: Option<Principal>,
     ) -> Result<impl Future<Output = Result<Completed, Status>> + use<>, Status> {
         let (operation, started) = (Operation::of_request(&kind), Instant::now());
+        let was_led = self.node.leader().is_some();
         let completed = self.node.propose(kind, principal)?;
         let service = self.clone();
         Ok(async move {
@@ -240,7 +241,7 @@ impl Service {
             }
             match completed {
                 Ok(completed) => Ok(completed?),
-                Err(_) => Err(service.proposal_timed_out(started)),
+                Err(_) => Err(service.proposal_timed_out(started, was_led)),
             }
         })
     }
@@ -289,6 +290,18 @@ impl Service {
                 view
             }
         }
+    }
+
+    /// The same for what etcd has ordered though it only reads: without a leader it ends as a request that is to be ordered.
+    ///
+    /// # Errors
+    /// As for [`Self::linearizable_view`].
+    pub async fn view_as_if_ordered(&self) -> Result<Arc<View>, Status> {
+        let was_led = self.node.leader().is_some();
+        self.linearizable_view().await.map_err(|status| {
+            let was_never_led = !was_led && self.node.leader().is_none();
+            if was_never_led && status == status::timed_out() { status::deadline_exceeded() } else { status }
+        })
     }
 
     /// Waits as long as a request may.

@@ -132,6 +132,8 @@ statuses! {
     damaged = DataLoss, "basalt: stored data is damaged; see the server's log";
     /// The server is going down.
     stopped = Unavailable, "etcdserver: server stopped";
+    /// Not taken in time, for want of a leader.
+    deadline_exceeded = DeadlineExceeded, "context deadline exceeded";
     /// A call took longer than it may.
     timed_out = Unavailable, "etcdserver: request timed out";
     /// The same, and its leader was lost meanwhile.

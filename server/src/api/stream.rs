@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 
 use basalt_proto::etcdserverpb::watch_request::RequestUnion;
 use basalt_proto::etcdserverpb::{LeaseKeepAliveRequest, WatchCreateRequest, WatchRequest};
+use basalt_proto::health::HealthCheckRequest;
 use bytes::Bytes;
 use http_body::Body;
 use tokio::sync::{mpsc, oneshot};
@@ -293,6 +294,8 @@ where
                             tokio::select! {
                                 biased;
                                 () = out.closed() => return,
+                                () = &mut stopped => Err(status::stopped()),
+                                () = &mut leaderless => Err(status::no_leader()),
                                 answer = answer_keep_alive(&service, &credentials, request.id) => answer,
                             }
                         }
@@ -358,8 +361,8 @@ async fn answer_stream(
             service.snapshot(out).await
         }
         Method::HealthWatch => {
-            drop(message);
-            if out.send(Ok(service.health())).await.is_ok() {
+            let request: HealthCheckRequest = decode(message)?;
+            if out.send(Ok(Service::watched_health(&request))).await.is_ok() {
                 tokio::select! {
                     () = out.closed() => {}
                     () = service.stopped() => {}

@@ -17,11 +17,13 @@ struct TimedOut {
     /// Whether whoever orders requests was reached since then: from the leader a quorum, else the leader. `None` while nobody
     /// leads.
     reached: Option<bool>,
+    /// Whether somebody led when it came. Without a leader etcd does not take a request at all: it waits to hand it over.
+    was_led: bool,
 }
 
 impl Service {
-    /// The answer to a request that came at `since` and was not ordered in time.
-    pub(super) fn proposal_timed_out(&self, since: Instant) -> Status {
+    /// The answer to a request that came at `since`, when a leader was known or not, and was not ordered in time.
+    pub(super) fn proposal_timed_out(&self, since: Instant, was_led: bool) -> Status {
         self.metrics.proposals_failed_total.inc();
         let (waited, own) = (since.elapsed(), self.node.identity.member_id);
         let reached_since = |id: u64| {
@@ -38,7 +40,7 @@ impl Service {
         });
         let elected_ns = self.node.gauges.leader_since_ns.load(Ordering::Relaxed);
         let elected = (elected_ns > 0).then(|| self.node.now().saturating_sub(Duration::from_nanos(elected_ns)));
-        TimedOut { waited, elected, election_timeout: self.election_timeout, reached }.status()
+        TimedOut { waited, elected, election_timeout: self.election_timeout, reached, was_led }.status()
     }
 }
 
@@ -51,6 +53,7 @@ impl TimedOut {
         match self.reached {
             _ if came_between => status::timed_out_after_leader_failure(),
             Some(false) => status::timed_out_without_connection(),
+            None if !self.was_led => status::deadline_exceeded(),
             Some(true) | None => status::timed_out(),
         }
     }
@@ -62,11 +65,12 @@ mod tests {
 
     #[test]
     fn the_text_says_what_was_lost_since_the_request_came() {
-        let text = |waited, elected: Option<u64>, reached| {
+        let status = |waited, elected: Option<u64>, reached, was_led| {
             let elected = elected.map(Duration::from_secs);
             let (waited, election_timeout) = (Duration::from_secs(waited), Duration::from_secs(1));
-            TimedOut { waited, elected, election_timeout, reached }.status().message
+            TimedOut { waited, elected, election_timeout, reached, was_led }.status()
         };
+        let text = |waited, elected, reached| status(waited, elected, reached, true).message;
         let plain = "etcdserver: request timed out";
         assert_eq!(text(7, None, None), plain);
         assert_eq!(text(7, Some(100), Some(true)), plain);
@@ -77,5 +81,8 @@ mod tests {
         assert_eq!(text(7, Some(6), Some(false)), format!("{plain}, possibly due to previous leader failure"));
         assert_eq!(text(7, Some(5), Some(true)), plain);
         assert_eq!(text(7, Some(7), Some(true)), plain);
+        // It was never taken.
+        assert_eq!(status(7, Some(100), None, false), status::deadline_exceeded());
+        assert_eq!(status(7, None, Some(true), false).message, plain);
     }
 }

@@ -75,7 +75,7 @@ impl ApplyThread {
         self.links.gauges.applied_index.store(view.applied.index, Ordering::Relaxed);
         self.show_sizes();
         self.tell_compacted();
-        info!(applied_index = view.applied.index, revision, "installed the state of another member");
+        info!(applied_index = view.applied.index, revision, "applied snapshot");
         drop(self.links.node.send(NodeInput::Installed));
     }
 }

@@ -284,7 +284,7 @@ func pauseFollower(s *Stage) error {
 		return err
 	}
 	how := "by entries"
-	if follower.Said("installed the state of another member") {
+	if follower.Said("applied snapshot") {
 		how = "by a whole state"
 	}
 	s.Measured("caught up in %s %s", rounded(caught), how)

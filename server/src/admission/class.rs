@@ -7,7 +7,7 @@ use basalt_proto::log::request::Kind;
 use basalt_storage::mvcc::shard_map::{ShardId, ShardMap};
 use prost::Message;
 
-use crate::apply::query::has_put;
+use crate::apply::query::{has_put, parts_bytes};
 
 /// A queue of its own: one for each shard, and one for what belongs to none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +39,8 @@ pub struct Proposal {
     pub length: usize,
     /// What it adds to a log entry.
     pub bytes: usize,
+    /// What it takes in memory while it waits, about.
+    pub held_bytes: usize,
     /// Whether the store may be larger after it.
     pub grows: bool,
 }
@@ -59,7 +61,8 @@ impl Proposal {
         let length = request.encoded_len();
         // In the entry the request stands behind a tag of one byte and its length.
         let bytes = 1 + prost::length_delimiter_len(length) + length;
-        Self { request, class, length, bytes, grows }
+        let parts = if let Some(Kind::Txn(txn)) = &request.kind { parts_bytes(txn) } else { 0 };
+        Self { request, class, length, bytes, held_bytes: bytes + parts, grows }
     }
 }
 

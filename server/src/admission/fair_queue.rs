@@ -18,7 +18,7 @@ const WEIGHT_OTHER: usize = 2;
 pub struct Totals {
     /// How many.
     pub proposals: u64,
-    /// Their bytes.
+    /// What they took in memory, about.
     pub bytes: u64,
 }
 
@@ -85,7 +85,7 @@ impl FairQueue {
                     }
                     let next = class.proposals.pop_front()?;
                     class.credit -= next.bytes;
-                    class.left.add(next.bytes);
+                    class.left.add(next.held_bytes);
                     self.length -= 1;
                     return Some(next);
                 }
@@ -106,7 +106,7 @@ impl FairQueue {
             class.proposals.retain(|proposal| {
                 let keeps = keep(&proposal.request);
                 if !keeps {
-                    left.add(proposal.bytes);
+                    left.add(proposal.held_bytes);
                 }
                 keeps
             });

@@ -11,7 +11,7 @@ use super::fair_queue::Totals;
 /// Proposals of one class that may wait to be ordered. Twice as many, if the store does not grow by the next one.
 pub const PROPOSALS_WAITING_MAX: u64 = 32_768;
 
-/// Bytes of one class that may wait to be ordered; a single proposal may always wait. Twice as much, as above.
+/// Bytes of memory that one class may take while it waits to be ordered; a single proposal may always wait. Twice as much, as above.
 pub const BYTES_WAITING_MAX: u64 = 128 << 20;
 
 /// Too much of a class waits already.
@@ -44,7 +44,7 @@ impl Counters {
 pub struct ClassLoad {
     /// Proposals that wait to be ordered.
     pub proposals: u64,
-    /// Their bytes.
+    /// What they take in memory, about.
     pub bytes: u64,
     /// Proposals that were refused since the start.
     pub refused: u64,
@@ -72,7 +72,7 @@ impl Gate {
     /// [`Full`]; the caller may try again when something has left.
     pub fn admit(&self, proposal: &Proposal) -> Result<(), Full> {
         let class = &self.classes[proposal.class.position()];
-        let bytes = proposal.bytes as u64;
+        let bytes = proposal.held_bytes as u64;
         let reserve = if proposal.grows { 1 } else { 2 };
         let load = self.load(proposal.class);
         let crowded = load.proposals >= PROPOSALS_WAITING_MAX * reserve
@@ -90,7 +90,7 @@ impl Gate {
     pub fn enter(&self, proposal: &Proposal) {
         let [proposals, bytes] = &self.classes[proposal.class.position()].entered;
         proposals.fetch_add(1, Relaxed);
-        bytes.fetch_add(proposal.bytes as u64, Relaxed);
+        bytes.fetch_add(proposal.held_bytes as u64, Relaxed);
     }
 
     /// Remembers what has left, by [`Class::position`].

@@ -72,6 +72,28 @@ fn a_proposal_weighs_what_it_adds_to_an_entry() {
     assert_eq!(entry.encoded_len(), proposal.bytes);
 }
 
+/// Of many small parts decoding makes much more than came.
+#[test]
+fn a_transaction_of_many_parts_waits_with_what_it_takes() {
+    let nested =
+        TxnRequest { success: vec![put_op(EVENTS); 64], failure: vec![put_op(LEASES); 64], compare: Vec::new() };
+    let nested = RequestOp { request: Some(Op::RequestTxn(nested)) };
+    let compare = vec![Compare { key: MAIN.into(), ..Default::default() }; 60];
+    let outer = TxnRequest { compare, success: vec![nested; 60], failure: Vec::new() };
+    let txn = proposal(1, Kind::Txn(outer));
+    let parts = 60 * (size_of::<Compare>() + 129 * size_of::<RequestOp>());
+    assert_eq!(txn.held_bytes, txn.bytes + parts);
+    let gate = Gate::new(3, DELTA_BYTES_MAX);
+    let admitted = std::iter::from_fn(|| gate.admit(&txn).ok()).count();
+    assert_eq!(admitted, BYTES_WAITING_MAX as usize / txn.held_bytes);
+    // What has left is counted in the same way.
+    let mut queue = FairQueue::new(3);
+    let (class, held_bytes) = (txn.class.position(), txn.held_bytes as u64);
+    queue.push(txn);
+    queue.take(usize::MAX).expect("it waits");
+    assert_eq!(queue.left().nth(class), Some(Totals { proposals: 1, bytes: held_bytes }));
+}
+
 #[test]
 fn a_flood_of_events_leaves_others_their_turn() {
     let mut queue = FairQueue::new(3);

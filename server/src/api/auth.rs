@@ -11,6 +11,7 @@ use basalt_proto::etcdserverpb::{
 use basalt_proto::log::Authentication;
 use basalt_proto::log::request::Kind;
 use bytes::Bytes;
+use prost::Message;
 use tracing::warn;
 
 use super::chunks::Chunks;
@@ -19,7 +20,7 @@ use super::service::{Reply, Service};
 use super::status::{self, Code, Status};
 use crate::apply::auth::error::AuthError;
 use crate::apply::auth::state::{AuthState, ROOT};
-use crate::auth::{Caller, HashingError, RotatingKeys, Secret, TokenProvider};
+use crate::auth::{Caller, HashingError, RotatingKeys, Secret, ShownPassword, TokenProvider};
 use crate::logging::{ForeignText, Reminder};
 
 /// How often a password is checked anew because somebody changed users or roles meanwhile.
@@ -30,7 +31,7 @@ static WRONG_LOGINS: Reminder = Reminder::new(10);
 
 impl Service {
     pub(super) fn auth_status(self: &Arc<Self>) -> Reply {
-        self.of_users_and_roles(|header, state| {
+        self.of_users_and_roles(0, |header, state| {
             let (enabled, auth_revision) = (state.is_enabled(), state.revision());
             Ok(Chunks::of(&AuthStatusResponse { header, enabled, auth_revision }))
         })
@@ -39,7 +40,7 @@ impl Service {
     /// The password is hashed before anything else sees it.
     pub(super) fn user_add(self: &Arc<Self>, mut request: AuthUserAddRequest, caller: Caller) -> Reply {
         let service = self.clone();
-        Reply::later(async move {
+        Reply::keeping(request.encoded_len(), async move {
             let password = std::mem::take(&mut request.password);
             if !request.options.is_some_and(|options| options.no_password) {
                 request.hashed_password = service.passwords.hash(password).await?;
@@ -55,7 +56,7 @@ impl Service {
         caller: Caller,
     ) -> Reply {
         let service = self.clone();
-        Reply::later(async move {
+        Reply::keeping(request.encoded_len(), async move {
             let password = std::mem::take(&mut request.password);
             if !password.is_empty() {
                 request.hashed_password = service.passwords.hash(password).await?;
@@ -67,7 +68,7 @@ impl Service {
     /// Everybody may look at itself.
     pub(super) fn user_get(self: &Arc<Self>, request: AuthUserGetRequest, caller: Caller) -> Reply {
         let service = self.clone();
-        self.of_users_and_roles(move |header, state| {
+        self.of_users_and_roles(request.name.len(), move |header, state| {
             let is_itself = match &caller {
                 Caller::User { name, .. } => **name == request.name,
                 // As in etcd: whoever says nothing of itself has the empty name, and hears that there is no such user.
@@ -82,7 +83,7 @@ impl Service {
 
     pub(super) fn user_list(self: &Arc<Self>, caller: Caller) -> Reply {
         let service = self.clone();
-        self.of_users_and_roles(move |header, state| {
+        self.of_users_and_roles(0, move |header, state| {
             service.authorize(Policy::Root, &caller)?;
             Ok(Chunks::of(&AuthUserListResponse { header, users: state.user_names() }))
         })
@@ -91,7 +92,7 @@ impl Service {
     /// Everybody may look at its roles. The role root may everything, whatever it was granted.
     pub(super) fn role_get(self: &Arc<Self>, request: AuthRoleGetRequest, caller: Caller) -> Reply {
         let service = self.clone();
-        self.of_users_and_roles(move |header, state| {
+        self.of_users_and_roles(request.role.len(), move |header, state| {
             let is_its_own = caller.name().is_some_and(|name| state.has_role(name, &request.role));
             service.authorize(if is_its_own { Policy::NoStranger } else { Policy::Root }, &caller)?;
             let role = state.role(&request.role).ok_or(AuthError::RoleNotFound)?;
@@ -102,20 +103,21 @@ impl Service {
 
     pub(super) fn role_list(self: &Arc<Self>, caller: Caller) -> Reply {
         let service = self.clone();
-        self.of_users_and_roles(move |header, state| {
+        self.of_users_and_roles(0, move |header, state| {
             service.authorize(Policy::Root, &caller)?;
             Ok(Chunks::of(&AuthRoleListResponse { header, roles: state.role_names() }))
         })
     }
 
     /// Answers from users and roles that hold all that was acknowledged before. Who asks is judged by them, too: those of
-    /// before may let somebody in who was put out since.
+    /// before may let somebody in who was put out since. So much of the request is kept until then.
     fn of_users_and_roles(
         self: &Arc<Self>,
+        kept_bytes: usize,
         answer: impl FnOnce(Option<ResponseHeader>, &AuthState) -> Result<Chunks, Status> + Send + 'static,
     ) -> Reply {
         let service = self.clone();
-        Reply::later(async move {
+        Reply::keeping(kept_bytes, async move {
             let view = service.view_as_if_ordered().await?;
             let state = service.node.auth.now().state.clone();
             answer(Some(service.header().at(view.revision)), &state)
@@ -126,17 +128,18 @@ impl Service {
     /// take the same time.
     pub(super) fn authenticate(self: &Arc<Self>, request: AuthenticateRequest) -> Reply {
         let service = self.clone();
-        Reply::later(async move {
+        let (name, password) = (request.name, ShownPassword::of(&request.password));
+        Reply::keeping(name.len(), async move {
             service.linearizable_view().await?;
             for _ in 0..LOGIN_ATTEMPTS {
                 let state = service.node.auth.now().state.clone();
                 if !state.is_enabled() {
                     return Err(AuthError::NotEnabled.into());
                 }
-                service.check_password(&request, &state).await?;
+                service.check_password(&name, &password, &state).await?;
                 let login = match service.node.auth.provider() {
-                    TokenProvider::Simple(_) => service.log_in(&request.name, state.revision()).await,
-                    TokenProvider::Jwt(keys) => service.signed(keys, &request.name, state.revision()),
+                    TokenProvider::Simple(_) => service.log_in(&name, state.revision()).await,
+                    TokenProvider::Jwt(keys) => service.signed(keys, &name, state.revision()),
                     TokenProvider::None => Err(AuthError::AuthenticationFailed.into()),
                 };
                 // Somebody changed users or roles meanwhile: the password is checked against the newest.
@@ -149,15 +152,15 @@ impl Service {
         })
     }
 
-    async fn check_password(&self, request: &AuthenticateRequest, state: &AuthState) -> Result<(), Status> {
-        let user = state.user(&request.name);
+    async fn check_password(&self, name: &str, password: &ShownPassword, state: &AuthState) -> Result<(), Status> {
+        let user = state.user(name);
         let has_password = |user: &&_| !user_without_password(user);
         let hash: Option<Bytes> = user.filter(has_password).map(|user| user.password.clone());
-        if self.passwords.is_right(request.password.clone(), hash).await? {
+        if self.passwords.is_right(password.clone(), hash).await? {
             return Ok(());
         }
         if let Some(times) = WRONG_LOGINS.due() {
-            warn!(user = %ForeignText(&request.name), times, "invalid authentication was requested");
+            warn!(user = %ForeignText(name), times, "invalid authentication was requested");
         }
         Err(match user {
             // etcd's words for whoever has none.

@@ -11,11 +11,12 @@ use basalt_proto::v3electionpb::{
     ResignRequest, ResignResponse,
 };
 use bytes::Bytes;
+use prost::Message;
 use tokio::sync::mpsc::Sender;
 
 use super::candidates::{Candidate, Entered, Waiting, prefix_of};
 use super::chunks::Chunks;
-use super::own_client::{OwnClient, passed_on};
+use super::own_client::{NAME_TIMES, OwnClient, passed_on};
 use super::service::{Reply, Service};
 use super::status::{self, Status};
 use crate::auth::Caller;
@@ -29,7 +30,7 @@ impl Service {
 
     pub(super) fn proclaim(self: &Arc<Self>, request: ProclaimRequest, caller: Caller) -> Reply {
         let client = OwnClient { service: self.clone(), caller };
-        Reply::later(async move {
+        Reply::keeping(NAME_TIMES * request.encoded_len(), async move {
             let leader = request.leader.ok_or_else(status::leader_missing)?;
             let (key, value) = (leader.key.into(), request.value.into());
             let header = client.proclaim(&key, leader.rev, leader.lease, value).await.map_err(passed_on)?;
@@ -39,7 +40,7 @@ impl Service {
 
     pub(super) fn leader(self: &Arc<Self>, request: LeaderRequest, caller: Caller) -> Reply {
         let client = OwnClient { service: self.clone(), caller };
-        Reply::later(async move {
+        Reply::keeping(NAME_TIMES * request.name.len(), async move {
             let (header, first) = client.first(&prefix_of(&request.name)).await.map_err(passed_on)?;
             let first = first.ok_or_else(status::election_without_leader)?;
             Ok(shown(header, first))
@@ -49,7 +50,7 @@ impl Service {
     /// Who does not lead resigns from nothing, and is told no error.
     pub(super) fn resign(self: &Arc<Self>, request: ResignRequest, caller: Caller) -> Reply {
         let client = OwnClient { service: self.clone(), caller };
-        Reply::later(async move {
+        Reply::keeping(NAME_TIMES * request.encoded_len(), async move {
             let leader = request.leader.ok_or_else(status::leader_missing)?;
             let (header, _) = client.leave(&leader.key.into(), leader.rev).await.map_err(passed_on)?;
             Ok(Chunks::of(&ResignResponse { header }))

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body::{Body, Frame};
 use tokio::sync::mpsc;
 
 use super::chunks::Chunks;
 use super::method::{self, Method};
+use super::own_client::NAME_TIMES;
 use super::pieces::Pieces;
 use super::request_messages::RequestMessages;
 use super::service::{Reply, Service};
@@ -22,7 +23,7 @@ use super::status::{self, Code, Status};
 use super::stream::{self, WatchMessages};
 use super::tally::{Tally, spans_of};
 use crate::auth::Credentials;
-use crate::listen::{ClientConnection, OpenCall, Patient, WaitingRequest};
+use crate::listen::{ClientConnection, OpenCall, Patient, RequestRoom, WaitingRequest};
 use crate::node::gather::ANSWER_BYTES_MAX;
 
 /// Bytes before a message: flag and length.
@@ -148,7 +149,12 @@ where
                         if let Some(tally) = &mut tally {
                             tally.request_bytes = request_bytes;
                         }
-                        unary(service.call(method, message, caller), tally.as_mut(), slow).await
+                        let reply = service.call(method, message, caller);
+                        let _kept = match room_of(&reply, room.as_ref()) {
+                            Ok(kept) => kept,
+                            Err(status) => return refused(&status, tally.as_mut()),
+                        };
+                        unary(reply, tally.as_mut(), slow).await
                     }
                 }
             }
@@ -167,13 +173,25 @@ where
 }
 
 /// How often what a client sent is kept by a call that waits for others or for its client; `None` for one whose request is on
-/// to admission, or dropped.
+/// to admission, or dropped, or whose handler says what it keeps ([`Reply::Keeping`]).
 fn kept_times(method: Method) -> Option<usize> {
     match method {
         Method::RangeStream => Some(1),
-        // A name stands in keys, their prefix and its end, and in a watch of these.
-        Method::Lock | Method::Campaign | Method::Observe => Some(6),
+        Method::Lock | Method::Campaign | Method::Observe => Some(NAME_TIMES),
         _ => None,
+    }
+}
+
+/// Room for what a handler keeps of its request until it has the answer.
+///
+/// # Errors
+/// There is none.
+fn room_of(reply: &Reply, room: Option<&RequestRoom>) -> Result<Option<WaitingRequest>, Status> {
+    match (reply, room) {
+        (Reply::Keeping { bytes, .. }, Some(room)) => {
+            room.waiting(*bytes).map(Some).ok_or_else(status::too_many_requests)
+        }
+        _ => Ok(None),
     }
 }
 
@@ -184,12 +202,12 @@ async fn unary(reply: Reply, mut tally: Option<&mut Tally>, slow: Duration) -> R
     let answer = reply.settled().await.and_then(sendable);
     let (code, text) = answer.as_ref().map_or_else(|status| (status.code, &*status.message), |_| (Code::Ok, ""));
     if let Some(tally) = &mut tally {
-        tally.end_unary(code, text, slow, answer.as_ref().map_or(0, |message| message.len()));
+        tally.end_unary(code, text, slow, answer.as_ref().map_or(0, |message| message.0.len()));
     }
     match answer {
         Ok(message) => {
             if let Some(tally) = tally {
-                tally.sent_bytes(message.len());
+                tally.sent_bytes(message.0.len());
             }
             respond(Flow::Whole(Some(framed([message])), None, false))
         }
@@ -199,15 +217,27 @@ async fn unary(reply: Reply, mut tally: Option<&mut Tally>, slow: Duration) -> R
 
 /// A unary answer that nobody counts.
 pub fn answer(answer: Result<Chunks, Status>) -> Response<GrpcBody> {
-    match answer {
+    match answer.and_then(sendable) {
         Ok(message) => respond(Flow::Whole(Some(framed([message])), None, false)),
         Err(status) => refused(&status, None),
     }
 }
 
-/// Refuses a message above what gRPC sends at once.
-fn sendable(message: Chunks) -> Result<Chunks, Status> {
-    if message.len() > ANSWER_BYTES_MAX { Err(status::answer_too_large(message.len())) } else { Ok(message) }
+/// A message that gRPC sends at once.
+#[derive(Debug)]
+struct Sendable(Chunks);
+
+/// Refuses a larger one.
+fn sendable(message: Chunks) -> Result<Sendable, Status> {
+    if message.len() > ANSWER_BYTES_MAX { Err(status::answer_too_large(message.len())) } else { Ok(Sendable(message)) }
+}
+
+/// The messages of a stream up to the first that is refused, and why that one is.
+fn sendable_part(messages: Vec<Chunks>) -> (Vec<Sendable>, Option<Status>) {
+    let mut refusal = None;
+    let sent =
+        messages.into_iter().map_while(|message| sendable(message).map_err(|status| refusal = Some(status)).ok());
+    (sent.collect(), refusal)
 }
 
 fn streaming(messages: Messages) -> Response<GrpcBody> {
@@ -254,15 +284,15 @@ fn percent_encoded(text: &str) -> String {
 }
 
 /// Messages with their heads. Short ones are copied into one slice, the values of long ones shared.
-fn framed(messages: impl IntoIterator<Item = Chunks>) -> Pieces {
+fn framed(messages: impl IntoIterator<Item = Sendable>) -> Pieces {
     let mut framed = Pieces::default();
     let mut joined = BytesMut::new();
-    for message in messages {
+    for Sendable(message) in messages {
         let length = message.len();
         let short = length <= JOINED_BYTES_MAX;
         joined.reserve(FRAME_HEAD_BYTES + if short { length } else { 0 });
         joined.put_u8(0);
-        joined.put_u32(u32::try_from(length).expect("a message that is sent is below 2 GiB"));
+        joined.put_u32(u32::try_from(length).expect("no larger one is sendable"));
         let pieces = message.into_pieces();
         if short {
             pieces.iter().for_each(|piece| joined.put_slice(piece));
@@ -303,7 +333,7 @@ impl Body for GrpcBody {
                     match ready!(messages.poll_recv(context)).map(|message| message.and_then(sendable)) {
                         Some(Ok(message)) => {
                             if let Some(tally) = &body.tally {
-                                tally.sent(message.len());
+                                tally.sent(message.0.len());
                             }
                             return Poll::Ready(Some(Ok(Frame::data(framed([message])))));
                         }
@@ -313,10 +343,18 @@ impl Body for GrpcBody {
                 }
                 Flow::Watch(messages) => match ready!(messages.poll_next(context)) {
                     Ok(messages) => {
+                        let (messages, refusal) = sendable_part(messages);
                         if let Some(tally) = &body.tally {
-                            messages.iter().for_each(|message| tally.sent(message.len()));
+                            messages.iter().for_each(|message| tally.sent(message.0.len()));
                         }
-                        return Poll::Ready(Some(Ok(Frame::data(framed(messages)))));
+                        let framed = framed(messages);
+                        if let Some(status) = refusal {
+                            // etcd leaves such a stream open, and sends nothing on it any more.
+                            let before = framed.has_remaining().then_some(framed);
+                            body.flow = Flow::Whole(before, Some(status), false);
+                            continue;
+                        }
+                        return Poll::Ready(Some(Ok(Frame::data(framed))));
                     }
                     Err(status) => body.flow = Flow::Whole(None, status, false),
                 },
@@ -331,8 +369,6 @@ impl Body for GrpcBody {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Buf;
-
     use super::*;
 
     #[test]
@@ -357,10 +393,21 @@ mod tests {
     }
 
     #[test]
+    fn a_stream_ends_before_a_message_beyond_what_grpc_sends() {
+        let value = Bytes::from(vec![7; 1 << 20]);
+        let message = |mebibytes| Chunks::from_pieces(vec![value.clone(); mebibytes]);
+        let (sent, refusal) = sendable_part(vec![message(1), message(5_000), message(2)]);
+        assert_eq!(sent.iter().map(|message| message.0.len()).collect::<Vec<_>>(), [1 << 20]);
+        assert_eq!(refusal, Some(status::answer_too_large(5_000 << 20)));
+        let (sent, refusal) = sendable_part(vec![message(1), message(2)]);
+        assert_eq!((sent.len(), refusal), (2, None));
+    }
+
+    #[test]
     fn small_messages_are_one_piece() {
         let mut chunks = Chunks::default();
         chunks.shared(2, &vec![7; 2000].into());
-        let pieces = framed([chunks]);
+        let pieces = framed([Sendable(chunks)]);
         assert_eq!(pieces.chunk().len(), FRAME_HEAD_BYTES + 3 + 2000);
         assert_eq!(pieces.remaining(), pieces.chunk().len());
     }

@@ -14,6 +14,7 @@ use basalt_proto::log::request::Kind;
 use basalt_storage::mvcc::range::{Hit, RangePlan, RevisionError};
 use basalt_storage::mvcc::view::View;
 use bytes::Bytes;
+use prost::Message;
 
 use super::chunks::Chunks;
 use super::policy::{Permitted, Policy};
@@ -23,7 +24,7 @@ use super::{checks, encode};
 use crate::apply::answer::Answer;
 use crate::apply::auth::check::cluster_principal;
 use crate::apply::lease_table::LeaseTable;
-use crate::apply::query::{is_read_only, range_query};
+use crate::apply::query::{is_read_only, parts_bytes, range_query};
 use crate::apply::read_txn;
 use crate::apply::values::Prefetched;
 use crate::auth::Caller;
@@ -58,7 +59,7 @@ impl Service {
             LinearizableView::Ready(view) => self.range_of(&view, request, &caller),
             LinearizableView::Later(view) => {
                 let (service, request) = (self.clone(), request.clone());
-                Reply::later(async move {
+                Reply::keeping(request.key.len() + request.range_end.len(), async move {
                     let view = service.within(view.wait()).await?;
                     service.range_of(&view, &request, &caller).settled().await
                 })
@@ -162,7 +163,7 @@ impl Service {
         let stale = read_txn::is_serializable(&request);
         let started = Instant::now();
         let service = self.clone();
-        Reply::later(async move {
+        Reply::keeping(request.encoded_len() + parts_bytes(&request), async move {
             let view = if stale { service.node.view() } else { service.linearizable_view().await? };
             // What only reads names no lease.
             let permitted = service.ask(&caller, |asking| asking.may_txn(&request, &LeaseTable::default()))?;

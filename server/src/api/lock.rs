@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::candidates::{Candidate, Entered, Waiting};
 use super::chunks::Chunks;
 use super::method::Method;
-use super::own_client::{OwnClient, passed_on};
+use super::own_client::{NAME_TIMES, OwnClient, passed_on};
 use super::service::{Reply, Service};
 use super::status::{self, Status};
 use crate::auth::Caller;
@@ -23,7 +23,7 @@ impl Service {
 
     pub(super) fn unlock(self: &Arc<Self>, request: UnlockRequest, caller: Caller) -> Reply {
         let client = OwnClient { service: self.clone(), caller };
-        Reply::later(async move {
+        Reply::keeping(NAME_TIMES * request.key.len(), async move {
             let delete = DeleteRangeRequest { key: request.key.into(), ..DeleteRangeRequest::default() };
             let deleted = client.call::<DeleteRangeResponse>(Method::DeleteRange, &delete).await.map_err(passed_on)?;
             Ok(Chunks::of(&UnlockResponse { header: deleted.header }))

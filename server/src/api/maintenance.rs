@@ -12,6 +12,7 @@ use basalt_proto::etcdserverpb::{
 use basalt_proto::log::request::Kind;
 use basalt_proto::membershippb::DowngradeInfoSetRequest;
 use bytes::Bytes;
+use prometheus::IntGauge;
 use tokio::sync::mpsc::error::SendTimeoutError;
 
 use super::chunks::Chunks;
@@ -28,6 +29,22 @@ use crate::node::handle::Unavailable;
 
 /// How often a call that moves the lead looks whether it did.
 const TRANSFER_POLL: Duration = Duration::from_millis(10);
+
+/// One of those that a figure counts, until it ends or its call is given up.
+struct UnderWay(IntGauge);
+
+impl UnderWay {
+    fn count(figure: &IntGauge) -> Self {
+        figure.inc();
+        Self(figure.clone())
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
 
 impl Service {
     /// A GET sees what was armed and disarmed before it; arming and disarming go through the log (etcd-contract 42, 43).
@@ -159,10 +176,9 @@ impl Service {
                 return Err(Status::new(Code::Unknown, "failpoint: defragOpenFileError"));
             }
             let started = Instant::now();
-            service.metrics.defrag_inflight.inc();
-            let done = service.node.defragment().await;
-            service.metrics.defrag_inflight.dec();
-            done?;
+            let under_way = UnderWay::count(&service.metrics.defrag_inflight);
+            service.node.defragment().await?;
+            drop(under_way);
             service.metrics.defrag_seconds.observe(started.elapsed().as_secs_f64());
             Ok(Chunks::of(&DefragmentResponse { header: None }))
         })

@@ -20,6 +20,7 @@ mod describe;
 mod election;
 pub mod encode;
 pub mod grpc;
+mod kept_request;
 mod kv;
 mod leader;
 pub mod leader_loss;

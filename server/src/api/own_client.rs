@@ -17,6 +17,10 @@ use super::stream::Sent;
 use super::watch_permission::may_watch;
 use crate::auth::Caller;
 
+/// How often a name that locks and elections are asked by is kept: it stands in keys, their prefix and its end, and in a watch of
+/// these.
+pub(super) const NAME_TIMES: usize = 6;
+
 /// A client. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct OwnClient {

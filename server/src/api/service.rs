@@ -19,6 +19,7 @@ use prost::Message;
 
 use super::chunks::Chunks;
 use super::encode::{self, HeaderBase};
+use super::kept_request::{KeptRequest, decode_kept};
 use super::leader_loss::LeaderLoss;
 use super::member_changes::MemberRules;
 use super::method::Method;
@@ -32,18 +33,37 @@ use crate::node::watch_thread::StreamSinks;
 use crate::peer::Peers;
 use crate::traces::Tracer;
 
+/// An answer that comes later. Nothing is done for it, nor waited for, before it is asked for.
+pub type Answering = Pin<Box<dyn Future<Output = Result<Chunks, Status>> + Send>>;
+
 /// The answer to a unary call.
 pub enum Reply {
     /// Here it is.
     Ready(Result<Chunks, Status>),
     /// It comes later.
-    Pending(Pin<Box<dyn Future<Output = Result<Chunks, Status>> + Send>>),
+    Pending(Answering),
+    /// It comes later, and much of what was asked is kept until then, which nobody has counted.
+    Keeping {
+        /// How much.
+        bytes: usize,
+        /// The answer.
+        answer: Answering,
+    },
 }
+
+/// What a call may keep of its request before it is counted: about what its place among the open calls is reckoned at.
+const KEPT_BYTES_FREE: usize = 4 << 10;
 
 impl Reply {
     /// An answer that comes later.
     pub fn later(answer: impl Future<Output = Result<Chunks, Status>> + Send + 'static) -> Self {
         Reply::Pending(Box::pin(answer))
+    }
+
+    /// The same, of a call that keeps so much of its request, which does not go to admission.
+    pub fn keeping(bytes: usize, answer: impl Future<Output = Result<Chunks, Status>> + Send + 'static) -> Self {
+        let answer = Box::pin(answer);
+        if bytes > KEPT_BYTES_FREE { Reply::Keeping { bytes, answer } } else { Reply::Pending(answer) }
     }
 
     /// The answer, waited for.
@@ -53,7 +73,7 @@ impl Reply {
     pub async fn settled(self) -> Result<Chunks, Status> {
         match self {
             Reply::Ready(answer) => answer,
-            Reply::Pending(answer) => answer.await,
+            Reply::Pending(answer) | Reply::Keeping { answer, .. } => answer.await,
         }
     }
 }
@@ -103,13 +123,16 @@ pub fn decode<M: Message + Default>(body: Bytes) -> Result<M, Status> {
 /// Decodes a transaction. One that is nested too deep has also used up the budget of operations, unless that is larger
 /// than etcd's: the refusal is etcd's then (docs/decisions/0010).
 fn decode_txn(body: Bytes, operations_max: usize) -> Result<TxnRequest, Status> {
-    nesting::decode_txn(body).map_err(|cause| match cause {
+    let body_bytes = body.len();
+    let mut request = nesting::decode_txn(body).map_err(|cause| match cause {
         NestingError::TooDeep if operations_max <= TXN_NESTING_MAX => status::too_many_ops(),
         NestingError::TooDeep => status::nested_too_deep(),
         NestingError::Malformed(cause) => {
             Status::new(Code::Internal, format!("grpc: error unmarshalling request: {cause}"))
         }
-    })
+    })?;
+    request.leave_message(body_bytes);
+    Ok(request)
 }
 
 /// Unary calls that a learner answers.
@@ -133,9 +156,9 @@ impl Service {
         }
         self.authorize(method.policy(), &caller)?;
         Ok(match method {
-            Method::Range => self.range(&decode(body)?, caller),
-            Method::Put => self.put(decode(body)?, &caller),
-            Method::DeleteRange => self.delete_range(decode(body)?, &caller),
+            Method::Range => self.range(&decode_kept(body)?, caller),
+            Method::Put => self.put(decode_kept(body)?, &caller),
+            Method::DeleteRange => self.delete_range(decode_kept(body)?, &caller),
             Method::Txn => self.txn(decode_txn(body, self.node.limits.txn_operations_max)?, caller),
             Method::Compact => self.compact(decode(body)?, &caller),
             Method::LeaseGrant => self.lease_grant(decode(body)?, &caller),
@@ -176,8 +199,8 @@ impl Service {
             Method::RoleGet => self.role_get(decode(body)?, caller),
             Method::RoleList => self.role_list(caller),
             Method::RoleDelete => self.propose(Kind::RoleDelete(decode(body)?), &caller),
-            Method::RoleGrantPermission => self.propose(Kind::RoleGrantPermission(decode(body)?), &caller),
-            Method::RoleRevokePermission => self.propose(Kind::RoleRevokePermission(decode(body)?), &caller),
+            Method::RoleGrantPermission => self.propose(Kind::RoleGrantPermission(decode_kept(body)?), &caller),
+            Method::RoleRevokePermission => self.propose(Kind::RoleRevokePermission(decode_kept(body)?), &caller),
             Method::HealthCheck => Self::health_check(&decode(body)?),
             Method::RangeStream
             | Method::Watch

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
+use basalt_proto::etcdserverpb::watch_create_request::FilterType;
 use basalt_proto::etcdserverpb::watch_request::RequestUnion;
 use basalt_proto::etcdserverpb::{LeaseKeepAliveRequest, WatchCreateRequest, WatchRequest};
 use basalt_proto::health::HealthCheckRequest;
@@ -17,6 +18,7 @@ use tokio::task::JoinHandle;
 
 use super::chunks::Chunks;
 use super::grpc::Messages;
+use super::kept_request::KeptRequest;
 use super::method::Method;
 use super::request_messages::RequestMessages;
 use super::service::{Service, decode};
@@ -76,7 +78,7 @@ where
                     request = requests.next() => request,
                 };
                 match request {
-                    Ok(Some(message)) => match decode::<WatchRequest>(message) {
+                    Ok(Some(message)) => match decode_watch(message) {
                         Ok(request) => {
                             if let Some(span) = above.as_ref().and_then(|above| watch_span(above, &request)) {
                                 watched.truncate(WATCH_SPANS_MAX - 1);
@@ -110,6 +112,19 @@ where
         }
     });
     WatchMessages { sent, ended, reader }
+}
+
+/// Decodes a request of a watch stream, of which no more is kept than it says: of the filters each kind once, however often it
+/// was named (etcd `FiltersFromRequest`).
+fn decode_watch(message: Bytes) -> Result<WatchRequest, Status> {
+    let message_bytes = message.len();
+    let mut request: WatchRequest = decode(message)?;
+    if let Some(RequestUnion::CreateRequest(create)) = &mut request.request_union {
+        let kinds = [FilterType::Noput as i32, FilterType::Nodelete as i32];
+        create.filters = kinds.into_iter().filter(|kind| create.filters.contains(kind)).collect();
+    }
+    request.leave_message(message_bytes);
+    Ok(request)
 }
 
 fn watch_span(above: &Above, request: &WatchRequest) -> Option<Span> {
@@ -322,7 +337,8 @@ async fn answer_keep_alive(service: &Arc<Service>, credentials: &Credentials, id
     service.keep_alive(id, &caller).await
 }
 
-/// A call with one request and many answers. `needs_leader` as for [`watch`].
+/// A call with one request and many answers, given up where its client has gone: also while it waits for others of its kind.
+/// `needs_leader` as for [`watch`].
 pub fn server_stream(
     service: Arc<Service>,
     method: Method,
@@ -334,6 +350,7 @@ pub fn server_stream(
     tokio::spawn(async move {
         let ended = tokio::select! {
             biased;
+            () = out.closed() => return,
             () = service.leaderless(needs_leader) => Err(status::no_leader()),
             ended = answer_stream(&service, method, message, caller, &out) => ended,
         };
@@ -363,10 +380,7 @@ async fn answer_stream(
         Method::HealthWatch => {
             let request: HealthCheckRequest = decode(message)?;
             if out.send(Ok(Service::watched_health(&request))).await.is_ok() {
-                tokio::select! {
-                    () = out.closed() => {}
-                    () = service.stopped() => {}
-                }
+                service.stopped().await;
             }
             Ok(())
         }

@@ -64,6 +64,25 @@ fn service(running: &Running, stopping: watch::Receiver<bool>) -> Arc<Service> {
     })
 }
 
+/// As etcd reads them, and whatever its client sent beside.
+#[test]
+fn of_a_watch_request_no_more_is_kept_than_it_says() {
+    for (filters, kept) in
+        [(vec![7; 2 << 20], vec![]), ([vec![1; 1 << 20], vec![0; 1 << 20]].concat(), vec![0, 1]), (vec![1], vec![1])]
+    {
+        let message = WatchCreateRequest { key: "k".into(), filters, ..WatchCreateRequest::default() };
+        let create = RequestUnion::CreateRequest(message);
+        let message = Bytes::from(WatchRequest { request_union: Some(create) }.encode_to_vec());
+        let is_long = message.len() > 1_000;
+        let request = decode_watch(message.clone()).expect("a request");
+        let Some(RequestUnion::CreateRequest(request)) = request.request_union else { panic!("{request:?}") };
+        assert_eq!((&request.filters, &*request.key), (&kept, &b"k"[..]));
+        assert!(request.filters.capacity() <= 4, "{} filters have room", request.filters.capacity());
+        // A short one is shared, as every key.
+        assert_eq!(message.is_unique(), is_long);
+    }
+}
+
 /// Far fewer bytes than a stream reports by itself: if the room did not look what was taken, one that is idle between
 /// two events would stay full for ever.
 #[test]

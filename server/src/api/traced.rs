@@ -49,7 +49,7 @@ impl CallSpans {
 
     /// The handler was called: what is to be ordered has been proposed.
     pub(super) fn called(&mut self, reply: &Reply) {
-        if matches!(reply, Reply::Pending(_)) {
+        if !matches!(reply, Reply::Ready(_)) {
             self.event("Send raft proposal");
         }
     }

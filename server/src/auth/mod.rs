@@ -23,6 +23,6 @@ mod tokens;
 pub use caller::{Caller, Credentials};
 pub use jwt_rotation::RotatingKeys;
 pub use now::{Auth, Identified};
-pub use passwords::{HashingError, Passwords};
+pub use passwords::{HashingError, Passwords, ShownPassword};
 pub use provider::{TokenKind, TokenProvider};
 pub use tokens::{Secret, Tokens};

@@ -34,6 +34,19 @@ pub enum HashingError {
     GivenUp,
 }
 
+/// What somebody shows as his password: as much of it as is compared, however much he sent. Go's bcrypt compares no more bytes
+/// than it hashes, and says nothing of the rest. Cheap to clone.
+#[derive(Clone)]
+pub struct ShownPassword(Bytes);
+
+impl ShownPassword {
+    /// Of what was sent.
+    pub fn of(password: &str) -> Self {
+        let bytes = password.as_bytes();
+        Self(Bytes::copy_from_slice(&bytes[..bytes.len().min(PASSWORD_BYTES_MAX)]))
+    }
+}
+
 /// Hashes and checks, not more at once than half of the cores.
 pub struct Passwords {
     cost: u32,
@@ -77,13 +90,12 @@ impl Passwords {
     ///
     /// # Errors
     /// [`HashingError`].
-    pub async fn is_right(&self, password: String, hash: Option<Bytes>) -> Result<bool, HashingError> {
+    pub async fn is_right(&self, password: ShownPassword, hash: Option<Bytes>) -> Result<bool, HashingError> {
         let may_be = hash.is_some();
         let hash = hash.unwrap_or_else(|| self.decoy.clone());
         let verified = self.on_a_core(move || {
             let hash = std::str::from_utf8(&hash).ok()?;
-            // Go compares no more bytes than it hashes.
-            bcrypt::verify(password.as_bytes().get(..PASSWORD_BYTES_MAX).unwrap_or(password.as_bytes()), hash).ok()
+            bcrypt::verify(&password.0, hash).ok()
         });
         Ok(verified.await?.unwrap_or(false) && may_be)
     }
@@ -111,7 +123,7 @@ mod tests {
         let hash = STANDARD.decode(passwords.hash("open sesame".to_owned()).await.expect("a hash")).expect("base64");
         assert!(hash.starts_with(b"$2a$04$"), "{hash:?}");
         let hash = Bytes::from(hash);
-        let is_right = |password: &str, hash: Option<Bytes>| passwords.is_right(password.to_owned(), hash);
+        let is_right = |password: &str, hash: Option<Bytes>| passwords.is_right(ShownPassword::of(password), hash);
         assert_eq!(is_right("open sesame", Some(hash.clone())).await, Ok(true));
         assert_eq!(is_right("open sesamE", Some(hash.clone())).await, Ok(false));
         assert_eq!(is_right("", Some(hash)).await, Ok(false));
@@ -127,6 +139,23 @@ mod tests {
         let passwords = Passwords::new(4);
         assert_eq!(passwords.hash("x".repeat(73)).await, Err(HashingError::TooLong));
         assert!(passwords.hash("x".repeat(72)).await.is_ok());
+    }
+
+    /// As Go's `CompareHashAndPassword` in etcd's `CheckPassword`.
+    #[tokio::test]
+    async fn of_a_long_password_nothing_is_kept_that_is_not_compared() {
+        let passwords = Passwords::new(4);
+        // Its 72nd byte stands amid a character.
+        let password = format!("x{}", "é".repeat(1 << 20));
+        let shown = ShownPassword::of(&password);
+        assert_eq!(shown.0, password.as_bytes()[..PASSWORD_BYTES_MAX]);
+        assert!(shown.0.is_unique(), "it is a slice of what was sent");
+        let hash = STANDARD.decode(passwords.hash("y".repeat(PASSWORD_BYTES_MAX)).await.expect("a hash"));
+        let hash = Some(Bytes::from(hash.expect("base64")));
+        let longer = "y".repeat(PASSWORD_BYTES_MAX + 9);
+        assert_eq!(passwords.is_right(ShownPassword::of(&longer), hash.clone()).await, Ok(true));
+        assert_eq!(passwords.is_right(ShownPassword::of(&longer[..71]), hash.clone()).await, Ok(false));
+        assert_eq!(passwords.is_right(shown, hash).await, Ok(false));
     }
 
     #[tokio::test]

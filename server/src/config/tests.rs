@@ -304,6 +304,25 @@ fn what_cannot_start_says_why_and_what_to_do() {
         ("--peer-auto-tls --peer-trusted-ca-file cert.pem", "--peer-trusted-ca-file cannot be kept"),
         ("--peer-auto-tls --peer-cert-allowed-cn a", "--peer-cert-allowed-cn cannot be kept"),
         ("--cert-file cert.pem --key-file key.pem --client-cert-allowed-hostname a", "no certificate is asked for"),
+        ("--cert-file cert.pem --key-file key.pem --client-crl-file crl.der", "--client-crl-file revokes certificates"),
+        ("--peer-cert-file cert.pem --peer-key-file key.pem --peer-client-cert-auth", "--peer-client-cert-auth needs"),
+        (
+            "--peer-cert-file cert.pem --peer-key-file key.pem --peer-cert-allowed-cn a",
+            "names of peer certificates are limited",
+        ),
+        (
+            "--peer-cert-file cert.pem --peer-key-file key.pem --peer-cert-allowed-hostname a",
+            "set --peer-trusted-ca-file to those that sign peers' certificates",
+        ),
+        (
+            "--peer-cert-file cert.pem --peer-key-file key.pem --peer-crl-file crl.der",
+            "--peer-crl-file revokes certificates, and none is asked for",
+        ),
+        // Given certificates end what is generated, and what verifies counts.
+        (
+            "--peer-auto-tls --peer-cert-file cert.pem --peer-key-file key.pem --peer-client-cert-auth",
+            "--peer-client-cert-auth needs",
+        ),
         (
             "--cert-file cert.pem --key-file key.pem --trusted-ca-file cert.pem --client-cert-allowed-hostname a \
              --client-cert-allowed-cn b",

@@ -49,46 +49,26 @@ pub(super) fn client_tls(
                 "set both, or use http",
             ));
         }
-        let asks = ["trusted-ca-file", "client-cert-allowed-cn", "client-cert-allowed-hostname"];
+        let asks = ["trusted-ca-file", "client-cert-allowed-cn", "client-cert-allowed-hostname", "client-crl-file"];
         if settings.bool("client-cert-auth") || asks.iter().any(|name| settings.is_set(name)) {
             let warning = "client certificates are not asked for: no client URL has https";
             settings.warnings.push(warning.to_owned());
         }
         return Ok(None);
     };
-    let trusted_ca_file = settings.text_if_any("trusted-ca-file");
-    if let Some(path) = &trusted_ca_file {
-        check_file(settings, "trusted-ca-file", path, read_file, |pem| tls_files::certificates(pem).map(drop))?;
-    } else if settings.bool("client-cert-auth") {
-        return Err(ConfigError::invalid(
-            format!("{} needs certificates to trust", settings.origin("client-cert-auth")),
-            "set --trusted-ca-file to those that sign clients' certificates",
-        ));
-    }
-    let allowed = allowed_names(settings, "client-cert-allowed-cn", "client-cert-allowed-hostname")?;
-    if allowed != AllowedNames::All && trusted_ca_file.is_none() {
-        // etcd asks no client for a certificate then, and lets all of them in.
-        return Err(ConfigError::invalid(
-            "names of client certificates are limited, and no certificate is asked for",
-            "set --trusted-ca-file to those that sign clients' certificates",
-        ));
-    }
-    let client_crl_file = settings.text_if_any("client-crl-file");
-    if let Some(path) = &client_crl_file {
-        check_file(settings, "client-crl-file", path, read_file, |list| tls_files::revoked_serials(list).map(drop))?;
-    }
+    let verifying = CLIENTS.read(settings, read_file)?;
     Ok(Some(TlsConfig {
         cert_file,
         key_file,
         generated,
         client_files: client_files.map(|(cert_file, key_file)| (cert_file.into(), key_file.into())),
-        trusted_ca_file: trusted_ca_file.map(Into::into),
-        client_cert_auth: settings.bool("client-cert-auth"),
-        client_crl_file: client_crl_file.map(Into::into),
+        trusted_ca_file: verifying.trusted_ca_file,
+        client_cert_auth: verifying.cert_auth,
+        client_crl_file: verifying.crl_file,
         version_min,
         version_max,
         cipher_suites,
-        allowed,
+        allowed: verifying.allowed,
         // etcd looks at where members come from and who scrapes metrics, and not at where other clients do.
         check_addresses: false,
     }))
@@ -108,20 +88,13 @@ pub(super) fn peer_tls(
     if generated.is_some() {
         refuse_verification(settings)?;
     }
-    let trusted_ca_file = settings.text_if_any("peer-trusted-ca-file");
-    if let Some(path) = &trusted_ca_file {
-        check_file(settings, "peer-trusted-ca-file", path, read_file, |pem| tls_files::certificates(pem).map(drop))?;
-    }
+    let verifying = MEMBERS.read(settings, read_file)?;
     let Protocols { version_min, version_max, cipher_suites } = protocols(settings)?;
     let client_files = key_pair(settings, "peer-client-cert-file", "peer-client-key-file", read_file)?;
-    let crl_file = settings.text_if_any("peer-crl-file");
-    if let Some(path) = &crl_file {
-        check_file(settings, "peer-crl-file", path, read_file, |list| tls_files::revoked_serials(list).map(drop))?;
-    }
     Ok(Some(PeerTls {
         client_files: client_files.map(|(cert_file, key_file)| (cert_file.into(), key_file.into())),
-        crl_file: crl_file.map(Into::into),
-        allowed: allowed_names(settings, "peer-cert-allowed-cn", "peer-cert-allowed-hostname")?,
+        crl_file: verifying.crl_file,
+        allowed: verifying.allowed,
         skip_address_check: settings.bool("peer-skip-client-san-verification"),
         version_min,
         version_max,
@@ -129,9 +102,85 @@ pub(super) fn peer_tls(
         cert_file,
         key_file,
         generated,
-        trusted_ca_file: trusted_ca_file.map(Into::into),
-        client_cert_auth: settings.bool("peer-client-cert-auth"),
+        trusted_ca_file: verifying.trusted_ca_file,
+        client_cert_auth: verifying.cert_auth,
     }))
+}
+
+/// The flags that say who is let in at a port.
+struct VerifyingFlags {
+    cert_auth: &'static str,
+    trusted_ca_file: &'static str,
+    crl_file: &'static str,
+    allowed_cn: &'static str,
+    allowed_hostname: &'static str,
+    /// Whose certificates they are.
+    whose: &'static str,
+}
+
+const CLIENTS: VerifyingFlags = VerifyingFlags {
+    cert_auth: "client-cert-auth",
+    trusted_ca_file: "trusted-ca-file",
+    crl_file: "client-crl-file",
+    allowed_cn: "client-cert-allowed-cn",
+    allowed_hostname: "client-cert-allowed-hostname",
+    whose: "client",
+};
+
+const MEMBERS: VerifyingFlags = VerifyingFlags {
+    cert_auth: "peer-client-cert-auth",
+    trusted_ca_file: "peer-trusted-ca-file",
+    crl_file: "peer-crl-file",
+    allowed_cn: "peer-cert-allowed-cn",
+    allowed_hostname: "peer-cert-allowed-hostname",
+    whose: "peer",
+};
+
+/// What they say.
+struct Verifying {
+    cert_auth: bool,
+    trusted_ca_file: Option<PathBuf>,
+    crl_file: Option<PathBuf>,
+    allowed: AllowedNames,
+}
+
+impl VerifyingFlags {
+    /// Refuses what would verify certificates where none is asked for: nothing is, without those that sign them. etcd takes those
+    /// that the system trusts where certificates are required, and else lets everybody in without a word.
+    fn read(&self, settings: &Settings, read_file: ReadFile<'_>) -> Result<Verifying, ConfigError> {
+        let trusted_ca_file = settings.text_if_any(self.trusted_ca_file);
+        let needs_trusted = |cause: String| {
+            let way_out = format!("set --{} to those that sign {}s' certificates", self.trusted_ca_file, self.whose);
+            if trusted_ca_file.is_none() { Err(ConfigError::invalid(cause, way_out)) } else { Ok(()) }
+        };
+        if let Some(path) = &trusted_ca_file {
+            let check = |pem: &[u8]| tls_files::certificates(pem).map(drop);
+            check_file(settings, self.trusted_ca_file, path, read_file, check)?;
+        }
+        let cert_auth = settings.bool(self.cert_auth);
+        if cert_auth {
+            needs_trusted(format!("{} needs certificates to trust", settings.origin(self.cert_auth)))?;
+        }
+        let allowed = allowed_names(settings, self.allowed_cn, self.allowed_hostname)?;
+        if allowed != AllowedNames::All {
+            needs_trusted(format!(
+                "names of {} certificates are limited, and no certificate is asked for",
+                self.whose
+            ))?;
+        }
+        let crl_file = settings.text_if_any(self.crl_file);
+        if let Some(path) = &crl_file {
+            needs_trusted(format!("{} revokes certificates, and none is asked for", settings.origin(self.crl_file)))?;
+            let check = |list: &[u8]| tls_files::revoked_serials(list).map(drop);
+            check_file(settings, self.crl_file, path, read_file, check)?;
+        }
+        Ok(Verifying {
+            cert_auth,
+            trusted_ca_file: trusted_ca_file.map(Into::into),
+            crl_file: crl_file.map(Into::into),
+            allowed,
+        })
+    }
 }
 
 /// A certificate and its key, and how to make them.

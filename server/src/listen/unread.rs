@@ -75,11 +75,12 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Unread<T> {
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let flushed = Pin::new(&mut this.stream).poll_flush(context);
-        if flushed.is_pending() {
-            // Of TLS: what was written still waits here.
-            return this.judged(flushed, context);
+        if flushed.is_ready() {
+            // Nothing waits any more: until the next write the time stands still.
+            this.pace.took(0, this.hurry.is_unhurried());
         }
-        flushed
+        // Of TLS: what was written may still wait here.
+        this.judged(flushed, context)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -96,6 +97,52 @@ mod tests {
 
     use super::*;
     use crate::listen::pace::Unhurried;
+
+    /// As TLS: what it takes waits in it until it is flushed.
+    struct Buffering<T> {
+        stream: T,
+        waiting: Vec<u8>,
+    }
+
+    impl<T: AsyncWrite + Unpin> AsyncWrite for Buffering<T> {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            self.get_mut().waiting.extend_from_slice(bytes);
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            let this = self.get_mut();
+            while !this.waiting.is_empty() {
+                let written = std::task::ready!(Pin::new(&mut this.stream).poll_write(context, &this.waiting))?;
+                this.waiting.drain(..written);
+            }
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.poll_flush(context)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn between_two_answers_nobody_is_slow() {
+        let (near, mut far) = tokio::io::duplex(1_000);
+        let mut stream = Unread::new(Buffering { stream: near, waiting: Vec::new() }, Duration::from_secs(60));
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        for _ in 0..5 {
+            stream.write_all(&[7; 1_001]).await.expect("it is buffered");
+            assert!(Pin::new(&mut stream).poll_flush(&mut context).is_pending());
+            tokio::time::advance(Duration::from_secs(11)).await;
+            far.read_exact(&mut [0; 1_000]).await.expect("written");
+            stream.flush().await.expect("there is room");
+            far.read_exact(&mut [0]).await.expect("written");
+            tokio::time::advance(Duration::from_secs(90)).await;
+        }
+        // What it waited counts, and no more than that.
+        stream.write_all(&[7; 1_001]).await.expect("it is buffered");
+        let (since, left) = (Instant::now(), stream.flush().await.expect_err("nobody takes it"));
+        assert_eq!((left.kind(), since.elapsed().as_secs()), (io::ErrorKind::TimedOut, 5));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn who_takes_nothing_is_left_and_who_takes_a_little_too_unless_nobody_hurries() {

@@ -32,6 +32,7 @@ impl ApplyThread {
         if self.replacing.under_way {
             return;
         }
+        self.checkpoints.forget(|waiter| waiter.done.is_closed());
         let next = self.checkpoints.next(self.links.started.elapsed(), self.deltas_reach(1));
         // Once hurried it is so to its end. What one is about to freeze counts: so much in one interval is a flood.
         let goes_on = self.hurried && !matches!(next, Next::Start);

@@ -295,7 +295,7 @@ impl ApplyThread {
                 if tidy {
                     self.checkpoints.leave_untidy();
                 }
-                self.checkpoints.ask(CheckpointWaiter { tidy, done }, self.links.started.elapsed());
+                self.checkpoints.ask(CheckpointWaiter { tidy, done });
             }
             ApplyRequest::Compacted(done) => {
                 self.compactions.ask(done);

@@ -5,6 +5,7 @@
 //! * Who asks is bound to the first freeze after the question: it has all that was applied before. Writes that go on
 //!   meanwhile make him wait for no other.
 //! * Whoever is bound to a checkpoint hears of its end, whatever that is.
+//! * Nobody is waited for who waits no more: who asked and went starts none.
 
 use std::time::Duration;
 
@@ -73,14 +74,19 @@ impl<W> CheckpointSchedule<W> {
     }
 
     /// Somebody wants all that is applied by now in a checkpoint.
-    pub fn ask(&mut self, waiter: W, now: Duration) {
+    pub fn ask(&mut self, waiter: W) {
         self.asked.push(waiter);
-        self.due = now;
+    }
+
+    /// Forgets those who wait no more.
+    pub fn forget(&mut self, is_gone: impl Fn(&W) -> bool) {
+        self.asked.retain(|waiter| !is_gone(waiter));
+        self.bound.retain(|waiter| !is_gone(waiter));
     }
 
     /// Whether one starts now; `full` says that the deltas want it.
     pub fn next(&mut self, now: Duration, full: bool) -> Next<W> {
-        if self.running || (now < self.due && !full) {
+        if self.running || (now < self.due && !full && self.asked.is_empty()) {
             return Next::Wait;
         }
         self.due = now + CHECKPOINT_INTERVAL;
@@ -121,7 +127,7 @@ impl<W> CheckpointSchedule<W> {
     pub fn refused(&mut self, now: Duration) -> Vec<W> {
         self.running = false;
         self.dirty = true;
-        self.due = if self.asked.is_empty() { now + CHECKPOINT_RETRY } else { now };
+        self.due = now + CHECKPOINT_RETRY;
         std::mem::take(&mut self.bound)
     }
 }
@@ -140,7 +146,7 @@ mod tests {
         schedule.touch();
         assert_eq!(schedule.next(at(5000), false), Next::Start);
         schedule.touch();
-        schedule.ask("during", at(5001));
+        schedule.ask("during");
         assert_eq!(schedule.next(at(5002), false), Next::Wait);
         schedule.touch();
         // The one under way was frozen before the question.
@@ -155,24 +161,41 @@ mod tests {
     #[test]
     fn who_asks_when_nothing_changed_need_not_wait() {
         let mut schedule = CheckpointSchedule::new(at(0));
-        schedule.ask("idle", at(10));
+        schedule.ask("idle");
         assert_eq!(schedule.next(at(10), false), Next::Done(vec!["idle"]));
         // Changed and frozen, but not durable: that is not nothing.
         schedule.touch();
         assert_eq!(schedule.next(at(20), true), Next::Start);
-        schedule.ask("behind", at(21));
+        schedule.ask("behind");
         assert_eq!(schedule.next(at(22), true), Next::Wait);
         assert_eq!(schedule.ended(), [""; 0]);
         assert_eq!(schedule.next(at(23), false), Next::Done(vec!["behind"]));
     }
 
     #[test]
+    fn who_went_before_his_checkpoint_starts_none() {
+        let mut schedule = CheckpointSchedule::new(at(0));
+        schedule.touch();
+        schedule.ask("gone");
+        schedule.forget(|waiter| *waiter == "gone");
+        assert_eq!(schedule.next(at(1), false), Next::Wait);
+        schedule.ask("gone");
+        schedule.ask("here");
+        schedule.forget(|waiter| *waiter == "gone");
+        assert_eq!(schedule.next(at(2), false), Next::Start);
+        // Nor is one hurried for him.
+        schedule.forget(|waiter| *waiter == "here");
+        assert!(!schedule.is_awaited());
+        assert_eq!(schedule.ended(), [""; 0]);
+    }
+
+    #[test]
     fn a_full_disk_is_an_answer() {
         let mut schedule = CheckpointSchedule::new(at(0));
         schedule.touch();
-        schedule.ask("first", at(1));
+        schedule.ask("first");
         assert_eq!(schedule.next(at(1), false), Next::Start);
-        schedule.ask("second", at(2));
+        schedule.ask("second");
         assert_eq!(schedule.refused(at(3)), ["first"]);
         assert_eq!(schedule.next(at(3), false), Next::Start);
         assert_eq!(schedule.refused(at(4)), ["second"]);

@@ -154,7 +154,7 @@ fn asked_by(input: &Input) -> Option<StreamId> {
 /// What a client's request takes while it waits; `None` for what no client sends.
 fn request_bytes(input: &Input) -> Option<u32> {
     let bytes = match input {
-        Input::Create { request, .. } => request.key.len() + request.range_end.len(),
+        Input::Create { request, .. } => request.key.len() + request.range_end.len() + size_of_val(&*request.filters),
         Input::Cancel { .. } | Input::Progress { .. } => 0,
         _ => return None,
     };
@@ -319,6 +319,14 @@ mod tests {
             sinks.taken(&Input::Close(StreamId(1)));
             assert_eq!(admitted(&sinks, &input), 1);
         }
+        // What filters take is counted, too.
+        let filters = vec![0; 1 << 20];
+        let request = WatchCreateRequest { filters, ..WatchCreateRequest::default() };
+        let input = Input::Create { stream: StreamId(1), request };
+        assert_eq!(
+            admitted(&StreamSinks::default(), &input),
+            REQUEST_BYTES_WAITING_MAX / ((4 << 20) + REQUEST_FIXED_BYTES)
+        );
         // One request alone is never too large for the bound.
         let sinks = StreamSinks::default();
         assert_eq!(admitted(&sinks, &create(2 * REQUEST_BYTES_WAITING_MAX)), 1);

@@ -18,13 +18,15 @@ import (
 )
 
 const (
-	rangePath   = "/etcdserverpb.KV/Range"
-	jsonPath    = "/v3/kv/range"
-	putPath     = "/etcdserverpb.KV/Put"
-	txnPath     = "/etcdserverpb.KV/Txn"
-	watchPath   = "/etcdserverpb.Watch/Watch"
-	observePath = "/v3electionpb.Election/Observe"
-	healthPath  = "/grpc.health.v1.Health/Watch"
+	rangePath    = "/etcdserverpb.KV/Range"
+	jsonPath     = "/v3/kv/range"
+	putPath      = "/etcdserverpb.KV/Put"
+	txnPath      = "/etcdserverpb.KV/Txn"
+	watchPath    = "/etcdserverpb.Watch/Watch"
+	observePath  = "/v3electionpb.Election/Observe"
+	healthPath   = "/grpc.health.v1.Health/Watch"
+	loginPath    = "/etcdserverpb.Auth/Authenticate"
+	snapshotPath = "/etcdserverpb.Maintenance/Snapshot"
 	// awaitMax bounds every wait for something that must come.
 	awaitMax = 30 * time.Second
 )
@@ -243,6 +245,16 @@ func (a *attacker) call(path string, request proto.Message) uint32 {
 	}
 	stream := a.open(path, false)
 	_ = a.framer.WriteData(stream, true, message(body))
+	return stream
+}
+
+// pour writes a whole call whose message takes many frames, within send.
+func (a *attacker) pour(path string, message []byte) uint32 {
+	stream := a.open(path, false)
+	for rest := message; len(rest) > 0; {
+		part := rest[:min(16<<10, len(rest))]
+		_, rest = a.framer.WriteData(stream, len(rest) == len(part), part), rest[len(part):]
+	}
 	return stream
 }
 

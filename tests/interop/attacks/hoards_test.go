@@ -99,6 +99,18 @@ func scrape(t *testing.T, s *scene) {
 	}
 }
 
+// idle says that the server does nothing for those who are gone: two snapshots may be under way, a whole queue of them may not.
+func idle(t *testing.T, s *scene) {
+	t.Helper()
+	time.Sleep(time.Second)
+	const most = 300 * time.Millisecond
+	before := s.server.CPU()
+	time.Sleep(time.Second)
+	if took := s.server.CPU() - before; took > most {
+		t.Errorf("the server works for nobody: %v of CPU time in a second, at most %v are allowed", took, most)
+	}
+}
+
 // TestHoards makes the server keep things: calls that never come to an end, answers that nobody takes, headers.
 func TestHoards(t *testing.T) {
 	one := &pb.RangeRequest{Key: []byte("large/000")}
@@ -176,16 +188,41 @@ func TestHoards(t *testing.T) {
 				if n%2 == 0 {
 					path, body = healthPath, message(unknown)
 				}
+				a.send(func() { a.pour(path, body) })
+			}
+			s.wait()
+		}},
+		{name: "logins with long words", cores: -1, args: []string{memoryLimit}, prepare: guarded, run: func(t *testing.T, s *scene) {
+			// As many as may wait for a core to hash on, and more.
+			long := strings.Repeat("n", 3*mib/4)
+			body, err := proto.Marshal(&pb.AuthenticateRequest{Name: long, Password: long})
+			if err != nil {
+				t.Fatal(err)
+			}
+			a := newAttacker(t, s)
+			for n := 0; n < 300 && !a.over(); n++ {
+				a.send(func() { a.pour(loginPath, message(body)) })
+			}
+			s.wait()
+		}},
+		{name: "snapshots that are reset", cores: -1, memory: 2 * memoryMax, prepare: fill(20), run: func(t *testing.T, s *scene) {
+			a := newAttacker(t, s)
+			for n := 0; n < 500 && !a.over(); n += 10 {
+				var streams []uint32
 				a.send(func() {
-					stream := a.open(path, false)
-					for rest := body; len(rest) > 0; {
-						part := rest[:min(16<<10, len(rest))]
-						_, rest = a.framer.WriteData(stream, len(rest) == len(part), part), rest[len(part):]
+					for range 10 {
+						streams = append(streams, a.call(snapshotPath, &pb.SnapshotRequest{}))
+					}
+				})
+				time.Sleep(5 * time.Millisecond)
+				a.send(func() {
+					for _, stream := range streams {
+						_ = a.framer.WriteRSTStream(stream, http2.ErrCodeCancel)
 					}
 				})
 			}
 			s.wait()
-		}},
+		}, after: idle},
 		{name: "values without a window", memory: answersMemory, args: []string{smallMemory}, prepare: fill(1), run: func(t *testing.T, s *scene) {
 			a := newAttacker(t, s, noWindow)
 			for n := 0; n < 1_000 && !a.over(); n++ {

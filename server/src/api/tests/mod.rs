@@ -1,6 +1,7 @@
 //! The handlers over a running node.
 
 mod history;
+mod kept;
 mod nesting;
 mod queues;
 mod read_only_txn;

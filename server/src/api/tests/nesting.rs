@@ -5,7 +5,6 @@ use basalt_proto::etcdserverpb::{PutRequest, RangeRequest, RangeResponse, Reques
 use prost::Message;
 
 use super::super::method::Method;
-use super::super::service::Reply;
 use super::super::status::{self, Status};
 use super::rig::{LIMITS, Rig};
 use crate::auth::Caller;
@@ -21,10 +20,7 @@ fn nested(transactions: usize) -> TxnRequest {
 
 /// Bytes of the answer: nested as deep, it is nothing that prost would decode.
 async fn answer_bytes(rig: &Rig, request: &TxnRequest) -> Result<usize, Status> {
-    let answer = match rig.service.call(Method::Txn, request.encode_to_vec().into(), Caller::Nobody) {
-        Reply::Ready(answer) => answer,
-        Reply::Pending(answer) => answer.await,
-    };
+    let answer = rig.service.call(Method::Txn, request.encode_to_vec().into(), Caller::Nobody).settled().await;
     answer.map(|chunks| chunks.len())
 }
 

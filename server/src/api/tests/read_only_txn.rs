@@ -12,7 +12,6 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::super::method::Method;
-use super::super::service::Reply;
 use super::super::status::Status;
 use super::rig::Rig;
 use crate::apply::query::is_read_only;
@@ -88,10 +87,7 @@ async fn fill(rig: &Rig) {
 }
 
 async fn through_the_log(rig: &Rig, request: TxnRequest) -> Result<TxnResponse, Status> {
-    let answer = match rig.service.propose(Kind::Txn(request), &Caller::Nobody) {
-        Reply::Ready(answer) => answer,
-        Reply::Pending(answer) => answer.await,
-    };
+    let answer = rig.service.propose(Kind::Txn(request), &Caller::Nobody).settled().await;
     Ok(TxnResponse::decode(&*answer?.into_pieces().concat()).expect("an answer"))
 }
 

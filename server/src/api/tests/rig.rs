@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 
 use super::super::method::Method;
-use super::super::service::{Reply, Service};
+use super::super::service::Service;
 use super::super::status::Status;
 use crate::api::member_changes::MemberRules;
 use crate::apply::members::Members;
@@ -80,10 +80,7 @@ impl Rig {
 
     /// Calls a unary method.
     pub async fn call<R: Message + Default>(&self, method: Method, request: &impl Message) -> Result<R, Status> {
-        let answer = match self.service.call(method, request.encode_to_vec().into(), Caller::Nobody) {
-            Reply::Ready(answer) => answer,
-            Reply::Pending(answer) => answer.await,
-        };
+        let answer = self.service.call(method, request.encode_to_vec().into(), Caller::Nobody).settled().await;
         let bytes = answer?.into_pieces().concat();
         Ok(R::decode(&*bytes).expect("the answer is of this kind"))
     }

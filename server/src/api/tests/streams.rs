@@ -1,5 +1,6 @@
 //! Lists, streams and walks over the whole store: what they hold in memory, and whom they hold up.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use basalt_proto::etcdserverpb::{
@@ -12,6 +13,7 @@ use tokio::sync::mpsc;
 use super::super::chunks::Chunks;
 use super::super::method::Method;
 use super::super::status::{self, Status};
+use super::super::stream::server_stream;
 use super::rig::{LIMITS, Rig};
 use crate::auth::Caller;
 use crate::node::gather::{Gather, Limit, Shown};
@@ -141,4 +143,25 @@ async fn an_unread_snapshot_ends() {
         let ended = snapshot.await.expect("no panic");
         assert_eq!(ended, Err(Unavailable::NotRead.into()));
     }
+}
+
+/// Neither a checkpoint nor a walk is for those who are there no more.
+#[tokio::test(flavor = "multi_thread")]
+async fn snapshots_whose_clients_go_while_they_wait_begin_nothing() {
+    let rig = Rig::start();
+    let node = &rig.service.node;
+    // As many as may be under way.
+    let under_way = (node.snapshot().await, node.snapshot().await);
+    let before = Arc::strong_count(&rig.service);
+    let call = |_| server_stream(rig.service.clone(), Method::Snapshot, Bytes::new(), Caller::Nobody, false);
+    let waiting: Vec<_> = (0..5).map(call).collect();
+    assert_eq!(Arc::strong_count(&rig.service), before + 5);
+    drop(waiting);
+    let all_over = async {
+        while Arc::strong_count(&rig.service) > before {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), all_over).await.expect("their tasks end");
+    assert!(under_way.0.is_ok() && under_way.1.is_ok());
 }

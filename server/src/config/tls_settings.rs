@@ -60,10 +60,7 @@ pub(super) fn client_tls(
     if let Some(path) = &trusted_ca_file {
         check_file(settings, "trusted-ca-file", path, read_file, |pem| tls_files::certificates(pem).map(drop))?;
     } else if settings.bool("client-cert-auth") {
-        return Err(ConfigError::invalid(
-            format!("{} needs certificates to trust", settings.origin("client-cert-auth")),
-            "set --trusted-ca-file to those that sign clients' certificates",
-        ));
+        return Err(nobody_to_trust(settings, "client-cert-auth", "trusted-ca-file", "clients'"));
     }
     let allowed = allowed_names(settings, "client-cert-allowed-cn", "client-cert-allowed-hostname")?;
     if allowed != AllowedNames::All && trusted_ca_file.is_none() {
@@ -111,6 +108,8 @@ pub(super) fn peer_tls(
     let trusted_ca_file = settings.text_if_any("peer-trusted-ca-file");
     if let Some(path) = &trusted_ca_file {
         check_file(settings, "peer-trusted-ca-file", path, read_file, |pem| tls_files::certificates(pem).map(drop))?;
+    } else if settings.bool("peer-client-cert-auth") {
+        return Err(nobody_to_trust(settings, "peer-client-cert-auth", "peer-trusted-ca-file", "other members'"));
     }
     let Protocols { version_min, version_max, cipher_suites } = protocols(settings)?;
     let client_files = key_pair(settings, "peer-client-cert-file", "peer-client-key-file", read_file)?;
@@ -132,6 +131,14 @@ pub(super) fn peer_tls(
         trusted_ca_file: trusted_ca_file.map(Into::into),
         client_cert_auth: settings.bool("peer-client-cert-auth"),
     }))
+}
+
+/// etcd verifies by what the system trusts then, so that whoever has a certificate of any public authority is let in.
+fn nobody_to_trust(settings: &Settings, asking: &str, trusted: &str, whose: &str) -> ConfigError {
+    ConfigError::invalid(
+        format!("{} needs certificates to trust", settings.origin(asking)),
+        format!("set --{trusted} to those that sign {whose} certificates"),
+    )
 }
 
 /// A certificate and its key, and how to make them.

@@ -290,7 +290,7 @@ impl Probe for Asked<'_> {
             keys: shards.iter().map(|shard| shard.keys).sum(),
             db_size_bytes: gauges.db_size.load(Ordering::Relaxed),
             db_in_use_bytes: gauges.db_size_in_use.load(Ordering::Relaxed),
-            quota_bytes: node.limits.quota_bytes.and_then(|quota| quota.try_into().ok()).unwrap_or(0),
+            quota_bytes: node.limits.quota_bytes,
             has_leader: self.has_leader(),
             is_learner: self.is_learner(),
             is_leader: gauges.leads.load(Ordering::Relaxed),

@@ -32,7 +32,14 @@ func TestBadCommandLine(t *testing.T) {
 		}
 		return path
 	}
+	made := harness.NewCertificates(t)
 	for _, start := range []badStart{
+		{name: "clients are verified by nobody", code: 1, own: true,
+			args: []string{"--cert-file=" + made.ServerCert, "--key-file=" + made.ServerKey, "--client-cert-auth"},
+			says: []string{"--client-cert-auth needs certificates to trust", "set --trusted-ca-file"}},
+		{name: "members are verified by nobody", code: 1, own: true,
+			args: []string{"--peer-cert-file=" + made.ServerCert, "--peer-key-file=" + made.ServerKey, "--peer-client-cert-auth"},
+			says: []string{"--peer-client-cert-auth needs certificates to trust", "set --peer-trusted-ca-file"}},
 		{name: "value that is no number", args: []string{"--heartbeat-interval=soon"}, code: 2,
 			says: []string{`invalid value "soon" for flag -heartbeat-interval`, "basalt --help"}},
 		{name: "value that is no bool", args: []string{"--pre-vote=maybe"}, code: 2,

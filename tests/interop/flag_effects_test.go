@@ -15,6 +15,7 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/pkg/v3/netutil"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc/codes"
@@ -121,10 +122,15 @@ func observeListenClientHTTPURLs(t *testing.T) {
 }
 
 func observeQuota(t *testing.T) {
-	s := servicesOf(harness.StartUnderTest(t, "--quota-backend-bytes=123456789").Conn(t))
-	state := must(s.maintenance.Status(harness.Context(t, 20*time.Second), &pb.StatusRequest{}))(t)
-	if state.DbSizeQuota != 123_456_789 {
-		t.Errorf("the quota is %d", state.DbSizeQuota)
+	for asked, shown := range map[int64]int64{123_456_789: 123_456_789, 0: 2 << 30, -1: -1, -5: -5} {
+		server := harness.StartUnderTest(t, fmt.Sprintf("--quota-backend-bytes=%d", asked))
+		server.Etcdctl("put", "a", "1")
+		state := must(servicesOf(server.Conn(t)).maintenance.Status(harness.Context(t, 20*time.Second), &pb.StatusRequest{}))(t)
+		samples, _ := parseMetrics(t, metricsOf(t, server))
+		if metric := samples["etcd_server_quota_backend_bytes"]; state.DbSizeQuota != shown || metric != float64(shown) {
+			t.Errorf("of %d status shows %d, the metric %v", asked, state.DbSizeQuota, metric)
+		}
+		server.Kill()
 	}
 }
 
@@ -315,6 +321,8 @@ func observeFeatureGates(t *testing.T) {
 			if !strings.HasSuffix(strings.TrimSpace(line), " 1") {
 				t.Errorf("the gate is not open: %s", line)
 			}
+			expectRefusedFlag(t, 1, "enabling feature gate LeaseCheckpointPersist requires enabling feature gate LeaseCheckpoint",
+				"--feature-gates=LeaseCheckpointPersist=true")
 			return
 		}
 	}
@@ -334,8 +342,42 @@ func observePeerURLs(t *testing.T) {
 	if urls := strings.Join(member.PeerURLs, " "); !strings.Contains(urls, line.peer) || !strings.Contains(urls, second) {
 		t.Errorf("the member's peer URLs are %s", urls)
 	}
+	observeDefaultPeerHost(t)
 	refused := newLine(t)
 	expectRefusedFlag(t, 1, "--initial-cluster", refused.args("--initial-cluster=default=http://127.0.0.1:1")...)
+}
+
+// defaultHost is the address of the machine's default route, as etcd finds it; empty without one.
+func defaultHost(t *testing.T) string {
+	t.Helper()
+	host, err := netutil.GetDefaultHost()
+	if err != nil {
+		t.Logf("localhost has to stay: %v", err)
+	}
+	return host
+}
+
+func portOf(url string) string { return url[strings.LastIndex(url, ":")+1:] }
+
+// observeDefaultPeerHost: beside a listener on all addresses the default that is advertised becomes the machine's address, and
+// with it the cluster of one that has a name; the cluster of one without a name stays, and names another URL then.
+func observeDefaultPeerHost(t *testing.T) {
+	host, line := defaultHost(t), newLine(t)
+	args := []string{"--listen-client-urls=" + line.client, "--advertise-client-urls=" + line.client,
+		"--listen-peer-urls=http://0.0.0.0:" + portOf(line.peer)}
+	want := "http://localhost:2380"
+	if host != "" {
+		want = "http://" + host + ":" + portOf(line.peer)
+		expectRefusedFlag(t, 1, "--initial-cluster has default=http://localhost:2380 but missing from --initial-advertise-peer-urls="+want, args...)
+	}
+	data := "--data-dir=" + filepath.Join(t.TempDir(), "data")
+	server := harness.Start(t, harness.Options{Line: append(args, "--name=a", data), Endpoint: line.client})
+	if member, _ := onlyMember(t, server); len(member.PeerURLs) != 1 || member.PeerURLs[0] != want {
+		t.Errorf("the member's peer URLs are %v, want %s", member.PeerURLs, want)
+	}
+	if told := `"msg":"detected default host for advertise","host":"` + host + `"`; server.LogContains(told) != (host != "") {
+		t.Errorf("the log says %s: %v", told, host == "")
+	}
 }
 
 // observeInitialClusterState joins a cluster of nobody.
@@ -393,6 +435,19 @@ func observeAdvertisedURLs(t *testing.T) {
 	member, _ := onlyMember(t, harness.StartUnderTest(t, "--advertise-client-urls="+url))
 	if len(member.ClientURLs) != 1 || member.ClientURLs[0] != url {
 		t.Errorf("the member's client URLs are %v", member.ClientURLs)
+	}
+	// The default, which names no listener on all addresses, becomes the machine's address; anything else stays.
+	for asked, host := range map[string]string{"http://localhost:2379": defaultHost(t), "http://127.0.0.1:2379": ""} {
+		line := newLine(t)
+		server := line.start(t, "--listen-client-urls=http://0.0.0.0:"+portOf(line.client), "--advertise-client-urls="+asked)
+		want := asked
+		if host != "" {
+			want = "http://" + host + ":" + portOf(line.client)
+		}
+		if member, _ := onlyMember(t, server); len(member.ClientURLs) != 1 || member.ClientURLs[0] != want {
+			t.Errorf("for %s the member's client URLs are %v, want %s", asked, member.ClientURLs, want)
+		}
+		server.Kill()
 	}
 }
 

@@ -2,9 +2,12 @@ package interop
 
 import (
 	"bufio"
+	"bytes"
 	"compress/gzip"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -53,6 +56,91 @@ func observeLogRotation(t *testing.T) {
 	}
 	end := harness.RunToEnd(t, harness.Launch{Args: newLine(t).args("--enable-log-rotation")})
 	expectRefused(t, end, 1, "--log-outputs requires a single file path when --log-rotate-config-json is defined")
+}
+
+// journalEntries are the entries that come to a socket in the journal's protocol, by their fields.
+func journalEntries(t *testing.T, path string) <-chan map[string]string {
+	t.Helper()
+	socket := must(net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"}))(t)
+	t.Cleanup(func() { socket.Close() })
+	entries := make(chan map[string]string, 10_000)
+	go func() {
+		defer close(entries)
+		datagram := make([]byte, 1<<20)
+		for {
+			length, err := socket.Read(datagram)
+			if err != nil {
+				return
+			}
+			entry := map[string]string{}
+			for rest := datagram[:length]; len(rest) > 0; {
+				line, behind, _ := bytes.Cut(rest, []byte("\n"))
+				name, value, plain := bytes.Cut(line, []byte("="))
+				if rest = behind; !plain {
+					// Eight bytes say how long the value is that has line breaks, and one ends it.
+					size := binary.LittleEndian.Uint64(rest)
+					value, rest = rest[8:8+size], rest[8+size+1:]
+				}
+				entry[string(name)] = string(value)
+			}
+			entries <- entry
+		}
+	}()
+	return entries
+}
+
+// TestJournal starts without a journal, which ends, and with one of the test's own, which gets every line with its level.
+func TestJournal(t *testing.T) {
+	expectRefusedFlag(t, 1, "systemd/journal", "--log-outputs=systemd/journal,stderr")
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: a mount namespace with a /run of its own")
+	}
+	run := t.TempDir()
+	start := func() *harness.Server {
+		return harness.StartLater(t, harness.Options{
+			Args:    []string{"--log-outputs=systemd/journal", "--max-snapshots=1"},
+			Wrapper: []string{"unshare", "--mount", "--", "sh", "-c", `mount --bind "$0" /run && exec "$@"`, run},
+		})
+	}
+	lost := start()
+	if code := lost.AwaitExit(); code != 1 || !lost.LogContains("can't find journal") {
+		t.Errorf("without a journal: exit %d, %s", code, lost.LastLine())
+	}
+	folder := filepath.Join(run, "systemd", "journal")
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	entries := journalEntries(t, filepath.Join(folder, "socket"))
+	server := start()
+	priorities := map[string]string{"debug": "7", "info": "6", "warn": "4", "error": "3"}
+	seen := map[string]bool{}
+	for deadline := time.After(time.Minute); !seen["ready to serve client requests"]; {
+		select {
+		case entry := <-entries:
+			line := struct{ Level, Caller, Msg string }{}
+			if err := json.Unmarshal([]byte(entry["MESSAGE"]), &line); err != nil {
+				t.Fatalf("%q: %v", entry, err)
+			}
+			seen[line.Msg], seen[line.Level] = true, true
+			wanted := map[string]string{
+				"MESSAGE": entry["MESSAGE"], "PRIORITY": priorities[line.Level], "PACKAGE": filepath.Dir(line.Caller),
+				"SYSLOG_IDENTIFIER": filepath.Base(harness.Binary(t, server.Kind)),
+			}
+			if !maps.Equal(entry, wanted) {
+				t.Errorf("an entry has the fields %q, want %q", entry, wanted)
+			}
+		case <-deadline:
+			t.Fatalf("the journal has %v", seen)
+		}
+	}
+	if !seen["info"] || !seen["warn"] {
+		t.Errorf("of the levels the journal has %v", seen)
+	}
+	server.Etcdctl("put", "a", "1")
+	server.Stop()
+	if server.LogContains("ready to serve client requests") {
+		t.Error("what the journal has stands on standard error too")
+	}
 }
 
 func present(path string) bool {

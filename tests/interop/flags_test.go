@@ -2,6 +2,9 @@ package interop
 
 import (
 	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -149,6 +152,23 @@ var flagCases = map[string]flagCase{
 	"v2-deprecation":        {ignored: "write-only"},
 	"enable-v2":             {refused: "true"},
 	"proxy":                 {refused: "on"},
+
+	// Those of ignoredByEtcd.
+	"cluster-active-size":     {ignored: "x"},
+	"cluster-remove-delay":    {ignored: "x"},
+	"cluster-sync-interval":   {ignored: "x"},
+	"config":                  {ignored: "x"},
+	"force":                   {ignored: "x"},
+	"max-result-buffer":       {ignored: "x"},
+	"max-retry-attempts":      {ignored: "x"},
+	"peer-heartbeat-interval": {ignored: "x"},
+	"peer-election-timeout":   {ignored: "x"},
+	"retry-interval":          {ignored: "x"},
+	"snapshot":                {ignored: "x"},
+	"v":                       {ignored: "x"},
+	"vv":                      {ignored: "x"},
+	"test.coverprofile":       {ignored: "x"},
+	"test.outputdir":          {ignored: "x"},
 }
 
 // TestEveryFlag sets each flag of the table.
@@ -185,13 +205,55 @@ func TestEveryFlag(t *testing.T) {
 	}
 }
 
+var (
+	ignoredList = regexp.MustCompile(`(?s)\n\tignored = \[\]string\{(.+?)\n\t\}`)
+	quoted      = regexp.MustCompile(`"([^"]+)"`)
+)
+
+// ignoredByEtcd are the flags, most of its first releases, that etcd's command line takes without notice, as its source lists them.
+func ignoredByEtcd(t *testing.T) []string {
+	t.Helper()
+	directory := must(exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "go.etcd.io/etcd/server/v3").Output())(t)
+	source := must(os.ReadFile(filepath.Join(strings.TrimSpace(string(directory)), "etcdmain", "config.go")))(t)
+	list := ignoredList.FindSubmatch(source)
+	if list == nil {
+		t.Fatal("etcd's source lists no ignored flags: looked for in the wrong place")
+	}
+	var names []string
+	for _, match := range quoted.FindAllSubmatch(list[1], -1) {
+		names = append(names, string(match[1]))
+	}
+	return names
+}
+
+// TestFlagsThatEtcdIgnores takes them bare and with any value, on the command line and in the environment; what follows a bare
+// one is no value.
+func TestFlagsThatEtcdIgnores(t *testing.T) {
+	var args []string
+	for n, name := range ignoredByEtcd(t) {
+		if flagCases[name].ignored == "" {
+			t.Errorf("--%s is in no case", name)
+		}
+		args = append(args, "--"+name+[]string{"", "=any thing", "="}[n%3])
+	}
+	server := harness.StartUnderTest(t, args...)
+	server.Etcdctl("put", "a", "1")
+	expectRefusedFlag(t, 1, `"x" is not a valid flag`, "--force", "x")
+	end := harness.RunToEnd(t, harness.Launch{Args: newLine(t).args("--name=a"),
+		Env: []string{"ETCD_FORCE=x", "ETCD_PEER_HEARTBEAT_INTERVAL=soon"}})
+	expectRefused(t, end, 1, `couldn't find local name "a" in the initial cluster configuration`)
+	if strings.Contains(end.Stdout+end.Stderr, "unrecognized environment variable") {
+		t.Errorf("variables of ignored flags are unknown:\n%s", end.Stderr)
+	}
+}
+
 // expectRefusedFlag ends the start with one line that says why.
 func expectRefusedFlag(t *testing.T, code int, says string, args ...string) {
 	t.Helper()
 	expectRefused(t, harness.RunToEnd(t, harness.Launch{Args: args}), code, says)
 }
 
-var flagLine = regexp.MustCompile(`(?m)^ {2}--([a-z0-9-]+)`)
+var flagLine = regexp.MustCompile(`(?m)^ {2}--([a-z0-9.-]+)`)
 
 func flagsInHelp(t *testing.T, kind harness.Kind) []string {
 	t.Helper()

@@ -218,8 +218,8 @@ impl Service {
     /// Refuses what would go over the quota, and then arms NOSPACE for the whole cluster (etcd-contract 42).
     pub(super) fn propose_within_quota(self: &Arc<Self>, cost: u64, kind: Kind, caller: &Caller) -> Reply {
         let used = self.node.gauges.db_size_in_use.load(Ordering::Relaxed);
-        match self.node.limits.quota_bytes {
-            Some(quota) if used + cost >= quota => {
+        match u64::try_from(self.node.limits.quota_bytes) {
+            Ok(quota) if used + cost >= quota => {
                 // Who may not write this stops nobody's writes.
                 if let Err(status) = self.may_ask_for(&kind, caller) {
                     return Reply::Ready(Err(status));

@@ -103,7 +103,7 @@ impl Service {
             db_size_in_use: gauges.db_size_in_use.load(Ordering::Relaxed).try_into().unwrap_or(i64::MAX),
             is_learner: self.is_learner(),
             storage_version: downgrade.cluster_version().to_string(),
-            db_size_quota: self.node.limits.quota_bytes.and_then(|quota| quota.try_into().ok()).unwrap_or(0),
+            db_size_quota: self.node.limits.quota_bytes,
             downgrade_info: Some(DowngradeInfo {
                 enabled: downgrade.target().is_some(),
                 target_version: downgrade.target().map(|target| target.to_string()).unwrap_or_default(),

@@ -10,10 +10,12 @@ use basalt_storage::mvcc::shard_map::ShardMap;
 use basalt_storage::pages::ENTRY_BYTES_MAX;
 use basalt_storage::wal::BATCH_BYTES_MAX;
 
+use super::advertised::{Advertised, FindHost, advertised};
 use super::bootstrap::parse_initial_cluster;
 use super::discovery::{self, Discovery};
 use super::duration::parse_nanoseconds;
 use super::error::ConfigError;
+use super::feature_gates::FeatureGates;
 use super::logging_settings::logging;
 use super::settings::Settings;
 use super::tls_settings::{Ports, ReadFile, client_tls, peer_tls};
@@ -26,11 +28,11 @@ use super::tree::{
 use super::url::{Url, UrlAddress};
 
 const DEFAULT_NAME: &str = "default";
-const DEFAULT_QUOTA_BYTES: u64 = 2 << 30;
+const DEFAULT_QUOTA_BYTES: i64 = 2 << 30;
 /// Where etcd compares nothing: here it costs one entry of the log.
 const CORRUPT_CHECK_TIME: Duration = Duration::from_secs(60);
 /// Above this etcd warns: recovery and defragmentation of bbolt take long there. Here it is what is designed for.
-const QUOTA_BYTES_DESIGNED: u64 = 100 << 30;
+const QUOTA_BYTES_DESIGNED: i64 = 100 << 30;
 /// Largest request that may be allowed: every layer below must hold what it writes.
 pub(super) const REQUEST_BYTES_LIMIT: u64 = 16 << 20;
 /// What a stored KeyValue and a log entry add to the request that they come from, and more.
@@ -60,17 +62,22 @@ const NANOSECONDS_PER_HOUR: i64 = 3_600_000_000_000;
 ///
 /// # Errors
 /// The first rule that is broken.
-pub(super) fn assemble(mut settings: Settings, read_file: ReadFile<'_>) -> Result<(Config, Vec<String>), ConfigError> {
+pub(super) fn assemble(
+    mut settings: Settings,
+    read_file: ReadFile<'_>,
+    find_host: FindHost<'_>,
+) -> Result<(Config, Vec<String>), ConfigError> {
     let settings = &mut settings;
     let name = settings.text("name");
     let data_dir: PathBuf = settings.text_if_any("data-dir").unwrap_or_else(|| format!("{name}.etcd")).into();
+    let Advertised { peer_urls, client_urls, default_host } = advertised(settings, find_host);
     let config = Config {
         logging: logging(settings)?,
         initial_shards: initial_shards(settings)?,
         memory_limit: memory_limit(settings)?,
         memory_lock: settings.bool("memory-mlock"),
-        peer: peer(settings, &name, &data_dir, read_file)?,
-        client: client(settings, &data_dir, read_file)?,
+        peer: peer(settings, &name, peer_urls, &data_dir, read_file)?,
+        client: client(settings, client_urls, &data_dir, read_file)?,
         http: http(settings),
         socket: SocketConfig {
             reuse_port: settings.bool("socket-reuse-port"),
@@ -93,14 +100,26 @@ pub(super) fn assemble(mut settings: Settings, read_file: ReadFile<'_>) -> Resul
         },
         metrics: metrics(settings),
         traces: traces::traces(settings)?,
-        feature_gates: settings.gates("feature-gates"),
+        feature_gates: feature_gates(settings)?,
         auth: auth(settings)?,
         wal_dir: settings.text_if_any("wal-dir").map(Into::into),
+        default_host,
         data_dir,
         name,
     };
     settings.warnings.extend(config.feature_gates.warnings());
     Ok((config, std::mem::take(&mut settings.warnings)))
+}
+
+fn feature_gates(settings: &Settings) -> Result<FeatureGates, ConfigError> {
+    let gates = settings.gates("feature-gates");
+    match gates.missing() {
+        None => Ok(gates),
+        Some((gate, needed)) => Err(ConfigError::invalid(
+            format!("enabling feature gate {gate} requires enabling feature gate {needed}"),
+            format!("add {needed}=true to --feature-gates, or remove {gate}"),
+        )),
+    }
 }
 
 fn auth(settings: &mut Settings) -> Result<AuthConfig, ConfigError> {
@@ -214,12 +233,12 @@ fn initial_shards(settings: &Settings) -> Result<Option<ShardMap>, ConfigError> 
 fn peer(
     settings: &mut Settings,
     name: &str,
+    advertise_urls: Vec<Url>,
     data_dir: &Path,
     read_file: ReadFile<'_>,
 ) -> Result<PeerConfig, ConfigError> {
     let listen_urls = settings.urls("listen-peer-urls");
     check_bind_urls(settings, "listen-peer-urls", &listen_urls)?;
-    let advertise_urls = settings.urls("initial-advertise-peer-urls");
     check_advertised_urls(settings, "initial-advertise-peer-urls", &advertise_urls)?;
     let discovery = discovery::discovery(settings)?;
     let default_cluster = super::flag::Flag::find("initial-cluster").map_or("", |flag| flag.default);
@@ -271,11 +290,15 @@ fn peer_timeout(settings: &mut Settings, name: &str) -> Duration {
     asked.max(PeerTimeouts::MIN)
 }
 
-fn client(settings: &mut Settings, data_dir: &Path, read_file: ReadFile<'_>) -> Result<ClientConfig, ConfigError> {
+fn client(
+    settings: &mut Settings,
+    advertise_urls: Vec<Url>,
+    data_dir: &Path,
+    read_file: ReadFile<'_>,
+) -> Result<ClientConfig, ConfigError> {
     let listen_urls = settings.urls("listen-client-urls");
     let listen_http_urls = settings.urls("listen-client-http-urls");
     let listen_metrics_urls = settings.urls("listen-metrics-urls");
-    let advertise_urls = settings.urls("advertise-client-urls");
     check_bind_urls(settings, "listen-client-urls", &listen_urls)?;
     check_bind_urls(settings, "listen-client-http-urls", &listen_http_urls)?;
     check_bind_urls(settings, "listen-metrics-urls", &listen_metrics_urls)?;
@@ -316,10 +339,10 @@ fn http(settings: &Settings) -> HttpConfig {
 
 fn limits(settings: &mut Settings) -> Result<LimitsConfig, ConfigError> {
     let quota_bytes = match settings.signed("quota-backend-bytes") {
-        0 => Some(DEFAULT_QUOTA_BYTES),
-        bytes => u64::try_from(bytes).ok(),
+        0 => DEFAULT_QUOTA_BYTES,
+        bytes => bytes,
     };
-    if quota_bytes.is_some_and(|bytes| bytes > QUOTA_BYTES_DESIGNED) {
+    if quota_bytes > QUOTA_BYTES_DESIGNED {
         settings.warnings.push("quota-backend-bytes is above the 100 GiB that basalt is designed for".to_owned());
     }
     let streams = settings.unsigned("max-concurrent-streams");

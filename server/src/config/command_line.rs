@@ -57,7 +57,7 @@ pub(super) fn read(args: &[String]) -> Result<CommandLine, ConfigError> {
         };
         let value = match (value, flag.kind) {
             (Some(value), _) => value,
-            (None, Kind::Bool) => "true",
+            (None, Kind::Bool | Kind::Unread) => "true",
             (None, _) => rest.next().ok_or_else(|| {
                 ConfigError::usage(format!("flag needs an argument: -{name}"), format!("write --{name}=<value>"))
             })?,
@@ -118,6 +118,8 @@ mod tests {
         assert_eq!(settings("--name=").text("name"), "");
         assert_eq!(settings("--name --pre-vote").text("name"), "--pre-vote");
         assert_eq!(settings("--initial-cluster a=http://b:1").text("initial-cluster"), "a=http://b:1");
+        let unread = settings("-v --vv=3 --snapshot --test.coverprofile=a -force=no");
+        assert_eq!(unread.names().count(), 5);
     }
 
     #[test]
@@ -145,6 +147,7 @@ mod tests {
             ("--feature-gates=Nope=true", 2, "unrecognized feature gate: Nope"),
             ("--listen-client-urls localhost:2379", 2, "URL scheme must be http"),
             ("server", 1, "\"server\" is not a valid flag"),
+            ("-v 2", 1, "\"2\" is not a valid flag"),
             ("--pre-vote false", 1, "\"false\" is not a valid flag"),
             ("-- x", 1, "\"x\" is not a valid flag"),
             ("-", 1, "\"-\" is not a valid flag"),

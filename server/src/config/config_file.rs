@@ -91,7 +91,9 @@ fn set_top_level(settings: &mut Settings, key: &str, value: &Yaml) -> Result<(),
         return Ok(());
     }
     match Flag::find(key) {
-        Some(flag) if !FLAGS_NOWHERE.contains(&key) => set(settings, flag, key.to_owned(), value),
+        Some(flag) if !FLAGS_NOWHERE.contains(&key) && flag.kind != Kind::Unread => {
+            set(settings, flag, key.to_owned(), value)
+        }
         _ => {
             settings.warnings.push(format!("unknown config file key {key:?} is ignored"));
             Ok(())
@@ -220,12 +222,14 @@ mod tests {
 
     #[test]
     fn unknown_and_misplaced_keys_are_named() {
-        let settings = read_text("nope: 1\ncert-file: c.pem\npeer-transport-security:\n  what: 1\n").expect("valid");
+        let settings = read_text("nope: 1\nforce: {a: b}\ncert-file: c.pem\npeer-transport-security:\n  what: 1\n")
+            .expect("valid");
         assert!(!settings.is_set("cert-file"));
         assert_eq!(
             settings.warnings,
             [
                 "unknown config file key \"nope\" is ignored",
+                "unknown config file key \"force\" is ignored",
                 "config file key \"cert-file\" is ignored here: write it as cert-file under client-transport-security",
                 "unknown config file key \"peer-transport-security.what\" is ignored",
             ]

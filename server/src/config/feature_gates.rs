@@ -85,6 +85,13 @@ impl FeatureGates {
         GATES.iter().map(|row| (row.name, self.enabled(row.gate)))
     }
 
+    /// The first gate that is on without the one that it needs, and that one; etcd starts with no such pair.
+    pub(super) fn missing(&self) -> Option<(&'static str, &'static str)> {
+        let persists_alone =
+            self.enabled(FeatureGate::LeaseCheckpointPersist) && !self.enabled(FeatureGate::LeaseCheckpoint);
+        persists_alone.then_some(("LeaseCheckpointPersist", "LeaseCheckpoint"))
+    }
+
     /// One warning for each gate that was set to another value than its default and does not do what that promises.
     pub(super) fn warnings(&self) -> impl Iterator<Item = String> + '_ {
         GATES.iter().filter_map(|row| match row.here {
@@ -172,6 +179,20 @@ mod tests {
         );
         gates.add("SetMemberLocalAddr=false,LeaseCheckpoint=true").expect("known");
         assert_eq!(gates.warnings().count(), 0);
+    }
+
+    #[test]
+    fn a_gate_that_needs_another_is_not_alone() {
+        let missing = |text: &str| {
+            let mut gates = FeatureGates::default();
+            gates.add(text).expect("known");
+            gates.missing()
+        };
+        assert_eq!(missing("LeaseCheckpointPersist=true"), Some(("LeaseCheckpointPersist", "LeaseCheckpoint")));
+        assert_eq!(missing("AllAlpha=true,LeaseCheckpoint=false"), Some(("LeaseCheckpointPersist", "LeaseCheckpoint")));
+        for text in ["", "LeaseCheckpoint=true", "AllAlpha=true", "LeaseCheckpointPersist=true,LeaseCheckpoint=true"] {
+            assert_eq!(missing(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -54,6 +54,8 @@ pub enum Kind {
     Origins,
     /// Comma-separated `Name=bool`.
     Gates,
+    /// Any text, and the bare flag takes none: nobody reads it.
+    Unread,
 }
 
 /// What becomes of a flag.

@@ -5,13 +5,16 @@
 use super::flag::Group::{
     Auth, Basalt, Clustering, Earlier, Features, Logging, Member, Monitoring, Security, Tracing, Unsafe,
 };
-use super::flag::Kind::{Bool, Duration, Gates, List, OneOf, Origins, Signed, Text, Unsigned, Unsigned32, Urls};
+use super::flag::Kind::{
+    Bool, Duration, Gates, List, OneOf, Origins, Signed, Text, Unread, Unsigned, Unsigned32, Urls,
+};
 use super::flag::Status::{AliasOf, GateAlias, Ignored, Refused, Works};
 use super::flag::{Flag, Group, Kind, Status};
 
 const BBOLT: &str = "it tunes bbolt, which is not used here";
 const NO_DEFRAG: &str = "storage never needs defragmentation here";
 const CHECKPOINTS: &str = "a checkpoint after 5 s, 256 MiB or 200000 revisions shortens the log";
+const UNREAD: &str = "etcd 3.7 takes no notice of it either";
 const V2: &str = "etcd's v2 store and API do not exist here";
 
 /// One row; a function only to keep the table narrow.
@@ -76,7 +79,8 @@ pub const FLAGS: &[Flag] = &[
     row(Clustering, "initial-cluster-state", OneOf(&["new", "existing"]), "new", Works, "'new' for a new cluster, 'existing' to join one. Ignored once there is data."),
     row(Clustering, "initial-cluster-token", Text, "etcd-cluster", Works, "A name that goes into cluster and member ids, to keep clusters apart."),
     row(Clustering, "advertise-client-urls", Urls, "http://localhost:2379", Works,
-        "Client URLs that clients learn from the member list. Required with --listen-client-urls."),
+        "Client URLs that clients learn from the member list. Required with --listen-client-urls. If the first of those is on 0.0.0.0, \
+         the default becomes the address of the machine's default route; so does that of --initial-advertise-peer-urls."),
     row(Clustering, "discovery-token", Text, "", Works,
         "Token of the cluster at a discovery service; takes the place of --initial-cluster-token. Needs --discovery-endpoints. \
          Ignored once there is data, as all of discovery."),
@@ -148,7 +152,7 @@ pub const FLAGS: &[Flag] = &[
     row(Monitoring, "listen-metrics-urls", Urls, "", Works, "URLs for metrics and health checks alone; https uses --cert-file."),
 
     row(Logging, "logger", Text, "zap", Ignored("there is one logger, which writes zap's format"), "Always 'zap'."),
-    row(Logging, "log-outputs", List, "default", Works, "'default' and 'stderr', 'stdout', or paths of files to append to."),
+    row(Logging, "log-outputs", List, "default", Works, "'default' and 'stderr', 'stdout', or paths of files to append to; or 'systemd/journal' alone."),
     row(Logging, "log-level", Text, "info", Works, "Least level that is logged: debug, info, warn, error, panic or fatal."),
     row(Logging, "log-format", Text, "json", Works, "'json' or 'console'."),
     row(Logging, "enable-log-rotation", Bool, "false", Works, "Rotate the one file of --log-outputs."),
@@ -190,6 +194,21 @@ pub const FLAGS: &[Flag] = &[
     row(Earlier, "v2-deprecation", Text, "", Ignored(V2), "Stage of the removal of v2."),
     row(Earlier, "enable-v2", Bool, "false", Refused(V2), "Serve the v2 API."),
     row(Earlier, "proxy", Text, "off", Refused(V2), "Proxy of the v2 API."),
+    row(Earlier, "cluster-active-size", Unread, "", Ignored(UNREAD), "Members that vote."),
+    row(Earlier, "cluster-remove-delay", Unread, "", Ignored(UNREAD), "How long a silent member stays."),
+    row(Earlier, "cluster-sync-interval", Unread, "", Ignored(UNREAD), "How often a standby looks for the members."),
+    row(Earlier, "config", Unread, "", Ignored(UNREAD), "Config file; see --config-file."),
+    row(Earlier, "force", Unread, "", Ignored(UNREAD), "Overwrite the data directory."),
+    row(Earlier, "max-result-buffer", Unread, "", Ignored(UNREAD), "Answers to keep."),
+    row(Earlier, "max-retry-attempts", Unread, "", Ignored(UNREAD), "How often to try to join."),
+    row(Earlier, "peer-heartbeat-interval", Unread, "", Ignored(UNREAD), "See --heartbeat-interval."),
+    row(Earlier, "peer-election-timeout", Unread, "", Ignored(UNREAD), "See --election-timeout."),
+    row(Earlier, "retry-interval", Unread, "", Ignored(UNREAD), "Time between two tries to join."),
+    row(Earlier, "snapshot", Unread, "", Ignored(UNREAD), "Whether to write snapshots."),
+    row(Earlier, "v", Unread, "", Ignored(UNREAD), "Say more."),
+    row(Earlier, "vv", Unread, "", Ignored(UNREAD), "Say much more."),
+    row(Earlier, "test.coverprofile", Unread, "", Ignored(UNREAD), "A file of Go's tests."),
+    row(Earlier, "test.outputdir", Unread, "", Ignored(UNREAD), "A directory of Go's tests."),
     row(Earlier, "experimental-initial-corrupt-check", Bool, "false", GateAlias("InitialCorruptCheck"), ""),
     row(Earlier, "experimental-compact-hash-check-enabled", Bool, "false", GateAlias("CompactHashCheck"), ""),
     row(Earlier, "experimental-enable-lease-checkpoint", Bool, "false", GateAlias("LeaseCheckpoint"), ""),

@@ -18,7 +18,7 @@ pub(super) fn logging(settings: &Settings) -> Result<LoggingConfig, ConfigError>
     let format = settings.text("log-format");
     let outputs = LogOutput::parse_list(&settings.list("log-outputs")).map_err(|why| {
         let cause = format!("{}: {why}", settings.origin("log-outputs"));
-        ConfigError::invalid(cause, "use stderr, stdout or paths of files")
+        ConfigError::invalid(cause, "use stderr, stdout or paths of files, or systemd/journal alone")
     })?;
     Ok(LoggingConfig {
         level: LogLevel::parse(&level).ok_or_else(|| {
@@ -39,9 +39,13 @@ pub(super) fn logging(settings: &Settings) -> Result<LoggingConfig, ConfigError>
 }
 
 fn rotation(settings: &Settings, outputs: &[LogOutput]) -> Result<LogRotation, ConfigError> {
-    let files =
-        outputs.iter().filter(|output| matches!(output, LogOutput::File(path) if path != Path::new("/dev/null")));
-    if files.count() != 1 {
+    let is_file = |output: &&LogOutput| match output {
+        LogOutput::File(path) => path != Path::new("/dev/null"),
+        // To etcd too it is one, which nobody puts aside.
+        LogOutput::Journal => true,
+        LogOutput::Stderr | LogOutput::Stdout => false,
+    };
+    if outputs.iter().filter(is_file).count() != 1 {
         return Err(ConfigError::invalid(
             "--log-outputs requires a single file path when --log-rotate-config-json is defined",
             "give one, or remove --enable-log-rotation",

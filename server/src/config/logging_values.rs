@@ -1,5 +1,6 @@
 //! Values of the logging flags.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 /// The least level that is logged.
@@ -40,6 +41,9 @@ pub enum LogFormat {
     Console,
 }
 
+/// How `--log-outputs` names the journal.
+const JOURNAL: &str = "systemd/journal";
+
 /// Where log lines go.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LogOutput {
@@ -49,6 +53,8 @@ pub enum LogOutput {
     Stdout,
     /// A file that is appended to.
     File(PathBuf),
+    /// systemd's journal; it stands alone.
+    Journal,
 }
 
 impl LogOutput {
@@ -57,19 +63,23 @@ impl LogOutput {
     /// # Errors
     /// What is wrong, in one clause.
     pub(super) fn parse_list(values: &[String]) -> Result<Vec<Self>, String> {
-        if values.len() > 1 && values.iter().any(|value| value == "default") {
-            return Err("\"default\" cannot be combined with other outputs".to_owned());
+        let values: BTreeSet<&str> = values.iter().map(String::as_str).collect();
+        for alone in ["default", JOURNAL] {
+            if values.len() > 1 && values.contains(alone) {
+                return Err(format!("{alone:?} cannot be combined with other outputs"));
+            }
         }
         // As in etcd, this one silences all others.
-        if values.iter().any(|value| value == "/dev/null") {
+        if values.contains("/dev/null") {
             return Ok(vec![Self::File("/dev/null".into())]);
         }
         let mut outputs = Vec::new();
         for value in values {
-            outputs.push(match value.as_str() {
+            outputs.push(match value {
+                // Under systemd too, as in etcd 3.7.
                 "default" | "stderr" => Self::Stderr,
                 "stdout" => Self::Stdout,
-                "systemd/journal" => return Err("the journal is not written directly yet".to_owned()),
+                JOURNAL => Self::Journal,
                 "" => return Err("an output is empty".to_owned()),
                 path => Self::File(path.into()),
             });
@@ -95,7 +105,9 @@ mod tests {
         assert_eq!(parse(&["/a", "stderr", "/a"]), Ok(vec![LogOutput::Stderr, LogOutput::File("/a".into())]));
         assert_eq!(parse(&["stdout", "/dev/null"]), Ok(vec![LogOutput::File("/dev/null".into())]));
         assert!(parse(&["default", "stdout"]).is_err());
-        assert!(parse(&["systemd/journal"]).is_err());
+        assert_eq!(parse(&["systemd/journal", "systemd/journal"]), Ok(vec![LogOutput::Journal]));
+        assert!(parse(&["systemd/journal", "stderr"]).is_err());
+        assert!(parse(&["systemd/journal", "/dev/null"]).is_err());
     }
 
     #[test]

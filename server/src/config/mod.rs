@@ -9,7 +9,8 @@
 //!
 //! Owns the one table of all flags, etcd's rules of precedence, every default, the help text and the ids that follow
 //! from the configuration. It never opens a socket, starts a logger or touches the data directory: [`parse()`] takes
-//! the arguments, the environment and a function that reads files, so that tests need none of them.
+//! the arguments, the environment, a function that reads files and one that finds the machine's address, so that tests need
+//! none of them.
 //!
 //! Invariants:
 //! * A flag works or stops the start. Only what tunes machinery that does not exist here is accepted with a warning,
@@ -19,6 +20,7 @@
 //! * Every [`ConfigError`] is one line: the cause, then what to do next. Exit code 2 for a command line that cannot be
 //!   parsed, 1 for everything else (etcd-contract, section 4).
 
+mod advertised;
 mod assemble;
 mod bootstrap;
 mod command_line;

@@ -1,6 +1,7 @@
 //! From arguments, environment and file to what the process shall do.
 
 use std::io;
+use std::net::IpAddr;
 use std::path::Path;
 
 use super::command_line::{self, CommandLine};
@@ -23,7 +24,8 @@ pub enum Parsed {
 /// Reads and validates the configuration.
 ///
 /// `args` without the program's name; `env` may hold all variables, those of etcd are picked. `read_file` serves the
-/// config file and the files that it or the flags name (certificates, keys, revocation lists).
+/// config file and the files that it or the flags name (certificates, keys, revocation lists). `find_host` gives the address by
+/// which this machine reaches others; it is asked only where `localhost` would be advertised for a listener on all addresses.
 ///
 /// # Errors
 /// One line and an exit code: [`ConfigError`].
@@ -31,6 +33,7 @@ pub fn parse(
     args: &[String],
     env: &[(String, String)],
     read_file: &dyn Fn(&Path) -> io::Result<Vec<u8>>,
+    find_host: &dyn Fn() -> io::Result<IpAddr>,
 ) -> Result<Parsed, ConfigError> {
     let settings = match command_line::read(args)? {
         CommandLine::Help => return Ok(Parsed::Help(help::help_text())),
@@ -42,7 +45,7 @@ pub fn parse(
         None => from_environment(settings, env)?,
     };
     settings.check_status()?;
-    let (config, warnings) = assemble::assemble(settings, read_file)?;
+    let (config, warnings) = assemble::assemble(settings, read_file, find_host)?;
     Ok(Parsed::Run(Box::new(config), warnings))
 }
 

@@ -1,6 +1,7 @@
 //! The whole way from arguments to the typed tree.
 
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,6 +9,8 @@ use super::*;
 
 const CERTIFICATE: &str = "cert.pem";
 const KEY: &str = "key.pem";
+/// Of the default route.
+const HOST: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 8, 7));
 
 fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     let generated = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
@@ -24,7 +27,7 @@ fn read_file(path: &Path) -> io::Result<Vec<u8>> {
 fn parse_with(line: &str, env: &[(&str, &str)]) -> Result<Parsed, ConfigError> {
     let args: Vec<_> = line.split_whitespace().map(str::to_owned).collect();
     let env: Vec<_> = env.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
-    parse(&args, &env, &read_file)
+    parse(&args, &env, &read_file, &|| Ok(HOST))
 }
 
 fn run(line: &str) -> (Config, Vec<String>) {
@@ -48,7 +51,7 @@ fn bare_start_has_etcds_defaults() {
     assert_eq!(texts(&config.client.advertise_urls), ["http://localhost:2379"]);
     assert_eq!(texts(&config.peer.advertise_urls), ["http://localhost:2380"]);
     assert!(config.client.listen_metrics_urls.is_empty() && config.client.tls.is_none());
-    assert_eq!(config.limits.quota_bytes, Some(2 << 30));
+    assert_eq!((config.limits.quota_bytes, config.default_host), (2 << 30, None));
     assert_eq!(config.limits.request_bytes_max, 1_572_864);
     assert_eq!((config.limits.txn_ops_max, config.limits.concurrent_streams_max), (128, 10_000));
     assert_eq!(config.raft.election_timeout(), Duration::from_secs(1));
@@ -155,6 +158,23 @@ fn what_tunes_bbolt_is_ignored_with_a_warning() {
 }
 
 #[test]
+fn what_etcd_takes_no_notice_of_is_taken_bare_and_with_anything() {
+    let (_, warnings) = run("-v --vv=3 --snapshot=maybe --test.outputdir --config=a");
+    assert_eq!(warnings.len(), 5, "{warnings:?}");
+    assert!(warnings.iter().all(|warning| warning.ends_with(" is ignored: etcd 3.7 takes no notice of it either")));
+    let Ok(Parsed::Run(_, warnings)) = parse_with("", &[("ETCD_PEER_HEARTBEAT_INTERVAL", "soon")]) else {
+        panic!("valid")
+    };
+    assert_eq!(warnings, ["ETCD_PEER_HEARTBEAT_INTERVAL is ignored: etcd 3.7 takes no notice of it either"]);
+}
+
+#[test]
+fn the_journal_is_no_file_to_rotate_and_no_reason_not_to_start() {
+    let config = run("--log-outputs systemd/journal --enable-log-rotation").0;
+    assert_eq!(config.logging.outputs, [LogOutput::Journal]);
+}
+
+#[test]
 fn memory_is_what_the_system_allows_or_less() {
     let memory = |line: &str| run(line).0.memory_limit;
     assert_eq!((memory(""), memory("--basalt-memory-limit 1073741824")), (None, Some(1 << 30)));
@@ -175,6 +195,48 @@ fn a_name_alone_makes_a_cluster_of_that_name() {
     assert_eq!(config.data_dir, Path::new("a.etcd"));
     assert_eq!(config.peer.initial_cluster[0].0, "a");
     assert!(config.bootstrap().is_ok());
+}
+
+#[test]
+fn the_machines_address_takes_the_place_of_localhost_beside_listeners_on_all_addresses() {
+    let client = |line: &str| texts(&run(line).0.client.advertise_urls).join(",");
+    let all = "--listen-client-urls http://0.0.0.0:1 --advertise-client-urls";
+    assert_eq!(client(&format!("{all} http://localhost:2379")), "http://10.9.8.7:1");
+    let another_first = "--listen-client-urls https://0.0.0.0:1,http://[::1]:2 --cert-file cert.pem --key-file key.pem";
+    assert_eq!(client(&format!("{another_first} --advertise-client-urls=")), "http://localhost:2379");
+    for kept in ["http://127.0.0.1:2379", "http://localhost:1", "http://a:1,http://localhost:2379"] {
+        assert_eq!(client(&format!("{all} {kept}")), kept);
+    }
+    for one_address in ["http://127.0.0.1:1", "http://[::]:1", "unix://s"] {
+        let line = format!("--listen-client-urls {one_address} --advertise-client-urls http://localhost:2379");
+        assert_eq!(client(&line), "http://localhost:2379", "{one_address}");
+        assert_eq!(run(&line).0.default_host, None);
+    }
+
+    let (config, warnings) = run("--name a --listen-peer-urls http://0.0.0.0:3");
+    assert_eq!((config.default_host, warnings), (Some(HOST), Vec::new()));
+    assert_eq!(texts(&config.peer.advertise_urls), ["http://10.9.8.7:3"]);
+    assert_eq!(cluster_text(&config.peer.initial_cluster), "a=http://10.9.8.7:3");
+    assert!(config.bootstrap().is_ok());
+    // As in etcd, the member of no name keeps the default's cluster, which does not name it any more.
+    let nameless = run("--listen-peer-urls http://0.0.0.0:3").0.bootstrap().expect_err("another URL");
+    assert!(
+        nameless.to_string().contains("missing from --initial-advertise-peer-urls=http://10.9.8.7:3"),
+        "{nameless}"
+    );
+}
+
+#[test]
+fn without_a_default_route_localhost_stays() {
+    let args = ["--name=a", "--listen-peer-urls=http://0.0.0.0:3"].map(str::to_owned);
+    let nowhere = || -> io::Result<IpAddr> { Err(io::Error::other("could not find default route")) };
+    let Ok(Parsed::Run(config, warnings)) = parse(&args, &[], &read_file, &nowhere) else { panic!("valid") };
+    assert_eq!(texts(&config.peer.advertise_urls), ["http://localhost:2380"]);
+    assert_eq!(config.default_host, None);
+    assert_eq!(warnings, ["failed to detect default host, localhost is advertised: could not find default route"]);
+    let v6 = || -> io::Result<IpAddr> { Ok("2001:db8::5".parse().expect("an address")) };
+    let Ok(Parsed::Run(config, _)) = parse(&args, &[], &read_file, &v6) else { panic!("valid") };
+    assert_eq!(texts(&config.peer.advertise_urls), ["http://[2001:db8::5]:3"]);
 }
 
 #[test]
@@ -258,7 +320,8 @@ fn auto_compaction_modes() {
 #[test]
 fn values_that_mean_off_or_default() {
     let (config, _) = run("--quota-backend-bytes -1 --grpc-keepalive-interval 0s --compaction-batch-limit 0");
-    assert_eq!(config.limits.quota_bytes, None);
+    assert_eq!(config.limits.quota_bytes, -1);
+    assert_eq!(run("--quota-backend-bytes 0").0.limits.quota_bytes, 2 << 30);
     assert_eq!(config.keepalive.server_interval, None);
     assert_eq!(config.keepalive.client_interval_min, Some(Duration::from_secs(5)));
     let (config, _) = run("--grpc-keepalive-min-time 0s");
@@ -279,7 +342,7 @@ fn a_config_file_silences_flags_and_environment() {
     assert_eq!(config.name, "filed");
     assert_eq!(config.data_dir, Path::new("filed.etcd"));
     // In the file, etcd does not ask for the advertised URLs.
-    assert_eq!(texts(&config.client.advertise_urls), ["http://localhost:2379"]);
+    assert_eq!(texts(&config.client.advertise_urls), ["http://10.9.8.7:7"]);
     assert_eq!(
         warnings,
         [
@@ -367,6 +430,15 @@ fn what_cannot_start_says_why_and_what_to_do() {
         ("--cert-file absent --key-file key.pem", "cannot read absent of --cert-file"),
         ("--cert-file cert.pem --key-file garbage", "cannot use garbage of --key-file: it holds no private key"),
         ("--cert-file cert.pem --key-file key.pem --client-cert-auth", "--client-cert-auth needs certificates"),
+        (
+            "--peer-cert-file cert.pem --peer-key-file key.pem --peer-client-cert-auth",
+            "--peer-client-cert-auth needs certificates to trust; set --peer-trusted-ca-file",
+        ),
+        (
+            "--feature-gates LeaseCheckpointPersist=true",
+            "enabling feature gate LeaseCheckpointPersist requires enabling feature gate LeaseCheckpoint; add",
+        ),
+        ("--log-outputs systemd/journal,stderr", "--log-outputs: \"systemd/journal\" cannot be combined"),
         ("--tls-min-version TLS1.0", "unexpected TLS version"),
         ("--tls-min-version TLS1.3 --tls-max-version TLS1.2", "is greater than max version"),
         ("--cipher-suites TLS_WHAT", "unexpected TLS cipher suite \"TLS_WHAT\""),
@@ -449,7 +521,7 @@ mod hostile {
         ) {
             let mut args = args;
             args.insert(0, format!("--{}={value}", FLAGS[index].name));
-            let _ = parse(&args, &[], &read_file);
+            let _ = parse(&args, &[], &read_file, &|| Ok(HOST));
         }
 
         #[test]

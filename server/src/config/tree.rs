@@ -1,6 +1,7 @@
 //! The typed configuration: one field for each thing that can be set, validated before anything starts.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -63,6 +64,8 @@ pub struct Config {
     pub traces: Option<TracesConfig>,
     /// etcd's feature gates.
     pub feature_gates: FeatureGates,
+    /// What took the place of `localhost` in advertised URLs, since the listener is on all addresses. Default nothing.
+    pub default_host: Option<IpAddr>,
 }
 
 /// How users are known, once authentication is turned on.
@@ -311,8 +314,8 @@ pub struct KeepaliveConfig {
 /// What a request or the data may grow to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LimitsConfig {
-    /// Bytes of live data; `None` without limit. Default 2 GiB.
-    pub quota_bytes: Option<u64>,
+    /// Bytes of live data; less than none is no limit. Default 2 GiB.
+    pub quota_bytes: i64,
     /// Bytes of one request. Default 1 572 864, at most 1 GiB.
     pub request_bytes_max: usize,
     /// Operations of one transaction. Default 128.

@@ -28,7 +28,7 @@ impl Value {
     pub(super) fn parse(kind: Kind, text: &str) -> Result<Self, String> {
         let not = |what: &str| format!("it is not {what}");
         Ok(match kind {
-            Kind::Text => Self::Text(text.to_owned()),
+            Kind::Text | Kind::Unread => Self::Text(text.to_owned()),
             Kind::OneOf(words) if words.contains(&text) => Self::Text(text.to_owned()),
             Kind::OneOf(words) => return Err(format!("it is not one of {}", words.join(", "))),
             Kind::Bool => Self::Bool(parse_bool(text).ok_or_else(|| not("true or false"))?),

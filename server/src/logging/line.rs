@@ -17,26 +17,37 @@ const TIME: &[BorrowedFormatItem<'_>] =
 /// The last bound of a text in a line: longer than any that is meant to be there.
 const TEXT_BYTES_MAX: usize = 64 << 10;
 
+/// One event, as outputs get it.
+#[derive(Debug)]
+pub(super) struct Line {
+    /// The whole line, with its line break.
+    pub(super) text: String,
+    /// How bad it is.
+    pub(super) level: Level,
+    /// Last folder, file and line of its place in the code, as zap's short caller.
+    pub(super) caller: String,
+}
+
 /// A time as lines tell it.
 pub fn time_text(time: OffsetDateTime) -> String {
     time.format(TIME).unwrap_or_default()
 }
 
 /// The line of `event`, with its line break; it tells that so many before it were left out.
-pub(super) fn encode(format: LogFormat, now: OffsetDateTime, event: &Event<'_>, left_out: u64) -> String {
+pub(super) fn encode(format: LogFormat, now: OffsetDateTime, event: &Event<'_>, left_out: u64) -> Line {
     let mut fields = Fields::default();
     event.record(&mut fields);
     if left_out > 0 {
         let _ = write!(fields.json, ",\"left-out\":{left_out}");
     }
     let metadata = event.metadata();
-    let level = level_name(*metadata.level());
-    let time = time_text(now);
+    let level = *metadata.level();
+    let (time, level_name) = (time_text(now), level_name(level));
     let caller = caller(metadata);
     let Fields { message, json } = fields;
-    match format {
+    let text = match format {
         LogFormat::Json => {
-            let mut line = format!("{{\"level\":\"{level}\",\"ts\":\"{time}\",\"caller\":");
+            let mut line = format!("{{\"level\":\"{level_name}\",\"ts\":\"{time}\",\"caller\":");
             push_text(&mut line, &caller);
             line.push_str(",\"msg\":");
             push_text(&mut line, &message);
@@ -45,7 +56,7 @@ pub(super) fn encode(format: LogFormat, now: OffsetDateTime, event: &Event<'_>, 
             line
         }
         LogFormat::Console => {
-            let mut line = format!("{time}\t{level}\t{caller}\t");
+            let mut line = format!("{time}\t{level_name}\t{caller}\t");
             line.push_str(&message.replace(['\n', '\r'], " "));
             // The fields begin with the comma that parts them from the message in JSON.
             if let Some(json) = json.strip_prefix(',') {
@@ -56,7 +67,8 @@ pub(super) fn encode(format: LogFormat, now: OffsetDateTime, event: &Event<'_>, 
             line.push('\n');
             line
         }
-    }
+    };
+    Line { text, level, caller }
 }
 
 fn level_name(level: Level) -> &'static str {

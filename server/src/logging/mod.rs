@@ -9,6 +9,8 @@
 //! console form), and writes that line to each output with one call. Times are UTC. Field names are the event's, with
 //! `-` for `_`, as etcd writes them.
 //!
+//! systemd's journal is written in its own protocol (`journal.rs`): the line is the message of an entry, which has its level.
+//!
 //! A file may be put aside when it is full, as lumberjack does for etcd (`rotating_file.rs`, `backups.rs`). The level may change
 //! while the process runs ([`LevelControl`]).
 //!
@@ -27,6 +29,7 @@
 mod allowance;
 mod backups;
 mod foreign_text;
+mod journal;
 mod level;
 mod line;
 mod output;

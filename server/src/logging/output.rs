@@ -4,6 +4,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 
+use super::journal::{self, Journal};
+use super::line::Line;
 use super::rotating_file::RotatingFile;
 use crate::config::{LogOutput, LogRotation};
 
@@ -14,6 +16,7 @@ pub(super) enum Output {
     Stdout,
     File(File),
     Rotating(RotatingFile),
+    Journal(Journal),
 }
 
 impl Output {
@@ -26,23 +29,31 @@ impl Output {
                 Some(rotation) => Self::Rotating(RotatingFile::open(path, rotation.clone())?),
                 None => Self::File(append_to(path)?),
             },
+            LogOutput::Journal => Self::Journal(Journal::open(Path::new(journal::SOCKET))?),
         })
     }
 
     /// Writes a whole line. A failure is swallowed: there is no better place to report it, and a full disk or a closed
     /// pipe under the log must not stop the server.
-    pub(super) fn write(&self, line: &str) {
+    pub(super) fn write(&self, line: &Line) {
+        let text = line.text.as_str();
         let _ = match self {
-            Self::Stderr => io::stderr().lock().write_all(line.as_bytes()),
+            Self::Stderr => to_stderr(text),
             Self::Stdout => {
                 let mut stdout = io::stdout().lock();
-                stdout.write_all(line.as_bytes()).and_then(|()| stdout.flush())
+                stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
             }
             // Appending writes of one line do not mix, so that a file needs no lock.
-            Self::File(file) => (&*file).write_all(line.as_bytes()),
-            Self::Rotating(file) => file.write(line),
+            Self::File(file) => (&*file).write_all(text.as_bytes()),
+            Self::Rotating(file) => file.write(text),
+            // As in etcd, what the journal does not take goes to where it would be without one.
+            Self::Journal(journal) => journal.write(line).or_else(|_| to_stderr(text)),
         };
     }
+}
+
+fn to_stderr(text: &str) -> io::Result<()> {
+    io::stderr().lock().write_all(text.as_bytes())
 }
 
 fn append_to(path: &Path) -> io::Result<File> {

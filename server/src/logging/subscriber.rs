@@ -12,6 +12,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::Registry;
 use tracing_subscriber::reload;
 
+use super::journal;
 use super::level::LevelControl;
 use super::line;
 use super::output::Output;
@@ -33,6 +34,12 @@ pub enum LoggingError {
         #[source]
         source: io::Error,
     },
+    /// Nobody listens where the journal does; etcd's words.
+    #[error("can't find journal ({}: {cause}); start it under systemd, or set --log-outputs=stderr", journal::SOCKET)]
+    NoJournal {
+        /// Why.
+        cause: io::Error,
+    },
     /// Something else in this process logs already.
     #[error("logging was already started; this is a bug")]
     Started,
@@ -51,7 +58,7 @@ pub fn install(config: &LoggingConfig) -> Result<LevelControl, LoggingError> {
 /// The configured subscriber, and what changes its level.
 ///
 /// # Errors
-/// [`LoggingError::Open`]
+/// [`LoggingError::Open`], [`LoggingError::NoJournal`]
 pub fn subscriber(
     config: &LoggingConfig,
 ) -> Result<(impl Subscriber + Send + Sync + use<>, LevelControl), LoggingError> {
@@ -70,12 +77,10 @@ pub fn subscriber(
 }
 
 fn open(output: &LogOutput, rotation: Option<&LogRotation>) -> Result<Output, LoggingError> {
-    Output::open(output, rotation).map_err(|source| {
-        let path = match output {
-            LogOutput::File(path) => path.clone(),
-            LogOutput::Stderr | LogOutput::Stdout => PathBuf::new(),
-        };
-        LoggingError::Open { path, source }
+    Output::open(output, rotation).map_err(|error| match output {
+        LogOutput::File(path) => LoggingError::Open { path: path.clone(), source: error },
+        LogOutput::Journal => LoggingError::NoJournal { cause: error },
+        LogOutput::Stderr | LogOutput::Stdout => LoggingError::Open { path: PathBuf::new(), source: error },
     })
 }
 
@@ -116,11 +121,13 @@ fn is_own(metadata: &Metadata<'_>) -> bool {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::net::UnixDatagram;
     use std::time::Duration;
 
     use serde_json::Value;
     use tracing::{debug, error, info, warn};
 
+    use super::super::journal::Journal;
     use super::*;
 
     fn lines_of(level: LogLevel, format: LogFormat, log: impl FnOnce()) -> Vec<String> {
@@ -209,6 +216,40 @@ mod tests {
         for text in [&line["text"], &line["msg"]] {
             let text = text.as_str().expect("text");
             assert!(text.len() < 70_000 && text.ends_with("… (1048576 bytes)"), "{} bytes", text.len());
+        }
+    }
+
+    #[test]
+    fn the_journal_gets_the_level_and_place_of_each_line() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("socket");
+        let journald = UnixDatagram::bind(&path).expect("a socket");
+        for format in [LogFormat::Json, LogFormat::Console] {
+            let outputs = vec![Output::Journal(Journal::open(&path).expect("found"))];
+            let lines = Lines { level: LevelFilter::DEBUG, format, outputs, places: Places::default() };
+            tracing::subscriber::with_default(Registry::default().with(lines), || {
+                error!("e");
+                warn!("w");
+                info!("i");
+                debug!("d");
+            });
+            for (priority, message) in [("3", "e"), ("4", "w"), ("6", "i"), ("7", "d")] {
+                let mut entry = [0; 1 << 16];
+                let length = journald.recv(&mut entry).expect("an entry");
+                let entry = std::str::from_utf8(&entry[..length]).expect("text");
+                let fields: Vec<_> = entry.lines().filter_map(|line| line.split_once('=')).collect();
+                assert!(
+                    fields.contains(&("PRIORITY", priority)) && fields.contains(&("PACKAGE", "logging")),
+                    "{entry}"
+                );
+                let line = fields.iter().find(|(name, _)| *name == "MESSAGE").expect("a message").1;
+                match format {
+                    LogFormat::Json => {
+                        assert_eq!(serde_json::from_str::<Value>(line).expect("JSON")["msg"], message, "{entry}");
+                    }
+                    LogFormat::Console => assert!(line.ends_with(&format!("\t{message}")), "{entry}"),
+                }
+            }
         }
     }
 

@@ -156,8 +156,8 @@ pub struct Limits {
     pub request_bytes_max: usize,
     /// Operations of a transaction (`--max-txn-ops`).
     pub txn_operations_max: usize,
-    /// Quota in bytes; `None` for none (`--quota-backend-bytes`).
-    pub quota_bytes: Option<u64>,
+    /// Quota in bytes, as it is shown; less than nothing is none (`--quota-backend-bytes`).
+    pub quota_bytes: i64,
     /// Shortest lease that is granted, seconds (etcd-contract 33).
     pub lease_ttl_min: i64,
     /// How long a client may leave a piece of its snapshot unread ([`super::content::SNAPSHOT_UNREAD_MAX`]).

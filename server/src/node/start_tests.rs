@@ -36,7 +36,7 @@ fn config(directory: &TempDir) -> NodeConfig {
         limits: Limits {
             request_bytes_max: 2 << 20,
             txn_operations_max: 128,
-            quota_bytes: None,
+            quota_bytes: -1,
             lease_ttl_min: 2,
             snapshot_unread: Duration::MAX,
         },

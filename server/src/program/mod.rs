@@ -1,5 +1,6 @@
 //! The program `basalt`: configuration, node, ports, signals, and one clear last line when something is wrong.
 
+mod default_host;
 mod first_election;
 mod membership;
 mod memory_lock;
@@ -22,6 +23,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
+use self::default_host::default_host;
 use self::first_election::advance_first_election;
 use self::membership::{describe, description, end_of, expelled, first_start, hand_over};
 use self::memory_lock::lock_memory;
@@ -69,7 +71,7 @@ pub fn main() -> ExitCode {
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
     let read_file = |path: &Path| std::fs::read(path);
-    match config::parse(&args, &env, &read_file) {
+    match config::parse(&args, &env, &read_file, &default_host) {
         Ok(Parsed::Help(text) | Parsed::Version(text)) => {
             print!("{text}");
             ExitCode::SUCCESS
@@ -97,6 +99,9 @@ fn run(config: &Config, warnings: &[String]) -> ExitCode {
     };
     for warning in warnings {
         warn!("{warning}");
+    }
+    if let Some(host) = config.default_host {
+        info!(%host, "detected default host for advertise");
     }
     match serve(config, log_level) {
         Ok(()) => ExitCode::SUCCESS,

@@ -28,7 +28,7 @@ use crate::node::start::{First, FirstStart, NodeConfig, Running, alone, start};
 pub const LIMITS: Limits = Limits {
     request_bytes_max: 1_572_864,
     txn_operations_max: 128,
-    quota_bytes: None,
+    quota_bytes: -1,
     lease_ttl_min: 2,
     snapshot_unread: SNAPSHOT_UNREAD_MAX,
 };

@@ -16,6 +16,7 @@ use super::chunks::Chunks;
 use super::service::{Reply, Service};
 use super::status::{self, Status};
 use crate::apply::answer::Answer;
+use crate::apply::member_bounds::{MemberBound, check_member};
 use crate::apply::members::Members;
 use crate::auth::Caller;
 use crate::config::{Url, member_id};
@@ -38,6 +39,9 @@ impl Service {
         let Some(peer_urls) = peer_urls(&request.peer_urls) else {
             return Reply::Ready(Err(status::member_bad_urls()));
         };
+        if let Err(bound) = check_urls(&peer_urls) {
+            return Reply::Ready(Err(bound.into()));
+        }
         if let Err(refused) = self.may_add(request.is_learner) {
             return Reply::Ready(Err(refused));
         }
@@ -61,8 +65,11 @@ impl Service {
         })
     }
 
-    /// As in etcd, URLs are not looked at: they may be of a form that only the caller knows.
+    /// As in etcd, URLs may be of a form that only the caller knows; how long they are is looked at.
     pub(super) fn member_update(self: &Arc<Self>, request: MemberUpdateRequest, caller: &Caller) -> Reply {
+        if let Err(bound) = check_urls(&request.peer_urls) {
+            return Reply::Ready(Err(bound.into()));
+        }
         let urls = MemberUrls { id: request.id, peer_urls: request.peer_urls };
         self.change_members(caller, Change::Update(urls), |header, members| {
             Chunks::of(&MemberUpdateResponse { header, members })
@@ -180,6 +187,11 @@ fn is_started(member: &Member) -> bool {
 
 fn quorum(members: usize) -> usize {
     members / 2 + 1
+}
+
+/// Whether a member may have so many URLs, of that length: what is refused at apply need not stand in the log.
+fn check_urls(peer_urls: &[String]) -> Result<(), MemberBound> {
+    check_member(&Member { peer_urls: peer_urls.to_vec(), ..Member::default() })
 }
 
 /// Sorted URLs, if all of them are some (etcd `types.NewURLs`).

@@ -4,6 +4,8 @@
 use basalt_proto::TXN_NESTING_MAX;
 
 use crate::apply::answer::Refusal;
+use crate::apply::auth::bounds::{ALL_BYTES_MAX, NAME_BYTES_MAX, RECORD_BYTES_MAX};
+use crate::apply::member_bounds::MemberBound;
 use crate::node::gather::ANSWER_BYTES_MAX;
 use crate::node::handle::Unavailable;
 
@@ -210,6 +212,26 @@ pub fn nested_too_deep() -> Status {
     Status::new(Code::InvalidArgument, text)
 }
 
+/// A name that no snapshot could hold.
+pub fn name_too_long() -> Status {
+    let text = format!("basalt: the name of a user or role has at most {NAME_BYTES_MAX} bytes");
+    Status::new(Code::InvalidArgument, text)
+}
+
+/// A user with too many roles, or a role with too many permissions.
+pub fn auth_record_too_long() -> Status {
+    let text = format!(
+        "basalt: a user with its roles, or a role with its permissions, has at most {RECORD_BYTES_MAX} bytes: use several, or wider ranges"
+    );
+    Status::new(Code::InvalidArgument, text)
+}
+
+/// Too many users and roles.
+pub fn auth_too_large() -> Status {
+    let text = format!("basalt: all users and roles together have at most {ALL_BYTES_MAX} bytes: delete some");
+    Status::new(Code::FailedPrecondition, text)
+}
+
 /// An answer above what gRPC sends at once, in grpc-go's words (etcd-contract 40).
 pub fn answer_too_large(bytes: usize) -> Status {
     let text = format!("grpc: trying to send message larger than max ({bytes} vs. {ANSWER_BYTES_MAX})");
@@ -237,11 +259,22 @@ impl From<Refusal> for Status {
                 Status::new(Code::FailedPrecondition, "basalt: the only voting member cannot be removed")
             }
             Refusal::MemberWiped => Status::new(Code::FailedPrecondition, "basalt: the member has lost its data"),
+            Refusal::MemberBound(bound) => bound.into(),
             Refusal::Auth(error) => error.into(),
             Refusal::DowngradeTarget => downgrade_target(),
             Refusal::DowngradeUnderWay => downgrade_under_way(),
             Refusal::UnknownAlarmAction => Status::new(Code::InvalidArgument, "basalt: unknown alarm action"),
         }
+    }
+}
+
+impl From<MemberBound> for Status {
+    fn from(bound: MemberBound) -> Self {
+        let code = match bound {
+            MemberBound::Member => Code::InvalidArgument,
+            MemberBound::Cluster => Code::FailedPrecondition,
+        };
+        Status::new(code, format!("basalt: {bound}"))
     }
 }
 
@@ -257,6 +290,10 @@ impl From<Unavailable> for Status {
             Unavailable::NotRead => Status::new(
                 Code::DeadlineExceeded,
                 "basalt: the snapshot was not read for 60 s and was given up; take it again",
+            ),
+            Unavailable::NotInSnapshot => Status::new(
+                Code::FailedPrecondition,
+                "basalt: a record is longer than a snapshot can hold; see the server's log",
             ),
             Unavailable::Damaged => damaged(),
             Unavailable::Refused(refusal) => refusal.into(),

@@ -9,6 +9,7 @@ use thiserror::Error;
 use super::alarms::Alarm;
 use super::auth::error::AuthError;
 use super::downgrade::Release;
+use super::member_bounds::MemberBound;
 use super::members::Members;
 
 /// The answer to one request.
@@ -157,6 +158,9 @@ pub enum Refusal {
     /// Nobody else votes.
     #[error("the only voter")]
     LastVoter,
+    /// More than may be said of members.
+    #[error(transparent)]
+    MemberBound(#[from] MemberBound),
     /// Users or roles stand in the way.
     #[error(transparent)]
     Auth(#[from] AuthError),

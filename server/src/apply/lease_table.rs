@@ -75,6 +75,11 @@ impl LeaseTable {
         self.leases.iter().map(|(id, record)| (*id, record))
     }
 
+    /// Keys that will hang on a lease as soon as it is granted; none where it is.
+    pub fn waiting_for(&self, id: i64) -> impl Iterator<Item = &Bytes> {
+        self.waiting.get(&id).into_iter().flatten()
+    }
+
     /// Moves a key from one lease to another; 0 is none.
     pub fn reattach(&mut self, key: &[u8], from: i64, to: i64) {
         if from == to {

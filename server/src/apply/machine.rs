@@ -23,7 +23,7 @@ use basalt_storage::mvcc::view::LogPosition;
 use super::alarms::{Alarm, AlarmKind, Alarms};
 use super::answer::{Answer, Refusal};
 use super::auth::error::AuthError;
-use super::auth::state::AuthState;
+use super::auth::state::{AuthRecord, AuthState};
 use super::downgrade::Downgrade;
 use super::effects::{Effect, Effects};
 use super::lease_table::{LeaseRecord, LeaseTable};
@@ -336,6 +336,7 @@ impl Machine {
         if is_other && !member.incarnation.is_empty() && !description.incarnation.is_empty() {
             return Err(Refusal::MemberWiped);
         }
+        self.members.check_description(&description)?;
         let mut effects = Vec::new();
         let alarm = Alarm { member_id: description.id, kind: AlarmKind::NoSpace };
         let stops_writes = description.disk_full && self.members.are_mostly_full_with(description.id);
@@ -346,9 +347,10 @@ impl Machine {
         Ok((effects, done))
     }
 
-    /// Key changes of one transaction stand together in a batch; they are installed together.
+    /// Key changes of one transaction stand together in a batch; they are installed together. So are records of users and roles.
     fn install_all(&mut self, effects: &[Effect]) {
         let mut changes: Vec<Change> = Vec::new();
+        let mut records: Vec<&AuthRecord> = Vec::new();
         for effect in effects {
             if let Effect::Key(change) = effect {
                 if changes.last().is_some_and(|last| last.revision.main != change.revision.main) {
@@ -358,9 +360,24 @@ impl Machine {
                 continue;
             }
             self.install_changes(&std::mem::take(&mut changes));
-            self.install_other(effect);
+            match effect {
+                Effect::AuthChanged(record) => records.push(record),
+                effect => self.install_other(effect),
+            }
         }
         self.install_changes(&changes);
+        self.install_records(&records);
+    }
+
+    /// Nothing else that changes hangs on users and roles, so that these may come last.
+    fn install_records(&mut self, records: &[&AuthRecord]) {
+        if records.is_empty() {
+            return;
+        }
+        for record in records {
+            self.store.set_record(record.table, &record.key, record.value.clone());
+        }
+        Arc::make_mut(&mut self.auth).install_all(records.iter().copied());
     }
 
     fn install_changes(&mut self, changes: &[Change]) {
@@ -381,7 +398,7 @@ impl Machine {
 
     fn install_other(&mut self, effect: &Effect) {
         match effect {
-            Effect::Key(_) => unreachable!("key changes are installed together"),
+            Effect::Key(_) | Effect::AuthChanged(_) => unreachable!("these are installed together"),
             Effect::Compaction { revision } => self.store.compact(*revision),
             Effect::LeaseGranted { id, ttl } => {
                 let record = LeaseRecord { ttl: *ttl, ..LeaseRecord::default() };
@@ -406,10 +423,6 @@ impl Machine {
             Effect::AlarmCleared(alarm) => {
                 self.store.set_record(Table::Alarm, &alarm.to_key(), None);
                 self.alarms.set(*alarm, false);
-            }
-            Effect::AuthChanged(record) => {
-                self.store.set_record(record.table, &record.key, record.value.clone());
-                Arc::make_mut(&mut self.auth).install(record);
             }
             Effect::DowngradeSet(downgrade) => {
                 let (key, value) = downgrade.record();

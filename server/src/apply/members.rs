@@ -12,8 +12,14 @@ use thiserror::Error;
 
 use super::answer::Refusal;
 use super::effects::Effect;
+use super::member_bounds::{MemberBound, check_first, check_growth, check_member};
 
 /// The members after one log entry.
+///
+/// * Who left never comes back, and is known for good: two who never heard of their removal could else make a third believe that
+///   one of them leads, as it was before. So the ids of those that left are never forgotten.
+/// * All of it stands in every manifest, and so has a bound ([`super::member_bounds`]), which some 2,000 ids reach: then no
+///   more members are added. Another cluster, as a restored snapshot is one, begins without those ids and hears none of them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Members(Membership);
 
@@ -64,6 +70,7 @@ impl Members {
             Change::Update(urls) => {
                 known(urls.id)?;
                 self.check_unused(&urls.peer_urls, urls.id)?;
+                self.check_room(urls.id, |after| after.set_urls(urls.id, &urls.peer_urls))?;
                 Ok(Effect::MemberUrlsSet { id: urls.id, peer_urls: urls.peer_urls.clone() })
             }
             Change::Promote(promotion) => {
@@ -100,7 +107,35 @@ impl Members {
         if addition.learner && self.0.learners.len() >= addition.learners_max as usize {
             return Err(Refusal::TooManyLearners);
         }
+        self.check_room(member.id, |after| after.add(member.clone(), addition.learner))?;
         Ok(Effect::MemberAdded { member, learner: addition.learner })
+    }
+
+    /// Whether there is room for what `change` makes of member `id`.
+    fn check_room(&self, id: u64, change: impl FnOnce(&mut Self)) -> Result<(), MemberBound> {
+        let mut after = self.clone();
+        change(&mut after);
+        after.get(id).map_or(Ok(()), check_member)?;
+        check_growth(&self.0, &after.0)
+    }
+
+    /// Whether there is room for what a member says of itself.
+    ///
+    /// # Errors
+    /// [`MemberBound`].
+    pub(super) fn check_description(&self, description: &MemberDescription) -> Result<(), MemberBound> {
+        // The one that is known stays, so that a second one would not be looked at.
+        let said = Member { incarnation: description.incarnation.clone(), ..Member::default() };
+        check_member(&said)?;
+        self.check_room(description.id, |after| after.describe(description))
+    }
+
+    /// Whether there is room for these as the first members of a cluster.
+    ///
+    /// # Errors
+    /// [`MemberBound`].
+    pub fn check(&self) -> Result<(), MemberBound> {
+        check_first(&self.0)
     }
 
     /// No other member has any of these URLs.

@@ -8,6 +8,8 @@
 //! * Nothing but [`effects::Effect`] changes state, and what a request changes is decided before anything is.
 //! * Apply reads indexes, not disks: values that a decision needs are handed in by [`values::Values`]; values that an
 //!   answer shows are named by it and fetched later, elsewhere.
+//! * What is decided never grows beyond what the rooms below can write down: a request that would make a record longer than its
+//!   file, its manifest or a snapshot holds is refused here, by all members alike ([`member_bounds`], [`auth::bounds`]).
 //! * No clock, thread, randomness or hash order in here: all members come to equal effects.
 //!
 //! It pushes to nobody: the driver takes answers and effects and hands them on.
@@ -21,6 +23,9 @@ pub mod known;
 pub mod latest;
 pub mod lease_table;
 pub mod machine;
+#[cfg(test)]
+mod machine_tests;
+pub mod member_bounds;
 pub mod members;
 mod needed_values;
 mod next_version;

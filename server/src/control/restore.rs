@@ -12,6 +12,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use thiserror::Error;
 
 use super::command_line::RestoreOptions;
+use crate::apply::member_bounds::MemberBound;
 use crate::apply::members::Members;
 use crate::config::{ConfigError, FirstMember};
 use crate::import::{FileSource, ImportFailure, Imported, MEMBER_FILE, Target, import_database, write_member_file};
@@ -27,6 +28,8 @@ const EMPTY_NAMES: [&str; 2] = ["lock", "lost+found"];
 pub(super) enum RestoreError {
     #[error(transparent)]
     Members(#[from] ConfigError),
+    #[error("the members that --initial-cluster names")]
+    MembersTooLong(#[from] MemberBound),
     #[error("cannot read the snapshot {file:?}")]
     File {
         file: PathBuf,
@@ -83,6 +86,7 @@ pub(super) fn restore(options: &RestoreOptions) -> Result<String, RestoreError> 
     let bootstrap = member.bootstrap()?;
     let (cluster_id, member_id) = (bootstrap.cluster_id, bootstrap.member_id);
     let members = Members::first(bootstrap.members);
+    members.check()?;
     let data_dir = options.data_dir.clone().unwrap_or_else(|| PathBuf::from(format!("{}.etcd", options.name)));
     if let Some(wal_dir) = &options.wal_dir {
         expect_empty("--wal-dir", wal_dir)?;

@@ -6,6 +6,9 @@ use basalt_storage::checkpoint::recovery::RecoveryError;
 use basalt_storage::import::ImportError;
 use thiserror::Error;
 
+use crate::apply::auth::bounds::RECORD_BYTES_MAX;
+use crate::apply::member_bounds::MemberBound;
+
 /// Why data of etcd does not become ours. Nothing of it was changed.
 #[derive(Debug, Error)]
 pub enum ImportFailure {
@@ -42,6 +45,19 @@ pub enum ImportFailure {
     MalformedRecord {
         /// Which bucket.
         bucket: &'static str,
+    },
+    /// Members that there is no room for.
+    #[error("its members cannot come over: {0}")]
+    Members(#[from] MemberBound),
+    /// A user or role that is longer than any may be.
+    #[error(
+        "bucket {bucket:?} holds a record of {bytes} bytes, of which there may be {RECORD_BYTES_MAX}: split that user's or role's          permissions between several, and take the snapshot again"
+    )]
+    RecordTooLong {
+        /// Which bucket.
+        bucket: &'static str,
+        /// Bytes of name and record.
+        bytes: usize,
     },
     /// The log is damaged.
     #[error("etcd's log {name:?} is damaged at byte {offset}: {flaw}")]

@@ -9,6 +9,7 @@ use prost::Message;
 
 use super::error::ImportFailure;
 use crate::apply::alarms::Alarm;
+use crate::apply::auth::bounds::RECORD_BYTES_MAX;
 use crate::apply::auth::state::AuthRecord;
 use crate::apply::downgrade::Downgrade;
 use crate::apply::machine::LEASE_TTL_MAX;
@@ -48,6 +49,9 @@ impl SystemRecords {
             for (key, value) in tables.entries(bucket) {
                 let record =
                     AuthRecord { table, key: Bytes::copy_from_slice(key), value: Some(Bytes::copy_from_slice(value)) };
+                if record.bytes() > RECORD_BYTES_MAX {
+                    return Err(ImportFailure::RecordTooLong { bucket, bytes: record.bytes() });
+                }
                 // Whoever cannot be told from others would have to be let in or shut out.
                 if !record.is_well_formed() {
                     return Err(ImportFailure::MalformedRecord { bucket });

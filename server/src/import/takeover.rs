@@ -80,11 +80,13 @@ impl Takeover<'_> {
         if meta.consistent_index > log.last_index || ![0, log.last_term].contains(&meta.term) {
             return Err(ImportFailure::Used { sign: "its database goes beyond the log of a restore" });
         }
+        let members = Members::first(log.members.clone());
+        members.check()?;
         let birth = Birth {
             cluster_id: log.cluster_id,
             member_id: log.member_id,
             incarnation: seeds.random(),
-            conf_state: Members::first(log.members.clone()).encode().to_vec(),
+            conf_state: members.encode().to_vec(),
             shard_map: self.shard_map.clone(),
         };
         let applied = LogPosition { index: log.last_index, term: log.last_term };

@@ -61,6 +61,9 @@ pub enum Unavailable {
     /// The client does not take what it asked for.
     #[error("not read")]
     NotRead,
+    /// A record is longer than the form of a snapshot can hold.
+    #[error("a record too long for a snapshot")]
+    NotInSnapshot,
     /// Stored bytes are not what was written.
     #[error("damaged")]
     Damaged,

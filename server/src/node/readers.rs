@@ -258,8 +258,21 @@ impl From<HashJobError> for Unavailable {
 }
 
 impl From<SnapshotError> for Unavailable {
+    /// A record that etcd's file cannot hold is as it was written; all else is not.
     fn from(cause: SnapshotError) -> Self {
-        damaged(&cause)
+        match cause {
+            SnapshotError::KeyLength { .. } | SnapshotError::ValueLength { .. } => {
+                error!(error = %cause, "no snapshot can be taken: a record is longer than a database of etcd can hold");
+                Unavailable::NotInSnapshot
+            }
+            SnapshotError::OutOfOrder
+            | SnapshotError::PlanMismatch { .. }
+            | SnapshotError::NotBbolt { .. }
+            | SnapshotError::Corrupt { .. }
+            | SnapshotError::Digest
+            | SnapshotError::Pages(_)
+            | SnapshotError::Read(_) => damaged(&cause),
+        }
     }
 }
 
@@ -276,5 +289,20 @@ fn serve(inbox: &Mutex<Receiver<Work>>, disk: &dyn Disk) {
             Ok(work) => work(disk),
             Err(_) => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_snapshot_cannot_hold_is_no_damage() {
+        for cause in [SnapshotError::KeyLength { length: 32_769 }, SnapshotError::ValueLength { length: 1 << 31 }] {
+            assert!(matches!(Unavailable::from(cause), Unavailable::NotInSnapshot));
+        }
+        assert!(matches!(Unavailable::from(SnapshotError::OutOfOrder), Unavailable::Damaged));
+        let corrupt = SnapshotError::Corrupt { page: 3, reason: "made up" };
+        assert!(matches!(Unavailable::from(corrupt), Unavailable::Damaged));
     }
 }

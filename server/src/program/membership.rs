@@ -7,16 +7,19 @@ use std::time::Duration;
 
 use basalt_proto::log::MemberDescription;
 use basalt_proto::log::request::Kind;
+use basalt_proto::members::Member;
+use basalt_storage::checkpoint::manifest::MEMBERSHIP_BYTES_MAX;
 use basalt_storage::mvcc::view::LogPosition;
 use bytes::Bytes;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use super::ProgramError;
+use super::{ProgramError, texts};
 use crate::api::service::Service;
 use crate::apply::answer::Refusal;
 use crate::apply::auth::check::cluster_principal;
 use crate::apply::machine::APPLY_VERSION;
+use crate::apply::member_bounds::check_member;
 use crate::apply::members::Members;
 use crate::config::{Config, Discovery, JoinFile};
 use crate::discovery::{DiscoveryError, FoundMembers, find_members};
@@ -79,6 +82,21 @@ pub(super) async fn hand_over(service: &Service, election_timeout: Duration) {
         Ok(()) => info!("another member leads"),
         Err(_) => warn!("no other member took over the lead in time: the others elect one"),
     }
+}
+
+/// Whether the cluster takes what this member is to say of itself: else it would never know who this is.
+///
+/// # Errors
+/// Which flags say too much.
+pub(super) fn check_own(config: &Config) -> Result<(), ProgramError> {
+    let said = Member {
+        name: config.name.clone(),
+        peer_urls: texts(&config.peer.advertise_urls),
+        client_urls: texts(&config.client.advertise_urls),
+        ..Member::default()
+    };
+    let flags = "--name, --initial-advertise-peer-urls and --advertise-client-urls";
+    check_member(&said).map_err(|bound| format!("{flags}: {bound}; give fewer or shorter ones").into())
 }
 
 /// What this member says of itself.
@@ -175,16 +193,22 @@ async fn first_of(config: &Config, connector: &PeerConnector) -> Result<FirstSta
     }
     let identity = Identity { cluster_id: bootstrap.cluster_id, member_id: bootstrap.member_id };
     refuse_known(connector, &members, &own_urls, &identity).await?;
-    Ok(FirstStart::new_cluster(identity, Members::first(bootstrap.members)))
+    let members = Members::first(bootstrap.members);
+    members.check().map_err(|bound| format!("the members that --initial-cluster names: {bound}"))?;
+    Ok(FirstStart::new_cluster(identity, members))
 }
 
 /// One that was added to a running cluster.
 fn joining(joined: Joined) -> Result<FirstStart, String> {
     let Joined { cluster_id, member_id, membership, shards } = joined;
     let shard_map = shards.parse().map_err(|error| format!("the cluster's shards {shards:?}: {error}"))?;
+    let members = Members::joining(membership);
+    if members.encode().len() > MEMBERSHIP_BYTES_MAX {
+        return Err("the members of the cluster take more room than there is: another member lies".to_owned());
+    }
     Ok(FirstStart {
         identity: Identity { cluster_id, member_id },
-        members: Members::joining(membership),
+        members,
         shard_map: Some(shard_map),
         begins_after: LogPosition::default(),
     })
@@ -197,5 +221,38 @@ fn read_join_file(path: &Path) -> Result<Option<JoinFile>, String> {
         Ok(bytes) => JoinFile::decode(&bytes).map(Some).map_err(|error| failed(&error)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(failed(&error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Parsed, parse};
+
+    fn refused(flag: &str, value: &str) -> Option<String> {
+        let no_file = |_: &Path| Err(std::io::ErrorKind::NotFound.into());
+        let client_urls = "--listen-client-urls=http://127.0.0.1:2379".to_owned();
+        let advertised = "--advertise-client-urls=http://127.0.0.1:2379".to_owned();
+        let mut args = vec![client_urls];
+        args.extend((flag != "advertise-client-urls").then_some(advertised));
+        args.push(format!("--{flag}={value}"));
+        match parse(&args, &[], &no_file) {
+            Ok(Parsed::Run(config, _)) => check_own(&config).err().map(|error| error.to_string()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_the_cluster_would_not_take_of_this_member_stops_the_start() {
+        assert_eq!(refused("name", &"n".repeat(256)), None);
+        let text = refused("name", &"n".repeat(257)).expect("too long");
+        assert!(text.starts_with("--name, ") && text.contains("at most 16 peer URLs"), "{text}");
+        let urls = |count: u16| (1..=count).map(|port| format!("http://h:{port}")).collect::<Vec<_>>().join(",");
+        let long = format!("http://{}:2379", "h".repeat(512));
+        for flag in ["advertise-client-urls", "initial-advertise-peer-urls"] {
+            assert!(refused(flag, &long).is_some(), "{flag}");
+            assert!(refused(flag, &urls(17)).is_some(), "{flag}");
+            assert_eq!(refused(flag, &urls(16)), None, "{flag}");
+        }
     }
 }

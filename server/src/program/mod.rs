@@ -25,7 +25,7 @@ use tracing::{error, info, warn};
 
 use self::default_host::default_host;
 use self::first_election::advance_first_election;
-use self::membership::{describe, description, end_of, expelled, first_start, hand_over};
+use self::membership::{check_own, describe, description, end_of, expelled, first_start, hand_over};
 use self::memory_lock::lock_memory;
 use self::node_setup::node_config;
 use self::ports::{PortLimits, open_member_ports, open_ports, serve_members, serve_ports};
@@ -118,6 +118,7 @@ fn run(config: &Config, warnings: &[String]) -> ExitCode {
 type ProgramError = Box<dyn std::error::Error>;
 
 fn serve(config: &Config, log_level: LevelControl) -> Result<(), ProgramError> {
+    check_own(config)?;
     if config.memory_lock {
         lock_memory()?;
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use basalt_proto::snapshot::chunk::Kind;
 use basalt_proto::snapshot::{Chunk, Head, Record, Revision as WireRevision, Shard};
-use basalt_storage::checkpoint::manifest::{Manifest, ShardManifest};
+use basalt_storage::checkpoint::manifest::{MEMBERSHIP_BYTES_MAX, Manifest, ShardManifest};
 use basalt_storage::checkpoint::recovery::{Birth, RecoveryError};
 use basalt_storage::checkpoint::{Figures, FillError, Filled, Filling, Salt};
 use basalt_storage::disk::Disk;
@@ -21,6 +21,7 @@ use raft::prelude::Snapshot;
 use thiserror::Error;
 
 use super::FORMAT_VERSION;
+use crate::apply::auth::bounds::ALL_BYTES_MAX;
 use crate::apply::auth::state::AuthRecord;
 use crate::apply::downgrade::Downgrade;
 use crate::apply::machine::APPLY_VERSION;
@@ -30,6 +31,7 @@ use crate::apply::members::Members;
 const PAGE_CACHE_BYTES: usize = 8 << 20;
 /// Bytes that all records may have, as those of an import.
 const RECORD_BYTES_MAX: usize = 256 << 20;
+const _: () = assert!(ALL_BYTES_MAX <= RECORD_BYTES_MAX / 4, "users and roles leave room for leases");
 
 /// Why a snapshot of another member is not taken. Nothing of it counts.
 #[derive(Debug, Error)]
@@ -110,6 +112,9 @@ impl Receiving {
         }
         let members = Members::decode(&head.members);
         let members = members.map_err(|_| ReceiveError::Impossible("its members cannot be read"))?;
+        if head.members.len() > MEMBERSHIP_BYTES_MAX {
+            return Err(ReceiveError::Impossible("its members take more room than a manifest has"));
+        }
         if members.apply_version() > APPLY_VERSION {
             return Err(ReceiveError::Impossible(
                 "all members apply by newer rules than this release knows: update it",

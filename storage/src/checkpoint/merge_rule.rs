@@ -19,8 +19,7 @@ const LEVELS: u32 = 10;
 /// A small base is not written anew for the sake of less than this.
 const WORTH_BYTES: u64 = 4 << 20;
 /// Runs that a rule-abiding list has at most: the base, those of all levels, and the one just written.
-#[cfg(test)]
-const RUNS_MAX: usize = 1 + (FAN_OUT - 1) * (LEVELS as usize + 1) + 1;
+pub(super) const RUNS_MAX: usize = 1 + (FAN_OUT - 1) * (LEVELS as usize + 1) + 1;
 
 /// A level holds runs of up to four times the bytes of the one below.
 fn level(bytes: u64) -> u32 {

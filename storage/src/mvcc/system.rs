@@ -1,7 +1,8 @@
 //! State that is no key: leases, alarms, members, authorization, settings. Small, in memory, checkpointed with the
 //! shards at the same log index.
 //!
-//! Records are opaque here; who owns a table knows its form. What a checkpoint must write is what was touched since
+//! Records are opaque here; who owns a table knows its form, and keeps each below [`RECORD_BYTES_MAX`](crate::runs::RECORD_BYTES_MAX):
+//! a longer one could not be checkpointed. Leases, alarms and settings have some ten bytes each, users and roles a bound of their own. What a checkpoint must write is what was touched since
 //! the last one.
 
 use std::collections::{BTreeMap, BTreeSet};

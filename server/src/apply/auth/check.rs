@@ -1,5 +1,7 @@
 //! Whether a request may do what it asks for, on behalf of whom it is asked.
 
+use std::collections::BTreeSet;
+
 use basalt_proto::etcdserverpb::request_op::Request as Operation;
 use basalt_proto::etcdserverpb::{DeleteRangeRequest, PutRequest, RequestOp, TxnRequest};
 use basalt_proto::log::Principal;
@@ -14,6 +16,14 @@ use crate::apply::lease_table::LeaseTable;
 /// On whose behalf the cluster itself asks: root, by whatever users and roles there are.
 pub fn cluster_principal() -> Principal {
     Principal { user: ROOT.to_owned(), auth_revision: u64::MAX }
+}
+
+/// The leases that one request may name. The keys of each are looked at once, however often it is named: a transaction of thousands
+/// of puts on a lease of thousands of keys would hold up every member for minutes.
+struct NamedLeases<'a> {
+    table: &'a LeaseTable,
+    /// Those whose keys may all be written.
+    writable: BTreeSet<i64>,
 }
 
 /// Somebody, before a state of users and roles.
@@ -39,10 +49,10 @@ impl AuthState {
         }
         let asking = self.asked_by(principal);
         match kind {
-            Kind::Put(put) => asking.may_put(put, leases),
+            Kind::Put(put) => asking.may_put(put, &mut NamedLeases::of(leases)),
             Kind::DeleteRange(delete) => asking.may_delete(delete),
             Kind::Txn(txn) => asking.may_txn(txn, leases),
-            Kind::LeaseGrant(_) => asking.is_somebody(),
+            Kind::LeaseGrant(grant) => asking.may_grant(grant.id, leases),
             Kind::LeaseRevoke(revoke) => asking.may_write_all_of(revoke.id, leases),
             // Their proposer asked who the client is by the newest users and roles that it knew; so does who applies them.
             Kind::Compaction(_)
@@ -75,6 +85,12 @@ impl AuthState {
             | Kind::MemberDescription(_)
             | Kind::Authentication(_) => Ok(()),
         }
+    }
+}
+
+impl<'a> NamedLeases<'a> {
+    fn of(table: &'a LeaseTable) -> Self {
+        Self { table, writable: BTreeSet::new() }
     }
 }
 
@@ -128,9 +144,12 @@ impl Asking<'_> {
     }
 
     /// May put, and see what it asks back for. A lease that holds a key it may not write it cannot end, and may not use.
-    fn may_put(&self, put: &PutRequest, leases: &LeaseTable) -> Result<(), AuthError> {
+    fn may_put(&self, put: &PutRequest, leases: &mut NamedLeases<'_>) -> Result<(), AuthError> {
         self.may(Access::Write, &put.key, &[])?;
-        self.may_write_all_of(put.lease, leases)?;
+        if !leases.writable.contains(&put.lease) {
+            self.may_write_all_of(put.lease, leases.table)?;
+            leases.writable.insert(put.lease);
+        }
         if put.prev_kv { self.may(Access::Read, &put.key, &[]) } else { Ok(()) }
     }
 
@@ -144,20 +163,33 @@ impl Asking<'_> {
     /// # Errors
     /// [`AuthError`].
     pub fn may_txn(&self, txn: &TxnRequest, leases: &LeaseTable) -> Result<(), AuthError> {
+        self.may_all_in(txn, &mut NamedLeases::of(leases))
+    }
+
+    fn may_all_in(&self, txn: &TxnRequest, leases: &mut NamedLeases<'_>) -> Result<(), AuthError> {
         for compare in &txn.compare {
             self.may(Access::Read, &compare.key, &compare.range_end)?;
         }
         txn.success.iter().chain(&txn.failure).try_for_each(|operation| self.may_operation(operation, leases))
     }
 
-    fn may_operation(&self, operation: &RequestOp, leases: &LeaseTable) -> Result<(), AuthError> {
+    fn may_operation(&self, operation: &RequestOp, leases: &mut NamedLeases<'_>) -> Result<(), AuthError> {
         match &operation.request {
             Some(Operation::RequestRange(range)) => self.may(Access::Read, &range.key, &range.range_end),
             Some(Operation::RequestPut(put)) => self.may_put(put, leases),
             Some(Operation::RequestDeleteRange(delete)) => self.may_delete(delete),
-            Some(Operation::RequestTxn(txn)) => self.may_txn(txn, leases),
+            Some(Operation::RequestTxn(txn)) => self.may_all_in(txn, leases),
             None => Ok(()),
         }
+    }
+
+    /// May grant a lease. Keys that name it already, as an import may bring them, go with it when it ends.
+    fn may_grant(&self, lease: i64, leases: &LeaseTable) -> Result<(), AuthError> {
+        self.is_somebody()?;
+        if self.is_root().is_ok() {
+            return Ok(());
+        }
+        leases.waiting_for(lease).try_for_each(|key| self.may(Access::Write, key, &[]))
     }
 
     /// May write all keys of a lease. Of one that is not there nothing is said.

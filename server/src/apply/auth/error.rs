@@ -29,6 +29,15 @@ pub enum AuthError {
     /// A role without a name.
     #[error("no role name")]
     RoleEmpty,
+    /// The name of a user or role is longer than [`NAME_BYTES_MAX`](super::bounds::NAME_BYTES_MAX).
+    #[error("name too long")]
+    NameTooLong,
+    /// A user's or role's record would be longer than [`RECORD_BYTES_MAX`](super::bounds::RECORD_BYTES_MAX).
+    #[error("record of a user or role too long")]
+    RecordTooLong,
+    /// All of them would be longer than [`ALL_BYTES_MAX`](super::bounds::ALL_BYTES_MAX).
+    #[error("users and roles too long together")]
+    TooManyBytes,
     /// A grant of nothing.
     #[error("no permission given")]
     PermissionMissing,

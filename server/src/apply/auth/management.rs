@@ -11,6 +11,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
+use super::bounds::{check_growth, check_name};
 use super::error::AuthError;
 use super::permissions::is_range;
 use super::state::{AuthRecord, AuthState, ROOT, has_role};
@@ -54,6 +55,7 @@ impl AuthState {
         if request.name.is_empty() {
             return Err(AuthError::UserEmpty);
         }
+        check_name(&request.name)?;
         if self.users.contains_key(&request.name) {
             return Err(AuthError::UserExists);
         }
@@ -61,7 +63,7 @@ impl AuthState {
         let password = if options.no_password { Bytes::new() } else { hash_in(&request.hashed_password)? };
         let name = Bytes::copy_from_slice(request.name.as_bytes());
         let user = User { name, password, roles: Vec::new(), options: Some(options) };
-        Ok(self.counted(vec![AuthRecord::user(&user)]))
+        self.grown(AuthRecord::user(&user), 0)
     }
 
     /// As long as anybody asks, there is somebody who may do everything.
@@ -77,7 +79,7 @@ impl AuthState {
         let user = self.user_or_none(&request.name)?;
         let has_none = user.options.is_some_and(|options| options.no_password);
         let password = if has_none { Bytes::new() } else { hash_in(&request.hashed_password)? };
-        Ok(self.counted(vec![AuthRecord::user(&User { password, ..user.clone() })]))
+        self.grown(AuthRecord::user(&User { password, ..user.clone() }), self.user_bytes(&request.name))
     }
 
     /// A role that the user has already is no change.
@@ -88,7 +90,7 @@ impl AuthState {
         }
         let Err(place) = user.roles.binary_search(&request.role) else { return Ok(Vec::new()) };
         user.roles.insert(place, request.role.clone());
-        Ok(self.counted(vec![AuthRecord::user(&user)]))
+        self.grown(AuthRecord::user(&user), self.user_bytes(&request.user))
     }
 
     fn revoke_role(&self, request: &AuthUserRevokeRoleRequest) -> Result<Vec<AuthRecord>, AuthError> {
@@ -104,11 +106,12 @@ impl AuthState {
         if name.is_empty() {
             return Err(AuthError::RoleEmpty);
         }
+        check_name(name)?;
         if self.roles.contains_key(name) {
             return Err(AuthError::RoleExists);
         }
         let role = Role { name: Bytes::copy_from_slice(name.as_bytes()), key_permission: Vec::new() };
-        Ok(self.counted(vec![AuthRecord::role(&role)]))
+        self.grown(AuthRecord::role(&role), 0)
     }
 
     /// It is taken from all who have it.
@@ -139,7 +142,7 @@ impl AuthState {
                 granted.insert(place, permission.clone());
             }
         }
-        Ok(self.counted(vec![AuthRecord::role(&role)]))
+        self.grown(AuthRecord::role(&role), self.role_bytes(&request.name))
     }
 
     fn revoke_permission(&self, request: &AuthRoleRevokePermissionRequest) -> Result<Vec<AuthRecord>, AuthError> {
@@ -160,6 +163,12 @@ impl AuthState {
         self.roles.get(name).ok_or(AuthError::RoleNotFound)
     }
 
+    /// A change to a record that had `before` bytes, if there is room for it.
+    fn grown(&self, record: AuthRecord, before: usize) -> Result<Vec<AuthRecord>, AuthError> {
+        check_growth(before, record.bytes(), self.bytes())?;
+        Ok(self.counted(vec![record]))
+    }
+
     /// A change counts.
     fn counted(&self, mut records: Vec<AuthRecord>) -> Vec<AuthRecord> {
         records.push(self.next_revision());
@@ -173,10 +182,12 @@ fn is_of(permission: &Permission, key: &[u8], range_end: &[u8]) -> bool {
 
 /// The user without a role; `None` if it has not got it.
 fn without_role(user: &User, role: &str) -> Option<User> {
+    if !has_role(user, role) {
+        return None;
+    }
     let mut user = user.clone();
-    let had = user.roles.len();
     user.roles.retain(|has| has != role);
-    (user.roles.len() < had).then_some(user)
+    Some(user)
 }
 
 /// The hash of a password as requests carry it.

@@ -10,9 +10,14 @@
 //!   request that has no rule in [`check`] does not compile.
 //! * Passwords come here hashed. Tokens do not come here at all: they are each member's own (`crate::auth`).
 //! * What is decided here is decided by replicated state alone, so that all members agree (etcd-contract 49).
+//! * Names, records and all of them together have bounds ([`bounds`]), asked where something grows: what is stored can be
+//!   written down, sent to another member and saved in a snapshot.
+//! * What a request costs here grows with what it says and what it changes, not with the product of both: a lease is judged once
+//!   for a request, and the ranges of a user are joined anew once for a request that changed them.
 //!
 //! It knows no clock, no connection and no token.
 
+pub mod bounds;
 pub mod check;
 pub mod error;
 mod management;

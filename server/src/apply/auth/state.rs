@@ -1,6 +1,6 @@
 //! Users, roles, and whether anybody asks for them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use basalt_proto::authpb::{Role, User};
@@ -9,6 +9,7 @@ use bytes::Bytes;
 use prost::Message;
 use thiserror::Error;
 
+use super::bounds::NAME_BYTES_MAX;
 use super::error::AuthError;
 use super::permissions::{Access, Permissions};
 
@@ -43,7 +44,7 @@ pub struct AuthRecord {
     pub value: Option<Bytes>,
 }
 
-/// The state. Cheap to ask; changed only by [`Self::install`].
+/// The state. Cheap to ask; changed only by [`Self::install`] and [`Self::install_all`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct AuthState {
     enabled: bool,
@@ -51,6 +52,8 @@ pub struct AuthState {
     pub(super) users: BTreeMap<String, User>,
     pub(super) roles: BTreeMap<String, Role>,
     permissions: BTreeMap<String, Permissions>,
+    /// Of the records of all users and roles.
+    bytes: usize,
 }
 
 /// A state, and the how manieth of this process it is: of two, the greater is the newer.
@@ -70,6 +73,7 @@ impl Default for AuthState {
             users: BTreeMap::new(),
             roles: BTreeMap::new(),
             permissions: BTreeMap::new(),
+            bytes: 0,
         }
     }
 }
@@ -87,20 +91,41 @@ impl AuthState {
                 state.take(table, key, Some(value)).ok_or_else(malformed)?;
             }
         }
-        state.join_permissions();
+        let everybody = state.users.keys().cloned().collect();
+        state.join_permissions(everybody);
         Ok(state)
     }
 
     /// Takes over a record that changed.
     ///
     /// # Panics
-    /// When one is malformed: [`super::management`] made them, and effects of others are checked before.
+    /// As [`Self::install_all`].
     pub fn install(&mut self, record: &AuthRecord) {
-        let AuthRecord { table, key, value } = record;
-        self.take(*table, key, value.as_ref()).expect("a record that was checked");
-        if *table != Table::Auth {
-            self.join_permissions();
+        self.install_all([record]);
+    }
+
+    /// Takes over the records that one request changed. Costs what those users have whom it concerns, once each, and a look at
+    /// all others.
+    ///
+    /// # Panics
+    /// When one is malformed: [`super::management`] made them, and effects of others are checked before.
+    pub fn install_all<'r>(&mut self, records: impl IntoIterator<Item = &'r AuthRecord>) {
+        let (mut users, mut roles) = (BTreeSet::new(), BTreeSet::new());
+        for AuthRecord { table, key, value } in records {
+            self.take(*table, key, value.as_ref()).expect("a record that was checked");
+            match table {
+                Table::AuthUser => _ = users.insert(&key[..]),
+                Table::AuthRole => _ = roles.insert(&key[..]),
+                _ => {}
+            }
         }
+        self.permissions.retain(|name, _| self.users.contains_key(name));
+        let is_concerned = |(name, user): &(&String, &User)| {
+            users.contains(name.as_bytes())
+                || (!roles.is_empty() && user.roles.iter().any(|role| roles.contains(role.as_bytes())))
+        };
+        let concerned = self.users.iter().filter(is_concerned).map(|(name, _)| name.clone()).collect();
+        self.join_permissions(concerned);
     }
 
     /// Gives `None` for what cannot be read.
@@ -125,26 +150,46 @@ impl AuthState {
                 if let Some(user) = &mut user {
                     user.roles.sort();
                 }
-                set(&mut self.users, name, user);
+                self.bytes -= self.user_bytes(&name);
+                set(&mut self.users, &name, user);
+                self.bytes += self.user_bytes(&name);
             }
             (Table::AuthRole, _) => {
                 let (name, role) = named::<Role>(key, value)?;
                 if role.as_ref().is_some_and(|role| role.name != key) {
                     return None;
                 }
-                set(&mut self.roles, name, role);
+                self.bytes -= self.role_bytes(&name);
+                set(&mut self.roles, &name, role);
+                self.bytes += self.role_bytes(&name);
             }
             _ => return None,
         }
         Some(())
     }
 
-    fn join_permissions(&mut self) {
-        let of = |(name, user): (&String, &User)| {
-            let roles = user.roles.iter().filter_map(|role| self.roles.get(role));
-            (name.clone(), Permissions::of(roles))
-        };
-        self.permissions = self.users.iter().map(of).collect();
+    /// Joins anew what these users may do; all of them are there.
+    fn join_permissions(&mut self, users: Vec<String>) {
+        for name in users {
+            let roles = self.users[&name].roles.iter().filter_map(|role| self.roles.get(role));
+            let permissions = Permissions::of(roles);
+            self.permissions.insert(name, permissions);
+        }
+    }
+
+    /// Bytes of all users and roles.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Bytes of a user's record, 0 if there is none.
+    pub(super) fn user_bytes(&self, name: &str) -> usize {
+        self.users.get(name).map_or(0, |user| name.len() + user.encoded_len())
+    }
+
+    /// Bytes of a role's record, 0 if there is none.
+    pub(super) fn role_bytes(&self, name: &str) -> usize {
+        self.roles.get(name).map_or(0, |role| name.len() + role.encoded_len())
     }
 
     /// Whether requests are checked.
@@ -229,12 +274,12 @@ impl AuthState {
 
 impl AuthRecord {
     /// A user's new record.
-    pub(super) fn user(user: &User) -> Self {
+    pub(in crate::apply) fn user(user: &User) -> Self {
         Self { table: Table::AuthUser, key: user.name.clone(), value: Some(user.encode_to_vec().into()) }
     }
 
     /// A role's new record.
-    pub(super) fn role(role: &Role) -> Self {
+    pub(in crate::apply) fn role(role: &Role) -> Self {
         Self { table: Table::AuthRole, key: role.name.clone(), value: Some(role.encode_to_vec().into()) }
     }
 
@@ -243,9 +288,15 @@ impl AuthRecord {
         Self { table, key: Bytes::copy_from_slice(name.as_bytes()), value: None }
     }
 
-    /// Whether [`AuthState::install`] takes it.
+    /// Bytes of key and value.
+    pub fn bytes(&self) -> usize {
+        self.key.len() + self.value.as_ref().map_or(0, Bytes::len)
+    }
+
+    /// Whether [`AuthState::install`] takes it, and a snapshot can hold it.
     pub fn is_well_formed(&self) -> bool {
-        AuthState::default().take(self.table, &self.key, self.value.as_ref()).is_some()
+        let is_short = self.key.len() <= NAME_BYTES_MAX;
+        is_short && AuthState::default().take(self.table, &self.key, self.value.as_ref()).is_some()
     }
 }
 
@@ -260,9 +311,9 @@ fn named<M: Message + Default>(key: &Bytes, value: Option<&Bytes>) -> Option<(St
     Some((name, record))
 }
 
-fn set<T>(records: &mut BTreeMap<String, T>, name: String, record: Option<T>) {
+fn set<T>(records: &mut BTreeMap<String, T>, name: &str, record: Option<T>) {
     match record {
-        Some(record) => drop(records.insert(name, record)),
-        None => drop(records.remove(&name)),
+        Some(record) => drop(records.insert(name.to_owned(), record)),
+        None => drop(records.remove(name)),
     }
 }

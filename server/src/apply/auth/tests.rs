@@ -1,6 +1,6 @@
 //! Management as etcd does it, permissions against a naive model, and requests of every kind.
 
-use basalt_proto::authpb::{Permission, Role, UserAddOptions, permission::Type};
+use basalt_proto::authpb::{Permission, Role, User, UserAddOptions, permission::Type};
 use basalt_proto::etcdserverpb::compare::CompareTarget;
 use basalt_proto::etcdserverpb::request_op::Request as Operation;
 use basalt_proto::etcdserverpb::{
@@ -12,13 +12,16 @@ use basalt_proto::etcdserverpb::{
 use basalt_proto::log::request::Kind;
 use basalt_proto::log::{HashMark, Principal};
 use basalt_storage::mvcc::system::{System, Table};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use super::bounds::{ALL_BYTES_MAX, NAME_BYTES_MAX, RECORD_BYTES_MAX};
 use super::check::cluster_principal;
 use super::error::AuthError;
-use super::permissions::{Access, Permissions};
+use super::permissions::{Access, Permissions, counts};
 use super::state::{AuthRecord, AuthState};
 use crate::apply::lease_table::{LeaseRecord, LeaseTable};
 
@@ -341,6 +344,162 @@ fn who_asks_must_be_known_and_up_to_date() {
 }
 
 #[test]
+fn names_are_no_longer_than_a_key_of_a_snapshot() {
+    let mut state = AuthState::default();
+    let (longest, longer) = ("n".repeat(NAME_BYTES_MAX), "n".repeat(NAME_BYTES_MAX + 1));
+    assert_eq!(act(&mut state, &user_add(&longer)), Err(AuthError::NameTooLong));
+    assert_eq!(act(&mut state, &role_add(&longer)), Err(AuthError::NameTooLong));
+    assert_eq!(act(&mut state, &user_add(&longest)), Ok(true));
+    assert_eq!(act(&mut state, &role_add(&longest)), Ok(true));
+    assert_eq!(act(&mut state, &grant_role(&longest, &longest)), Ok(true));
+    // Nor does a whole state or an import bring them.
+    let record = |name: &str| AuthRecord::user(&User { name: name.to_owned().into(), ..User::default() });
+    assert!(record(&longest).is_well_formed() && !record(&longer).is_well_formed());
+}
+
+/// A number as a text of so many bytes.
+fn padded(number: usize, bytes: usize) -> String {
+    let digits = number.to_string();
+    "0".repeat(bytes - digits.len()) + &digits
+}
+
+/// A role with so many permissions, each of two keys of so many bytes.
+fn role_of(name: &str, permissions: usize, key_bytes: usize) -> AuthRecord {
+    let range = |number| permission(Type::Read, &padded(number, key_bytes), &padded(number + 1, key_bytes));
+    AuthRecord::role(&Role { name: name.to_owned().into(), key_permission: (0..permissions).map(range).collect() })
+}
+
+#[test]
+fn a_role_may_have_ten_thousand_permissions_and_no_more_bytes_than_a_record() {
+    let mut state = state_after(&[user_add("ann")]);
+    state.install(&role_of("r", 9_999, 200));
+    assert_eq!(act(&mut state, &grant_role("ann", "r")), Ok(true));
+    let [x, y, z] = ["x", "y", "z"].map(|letter| letter.repeat(200));
+    assert_eq!(act(&mut state, &grant("r", Type::Write, &x, &y)), Ok(true));
+    assert_eq!(state.role("r").expect("it is there").key_permission.len(), 10_000);
+    let rest = RECORD_BYTES_MAX - state.role_bytes("r");
+    assert_eq!(act(&mut state, &grant("r", Type::Write, &"z".repeat(rest), "")), Err(AuthError::RecordTooLong));
+    assert_eq!(act(&mut state, &grant("r", Type::Write, &"z".repeat(rest - 20), "")), Ok(true));
+    assert_eq!(act(&mut state, &grant("r", Type::Write, &y, &z)), Err(AuthError::RecordTooLong));
+    // What makes it no longer is no reason to refuse, also of one that came from elsewhere.
+    assert_eq!(act(&mut state, &grant("r", Type::Read, &x, &y)), Ok(true));
+    state.install(&role_of("r", 30_000, 200));
+    assert_eq!(act(&mut state, &grant("r", Type::Read, &padded(1, 200), &padded(2, 200))), Ok(true));
+    assert_eq!(act(&mut state, &grant("r", Type::Write, "a", "")), Err(AuthError::RecordTooLong));
+    assert_eq!(act(&mut state, &revoke("r", &padded(1, 200), &padded(2, 200))), Ok(true));
+}
+
+#[test]
+fn a_user_has_no_more_bytes_than_a_record() {
+    let mut state = state_after(&[role_add("r")]);
+    let roles = (0..RECORD_BYTES_MAX / 30_010).map(|number| padded(number, 30_000)).collect();
+    state.install(&AuthRecord::user(&User { name: Bytes::from_static(b"ann"), roles, ..User::default() }));
+    let rest = RECORD_BYTES_MAX - state.user_bytes("ann");
+    // A client may bring a hash of its own, of any length.
+    let hash = |bytes: usize| {
+        let hashed_password = STANDARD.encode(vec![7u8; bytes]);
+        let request = AuthUserChangePasswordRequest { name: "ann".to_owned(), hashed_password, ..Default::default() };
+        Kind::UserChangePassword(request)
+    };
+    assert_eq!(act(&mut state, &hash(rest)), Err(AuthError::RecordTooLong));
+    assert_eq!(act(&mut state, &hash(rest - 6)), Ok(true));
+    assert_eq!(act(&mut state, &grant_role("ann", "r")), Err(AuthError::RecordTooLong));
+    assert_eq!(act(&mut state, &hash(1)), Ok(true));
+    assert_eq!(act(&mut state, &grant_role("ann", "r")), Ok(true));
+    assert_eq!(act(&mut state, &revoke_role("ann", &padded(0, 30_000))), Ok(true));
+}
+
+#[test]
+fn all_users_and_roles_have_a_bound_together() {
+    let mut state = AuthState::default();
+    for number in 0..ALL_BYTES_MAX / RECORD_BYTES_MAX {
+        state.install(&role_of(&format!("role {number}"), 1, RECORD_BYTES_MAX / 2 - 40));
+    }
+    let mut refused = Ok(true);
+    while refused.is_ok() {
+        let name = format!("user {}", state.user_names().len());
+        refused = act(&mut state, &user_add(&name));
+    }
+    assert_eq!(refused, Err(AuthError::TooManyBytes));
+    assert!((ALL_BYTES_MAX - 100..=ALL_BYTES_MAX).contains(&state.bytes()), "{}", state.bytes());
+    let one_too_many = "a name that is much longer than those before";
+    assert_eq!(act(&mut state, &role_add(one_too_many)), Err(AuthError::TooManyBytes));
+    assert_eq!(act(&mut state, &role_delete("role 0")), Ok(true));
+    assert_eq!(act(&mut state, &role_add(one_too_many)), Ok(true));
+}
+
+#[test]
+fn a_lease_is_judged_once_for_a_request_however_often_it_is_named() {
+    let state = people();
+    let mut leases = LeaseTable::default();
+    for (id, prefix) in [(1, "a"), (2, "b"), (3, "x")] {
+        let keys = (0..1000).map(|number| Bytes::from(format!("{prefix}{number:04}"))).collect();
+        leases.insert(id, LeaseRecord { ttl: 10, keys, ..LeaseRecord::default() });
+    }
+    let on = |lease: i64| op(Operation::RequestPut(PutRequest { lease, ..put("a") }));
+    let puts = |leases: &[i64]| -> Vec<RequestOp> { (0..500).flat_map(|_| leases).map(|lease| on(*lease)).collect() };
+    let inner = TxnRequest { failure: puts(&[2, 1]), ..TxnRequest::default() };
+    let outer =
+        TxnRequest { success: puts(&[1, 0]), failure: vec![op(Operation::RequestTxn(inner))], ..Default::default() };
+    let judged = |txn: TxnRequest| {
+        let before = counts::ASKED.get();
+        let judged = state.check(by("ann", state.revision()).as_ref(), &Kind::Txn(txn), &leases);
+        (judged, counts::ASKED.get() - before)
+    };
+    // The key of each put, and those of two leases once.
+    assert_eq!(judged(outer.clone()), (Ok(()), 2 * 1000 + 2 * 1000));
+    // Another lease is judged where it stands: what comes before it was looked at, what comes behind it was not.
+    let mut denied = outer;
+    denied.success.insert(7, on(3));
+    let (refused, asked) = judged(denied);
+    assert_eq!(refused, Err(AuthError::PermissionDenied));
+    assert_eq!(asked, 7 + 1000 + 1 + 1);
+}
+
+/// What names a lease before it is granted, as an import may bring it, goes with it when it ends.
+#[test]
+fn who_grants_a_lease_may_write_what_names_it_already() {
+    let state = people();
+    let now = state.revision();
+    let mut leases = LeaseTable::default();
+    for (key, lease) in [("a", 5), ("a", 6), ("x", 6)] {
+        leases.reattach(key.as_bytes(), 0, lease);
+    }
+    let granted = |user: &str, id: i64| {
+        let kind = Kind::LeaseGrant(LeaseGrantRequest { id, ttl: 10 });
+        state.check(by(user, now).as_ref(), &kind, &leases)
+    };
+    assert_eq!(granted("ann", 5), Ok(()));
+    assert_eq!(granted("ann", 6), Err(AuthError::PermissionDenied));
+    assert_eq!(granted("ann", 7), Ok(()));
+    assert_eq!(granted("bob", 5), Err(AuthError::PermissionDenied));
+    assert_eq!(granted("root", 6), Ok(()));
+    assert_eq!(granted("", 7), Err(AuthError::UserEmpty));
+    assert_eq!(
+        state.check(Some(&cluster_principal()), &Kind::LeaseGrant(LeaseGrantRequest { id: 6, ttl: 10 }), &leases),
+        Ok(())
+    );
+}
+
+#[test]
+fn only_those_are_joined_anew_whom_a_change_concerns() {
+    let mut state = people();
+    let mut joined = |kind: Kind| {
+        let before = counts::JOINED.get();
+        let records = state.evaluate(&kind).expect("of users and roles").expect("allowed");
+        state.install_all(&records);
+        counts::JOINED.get() - before
+    };
+    assert_eq!(joined(user_add("carl")), 1);
+    assert_eq!(joined(role_add("s")), 0);
+    assert_eq!(joined(grant_role("carl", "r")), 1);
+    assert_eq!(joined(grant("r", Type::Read, "z", "")), 2);
+    assert_eq!(joined(role_delete("r")), 2);
+    assert_eq!(joined(user_delete("carl")), 0);
+    assert_eq!(joined(disable()), 0);
+}
+
+#[test]
 fn a_kind_of_permission_that_nobody_knows_permits_nothing() {
     let role = Role {
         key_permission: vec![Permission { perm_type: 7, ..permission(Type::Read, "a", "\0") }],
@@ -404,6 +563,38 @@ proptest! {
                 prop_assert!(!expected);
             }
         }
+    }
+
+    /// However users and roles come and go, they are what a start would find: who may do what, and how many bytes there are.
+    #[test]
+    fn changes_come_to_what_a_start_finds(requests in vec((0usize..8, 0usize..3, 0usize..3, 0u8..3), 0..60)) {
+        let (mut state, mut stored) = (AuthState::default(), std::collections::BTreeMap::new());
+        for (kind, user, role, key) in requests {
+            let (user, role) = (["ann", "bob", "root"][user], ["r", "root", "s"][role]);
+            let kind = match kind {
+                0 => user_add(user),
+                1 => user_delete(user),
+                2 => role_add(role),
+                3 => role_delete(role),
+                4 | 5 => grant_role(user, role),
+                6 => grant(role, Type::Readwrite, &format!("k{key}"), ""),
+                _ => revoke_role(user, role),
+            };
+            let Ok(records) = state.evaluate(&kind).expect("of users and roles") else { continue };
+            state.install_all(&records);
+            for AuthRecord { table, key, value } in records {
+                let place = [&[table as u8], &key[..]].concat();
+                match value {
+                    Some(value) => drop(stored.insert(place, value)),
+                    None => drop(stored.remove(&place)),
+                }
+            }
+        }
+        let mut system = System::default();
+        for (place, value) in stored {
+            prop_assert!(system.restore(&place, value));
+        }
+        prop_assert_eq!(AuthState::load(&system), Ok(state));
     }
 
     /// Ranges that touch count as one.

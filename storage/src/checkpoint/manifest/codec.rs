@@ -19,6 +19,12 @@ pub(super) const FEATURES: u32 = FEATURE_LOG_RESTARTS;
 pub(super) const FEATURE_LOG_RESTARTS: u32 = 1;
 pub(super) const HEADER_LEN: usize = 32;
 pub(super) const CRC_AT: usize = 28;
+/// A length or count.
+pub(super) const LENGTH_LEN: usize = 4;
+/// What of a body has the same length in every manifest.
+pub(super) const FIXED_LEN: usize = 100;
+/// What of a shard has.
+pub(super) const SHARD_FIXED_LEN: usize = 72;
 
 /// What the bytes of a copy are, if they are no manifest that we can read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

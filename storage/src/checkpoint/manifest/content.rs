@@ -1,15 +1,33 @@
 //! What a manifest says.
 
+use super::codec::{FIXED_LEN, HEADER_LEN, LENGTH_LEN, SHARD_FIXED_LEN};
+use super::slots::SLOT_BYTES;
+use crate::checkpoint::merge_rule::RUNS_MAX;
 use crate::mvcc::shard_map::ShardSpec;
+use crate::mvcc::shard_map_text::{NAME_BYTES_MAX, PREFIX_BYTES_MAX, PREFIXES_MAX, SHARDS_MAX};
 use crate::pages::allocator::{MAP_ROOT_LEN, TransactionId};
-use crate::runs::RunMeta;
+use crate::runs::{RUN_META_LEN, RunMeta};
 
 /// Limit of [`ShardManifest::tree_root`].
 pub const TREE_ROOT_BYTES_MAX: usize = 256;
 /// Limit of [`ShardManifest::map_root`].
 pub const MAP_ROOT_BYTES_MAX: usize = 64;
 
+/// Bytes of [`Manifest::conf_state`] for which a slot has room, whatever else a manifest names. Who changes the members must
+/// keep to it: a manifest that does not fit is a checkpoint that cannot be written, on every member.
+pub const MEMBERSHIP_BYTES_MAX: usize = 24 << 10;
+
 const _: () = assert!(MAP_ROOT_LEN <= MAP_ROOT_BYTES_MAX);
+
+/// Bytes of all runs of a list.
+const RUNS_LEN_MAX: usize = RUNS_MAX * RUN_META_LEN;
+const SHARD_LEN_MAX: usize = SHARD_FIXED_LEN + NAME_BYTES_MAX + TREE_ROOT_BYTES_MAX + MAP_ROOT_BYTES_MAX + RUNS_LEN_MAX;
+/// Of all shards together.
+const PREFIXES_LEN_MAX: usize = PREFIXES_MAX * (LENGTH_LEN + PREFIX_BYTES_MAX);
+/// The longest manifest.
+const MANIFEST_LEN_MAX: usize =
+    HEADER_LEN + FIXED_LEN + MEMBERSHIP_BYTES_MAX + RUNS_LEN_MAX + SHARDS_MAX * SHARD_LEN_MAX + PREFIXES_LEN_MAX;
+const _: () = assert!(MANIFEST_LEN_MAX <= SLOT_BYTES, "a slot holds every manifest");
 
 /// The state of a data directory at one log index.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,7 +47,7 @@ pub struct Manifest {
     pub applied_index: u64,
     /// Its term.
     pub applied_term: u64,
-    /// Raft's configuration at that entry, as Raft encodes it.
+    /// The members at that entry, in their own form; at most [`MEMBERSHIP_BYTES_MAX`].
     pub conf_state: Vec<u8>,
     /// The store-wide revision at that entry.
     pub revision: i64,

@@ -15,6 +15,7 @@
 //! * A start writes the generation that it found once more, byte for byte, where it stands: it may have been in a page
 //!   cache only, and then the other slot holds the last durable one.
 //! * Pages and runs that a manifest names are synced, and their directory entries too, before it is written.
+//! * Everything that it names is bounded so that it fits a slot; the compiler adds it up (`content.rs`).
 //! * Reading takes the newest valid of four copies. Whether an older one may be used is not decided here: a log that
 //!   knows a newer generation than the one found means a lost manifest, and the node must refuse to serve.
 //!
@@ -30,7 +31,7 @@ mod tests;
 mod write_manifest;
 
 pub use codec::VERSION_FIRST;
-pub use content::{MAP_ROOT_BYTES_MAX, Manifest, ShardManifest, TREE_ROOT_BYTES_MAX};
+pub use content::{MAP_ROOT_BYTES_MAX, MEMBERSHIP_BYTES_MAX, Manifest, ShardManifest, TREE_ROOT_BYTES_MAX};
 pub use error::ManifestError;
 pub use read_manifest::{BadCopy, ManifestFound, ReadManifest, read_job};
 pub use slots::{MANIFEST_FILE_BYTES, MANIFEST_NAME, SLOT_BYTES};

@@ -6,7 +6,9 @@ use proptest::prelude::*;
 use super::codec::{CRC_AT, HEADER_LEN, Unreadable, copy_crc, decode, encode};
 use super::slots::{COPIES, Place, SLOTS, choose};
 use super::*;
+use crate::checkpoint::merge_rule;
 use crate::job::{BUDGET_UNLIMITED, run};
+use crate::mvcc::shard_map_text::{NAME_BYTES_MAX, PREFIX_BYTES_MAX, PREFIXES_MAX, SHARDS_MAX};
 use crate::pages::allocator::TransactionId;
 use crate::runs::RunMeta;
 use crate::runs::memory_disk::MemoryDisk;
@@ -223,6 +225,28 @@ fn what_does_not_fit_or_contradicts_itself_is_not_written() {
     assert!(refused(|manifest| manifest.shards[0].map_root = vec![0; MAP_ROOT_BYTES_MAX + 1]));
 }
 
+/// All that may stand in a manifest, each as long as it may be.
+#[test]
+fn the_longest_manifest_fits_its_slot() {
+    let mut longest = example(1);
+    let run = longest.system_runs[0];
+    let runs = vec![run; merge_rule::RUNS_MAX];
+    let shard = |number: usize| ShardManifest {
+        shard: number as u32,
+        name: "n".repeat(NAME_BYTES_MAX),
+        prefixes: vec![vec![b'/'; PREFIX_BYTES_MAX]; PREFIXES_MAX / SHARDS_MAX],
+        tree_root: vec![7; TREE_ROOT_BYTES_MAX],
+        map_root: vec![8; MAP_ROOT_BYTES_MAX],
+        index_runs: runs.clone(),
+        ..ShardManifest::default()
+    };
+    longest.shards = (0..SHARDS_MAX).map(shard).collect();
+    longest.system_runs = runs.clone();
+    longest.conf_state = vec![1; MEMBERSHIP_BYTES_MAX];
+    let bytes = encode(&longest).expect("it fits");
+    assert_eq!(decode(&bytes), Ok(longest));
+}
+
 const SECTOR: usize = 512;
 
 #[test]
@@ -311,6 +335,7 @@ fn the_document_states_our_constants() {
         format!("| header | {HEADER_LEN} bytes |"),
         format!("| tree root | at most {TREE_ROOT_BYTES_MAX} bytes |"),
         format!("| map root | at most {MAP_ROOT_BYTES_MAX} bytes |"),
+        format!("| members | at most {MEMBERSHIP_BYTES_MAX} bytes |"),
         format!("magic `{}`", String::from_utf8_lossy(&codec::MAGIC)),
         format!("format version, {}", codec::VERSION),
         format!("| {CRC_AT} | 4 | CRC-32"),
@@ -322,5 +347,9 @@ fn the_document_states_our_constants() {
         assert!(document.contains(&figure), "the document lacks: {figure}");
     }
     let fixed = encode(&Manifest { version: VERSION_FIRST, generation: 1, ..Manifest::default() }).unwrap().len();
+    assert_eq!(fixed, HEADER_LEN + codec::FIXED_LEN);
+    let shard = ShardManifest::default();
+    let one = Manifest { version: VERSION_FIRST, generation: 1, shards: vec![shard], ..Manifest::default() };
+    assert_eq!(encode(&one).unwrap().len() - fixed, codec::SHARD_FIXED_LEN);
     assert!(document.contains(&format!("The shortest manifest, with no shard, is {fixed} bytes")));
 }

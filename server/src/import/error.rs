@@ -51,7 +51,7 @@ pub enum ImportFailure {
     Members(#[from] MemberBound),
     /// A user or role that is longer than any may be.
     #[error(
-        "bucket {bucket:?} holds a record of {bytes} bytes, of which there may be {RECORD_BYTES_MAX}: split that user's or role's          permissions between several, and take the snapshot again"
+        "bucket {bucket:?} holds a record of {bytes} bytes, of which there may be {RECORD_BYTES_MAX}: split that user's or role's permissions between several, and take the snapshot again"
     )]
     RecordTooLong {
         /// Which bucket.

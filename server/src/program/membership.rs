@@ -236,7 +236,7 @@ mod tests {
         let mut args = vec![client_urls];
         args.extend((flag != "advertise-client-urls").then_some(advertised));
         args.push(format!("--{flag}={value}"));
-        match parse(&args, &[], &no_file) {
+        match parse(&args, &[], &no_file, &|| Err(std::io::ErrorKind::NotFound.into())) {
             Ok(Parsed::Run(config, _)) => check_own(&config).err().map(|error| error.to_string()),
             other => panic!("{other:?}"),
         }

@@ -66,13 +66,15 @@ fn open(directory: &Path) -> Result<RealDisk, NotChecked> {
 }
 
 fn summary(directory: &Path, checked: &Checked) -> String {
-    let Checked { generation, revision, compact_revision, keys, revisions, bytes, log_entries, log_end, damage } = checked;
+    let Checked { generation, revision, compact_revision, keys, revisions, bytes, log_entries, log_end, damage } =
+        checked;
     let verdict = match damage {
         0 => "no damage".to_owned(),
         1 => "1 piece of damage".to_owned(),
         many => format!("{many} pieces of damage"),
     };
-    let log_end = log_end.map_or_else(String::new, |end| format!("log: ends with entry {} of term {}\n", end.index, end.term));
+    let log_end =
+        log_end.map_or_else(String::new, |end| format!("log: ends with entry {} of term {}\n", end.index, end.term));
     format!(
         "{}: {verdict}\n\
          checkpoint {generation}: revision {revision}, compacted at {compact_revision}; {keys} keys, {revisions} revisions, {bytes} \

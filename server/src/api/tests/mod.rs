@@ -1,8 +1,10 @@
 //! The handlers over a running node.
 
+mod client_version;
 mod history;
 mod nesting;
 mod queues;
+mod quota;
 mod read_only_txn;
 mod rig;
 mod streams;

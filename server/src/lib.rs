@@ -6,7 +6,8 @@
 //!      │         └───► pages ─► profiles    ├─► watch
 //!      │                 └────► http        └─► lease
 //!      │                     └───► auth (who calls)
-//!      └─► listen, discovery, corruption, auto_compaction, logging, memory, read_again, config; metrics is counted by all
+//!      └─► listen, discovery, resolution, corruption, auto_compaction, logging, memory, read_again, config; metrics is
+//!          counted by all
 //! ```
 //!
 //! Rooms use what stands to their right (`tests/tests/rooms.rs` checks it); `admission`, `apply`, `watch`, `lease`,
@@ -38,6 +39,7 @@ pub mod peer_edge;
 pub mod profiles;
 pub mod program;
 pub mod read_again;
+pub mod resolution;
 pub mod traces;
 pub mod transfer;
 pub mod watch;

@@ -196,6 +196,37 @@ func TestUserByCertificate(t *testing.T) {
 	expectStatus(t, "also a bad one", put(&pb.PutRequest{Key: []byte("a1")})(bad, s), codes.Unauthenticated, invalidToken)
 }
 
+// TestCertificateThatNamesNobody: it gives no rights. To genuine etcd its holder is a user of the empty name, who is denied keys and
+// served what any user is.
+func TestCertificateThatNamesNobody(t *testing.T) {
+	if harness.UnderTest(t) != harness.Basalt {
+		t.Skip("genuine etcd serves it")
+	}
+	certificates := harness.NewCertificates(t)
+	server := harness.Start(t, harness.Options{TLS: certificates})
+	for _, args := range [][]string{{"user", "add", "root:secret"}, {"user", "grant-role", "root", "root"}, {"auth", "enable"}} {
+		server.Etcdctl(args...)
+	}
+	certificates.ClientCert = certificates.NamelessCert
+	s, ctx := servicesOf(server.Conn(t)), harness.Context(t, time.Minute)
+	const nobody = "etcdserver: user name is empty"
+	expectRefusals(t, ctx, s, []refusal{
+		{"range", codes.InvalidArgument, nobody, get(&pb.RangeRequest{Key: []byte("a")})},
+		{"put", codes.InvalidArgument, nobody, put(&pb.PutRequest{Key: []byte("a")})},
+		{"lease grant", codes.InvalidArgument, nobody, grant(0, 100)},
+		{"status", codes.InvalidArgument, nobody, func(ctx context.Context, s services) error {
+			return second(s.maintenance.Status(ctx, &pb.StatusRequest{}))
+		}},
+		{"alarms", codes.InvalidArgument, nobody, func(ctx context.Context, s services) error {
+			return second(s.maintenance.Alarm(ctx, &pb.AlarmRequest{}))
+		}},
+		{"members", codes.InvalidArgument, nobody, func(ctx context.Context, _ services) error {
+			return second(clusterOf(t, server).MemberList(ctx, &pb.MemberListRequest{}))
+		}},
+	})
+	expectStatus(t, "a token says who it is", put(&pb.PutRequest{Key: []byte("a")})(login(t, ctx, s, "root", "secret"), s), codes.OK, "")
+}
+
 // TestAuthenticationMoves: from etcd by snapshot and back, with passwords, and still on (etcd-contract 59).
 func TestAuthenticationMoves(t *testing.T) {
 	if harness.UnderTest(t) != harness.Basalt {

@@ -121,6 +121,8 @@ func malformedCalls(good []byte) []rawCall {
 		{name: "no content type", header: header("content-type", ""), body: whole(good), basalt: &notGRPC},
 		{name: "a timeout that is none", header: header("grpc-timeout", "soon"), body: whole(good), basalt: &served},
 		{name: "no time at all", header: header("grpc-timeout", "0n"), body: whole(good), basalt: &served},
+		{name: "a client version that is no text", header: header("client-api-version", "3.\xff"), body: whole(good), text: true},
+		{name: "a client version beyond ASCII", header: header("client-api-version", "3.é"), body: whole(good), text: true},
 		{name: "binary metadata that is none", header: header("x-bin", "!!!"), body: whole(good), basalt: &served},
 	}
 }

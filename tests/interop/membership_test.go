@@ -2,6 +2,10 @@ package interop
 
 import (
 	"fmt"
+	"io"
+	"net/http"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -224,6 +228,53 @@ func TestMemberChangesRefused(t *testing.T) {
 	refusedWith(t, "add to a cluster that lacks a member", refused, codes.Unavailable, "etcdserver: unhealthy cluster")
 }
 
+// TestJoinByName: who was added is known by its place in the list; where others reach it was said when it was added, and what it
+// advertises by default is another's.
+func TestJoinByName(t *testing.T) {
+	first, added := harness.StartUnderTest(t), newLine(t)
+	request := &pb.MemberAddRequest{PeerURLs: []string{added.peer}}
+	answer, err := clusterOf(t, first).MemberAdd(harness.Context(t, 10*time.Second), request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := filepath.Join(t.TempDir(), "m4")
+	joined := harness.Start(t, harness.Options{DataDir: data, Endpoint: added.client, Line: []string{
+		"--name=m4", "--data-dir=" + data, "--listen-client-urls=" + added.client, "--advertise-client-urls=" + added.client,
+		"--listen-peer-urls=" + added.peer, "--initial-cluster=default=" + first.PeerURL() + ",m4=" + added.peer,
+		"--initial-cluster-state=existing"}})
+	putUntilTaken(t, joined, "/registry/a", "value")
+	sameEverywhere(t, harness.Members{first, joined})
+	listed, err := clusterOf(t, first).MemberList(harness.Context(t, 10*time.Second), &pb.MemberListRequest{Linearizable: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := slices.IndexFunc(listed.Members, func(member *pb.Member) bool { return member.ID == answer.Member.ID })
+	if found < 0 || listed.Members[found].Name != "m4" || !slices.Equal(listed.Members[found].PeerURLs, []string{added.peer}) {
+		t.Errorf("the members are %v", listed.Members)
+	}
+}
+
+// TestNotEnoughStarted: a third voter is refused while the second has not run, with the code that etcd's map gives it.
+func TestNotEnoughStarted(t *testing.T) {
+	const refusal = "etcdserver: re-configuration failed due to not enough started members"
+	server := harness.StartUnderTest(t)
+	add := func(port int) error {
+		request := &pb.MemberAddRequest{PeerURLs: []string{fmt.Sprintf("http://127.0.0.1:%d", port)}}
+		_, err := clusterOf(t, server).MemberAdd(harness.Context(t, 10*time.Second), request)
+		return err
+	}
+	if err := add(1); err != nil {
+		t.Fatal(err)
+	}
+	refusedWith(t, "a third voter", add(2), codes.Unknown, refusal)
+	response := must(http.Post(server.Endpoint()+"/v3/cluster/member/add", "application/json",
+		strings.NewReader(`{"peerURLs":["http://127.0.0.1:2"]}`)))(t)
+	defer response.Body.Close()
+	if body := string(must(io.ReadAll(response.Body))(t)); response.StatusCode != http.StatusInternalServerError || !strings.Contains(body, refusal) {
+		t.Errorf("a third voter by the gateway: %d %s", response.StatusCode, body)
+	}
+}
+
 // TestJoinMistakes starts members that were not added, or as another than they were.
 func TestJoinMistakes(t *testing.T) {
 	kind := harness.UnderTest(t)
@@ -247,6 +298,11 @@ func TestJoinMistakes(t *testing.T) {
 		if line := lonely.LastLine(); !strings.Contains(line, "cannot fetch cluster info from peer urls") {
 			t.Errorf("a member that reaches nobody says: %s", line)
 		}
+	}
+	nameless := harness.Spare(t, kind, "nameless", "--name=another")
+	nameless.JoinLater(harness.Members{first})
+	if code := nameless.AwaitExit(); code != 1 || !nameless.LogContains("couldn't find local name") {
+		t.Errorf("a member that is not listed by its name ended with %d", code)
 	}
 	putUntilTaken(t, first, "/registry/a", "value")
 }

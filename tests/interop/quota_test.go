@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math"
 	"net/http"
 	"strings"
 	"testing"
@@ -67,6 +68,26 @@ func TestNoSpace(t *testing.T) {
 	expectText(t, "alarm list", server.Etcdctl("alarm", "list"), "")
 	expectStatus(t, "put after the disarm", put(&pb.PutRequest{Key: []byte("small")})(ctx, s), codes.OK, "")
 	expectHTTP(t, server, "/health", http.StatusOK, `{"health":"true","reason":""}`)
+}
+
+// TestQuotaComesFirst: what is wrong with a request that would store something is not looked at where there is no space.
+func TestQuotaComesFirst(t *testing.T) {
+	server := harness.StartUnderTest(t, "--quota-backend-bytes=1")
+	s, ctx := servicesOf(server.Conn(t)), harness.Context(t, time.Minute)
+	expectRefusals(t, ctx, s, []refusal{
+		{"txn that stores nothing", codes.InvalidArgument, "etcdserver: key is not provided",
+			txn(&pb.TxnRequest{Success: []*pb.RequestOp{{Request: &pb.RequestOp_RequestRange{RequestRange: &pb.RangeRequest{}}}}})},
+		{"put without a key", codes.ResourceExhausted, noSpace, put(&pb.PutRequest{})},
+	})
+	if alarm := server.Etcdctl("alarm", "list"); !strings.Contains(alarm, "alarm:NOSPACE") {
+		t.Errorf("alarm list: %q", alarm)
+	}
+	expectRefusals(t, ctx, s, []refusal{
+		{"txn without a key", codes.ResourceExhausted, noSpace, txn(&pb.TxnRequest{Success: []*pb.RequestOp{opPut("")}})},
+		{"txn of one key twice", codes.ResourceExhausted, noSpace, txn(&pb.TxnRequest{Success: []*pb.RequestOp{opPut("a"), opPut("a")}})},
+		{"txn of too many operations", codes.ResourceExhausted, noSpace, txn(&pb.TxnRequest{Success: puts(129)})},
+		{"endless lease", codes.ResourceExhausted, noSpace, grant(0, math.MaxInt64)},
+	})
 }
 
 // fill puts until the quota refuses.

@@ -40,6 +40,7 @@ const SERVER: Order = &[
     ("config", &[]),
     ("logging", &["config"]),
     ("metrics", &["config"]),
+    ("resolution", &["config"]),
     ("memory", &[]),
     ("read_again", &[]),
     ("lease", &[]),
@@ -56,7 +57,7 @@ const SERVER: Order = &[
         &["failpoints", "memory", "metrics", "lease", "watch", "auth", "admission", "apply", "transfer", "import"],
     ),
     ("listen", &["config", "logging", "metrics", "read_again"]),
-    ("peer", &["config", "metrics", "listen", "apply", "transfer", "node"]),
+    ("peer", &["config", "metrics", "resolution", "listen", "apply", "transfer", "node"]),
     ("discovery", &["config", "listen"]),
     (
         "api",
@@ -81,7 +82,7 @@ const SERVER: Order = &[
     ("auto_compaction", &["config"]),
     ("pages", &["config", "metrics", "node", "listen", "api", "http", "profiles"]),
     ("gateway", &["config", "listen", "api"]),
-    ("control", &["config", "apply", "import", "node", "listen", "peer", "gateway"]),
+    ("control", &["config", "resolution", "apply", "import", "node", "listen", "peer", "gateway"]),
     ("edge", &["metrics", "listen", "api", "gateway", "pages"]),
     ("peer_edge", &["failpoints", "logging", "listen", "node", "peer", "api", "edge"]),
     (
@@ -92,6 +93,7 @@ const SERVER: Order = &[
             "logging",
             "memory",
             "metrics",
+            "resolution",
             "traces",
             "apply",
             "auth",

@@ -21,7 +21,7 @@ use super::request_messages::RequestMessages;
 use super::service::{Reply, Service};
 use super::status::{self, Code, Status};
 use super::stream::{self, WatchMessages};
-use super::tally::{Tally, spans_of};
+use super::tally::{Tally, client_version, spans_of};
 use crate::auth::Credentials;
 use crate::listen::{ClientConnection, OpenCall, Patient, RequestRoom, WaitingRequest};
 use crate::node::gather::ANSWER_BYTES_MAX;
@@ -93,13 +93,17 @@ where
     let Some(method) = Method::of_path(path) else {
         return refused(&Status::new(Code::Unimplemented, method::unknown(path)), None);
     };
-    let mut tally = Tally::start(&service, &request);
+    let version = client_version(request.headers());
+    let mut tally = Tally::start(&service, &request, &version);
     let is_for_voters = matches!(
         method,
         Method::Watch | Method::LeaseKeepAlive | Method::RangeStream | Method::Observe | Method::HealthWatch
     );
     if is_for_voters && service.is_learner() {
         return refused(&status::not_for_learners(), tally.as_mut());
+    }
+    if let Err(status) = &version {
+        return refused(status, tally.as_mut());
     }
     let needs_leader = request.headers().get(LEADER_HEADER).is_some_and(|value| value.as_bytes() == b"true");
     if needs_leader && service.node.leader().is_none() {

@@ -131,11 +131,8 @@ impl Service {
     }
 
     pub(super) fn put(self: &Arc<Self>, request: PutRequest, caller: &Caller) -> Reply {
-        if let Err(status) = checks::check_put(&request) {
-            return Reply::Ready(Err(status));
-        }
-        let cost = put_cost(&request);
-        self.propose_within_quota(cost, Kind::Put(request), caller)
+        let (cost, checked) = (put_cost(&request), checks::check_put(&request));
+        self.propose_within_quota(cost, checked, Kind::Put(request), caller)
     }
 
     pub(super) fn delete_range(self: &Arc<Self>, request: DeleteRangeRequest, caller: &Caller) -> Reply {
@@ -146,15 +143,12 @@ impl Service {
     }
 
     pub(super) fn txn(self: &Arc<Self>, request: TxnRequest, caller: Caller) -> Reply {
-        if let Err(status) = checks::check_txn(&request, self.node.limits.txn_operations_max) {
-            return Reply::Ready(Err(status));
-        }
-        if is_read_only(&request) {
-            return self.read_only_txn(request, caller);
-        }
-        match txn_cost(&request) {
-            0 => self.propose(Kind::Txn(request), &caller),
-            cost => self.propose_within_quota(cost, Kind::Txn(request), &caller),
+        let checked = checks::check_txn(&request, self.node.limits.txn_operations_max);
+        match (txn_cost(&request), checked) {
+            (0, Err(status)) => Reply::Ready(Err(status)),
+            (0, Ok(())) if is_read_only(&request) => self.read_only_txn(request, caller),
+            (0, Ok(())) => self.propose(Kind::Txn(request), &caller),
+            (cost, checked) => self.propose_within_quota(cost, checked, Kind::Txn(request), &caller),
         }
     }
 
@@ -215,8 +209,15 @@ impl Service {
         }
     }
 
-    /// Refuses what would go over the quota, and then arms NOSPACE for the whole cluster (etcd-contract 42).
-    pub(super) fn propose_within_quota(self: &Arc<Self>, cost: u64, kind: Kind, caller: &Caller) -> Reply {
+    /// Refuses what would go over the quota, and then arms NOSPACE for the whole cluster (etcd-contract 42); as in etcd that
+    /// comes before what else is wrong with the request (`v3rpc/quota.go`), which `checked` says.
+    pub(super) fn propose_within_quota(
+        self: &Arc<Self>,
+        cost: u64,
+        checked: Result<(), Status>,
+        kind: Kind,
+        caller: &Caller,
+    ) -> Reply {
         let used = self.node.gauges.db_size_in_use.load(Ordering::Relaxed);
         match u64::try_from(self.node.limits.quota_bytes) {
             Ok(quota) if used + cost >= quota => {
@@ -230,7 +231,10 @@ impl Service {
                     Err(status::no_space())
                 })
             }
-            _ => self.propose(kind, caller),
+            _ => match checked {
+                Ok(()) => self.propose(kind, caller),
+                Err(status) => Reply::Ready(Err(status)),
+            },
         }
     }
 

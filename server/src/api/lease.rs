@@ -41,7 +41,7 @@ impl Service {
         while request.id == 0 {
             request.id = rand::rngs::OsRng.try_next_u64().map_or(0, |id| (id >> 1).cast_signed());
         }
-        self.propose_within_quota(Self::lease_cost(), Kind::LeaseGrant(request), caller)
+        self.propose_within_quota(Self::lease_cost(), Ok(()), Kind::LeaseGrant(request), caller)
     }
 
     pub(super) fn lease_revoke(self: &Arc<Self>, request: LeaseRevokeRequest, caller: &Caller) -> Reply {

@@ -101,8 +101,8 @@ statuses! {
     lease_ttl_too_large = OutOfRange, "etcdserver: too large lease TTL";
     /// The quota is used up.
     no_space = ResourceExhausted, "etcdserver: mvcc: database space exceeded";
-    /// Too many entries committed and not applied. etcd's map misses this error, so it reaches clients as Unknown
-    /// (etcd-contract 41).
+    /// Too many entries committed and not applied. etcd's map names the form of this error that its clients know, which has
+    /// no code on the wire (etcd-contract 41).
     too_many_requests = Unknown, "etcdserver: too many requests";
     /// No such lease.
     lease_not_found = NotFound, "etcdserver: requested lease not found";
@@ -114,8 +114,10 @@ statuses! {
     member_exists = FailedPrecondition, "etcdserver: member ID already exist";
     /// Another member is reached there.
     peer_url_exists = FailedPrecondition, "etcdserver: Peer URLs already exists";
-    /// Too few voters have ever started.
-    member_not_enough_started = FailedPrecondition, "etcdserver: re-configuration failed due to not enough started members";
+    /// Too few voters have ever started. In etcd's map like [`too_many_requests`].
+    member_not_enough_started = Unknown, "etcdserver: re-configuration failed due to not enough started members";
+    /// Metadata `client-api-version` that is no text.
+    invalid_client_version = InvalidArgument, "etcdserver: invalid client api version";
     /// Peer URLs that are none.
     member_bad_urls = InvalidArgument, "etcdserver: given member URLs are invalid";
     /// It votes already.
@@ -146,7 +148,7 @@ statuses! {
     not_leader = FailedPrecondition, "etcdserver: not leader";
     /// No voter has that id.
     bad_leader_transferee = FailedPrecondition, "etcdserver: bad leader transferee";
-    /// The new leader did not take over in time. etcd's map misses this one too (etcd-contract 41).
+    /// The new leader did not take over in time. etcd's map misses this error (etcd-contract 41).
     leader_transfer_timed_out = Unknown, "etcdserver: request timed out, leader transfer took too long";
     /// Another leads than at the beginning of the call, or nobody does.
     leader_changed = Unavailable, "etcdserver: leader changed";

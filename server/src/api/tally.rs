@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::Request;
+use http::{HeaderMap, Request};
 use time::OffsetDateTime;
 use tracing::warn;
 
@@ -16,6 +16,15 @@ use crate::metrics::{CallKind, GrpcMethod, Metrics};
 
 /// Where etcd's clients say which version of the API they call.
 const CLIENT_VERSION_HEADER: &str = "client-api-version";
+
+/// Which version of the API a client says that it calls, if it says any.
+///
+/// # Errors
+/// What it says is no text; etcd serves no such call.
+pub(super) fn client_version(headers: &HeaderMap) -> Result<Option<&str>, Status> {
+    let version = headers.get(CLIENT_VERSION_HEADER).map(|version| std::str::from_utf8(version.as_bytes()));
+    version.transpose().map_err(|_| status::invalid_client_version())
+}
 
 /// Counts a call once, when it ends. One that is dropped before was cancelled.
 pub(super) struct Tally {
@@ -31,12 +40,17 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// Begins to count a call; `None` for a method that is not counted.
-    pub(super) fn start<B>(service: &Service, request: &Request<B>) -> Option<Self> {
+    /// Begins to count a call of a client of that version; `None` for a method that is not counted.
+    pub(super) fn start<B>(
+        service: &Service,
+        request: &Request<B>,
+        version: &Result<Option<&str>, Status>,
+    ) -> Option<Self> {
         let method = GrpcMethod::from_path(request.uri().path())?;
         let metrics = service.metrics.clone();
-        let version = request.headers().get(CLIENT_VERSION_HEADER).and_then(|version| version.to_str().ok());
-        metrics.client_requests.count(method.kind(), version);
+        if let Ok(version) = version {
+            metrics.client_requests.count(method.kind(), *version);
+        }
         metrics.grpc.started(method);
         let spans = CallSpans::begin(service, request);
         Some(Self { metrics, method, started: Instant::now(), remote: None, request_bytes: 0, ended: false, spans })

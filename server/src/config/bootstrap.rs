@@ -21,6 +21,8 @@ pub struct Bootstrap {
     pub cluster_id: u64,
     /// All first members, this one too.
     pub members: Vec<Member>,
+    /// The peer URLs by which they know this one.
+    pub own_urls: Vec<Url>,
 }
 
 /// What the identity of a new member follows from.
@@ -29,7 +31,6 @@ pub struct FirstMember<'a> {
     name: &'a str,
     initial_cluster: Cow<'a, [(String, Vec<Url>)]>,
     token: &'a str,
-    advertise_urls: Cow<'a, [Url]>,
 }
 
 impl Config {
@@ -39,19 +40,18 @@ impl Config {
     /// # Errors
     /// Those of [`FirstMember::bootstrap`].
     pub fn bootstrap(&self) -> Result<Bootstrap, ConfigError> {
-        self.bootstrap_among(&self.peer.initial_cluster, &self.peer.advertise_urls)
+        self.bootstrap_among(&self.peer.initial_cluster)
     }
 
-    /// The same among members that were found otherwise, with the URLs by which they know this one.
+    /// The same among members that were found otherwise.
     ///
     /// # Errors
     /// Those of [`FirstMember::bootstrap`].
-    pub fn bootstrap_among(&self, members: &[(String, Vec<Url>)], own_urls: &[Url]) -> Result<Bootstrap, ConfigError> {
+    pub fn bootstrap_among(&self, members: &[(String, Vec<Url>)]) -> Result<Bootstrap, ConfigError> {
         let member = FirstMember {
             name: &self.name,
             initial_cluster: Cow::Borrowed(members),
             token: &self.peer.initial_cluster_token,
-            advertise_urls: Cow::Borrowed(own_urls),
         };
         member.bootstrap()
     }
@@ -62,22 +62,17 @@ impl<'a> FirstMember<'a> {
     ///
     /// # Errors
     /// A URL that is none.
-    pub fn parse(
-        name: &'a str,
-        initial_cluster: &str,
-        token: &'a str,
-        advertise_urls: &str,
-    ) -> Result<Self, ConfigError> {
-        let invalid = |flag: &str, why: String| ConfigError::invalid(format!("--{flag}: {why}"), "correct it");
-        let cluster = parse_initial_cluster(initial_cluster).map_err(|why| invalid("initial-cluster", why))?;
-        let urls = Url::parse_list(advertise_urls).map_err(|why| invalid("initial-advertise-peer-urls", why))?;
-        Ok(Self { name, initial_cluster: Cow::Owned(cluster), token, advertise_urls: Cow::Owned(urls) })
+    pub fn parse(name: &'a str, initial_cluster: &str, token: &'a str) -> Result<Self, ConfigError> {
+        let cluster = parse_initial_cluster(initial_cluster)
+            .map_err(|why| ConfigError::invalid(format!("--initial-cluster: {why}"), "correct it"))?;
+        Ok(Self { name, initial_cluster: Cow::Owned(cluster), token })
     }
 
-    /// The identity.
+    /// The identity. What the member advertises is looked at elsewhere: names in it may have to be looked up, and one that joins
+    /// a running cluster was made known there before.
     ///
     /// # Errors
-    /// The initial cluster does not hold this member with its advertised peer URLs, or holds a URL twice.
+    /// The initial cluster does not hold this member, or holds a URL twice.
     pub fn bootstrap(&self) -> Result<Bootstrap, ConfigError> {
         let own = self.initial_cluster.iter().find(|(name, _)| name == self.name).map(|(_, urls)| urls);
         let own = own.ok_or_else(|| {
@@ -92,7 +87,6 @@ impl<'a> FirstMember<'a> {
                 "give each member URLs of its own in --initial-cluster",
             ));
         }
-        same_urls(self.name, own, &self.advertise_urls)?;
         let id = |urls: &[Url]| member_id(urls.iter().map(Url::as_str), self.token, None);
         let members = self.initial_cluster.iter().map(|(name, urls)| Member {
             id: id(urls),
@@ -102,38 +96,8 @@ impl<'a> FirstMember<'a> {
         });
         let members: Vec<_> = members.collect();
         let ids: Vec<_> = members.iter().map(|member| member.id).collect();
-        Ok(Bootstrap { member_id: id(own), cluster_id: cluster_id(&ids), members })
+        Ok(Bootstrap { member_id: id(own), cluster_id: cluster_id(&ids), members, own_urls: own.clone() })
     }
-}
-
-/// etcd also resolves host names before it gives up; here the texts must be equal.
-fn same_urls(name: &str, initial: &[Url], advertised: &[Url]) -> Result<(), ConfigError> {
-    let missing =
-        |from: &[Url], other: &[Url]| -> Vec<Url> { from.iter().filter(|url| !other.contains(url)).cloned().collect() };
-    let advice = "give both flags the same URLs";
-    let unadvertised = missing(initial, advertised);
-    if !unadvertised.is_empty() {
-        return Err(ConfigError::invalid(
-            format!(
-                "--initial-cluster has {} but missing from --initial-advertise-peer-urls={}",
-                member_text(name, &unadvertised),
-                url_text(advertised)
-            ),
-            advice,
-        ));
-    }
-    let unlisted = missing(advertised, initial);
-    if !unlisted.is_empty() {
-        return Err(ConfigError::invalid(
-            format!(
-                "--initial-advertise-peer-urls has {} but missing from --initial-cluster={}",
-                url_text(&unlisted),
-                member_text(name, initial)
-            ),
-            advice,
-        ));
-    }
-    Ok(())
 }
 
 /// Whether a URL comes twice.
@@ -171,6 +135,7 @@ fn member_text(name: &str, urls: &[Url]) -> String {
     urls.iter().map(|url| format!("{name}={url}")).collect::<Vec<_>>().join(",")
 }
 
-fn url_text(urls: &[Url]) -> String {
+/// `URL,URL`, as `--initial-advertise-peer-urls` has it.
+pub fn url_text(urls: &[Url]) -> String {
     urls.iter().map(Url::as_str).collect::<Vec<_>>().join(",")
 }

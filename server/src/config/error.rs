@@ -30,7 +30,7 @@ impl ConfigError {
     }
 
     /// A [`ConfigError::Invalid`].
-    pub(super) fn invalid(cause: impl Into<String>, advice: impl Into<String>) -> Self {
+    pub fn invalid(cause: impl Into<String>, advice: impl Into<String>) -> Self {
         Self::Invalid { cause: one_line(cause.into()), advice: one_line(advice.into()) }
     }
 

@@ -50,7 +50,7 @@ mod tree;
 mod url;
 mod value;
 
-pub use bootstrap::{Bootstrap, FirstMember, cluster_text, has_duplicates, parse_initial_cluster};
+pub use bootstrap::{Bootstrap, FirstMember, cluster_text, has_duplicates, parse_initial_cluster, url_text};
 pub use discovery::{Discovery, DiscoveryService, DiscoveryTls, DiscoveryUser, SrvDiscovery};
 #[cfg(feature = "failpoints")]
 pub(crate) use duration::parse_nanoseconds;

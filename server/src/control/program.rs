@@ -28,7 +28,7 @@ pub fn main() -> ExitCode {
         Command::Help(topic) => done(help::text(topic)),
         Command::Version => done(&version_text()),
         Command::OpenApi => done(&open_api()),
-        Command::Restore(options) => end(restore::restore(&options)),
+        Command::Restore(options) => asked(restore::restore(&options)),
         Command::Status(file) => end(status::status(&file)),
         Command::ClusterStatus(options) => asked(cluster::status(&options)),
         Command::Member(command, options) => asked(cluster::run_member(&command, &options)),
@@ -50,7 +50,7 @@ fn open_api() -> String {
     format!("{:#}\n", gateway::document(env!("CARGO_PKG_VERSION")))
 }
 
-/// Asks a cluster.
+/// Asks a cluster, or a resolver.
 fn asked<E: std::error::Error + 'static>(question: impl Future<Output = Result<String, E>>) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     match runtime {

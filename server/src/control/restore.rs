@@ -14,8 +14,9 @@ use thiserror::Error;
 use super::command_line::RestoreOptions;
 use crate::apply::member_bounds::MemberBound;
 use crate::apply::members::Members;
-use crate::config::{ConfigError, FirstMember};
+use crate::config::{Bootstrap, ConfigError, FirstMember, Url};
 use crate::import::{FileSource, ImportFailure, Imported, MEMBER_FILE, Target, import_database, write_member_file};
+use crate::resolution::{SystemHosts, expect_advertised};
 
 /// Where the log of a restored member stands, as after `etcdutl snapshot restore`: behind the one entry that adds it.
 const RESTORED: LogPosition = LogPosition { index: 1, term: 1 };
@@ -75,17 +76,10 @@ pub(super) enum RestoreError {
     },
 }
 
-/// Restores; gives what to print.
-pub(super) fn restore(options: &RestoreOptions) -> Result<String, RestoreError> {
-    let member = FirstMember::parse(
-        &options.name,
-        &options.initial_cluster,
-        &options.initial_cluster_token,
-        &options.initial_advertise_peer_urls,
-    )?;
-    let bootstrap = member.bootstrap()?;
-    let (cluster_id, member_id) = (bootstrap.cluster_id, bootstrap.member_id);
-    let members = Members::first(bootstrap.members);
+/// Restores; gives what to print. Where URLs of the member have to be looked up, it waits for that, and later for the disk alone.
+pub(super) async fn restore(options: &RestoreOptions) -> Result<String, RestoreError> {
+    let Bootstrap { cluster_id, member_id, members, .. } = bootstrap(options).await?;
+    let members = Members::first(members);
     members.check()?;
     let data_dir = options.data_dir.clone().unwrap_or_else(|| PathBuf::from(format!("{}.etcd", options.name)));
     if let Some(wal_dir) = &options.wal_dir {
@@ -105,6 +99,16 @@ pub(super) fn restore(options: &RestoreOptions) -> Result<String, RestoreError> 
     // The file that says that the directory counts, then the mark that it does not.
     write_member_file(&disk).and_then(|()| Marker::remove(&disk)).map_err(failed)?;
     Ok(summary(options, &data_dir, (cluster_id, member_id), &imported))
+}
+
+/// Who the restored member is, under the rules for a new cluster, as with etcdutl.
+async fn bootstrap(options: &RestoreOptions) -> Result<Bootstrap, ConfigError> {
+    let member = FirstMember::parse(&options.name, &options.initial_cluster, &options.initial_cluster_token)?;
+    let advertised = Url::parse_list(&options.initial_advertise_peer_urls)
+        .map_err(|why| ConfigError::invalid(format!("--initial-advertise-peer-urls: {why}"), "correct it"))?;
+    let bootstrap = member.bootstrap()?;
+    expect_advertised(&SystemHosts, &options.name, &bootstrap.own_urls, &advertised).await?;
+    Ok(bootstrap)
 }
 
 /// Opens the snapshot and compares its digest, as etcdutl does.

@@ -29,17 +29,6 @@ pub enum DiscoveryError {
         /// Where it says that it is reached.
         advertised: String,
     },
-    /// The records that lead to this member are not all that it advertises.
-    #[error(
-        "--initial-cluster has {listed} but missing from --initial-advertise-peer-urls={advertised}: SRV records and \
-         advertised URLs of this member must lead to the same addresses; correct the one or the other"
-    )]
-    OtherUrls {
-        /// In DNS.
-        listed: String,
-        /// In the flags.
-        advertised: String,
-    },
     /// A running cluster says itself who belongs to it.
     #[error(
         "discovery URL should not be set when joining existing initial cluster; name the members with --initial-cluster, \

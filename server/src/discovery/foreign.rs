@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use super::names::{Names, SrvRecord};
 use super::registry::{Registry, parse_size};
-use super::{FoundMembers, keys, srv};
+use super::{keys, srv};
 use crate::config::{SrvDiscovery, Url};
 
 /// A zone of DNS in memory.
@@ -45,7 +45,12 @@ impl Names for Zone {
 ///
 /// # Errors
 /// Why there are none, in words.
-pub async fn listed(zone: &Zone, name: &str, srv: &SrvDiscovery, advertised: &[Url]) -> Result<FoundMembers, String> {
+pub async fn listed(
+    zone: &Zone,
+    name: &str,
+    srv: &SrvDiscovery,
+    advertised: &[Url],
+) -> Result<Vec<(String, Vec<Url>)>, String> {
     srv::find(zone, name, srv, advertised).await.map_err(|error| error.to_string())
 }
 

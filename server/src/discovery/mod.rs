@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   --discovery-srv        names (DNS) ─► srv ─────────────────────────┐
-//!                                                                      ├─► FoundMembers ─► ids as from --initial-cluster
+//!                                                                      ├─► members ─► ids as from --initial-cluster
 //!   --discovery-token      service (gRPC) ─► join ─► registry (keys) ──┘
 //! ```
 //!
@@ -33,33 +33,24 @@ use self::names::SystemNames;
 use self::service::ServiceClient;
 use crate::config::{Config, Discovery, Url, member_id};
 
-/// The first members of a cluster, and this one among them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FoundMembers {
-    /// All, with their peer URLs, as `--initial-cluster` would list them.
-    pub members: Vec<(String, Vec<Url>)>,
-    /// The URLs by which the others know this one; in DNS a name may stand for an address.
-    pub own_urls: Vec<Url>,
-}
-
-/// Asks whoever `config` names, and waits until all members are there; the flags' own list where nobody is named.
+/// Asks whoever `config` names, and waits until all members are there; the flags' own list where nobody is named. Gives the first
+/// members with their peer URLs, as `--initial-cluster` would list them.
 ///
 /// May take for ever: a discovery service is waited for. To be dropped when it shall end. Takes a tokio runtime.
 ///
 /// # Errors
 /// [`DiscoveryError`]: what trying again does not mend.
-pub async fn find_members(config: &Config) -> Result<FoundMembers, DiscoveryError> {
+pub async fn find_members(config: &Config) -> Result<Vec<(String, Vec<Url>)>, DiscoveryError> {
     let (peer, own_urls) = (&config.peer, &config.peer.advertise_urls);
     match &peer.discovery {
-        None => Ok(FoundMembers { members: peer.initial_cluster.clone(), own_urls: own_urls.clone() }),
+        None => Ok(peer.initial_cluster.clone()),
         Some(Discovery::Srv(srv)) => srv::find(&SystemNames::new()?, &config.name, srv, own_urls).await,
         Some(Discovery::Service(_)) if peer.join_existing => Err(DiscoveryError::JoinsExisting),
         Some(Discovery::Service(service)) => {
             // As it would be without the others: under this id the member registers (etcd `bootstrapNewClusterNoWAL`).
             let id = member_id(own_urls.iter().map(Url::as_str), &peer.initial_cluster_token, None);
             let mut client = ServiceClient::new(service);
-            let members = join::join(&mut client, &service.token, id, &config.name, own_urls).await?;
-            Ok(FoundMembers { members, own_urls: own_urls.clone() })
+            join::join(&mut client, &service.token, id, &config.name, own_urls).await
         }
     }
 }

@@ -4,11 +4,10 @@ use std::net::SocketAddr;
 
 use tracing::{info, warn};
 
-use super::FoundMembers;
 use super::error::DiscoveryError;
 use super::names::{Names, SrvRecord};
 use super::registry::CLUSTER_SIZE_MAX;
-use crate::config::{SrvDiscovery, Url, UrlAddress, cluster_text};
+use crate::config::{SrvDiscovery, Url, UrlAddress, url_text};
 
 /// Services that are asked for, and the scheme of the URLs that they list.
 const SERVICES: [(&str, &str); 2] = [("etcd-server-ssl", "https"), ("etcd-server", "http")];
@@ -16,13 +15,13 @@ const SERVICES: [(&str, &str); 2] = [("etcd-server-ssl", "https"), ("etcd-server
 /// Asks for both services, and finds the member `name` among their records by the addresses that it advertises.
 ///
 /// # Errors
-/// Nobody is listed, or not this member with all its URLs.
+/// Nobody is listed, or not this member.
 pub(super) async fn find(
     names: &impl Names,
     name: &str,
     srv: &SrvDiscovery,
     advertised: &[Url],
-) -> Result<FoundMembers, DiscoveryError> {
+) -> Result<Vec<(String, Vec<Url>)>, DiscoveryError> {
     let mut own = Vec::new();
     for url in advertised {
         own.push((address_of(names, url).await.map_err(DiscoveryError::NoOwnAddress)?, url));
@@ -50,16 +49,10 @@ pub(super) async fn find(
     }
     members.sort();
     members.iter_mut().for_each(|(_, urls)| urls.sort());
-    let own = members.iter().find(|(known, _)| known == name).map(|(_, urls)| urls.clone());
-    let own_urls = own.ok_or_else(|| {
-        let advertised = texts(advertised);
-        DiscoveryError::NotInRecords { name: name.to_owned(), advertised }
-    })?;
-    if !same_addresses(names, &own_urls, advertised).await.map_err(DiscoveryError::NoRecords)? {
-        let listed = cluster_text(&[(name.to_owned(), own_urls)]);
-        return Err(DiscoveryError::OtherUrls { listed, advertised: texts(advertised) });
+    if !members.iter().any(|(known, _)| known == name) {
+        return Err(DiscoveryError::NotInRecords { name: name.to_owned(), advertised: url_text(advertised) });
     }
-    Ok(FoundMembers { members, own_urls })
+    Ok(members)
 }
 
 /// Members that one service lists, with a URL each. The own one, at one of the addresses `own`, has its name; the others, whose
@@ -128,30 +121,12 @@ async fn address_of(names: &impl Names, url: &Url) -> Result<SocketAddr, String>
     }
 }
 
-/// Whether URLs of both kinds lead to the same addresses in the same way (etcd `netutil.URLStringsEqual`).
-async fn same_addresses(names: &impl Names, one: &[Url], other: &[Url]) -> Result<bool, String> {
-    let mut both = Vec::new();
-    for urls in [one, other] {
-        let mut addresses = Vec::new();
-        for url in urls {
-            addresses.push((url.is_tls(), address_of(names, url).await?));
-        }
-        addresses.sort_unstable();
-        both.push(addresses);
-    }
-    Ok(both[0] == both[1])
-}
-
 /// A name that comes twice has both URLs, as in `--initial-cluster`.
 fn add(members: &mut Vec<(String, Vec<Url>)>, name: String, url: Url) {
     match members.iter_mut().find(|(known, _)| *known == name) {
         Some((_, urls)) => urls.push(url),
         None => members.push((name, vec![url])),
     }
-}
-
-fn texts(urls: &[Url]) -> String {
-    urls.iter().map(Url::as_str).collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use basalt_proto::members::Membership;
+use basalt_proto::members::{Member, Membership};
 use basalt_proto::peer::{MembersRequest, MembersResponse};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -12,6 +12,7 @@ use super::connect::PeerConnector;
 use crate::apply::machine::APPLY_VERSION;
 use crate::config::Url;
 use crate::node::handle::Identity;
+use crate::resolution::{Hosts, Lookups, SystemHosts};
 
 /// How long one member may take to be reached and to answer; its own quorum read is in it.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -32,8 +33,8 @@ pub struct Joined {
     pub shards: String,
 }
 
-/// Asks the members named in `initial_cluster`, all but this one, until one answers; its members must be those named there,
-/// by their peer URLs, and this one among them (etcd `ValidateClusterAndAssignIDs`).
+/// Asks the members named in `initial_cluster`, all but the one at `own_urls`, until one answers; its members must be those named
+/// there, by where their peer URLs lead (etcd `ValidateClusterAndAssignIDs`).
 ///
 /// # Errors
 /// In words for whoever starts the member.
@@ -48,7 +49,7 @@ pub async fn join(
         match timeout(ANSWER_TIMEOUT, ask(connector, url.as_str(), false)).await {
             Ok(Ok(answer)) => {
                 info!(url = url.as_str(), "asked a member who belongs to the cluster");
-                return assign(answer, initial_cluster, own_urls);
+                return assign(&SystemHosts, answer, initial_cluster, own_urls).await;
             }
             Ok(Err(error)) => tried.push((url.as_str(), error)),
             Err(_) => tried.push((url.as_str(), "no answer in time".to_owned())),
@@ -111,7 +112,12 @@ async fn ask(connector: &PeerConnector, url: &str, as_known: bool) -> Result<Mem
     Ok(answer.into_inner())
 }
 
-fn assign(answer: MembersResponse, initial_cluster: &[(String, Vec<Url>)], own_urls: &[Url]) -> Result<Joined, String> {
+async fn assign(
+    hosts: &impl Hosts,
+    answer: MembersResponse,
+    initial_cluster: &[(String, Vec<Url>)],
+    own_urls: &[Url],
+) -> Result<Joined, String> {
     let membership = answer.membership.ok_or("the member's answer holds no members")?;
     let failed = |why: String| {
         format!(
@@ -125,16 +131,9 @@ fn assign(answer: MembersResponse, initial_cluster: &[(String, Vec<Url>)], own_u
             "member count is unequal: the cluster has {found} members, --initial-cluster {given}"
         )));
     }
-    for member in &membership.members {
-        if !initial_cluster.iter().any(|(_, urls)| same_texts(urls, &member.peer_urls)) {
-            let (id, urls) = (member.id, member.peer_urls.join(","));
-            return Err(failed(format!("PeerURLs: no match found for existing member ({id:x}, [{urls}])")));
-        }
-    }
-    let own = membership.members.iter().find(|member| same_texts(own_urls, &member.peer_urls));
-    let own = own.ok_or_else(|| failed("this member is not among those of the cluster".to_owned()))?;
+    let own = listed_as(hosts, &membership.members, initial_cluster, own_urls).await.map_err(failed)?;
     // One that was added and never ran is known by its URLs alone.
-    check_unknown(&membership, own.id)?;
+    check_unknown(&membership, own)?;
     if membership.apply_version > APPLY_VERSION {
         let found = membership.apply_version;
         return Err(format!(
@@ -142,7 +141,54 @@ fn assign(answer: MembersResponse, initial_cluster: &[(String, Vec<Url>)], own_u
              that the others run"
         ));
     }
-    Ok(Joined { cluster_id: answer.cluster_id, member_id: own.id, membership, shards: answer.shards })
+    Ok(Joined { cluster_id: answer.cluster_id, member_id: own, membership, shards: answer.shards })
+}
+
+/// The id of the member that is listed at `own_urls`; every other one has to be listed too. As many are listed as there are, and
+/// neither side has a URL twice.
+async fn listed_as(
+    hosts: &impl Hosts,
+    members: &[Member],
+    listed: &[(String, Vec<Url>)],
+    own_urls: &[Url],
+) -> Result<u64, String> {
+    let mut left: Vec<&[Url]> = listed.iter().map(|(_, urls)| &urls[..]).collect();
+    let mut written_otherwise = Vec::new();
+    let mut own = None;
+    for member in members {
+        let Some(at) = left.iter().position(|urls| same_texts(urls, &member.peer_urls)) else {
+            written_otherwise.push(member);
+            continue;
+        };
+        if same(left.swap_remove(at), own_urls) {
+            own = Some(member.id);
+        }
+    }
+    // Only what is written otherwise is looked up: the names of members that are down may be unknown meanwhile.
+    let lookups = Lookups::of(hosts);
+    for member in written_otherwise {
+        let at = position_of(&lookups, member, &left).await?;
+        if same(left.swap_remove(at), own_urls) {
+            own = Some(member.id);
+        }
+    }
+    own.ok_or_else(|| "this member is not among those of the cluster".to_owned())
+}
+
+/// Which of the listed URLs lead where a member is reached.
+async fn position_of(lookups: &Lookups<'_, impl Hosts>, member: &Member, listed: &[&[Url]]) -> Result<usize, String> {
+    let mut last_error = "none".to_owned();
+    // A cluster takes URLs of any form in an update, and lists have none but those of the known forms.
+    if let Ok(urls) = member.peer_urls.iter().map(|url| Url::parse(url)).collect::<Result<Vec<_>, _>>() {
+        for (at, listed) in listed.iter().enumerate() {
+            match lookups.expect_same(&urls, listed).await {
+                Ok(()) => return Ok(at),
+                Err(error) => last_error = error,
+            }
+        }
+    }
+    let (id, urls) = (member.id, member.peer_urls.join(","));
+    Err(format!("PeerURLs: no match found for existing member ({id:x}, [{urls}]), last resolver error ({last_error})"))
 }
 
 fn same(one: &[Url], other: &[Url]) -> bool {
@@ -160,9 +206,19 @@ fn same_texts(urls: &[Url], texts: &[String]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use basalt_proto::members::Member;
+    use std::net::IpAddr;
 
     use super::*;
+
+    /// Knows `m1.example.org` alone.
+    struct Known;
+
+    impl Hosts for Known {
+        async fn address(&self, host: &str) -> Result<IpAddr, String> {
+            let known = (host == "m1.example.org").then(|| IpAddr::from([10, 0, 0, 1]));
+            known.ok_or_else(|| format!("lookup {host}: no such host"))
+        }
+    }
 
     fn url(text: &str) -> Vec<Url> {
         vec![Url::parse(text).expect("a URL")]
@@ -189,32 +245,61 @@ mod tests {
         assert!(check_unknown(&left, 2).is_err());
     }
 
-    #[test]
-    fn who_ran_before_does_not_join_again() {
+    #[tokio::test]
+    async fn who_ran_before_does_not_join_again() {
         let cluster = [("a".to_owned(), url("http://a:1")), ("b".to_owned(), url("http://b:1"))];
         let mut answer = answer(&[(1, "http://a:1"), (2, "http://b:1")]);
         answer.membership.as_mut().expect("members").members[1].incarnation = vec![7; 16].into();
-        let refused = assign(answer, &cluster, &url("http://b:1")).expect_err("it ran before");
+        let refused = assign(&Known, answer, &cluster, &url("http://b:1")).await.expect_err("it ran before");
         assert!(refused.starts_with("member 2 has already been bootstrapped"), "{refused}");
     }
 
-    #[test]
-    fn a_newer_cluster_is_not_joined() {
+    #[tokio::test]
+    async fn a_newer_cluster_is_not_joined() {
         let cluster = [("a".to_owned(), url("http://a:1")), ("b".to_owned(), url("http://b:1"))];
         let mut answer = answer(&[(1, "http://a:1"), (2, "http://b:1")]);
         answer.membership.as_mut().expect("members").apply_version = APPLY_VERSION + 1;
-        assert!(assign(answer, &cluster, &url("http://b:1")).expect_err("newer").contains("apply by rules"));
+        let refused = assign(&Known, answer, &cluster, &url("http://b:1")).await.expect_err("newer");
+        assert!(refused.contains("apply by rules"), "{refused}");
     }
 
-    #[test]
-    fn a_member_is_who_was_added_under_its_urls() {
+    #[tokio::test]
+    async fn a_member_is_who_was_added_under_its_urls() {
         let cluster = [("a".to_owned(), url("http://a:1")), ("b".to_owned(), url("http://b:1"))];
         let own = url("http://b:1");
-        let joined = assign(answer(&[(1, "http://a:1"), (2, "http://b:1")]), &cluster, &own).expect("added before");
+        let assigned = async |members: &[(u64, &str)]| assign(&Known, answer(members), &cluster, &own).await;
+        let joined = assigned(&[(1, "http://a:1"), (2, "http://b:1")]).await.expect("added before");
         assert_eq!((joined.cluster_id, joined.member_id), (9, 2));
-        let refused = |members: &[(u64, &str)]| assign(answer(members), &cluster, &own).expect_err("refused");
-        assert!(refused(&[(1, "http://a:1")]).contains("member count is unequal"));
-        assert!(refused(&[(1, "http://a:1"), (2, "http://c:1")]).contains("no match found for existing member (2,"));
-        assert!(assign(MembersResponse::default(), &cluster, &own).is_err());
+        assert!(assigned(&[(1, "http://a:1")]).await.expect_err("one less").contains("member count is unequal"));
+        assert!(assign(&Known, MembersResponse::default(), &cluster, &own).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn members_are_known_by_where_their_urls_lead() {
+        let cluster = [
+            ("down".to_owned(), url("http://down.example.org:1")),
+            ("m1".to_owned(), url("http://m1.example.org:1")),
+            ("m2".to_owned(), url("http://10.0.0.2:1")),
+        ];
+        let assigned = async |members: &[(u64, &str)], own: &str| {
+            assign(&Known, answer(members), &cluster, &url(own)).await.map(|joined| joined.member_id)
+        };
+        let began = tokio::time::Instant::now();
+        let members = [(1, "http://10.0.0.1:1"), (2, "http://10.0.0.2:1"), (3, "http://down.example.org:1")];
+        assert_eq!(assigned(&members, "http://m1.example.org:1").await, Ok(1));
+        assert_eq!(assigned(&members, "http://10.0.0.2:1").await, Ok(2));
+        assert!(began.elapsed().is_zero(), "names that are written alike are waited for");
+        let stranger = [(1, "http://10.0.0.1:1"), (2, "http://10.0.0.9:1"), (3, "http://down.example.org:1")];
+        let refused = assigned(&stranger, "http://m1.example.org:1").await.expect_err("who is 10.0.0.9?");
+        assert!(
+            refused.contains(
+                "error validating peerURLs: PeerURLs: no match found for existing member (2, [http://10.0.0.9:1]), last \
+                 resolver error (resolved urls: \"http://10.0.0.9:1\" != \"http://10.0.0.2:1\")"
+            ),
+            "{refused}"
+        );
+        let formless = [(1, "http://10.0.0.1:1"), (2, "m2"), (3, "http://down.example.org:1")];
+        let refused = assigned(&formless, "http://m1.example.org:1").await.expect_err("who is m2?");
+        assert!(refused.contains("no match found for existing member (2, [m2])"), "{refused}");
     }
 }

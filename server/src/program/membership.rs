@@ -21,12 +21,13 @@ use crate::apply::auth::check::cluster_principal;
 use crate::apply::machine::APPLY_VERSION;
 use crate::apply::member_bounds::check_member;
 use crate::apply::members::Members;
-use crate::config::{Config, Discovery, JoinFile};
-use crate::discovery::{DiscoveryError, FoundMembers, find_members};
+use crate::config::{Bootstrap, Config, Discovery, JoinFile};
+use crate::discovery::{DiscoveryError, find_members};
 use crate::failpoints::{self, Point};
 use crate::node::handle::{Expelled, Identity, Unavailable};
 use crate::node::start::{First, FirstStart};
 use crate::peer::{Joined, PeerConnector, join, refuse_known};
+use crate::resolution::{SystemHosts, expect_advertised};
 
 /// Pause before a member describes itself again.
 const DESCRIBE_PAUSE: Duration = Duration::from_secs(1);
@@ -179,21 +180,24 @@ async fn first_of(config: &Config, connector: &PeerConnector) -> Result<FirstSta
         warn!(member_id = file.member_id, "the data of this member was moved aside: it joins anew");
         return joining(join(connector, &file.cluster()?, &file.urls()?).await?);
     }
-    let found = find_members(config).await.map_err(|error| {
+    let members = find_members(config).await.map_err(|error| {
         if matches!(error, DiscoveryError::FullCluster { .. }) {
             warn!("failed to bootstrap; discovery token was already used");
             warn!("do not reuse discovery token; generate a new one to bootstrap a cluster");
         }
         error.to_string()
     })?;
-    let FoundMembers { members, own_urls } = found;
-    let bootstrap = config.bootstrap_among(&members, &own_urls).map_err(|error| error.to_string())?;
+    let Bootstrap { member_id, cluster_id, members: first_members, own_urls } =
+        config.bootstrap_among(&members).map_err(|error| error.to_string())?;
     if config.peer.join_existing {
+        // What it advertises is not looked at: whoever added it said where it is reached (etcd `VerifyJoinExisting`).
         return joining(join(connector, &members, &own_urls).await?);
     }
-    let identity = Identity { cluster_id: bootstrap.cluster_id, member_id: bootstrap.member_id };
+    let advertised = &config.peer.advertise_urls;
+    expect_advertised(&SystemHosts, &config.name, &own_urls, advertised).await.map_err(|error| error.to_string())?;
+    let identity = Identity { cluster_id, member_id };
     refuse_known(connector, &members, &own_urls, &identity).await?;
-    let members = Members::first(bootstrap.members);
+    let members = Members::first(first_members);
     members.check().map_err(|bound| format!("the members that --initial-cluster names: {bound}"))?;
     Ok(FirstStart::new_cluster(identity, members))
 }

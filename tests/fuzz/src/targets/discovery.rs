@@ -49,11 +49,11 @@ fn dns(lines: &[&[u8]]) {
     let found = listed(&zone, &name, &srv, &advertised).now_or_never().expect("a zone in memory answers at once");
     match found {
         Ok(found) => {
-            assert!(found.members.iter().any(|(known, urls)| *known == name && *urls == found.own_urls));
-            assert!(found.members.iter().all(|(_, urls)| !urls.is_empty()));
-            let names: BTreeSet<_> = found.members.iter().map(|(name, _)| name).collect();
-            assert_eq!(names.len(), found.members.len(), "each name once: {found:?}");
-            assert!(found.members.len() <= 2 * MEMBERS_MAX);
+            assert!(found.iter().any(|(known, _)| *known == name));
+            assert!(found.iter().all(|(_, urls)| !urls.is_empty()));
+            let names: BTreeSet<_> = found.iter().map(|(name, _)| name).collect();
+            assert_eq!(names.len(), found.len(), "each name once: {found:?}");
+            assert!(found.len() <= 2 * MEMBERS_MAX);
         }
         Err(why) => assert!(!why.is_empty()),
     }

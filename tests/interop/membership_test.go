@@ -237,6 +237,11 @@ func TestJoinByName(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// Until the second voter runs there is no quorum, which the first one finds out.
+	maintenance := pb.NewMaintenanceClient(first.Conn(t))
+	await(t, harness.Context(t, time.Minute), "the first member leads nobody", func() bool {
+		return must(maintenance.Status(harness.Context(t, 10*time.Second), &pb.StatusRequest{}))(t).Leader == 0
+	})
 	data := filepath.Join(t.TempDir(), "m4")
 	joined := harness.Start(t, harness.Options{DataDir: data, Endpoint: added.client, Line: []string{
 		"--name=m4", "--data-dir=" + data, "--listen-client-urls=" + added.client, "--advertise-client-urls=" + added.client,

@@ -36,6 +36,8 @@ pub struct Joined {
 /// Asks the members named in `initial_cluster`, all but the one at `own_urls`, until one answers; its members must be those named
 /// there, by where their peer URLs lead (etcd `ValidateClusterAndAssignIDs`).
 ///
+/// Where no quorum confirms an answer, what one of them knows counts, as in etcd: of two voters the second may be who joins.
+///
 /// # Errors
 /// In words for whoever starts the member.
 pub async fn join(
@@ -45,8 +47,8 @@ pub async fn join(
 ) -> Result<Joined, String> {
     let others = initial_cluster.iter().filter(|(_, urls)| !same(urls, own_urls)).flat_map(|(_, urls)| urls);
     let mut tried = Vec::new();
-    for url in others {
-        match timeout(ANSWER_TIMEOUT, ask(connector, url.as_str(), false)).await {
+    for (as_known, url) in others.clone().map(|url| (false, url)).chain(others.map(|url| (true, url))) {
+        match timeout(ANSWER_TIMEOUT, ask(connector, url.as_str(), as_known)).await {
             Ok(Ok(answer)) => {
                 info!(url = url.as_str(), "asked a member who belongs to the cluster");
                 return assign(&SystemHosts, answer, initial_cluster, own_urls).await;

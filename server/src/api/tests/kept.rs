@@ -57,6 +57,11 @@ async fn stalled(rig: &Rig) -> mpsc::Sender<()> {
     stall
 }
 
+/// The code of a call for whose request there is no room.
+fn refused() -> HeaderValue {
+    HeaderValue::from(status::too_many_requests().code as u16)
+}
+
 /// The codes of calls that are refused at once, each begun while those before it wait; `None` of one that waits for a View, as at
 /// one of several members. The node knows better, and says so now and then: those that got one are begun anew.
 fn codes_at_once<F: Future<Output = Response<GrpcBody>>>(
@@ -71,7 +76,8 @@ fn codes_at_once<F: Future<Output = Response<GrpcBody>>>(
             is_single.store(false, Ordering::Relaxed);
             call.as_mut().poll(&mut context).map(|answer| answer.headers().get("grpc-status").cloned())
         });
-        if !looks.contains(&Poll::Ready(None)) {
+        let has_no_view = |look: &Poll<Option<HeaderValue>>| look.is_pending() || *look == Poll::Ready(Some(refused()));
+        if looks.iter().all(has_no_view) {
             return looks.map(|look| if let Poll::Ready(code) = look { code } else { None });
         }
     }
@@ -87,7 +93,7 @@ async fn large_requests_that_wait_for_a_view_have_room_or_are_refused() {
     let check = |path: &str, request: &dyn Fn(usize) -> Vec<u8>| {
         let room = rooms.of_connection();
         let codes_of = |bytes| codes_at_once(&rig, || [bytes; 3].map(|bytes| call(&rig, &room, path, &request(bytes))));
-        let refused = Some(HeaderValue::from(status::too_many_requests().code as u16));
+        let refused = Some(refused());
         assert_eq!(codes_of(LARGE), [None, refused.clone(), refused.clone()], "{path}");
         // Those that gave up have left their room.
         assert_eq!(codes_of(LARGE), [None, refused.clone(), refused], "{path}");

@@ -21,7 +21,7 @@ fn txn(ops: Vec<request_op::Request>) -> TxnRequest {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_with_a_request_is_told_within_the_quota_alone() {
-    let (free, full) = (Rig::start(), Rig::start_with(Limits { quota_bytes: Some(1), ..LIMITS }));
+    let (free, full) = (Rig::start(), Rig::start_with(Limits { quota_bytes: 1, ..LIMITS }));
     let keyless = PutRequest::default();
     let put_at = async |rig: &Rig| rig.call::<PutResponse>(Method::Put, &keyless).await.map(drop);
     assert_eq!(put_at(&free).await, Err(status::empty_key()));

@@ -24,11 +24,11 @@ use crate::lease::Renewal;
 /// How often a keepalive of an expired lease looks whether the revoke has come (etcd-contract 35).
 const REVOKE_POLL: Duration = Duration::from_millis(50);
 
-/// The answer of this member; `None` if it does not lead, or has ceased to.
+/// The answer of this member; `None` if it does not lead, or has ceased to before it was confirmed.
 fn unless_lost<T>(answer: Result<T, Status>) -> Result<Option<T>, Status> {
     match answer {
         Ok(answer) => Ok(Some(answer)),
-        Err(status) if status == status::no_leader() => Ok(None),
+        Err(status) if [status::no_leader(), status::leader_changed()].contains(&status) => Ok(None),
         Err(status) => Err(status),
     }
 }
@@ -244,6 +244,22 @@ impl Service {
                 }
                 Renewal::Expiring => tokio::time::sleep(REVOKE_POLL).await,
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_lost_the_lead_says_nothing_and_other_errors_are_told() {
+        assert_eq!(unless_lost(Ok(7)), Ok(Some(7)));
+        for lost in [status::no_leader(), status::leader_changed()] {
+            assert_eq!(unless_lost::<i64>(Err(lost)), Ok(None));
+        }
+        for told in [status::timed_out(), status::stopped()] {
+            assert_eq!(unless_lost::<i64>(Err(told.clone())), Err(told));
         }
     }
 }

@@ -57,7 +57,7 @@ pub async fn join(
             Err(_) => tried.push((url.as_str(), "no answer in time".to_owned())),
         }
         if let Some((url, error)) = tried.last() {
-            warn!(url, error, "a member does not say who belongs to the cluster");
+            warn!(url, error, as_known, "a member does not say who belongs to the cluster");
         }
     }
     let tried: Vec<String> = tried.into_iter().map(|(url, error)| format!("{url}: {error}")).collect();

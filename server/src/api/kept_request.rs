@@ -1,6 +1,7 @@
 //! Requests that are kept beyond the look at them: until they are ordered, until a View is new enough, until the watch room has
 //! its turn. Their keys and values are slices of the message that they came in, so that nothing is copied; and all of that
-//! message stays in memory with the shortest of them.
+//! message stays in memory with the shortest of them. So does what HTTP/2 read along with the message, which is why a short one is
+//! copied before anything else.
 //!
 //! Whoever keeps one counts what it says. So a message may not be much longer than that: of one that is, with fields that nobody
 //! knows or what is said twice, keys and values are copied.
@@ -20,6 +21,15 @@ use super::status::Status;
 
 /// What a message may be longer than what is known of it. Whoever encodes as etcd's clients do is longer by nothing.
 const SURPLUS_BYTES_MAX: usize = 256;
+
+/// A message up to this length is copied out of what was read from its connection: a buffer of up to 16 KiB, which whoever sends
+/// every message by itself would else have kept for each call that waits.
+const SHORT_BYTES_MAX: usize = 1 << 10;
+
+/// The message, with nothing beside it in memory if it is short.
+pub(super) fn by_itself(message: Bytes) -> Bytes {
+    if message.len() <= SHORT_BYTES_MAX { Bytes::copy_from_slice(&message) } else { message }
+}
 
 /// A request whose keys and values are slices.
 pub(super) trait KeptRequest: Message + Default {
@@ -150,13 +160,27 @@ mod tests {
     }
 
     #[test]
+    fn a_short_message_does_not_keep_what_was_read_with_it() {
+        let put = |bytes| PutRequest { key: vec![7; bytes].into(), ..PutRequest::default() };
+        for (request, is_kept) in [(put(0), false), (put(1), false), (put(1_000), false), (put(1_100), true)] {
+            let message = request.encode_to_vec();
+            let read = Bytes::from([&*message, &[0; 16 << 10]].concat());
+            let kept: PutRequest = decode_kept(read.slice(..message.len())).expect("it decodes");
+            assert_eq!(kept, request);
+            assert_eq!(!read.is_unique(), is_kept, "{} bytes", message.len());
+        }
+    }
+
+    #[test]
     fn a_request_keeps_no_message_that_is_much_longer_than_it_says() {
         fn check<M: KeptRequest + PartialEq + std::fmt::Debug>(request: &M) {
             assert!(!keeps(request, 10_000), "{request:?}");
-            assert!(keeps(request, 200), "{request:?}: copied for nothing");
+            let is_short = request.encoded_len() < SHORT_BYTES_MAX / 2;
+            assert_eq!(keeps(request, 200), !is_short, "{request:?}: copied for nothing, or kept");
         }
         check(&PutRequest { key: "a".into(), value: vec![7; 2_000].into(), ..PutRequest::default() });
         check(&RangeRequest { key: "a".into(), range_end: "b".into(), ..RangeRequest::default() });
+        check(&RangeRequest { key: vec![7; 2_000].into(), ..RangeRequest::default() });
         check(&DeleteRangeRequest { key: "a".into(), range_end: "b".into(), prev_kv: false });
         check(&all());
         let create = WatchCreateRequest { key: "a".into(), range_end: "b".into(), ..WatchCreateRequest::default() };

@@ -19,7 +19,7 @@ use prost::Message;
 
 use super::chunks::Chunks;
 use super::encode::{self, HeaderBase};
-use super::kept_request::{KeptRequest, decode_kept};
+use super::kept_request::{KeptRequest, by_itself, decode_kept};
 use super::leader_loss::LeaderLoss;
 use super::member_changes::MemberRules;
 use super::method::Method;
@@ -112,19 +112,20 @@ pub struct Service {
     pub stopping: tokio::sync::watch::Receiver<bool>,
 }
 
-/// Decodes a request.
+/// Decodes a request; one that is short keeps nothing but its message.
 ///
 /// # Errors
 /// As grpc-go words it.
 pub fn decode<M: Message + Default>(body: Bytes) -> Result<M, Status> {
-    M::decode(body).map_err(|cause| Status::new(Code::Internal, format!("grpc: error unmarshalling request: {cause}")))
+    M::decode(by_itself(body))
+        .map_err(|cause| Status::new(Code::Internal, format!("grpc: error unmarshalling request: {cause}")))
 }
 
 /// Decodes a transaction. One that is nested too deep has also used up the budget of operations, unless that is larger
 /// than etcd's: the refusal is etcd's then (docs/decisions/0010).
 fn decode_txn(body: Bytes, operations_max: usize) -> Result<TxnRequest, Status> {
     let body_bytes = body.len();
-    let mut request = nesting::decode_txn(body).map_err(|cause| match cause {
+    let mut request = nesting::decode_txn(by_itself(body)).map_err(|cause| match cause {
         NestingError::TooDeep if operations_max <= TXN_NESTING_MAX => status::too_many_ops(),
         NestingError::TooDeep => status::nested_too_deep(),
         NestingError::Malformed(cause) => {

@@ -21,6 +21,16 @@ pub fn stop(doing: &str, cause: &(dyn Error + 'static)) -> ! {
     std::process::exit(EXIT_FATAL)
 }
 
+/// From now on a panic on any thread aborts the process, once its message is on standard error, whatever the profile of the build
+/// says: half a node is worse than none.
+pub fn abort_on_panic() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        tell(panic);
+        std::process::abort();
+    }));
+}
+
 /// An error and its causes on one line.
 pub fn causes(error: &(dyn Error + 'static)) -> String {
     chain(error).skip(1).fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
@@ -41,9 +51,29 @@ fn advice(error: &(dyn Error + 'static)) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+
     use basalt_storage::wal::WalError;
 
     use super::*;
+
+    /// The test runs itself in a process of its own.
+    #[test]
+    fn a_panic_on_any_thread_ends_the_process() {
+        const INSIDE: &str = "BASALT_TEST_PANIC_INSIDE";
+        if std::env::var_os(INSIDE).is_some() {
+            abort_on_panic();
+            _ = std::thread::spawn(|| panic!("half a node")).join();
+            std::process::exit(0);
+        }
+        let mut test = Command::new(std::env::current_exe().unwrap());
+        test.args(["--exact", "node::fatal::tests::a_panic_on_any_thread_ends_the_process", "--nocapture"]);
+        let ended = test.env(INSIDE, "1").output().unwrap();
+        let stderr = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.signal(), Some(libc::SIGABRT), "{ended:?}");
+        assert!(stderr.contains("half a node"), "{stderr}");
+    }
 
     #[test]
     fn the_last_line_names_all_causes_and_what_helps() {

@@ -42,7 +42,7 @@ use crate::gateway::Gateway;
 use crate::listen::PeerTlsClient;
 use crate::logging::{self, LevelControl};
 use crate::metrics::{self, Metrics};
-use crate::node::fatal::causes;
+use crate::node::fatal::{abort_on_panic, causes};
 use crate::node::handle::Unavailable;
 use crate::node::node_thread::Outgoing;
 use crate::node::start::{Inbound, Running, StartError, start};
@@ -66,6 +66,7 @@ const COMPACTOR_TICK_MIN: Duration = Duration::from_millis(100);
 
 /// Runs the program; gives its exit code.
 pub fn main() -> ExitCode {
+    abort_on_panic();
     let args: Vec<String> = std::env::args().skip(1).collect();
     let env: Vec<(String, String)> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))

@@ -29,8 +29,8 @@ use crate::apply::members::Members;
 
 /// Pages that writing keeps: those it has just written are never read again.
 const PAGE_CACHE_BYTES: usize = 8 << 20;
-/// Bytes that all records may have, as those of an import.
-const RECORD_BYTES_MAX: usize = 256 << 20;
+/// Bytes that all records may have: over a hundred million leases, which is more than the other member holds in memory.
+const RECORD_BYTES_MAX: usize = 4 << 30;
 const _: () = assert!(ALL_BYTES_MAX <= RECORD_BYTES_MAX / 4, "users and roles leave room for leases");
 
 /// Why a snapshot of another member is not taken. Nothing of it counts.

@@ -6,9 +6,11 @@ use std::ops::ControlFlow;
 use std::vec::IntoIter;
 
 use crate::job::{Completions, Step};
-use crate::mvcc::key_index::IndexRoot;
+use crate::mvcc::key_index::{self, IndexRoot};
 use crate::mvcc::key_range::{KeyRange, RangeEnd};
-use crate::runs::{Record, RecordSource, RunError};
+use crate::runs::{self, Record, RecordSource, RunError};
+
+const _: () = assert!(key_index::KEY_BYTES_MAX <= runs::KEY_BYTES_MAX);
 
 /// Yields changed and removed keys in one ascending order. A removed key that was written again is not removed.
 pub(super) struct ChangedKeys {

@@ -36,8 +36,8 @@ pub enum ImportError {
         /// Its key.
         record: &'static str,
     },
-    /// The small buckets are not small.
-    #[error("the buckets beside \"key\" hold more than {} MiB", super::TABLE_BYTES_MAX >> 20)]
+    /// Entries lie over each other.
+    #[error("the buckets beside \"key\" hold more bytes than the file has")]
     TablesTooLarge,
     /// A revision beyond what 63 bits hold.
     #[error("the latest revision cannot be raised by {by}")]

@@ -11,7 +11,7 @@
 //!
 //! Invariants:
 //! * Every byte of the file is hostile: what cannot be is an error that names the page or the revision, never a panic,
-//!   and never memory beyond [`TABLE_BYTES_MAX`], one node of the file, and the index of keys.
+//!   and never memory beyond as many bytes as the file has, one node of it, and the index of keys.
 //! * KeyValues are stored byte for byte, canonical or not: HashKV of every revision is etcd's.
 //! * All revisions come over, also those that an unfinished compaction of etcd has yet to drop: the sweep of the first
 //!   start drops them.
@@ -30,4 +30,4 @@ pub use error::ImportError;
 pub use marker::{Marker, NameKind, name_kind};
 pub use meta::DatabaseMeta;
 pub use revisions::{Revisions, bump, read_revisions};
-pub use tables::{TABLE_BYTES_MAX, Tables};
+pub use tables::Tables;

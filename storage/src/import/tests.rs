@@ -95,11 +95,15 @@ fn file_again(disk: &dyn Disk) -> Bytes {
 
 /// A database with these entries in bucket `key`, and no more.
 fn database(entries: &[(Vec<u8>, Bytes)]) -> Bytes {
+    database_with(b"key", entries)
+}
+
+fn database_with(bucket: &[u8], entries: &[(Vec<u8>, Bytes)]) -> Bytes {
     let mut plan = Plan::new();
-    plan.begin_bucket(b"key").unwrap();
+    plan.begin_bucket(bucket).unwrap();
     entries.iter().for_each(|(key, value)| plan.push(key, value.len()).unwrap());
     let (mut writer, mut chunks) = Writer::start(plan.finish());
-    chunks.extend(writer.begin_bucket(b"key").unwrap());
+    chunks.extend(writer.begin_bucket(bucket).unwrap());
     entries.iter().for_each(|(key, value)| chunks.extend(writer.push(key, value.clone()).unwrap()));
     chunks.extend(writer.finish().unwrap().0);
     Bytes::from(chunks.concat())
@@ -221,6 +225,33 @@ fn impossible_revisions_are_named() {
     assert!(of(&[put(0, 0, "a", 0, 1)]).contains("out of range"));
     // The two forms of one revision sort one after the other in the file.
     assert!(of(&[put(3, 0, "a", 3, 1), tombstone(3, 0, "a")]).contains("not above the one before it"));
+}
+
+/// Each value of a leaf is said to reach to the end of its page, so that they would take many times the bytes of the file.
+#[test]
+fn entries_over_each_other_do_not_fill_memory() {
+    const PAGE: usize = 4096;
+    const LEAF: [u8; 2] = [2, 0];
+    let entries: Vec<_> = (0..120u64).map(|id| (id.to_be_bytes().to_vec(), Bytes::from_static(b"value"))).collect();
+    let mut file = database_with(b"lease", &entries).to_vec();
+    let whole = Tables::read(&Reader::open(Bytes::from(file.clone())).unwrap()).unwrap();
+    assert_eq!(whole.entries("lease").count(), entries.len());
+    let mut forged = 0;
+    for page in file.chunks_exact_mut(PAGE) {
+        let count = usize::from(u16::from_le_bytes([page[10], page[11]]));
+        if page[8..10] != LEAF || count < 100 {
+            continue;
+        }
+        for element in (0..count).map(|number| 16 + 16 * number) {
+            let field = |at: usize| u32::from_le_bytes(page[element + at..][..4].try_into().unwrap()) as usize;
+            let value = element + field(4) + field(8);
+            page[element + 12..][..4].copy_from_slice(&((PAGE - value) as u32).to_le_bytes());
+        }
+        forged += 1;
+    }
+    assert_eq!(forged, 1, "one page has all leases");
+    let refused = Tables::read(&Reader::open(Bytes::from(file)).unwrap());
+    assert!(matches!(refused, Err(ImportError::TablesTooLarge)), "{refused:?}");
 }
 
 /// Stopped at each request, then a power cut: either there is nothing that counts, or all of it. A second attempt, or the

@@ -1,9 +1,9 @@
 //! State that is no key: leases, alarms, members, authorization, settings. Small, in memory, checkpointed with the
 //! shards at the same log index.
 //!
-//! Records are opaque here; who owns a table knows its form, and keeps each below [`RECORD_BYTES_MAX`](crate::runs::RECORD_BYTES_MAX):
-//! a longer one could not be checkpointed. Leases, alarms and settings have some ten bytes each, users and roles a bound of their own. What a checkpoint must write is what was touched since
-//! the last one.
+//! Records are opaque here; who owns a table knows its form and bounds it. A key with its table's number is at most
+//! [`KEY_BYTES_MAX`](crate::runs::KEY_BYTES_MAX) long: a longer one could not be checkpointed. Leases, alarms and settings have
+//! some ten bytes each, users and roles a bound of their own. What a checkpoint must write is what was touched since the last one.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -36,6 +36,8 @@ pub(super) struct RunCursor {
     /// Of the bytes before `offset`.
     hasher: crc32fast::Hasher,
     ahead: VecDeque<Record>,
+    /// Of the value of the next block's first record, what stands before that block.
+    parts: BytesMut,
     last_key: Option<Bytes>,
     seen: Trailer,
     ended: bool,
@@ -54,6 +56,7 @@ impl RunCursor {
             offset: 0,
             hasher: crc32fast::Hasher::new(),
             ahead: VecDeque::new(),
+            parts: BytesMut::new(),
             last_key: None,
             seen: Trailer { records: 0, removals: 0, blocks: 0, crc: 0 },
             ended: false,
@@ -70,7 +73,7 @@ impl RunCursor {
         self.ahead.pop_front()
     }
 
-    /// Works towards a record at the head: at most one block.
+    /// Works towards a record at the head: at most one frame.
     pub(super) fn advance(&mut self) -> Result<Advance, RunError> {
         if !self.ahead.is_empty() {
             return Ok(Advance::Ready);
@@ -149,6 +152,7 @@ impl RunCursor {
             return Err(self.damaged("block CRC mismatch"));
         }
         match frame.kind {
+            FrameKind::Part => self.take_part(frame, length)?,
             FrameKind::Records => self.take_block(frame, length)?,
             FrameKind::Trailer => self.check_trailer(length)?,
         }
@@ -165,10 +169,27 @@ impl RunCursor {
         }
     }
 
+    fn take_part(&mut self, frame: Frame, length: usize) -> Result<(), RunError> {
+        if frame.records != 0 || frame.length == 0 {
+            return Err(self.damaged("an impossible part of a value"));
+        }
+        let frame = self.consume(length);
+        self.parts.extend_from_slice(&frame[FRAME_LEN..]);
+        self.seen.blocks += 1;
+        Ok(())
+    }
+
     fn take_block(&mut self, frame: Frame, length: usize) -> Result<(), RunError> {
         let out_of_order = self.damaged("keys do not ascend");
         let payload = self.consume(length).slice(FRAME_LEN..);
-        let records = decode_block(&payload, frame.records).map_err(|reason| self.damaged(reason))?;
+        let mut records = decode_block(&payload, frame.records).map_err(|reason| self.damaged(reason))?;
+        if !self.parts.is_empty() {
+            let Some(value) = &mut records[0].value else {
+                return Err(self.damaged("a removed key with a part of a value"));
+            };
+            self.parts.extend_from_slice(value);
+            *value = self.parts.split().freeze();
+        }
         let (first, last) = (records.first().map(|record| &record.key), records.last().map(|record| &record.key));
         if self.last_key.is_some() && first <= self.last_key.as_ref() {
             return Err(out_of_order);
@@ -183,6 +204,9 @@ impl RunCursor {
 
     fn check_trailer(&mut self, length: usize) -> Result<(), RunError> {
         self.seen.crc = self.hasher.clone().finalize();
+        if !self.parts.is_empty() {
+            return Err(self.damaged("a part of a value without its record"));
+        }
         if length != FRAME_LEN + TRAILER_LEN || self.buffer[FRAME_LEN..length] != self.seen.encode() {
             return Err(self.damaged("the trailer does not fit what was read"));
         }

@@ -4,11 +4,12 @@ use bytes::Bytes;
 
 use super::block::BlockBuilder;
 use super::error::RunError;
-use super::format::{FRAME_LEN, Frame, FrameKind, HEADER_LEN, Header, RECORD_BYTES_MAX, TRAILER_LEN, Trailer};
+use super::format::{FRAME_LEN, Frame, FrameKind, HEADER_LEN, Header, KEY_BYTES_MAX, PART_BYTES, TRAILER_LEN, Trailer};
 use super::record::Record;
 use super::run_meta::RunMeta;
 
-/// The file as it grows: what was not taken yet is in memory, never more than asked for plus a block.
+/// The file as it grows: what was not taken yet is in memory, never more than asked for plus a block, or a record with a
+/// long value.
 pub(super) struct RunEncoder {
     header: Header,
     /// Sealed bytes that were not taken.
@@ -44,16 +45,22 @@ impl RunEncoder {
     /// Appends a record.
     ///
     /// # Errors
-    /// [`RunError::NotAscending`], [`RunError::RecordTooLong`].
+    /// [`RunError::NotAscending`], [`RunError::KeyTooLong`].
     pub(super) fn push(&mut self, record: &Record) -> Result<(), RunError> {
         let number = self.header.number;
         if self.last_key.as_ref().is_some_and(|last| record.key <= *last) {
             return Err(RunError::NotAscending(number));
         }
-        if record.bytes() > RECORD_BYTES_MAX {
-            return Err(RunError::RecordTooLong { number, bytes: record.bytes() });
+        if record.key.len() > KEY_BYTES_MAX {
+            return Err(RunError::KeyTooLong { number, bytes: record.key.len() });
         }
-        self.block.push(record);
+        match &record.value {
+            Some(value) if value.len() > PART_BYTES => {
+                let last = self.seal_parts(value);
+                self.block.push(&Record { key: record.key.clone(), value: Some(last) });
+            }
+            _ => self.block.push(record),
+        }
         self.records += 1;
         self.removals += u64::from(record.value.is_none());
         self.last_key = Some(record.key.clone());
@@ -77,9 +84,7 @@ impl RunEncoder {
 
     /// Seals the file; what [`Self::take`] returns next are its last bytes.
     pub(super) fn finish(&mut self) -> RunMeta {
-        if !self.block.is_empty() {
-            self.seal_block();
-        }
+        self.seal_block();
         let crc = self.hasher.clone().finalize();
         let trailer = Trailer { records: self.records, removals: self.removals, blocks: self.blocks, crc };
         self.seal_frame(FrameKind::Trailer, 0, &trailer.encode());
@@ -88,7 +93,22 @@ impl RunEncoder {
         RunMeta { number: self.header.number, length, records: self.records, crc }
     }
 
+    /// Seals all of a long value but its last bytes, which it returns: they begin the next block.
+    fn seal_parts(&mut self, value: &Bytes) -> Bytes {
+        self.seal_block();
+        let mut rest = value.clone();
+        while rest.len() > PART_BYTES {
+            self.seal_frame(FrameKind::Part, 0, &rest.split_to(PART_BYTES));
+            self.blocks += 1;
+        }
+        rest
+    }
+
+    /// Seals the block in the making, unless it is empty.
     fn seal_block(&mut self) {
+        if self.block.is_empty() {
+            return;
+        }
         let (payload, records) = self.block.take();
         self.seal_frame(FrameKind::Records, records, &payload);
         self.blocks += 1;

@@ -49,12 +49,12 @@ pub enum RunError {
     /// The source of a run to write does not ascend strictly.
     #[error("run {0}: keys to write do not ascend")]
     NotAscending(u64),
-    /// A record to write is longer than [`super::RECORD_BYTES_MAX`].
-    #[error("run {number}: a record of {bytes} bytes is too long")]
-    RecordTooLong {
+    /// A key to write is longer than [`super::KEY_BYTES_MAX`].
+    #[error("run {number}: a key of {bytes} bytes is too long")]
+    KeyTooLong {
         /// The run's file number.
         number: u64,
-        /// Bytes of key and value.
+        /// Its bytes.
         bytes: usize,
     },
 }

@@ -1,7 +1,7 @@
 //! Header, frames and trailer of a run file. `docs/disk-format-runs.md` shows the same in tables.
 
-/// The longest record, key and value: a block holds at least one.
-pub const RECORD_BYTES_MAX: usize = 64 << 20;
+/// The longest key. Values have no bound.
+pub const KEY_BYTES_MAX: usize = 16 << 20;
 
 pub(super) const MAGIC: [u8; 8] = *b"basaltRN";
 pub(super) const VERSION: u16 = 1;
@@ -12,10 +12,12 @@ pub(super) const FRAME_LEN: usize = 16;
 pub(super) const TRAILER_LEN: usize = 32;
 /// A block is sealed when its records, keys in full, reach this.
 pub(super) const BLOCK_BYTES: usize = 64 << 10;
+/// The longest value within a block; what comes before that many last bytes of a longer one stands in frames of its own.
+pub(super) const PART_BYTES: usize = 1 << 20;
 /// Three lengths of at most 10 bytes each stand before a record.
 pub(super) const RECORD_OVERHEAD_MAX: usize = 30;
 /// The longest payload of a frame, and the most bytes of keys that it may unfold to.
-pub(super) const PAYLOAD_BYTES_MAX: usize = 16 * BLOCK_BYTES + RECORD_BYTES_MAX + RECORD_OVERHEAD_MAX;
+pub(super) const PAYLOAD_BYTES_MAX: usize = 16 * BLOCK_BYTES + KEY_BYTES_MAX + PART_BYTES + RECORD_OVERHEAD_MAX;
 
 const _: () = assert!(PAYLOAD_BYTES_MAX < u32::MAX as usize);
 const _: () = assert!(TRAILER_LEN <= PAYLOAD_BYTES_MAX);
@@ -72,6 +74,8 @@ impl Header {
 pub(super) enum FrameKind {
     Records = 1,
     Trailer = 2,
+    /// The next bytes of a long value: that of the first record of the block behind these frames.
+    Part = 3,
 }
 
 /// The start of a block or of the trailer.
@@ -117,6 +121,7 @@ impl Frame {
         let kind = match (bytes[12], &bytes[13..]) {
             (1, [0, 0, 0]) => FrameKind::Records,
             (2, [0, 0, 0]) => FrameKind::Trailer,
+            (3, [0, 0, 0]) => FrameKind::Part,
             _ => return Err("unknown frame"),
         };
         let frame = Self { crc: u32_at(bytes, 0), length: u32_at(bytes, 4), records: u32_at(bytes, 8), kind };
@@ -132,6 +137,7 @@ impl Frame {
 pub(super) struct Trailer {
     pub(super) records: u64,
     pub(super) removals: u64,
+    /// Frames before this one.
     pub(super) blocks: u64,
     /// CRC of everything before the trailer's frame.
     pub(super) crc: u32,

@@ -15,7 +15,7 @@
 //!   keys, bounded lengths. Counts and the CRC of the whole file are checked at its end; until then, what was read is
 //!   good but may be of an older file of the same name, so use nothing before the end.
 //! * Memory is bounded whatever the run's size: one write chunk, and a read chunk for each run (`READ_BYTES_MAX` in
-//!   all, but at least `READ_CHUNK_MIN` each).
+//!   all, but at least `READ_CHUNK_MIN` each); on top of it the values under way, whole: a long one is split in the file only.
 //! * The file is synced when its job is done; its directory is not. Sync it before a manifest names the run.
 //!
 //! It does not search: who needs single keys keeps them in memory or in a tree.
@@ -35,7 +35,7 @@ mod tests;
 mod write_run;
 
 pub use error::RunError;
-pub use format::{RECORD_BYTES_MAX, run_name};
+pub use format::{KEY_BYTES_MAX, run_name};
 pub use merged_runs::{MergedRuns, NextBatch, Removals};
 pub use record::Record;
 pub use run_meta::{RUN_META_LEN, RunMeta};

@@ -38,10 +38,12 @@ fn read(disk: &MemoryDisk, runs: &[RunMeta], removals: Removals, budget: usize) 
 fn changes(keys: usize) -> impl Strategy<Value = Changes> {
     let key = prop::collection::vec(0..4u8, 0..6);
     let value = prop_oneof![
-        4 => prop::collection::vec(any::<u8>(), 0..40).prop_map(Some),
-        2 => Just(None),
+        40 => prop::collection::vec(any::<u8>(), 0..40).prop_map(Some),
+        20 => Just(None),
         // Long enough that a run has several blocks.
-        1 => any::<u8>().prop_map(|byte| Some(vec![byte; 40_000])),
+        10 => any::<u8>().prop_map(|byte| Some(vec![byte; 40_000])),
+        // Long enough for parts, of the very length of one, and a byte more.
+        1 => (any::<u8>(), 0..4usize).prop_map(|(byte, more)| Some(vec![byte; format::PART_BYTES * more.max(1) + more % 3])),
     ];
     prop::collection::btree_map(key, value, 0..keys)
 }
@@ -194,12 +196,64 @@ fn a_source_out_of_order_is_refused() {
 }
 
 #[test]
-fn a_record_too_long_is_refused() {
-    let value = Some(Bytes::from(vec![0; RECORD_BYTES_MAX]));
-    let record = |key: &'static [u8]| Record { key: Bytes::from_static(key), value: value.clone() };
+fn a_key_too_long_is_refused() {
+    let record = |bytes| Record { key: vec![1; bytes].into(), value: None };
     let mut encoder = encoder::RunEncoder::new(format::Header { number: 3, salt: 0 });
-    encoder.push(&record(b"")).unwrap();
-    assert!(matches!(encoder.push(&record(b"a")), Err(RunError::RecordTooLong { number: 3, .. })));
+    encoder.push(&record(KEY_BYTES_MAX)).unwrap();
+    assert!(matches!(encoder.push(&record(KEY_BYTES_MAX + 1)), Err(RunError::KeyTooLong { number: 3, .. })));
+}
+
+/// What is known of a key that was changed thirty million times without a compaction.
+#[test]
+fn a_value_may_be_longer_than_any_frame() {
+    let bytes = format::PAYLOAD_BYTES_MAX * 3 + 12_345;
+    let value: Vec<u8> = (0..bytes).map(|at| (at % 251) as u8).collect();
+    let mut layer = small();
+    layer.insert(b"b long".to_vec(), Some(value));
+    let disk = MemoryDisk::default();
+    let meta = write(&disk, 1, &layer, 3);
+    assert!(read(&disk, &[meta], Removals::Keep, 2).unwrap().into_iter().eq(records(&layer)));
+    let mut merge = WriteRun::merge("runs", 2, 77, &[meta], Removals::Drop);
+    let merged = run(&mut merge, &disk, 5).unwrap();
+    layer.retain(|_, value| value.is_some());
+    assert!(read(&disk, &[merged], Removals::Keep, 2).unwrap().into_iter().eq(records(&layer)));
+}
+
+/// Parts that belong to no value are damage, though every checksum holds.
+#[test]
+fn a_part_without_its_record_is_refused() {
+    let header = format::Header { number: 1, salt: 5 };
+    let removed = |payload: &mut block::BlockBuilder| payload.push(&Record { key: "a".into(), value: None });
+    let cases: [(&[u8], u32, bool, &str); 4] = [
+        (b"part", 0, false, "a part of a value without its record"),
+        (b"part", 0, true, "a removed key with a part of a value"),
+        (b"part", 1, true, "an impossible part of a value"),
+        (b"", 0, true, "an impossible part of a value"),
+    ];
+    for (part, count, with_block, expected) in cases {
+        let mut file = header.encode().to_vec();
+        let mut frame = |kind, records, payload: &[u8]| {
+            let frame = format::Frame::of(kind, records, payload, header.salt, file.len() as u64);
+            file.extend_from_slice(&frame.encode());
+            file.extend_from_slice(payload);
+            crc32fast::hash(&file)
+        };
+        let mut crc = frame(format::FrameKind::Part, count, part);
+        if with_block {
+            let mut block = block::BlockBuilder::default();
+            removed(&mut block);
+            crc = frame(format::FrameKind::Records, 1, &block.take().0);
+        }
+        let records = u64::from(with_block);
+        let trailer = format::Trailer { records, removals: records, blocks: 1 + records, crc };
+        frame(format::FrameKind::Trailer, 0, &trailer.encode());
+        let meta = RunMeta { number: 1, length: file.len() as u64, records, crc };
+        let disk = MemoryDisk::default();
+        disk.put(&run_name("runs", 1), file);
+        let (mut merged, budget) = (MergedRuns::new("runs", &[meta], Removals::Keep), 9);
+        let error = run(&mut merged.next_batch(), &disk, budget).unwrap_err();
+        assert!(matches!(&error, RunError::Damaged { reason, .. } if *reason == expected), "{error}, not {expected}");
+    }
 }
 
 /// The figures of the format's document are those of the code.
@@ -211,16 +265,18 @@ fn the_document_states_our_constants() {
         format!("| frame | {} bytes |", format::FRAME_LEN),
         format!("| trailer | {} bytes |", format::TRAILER_LEN),
         format!("| records of a block before it is sealed | {} bytes |", format::BLOCK_BYTES),
-        format!("| longest record | {RECORD_BYTES_MAX} bytes |"),
+        format!("| longest key | {KEY_BYTES_MAX} bytes |"),
+        format!("| longest value within a block | {} bytes |", format::PART_BYTES),
         format!("| longest payload | {} bytes |", format::PAYLOAD_BYTES_MAX),
         format!("| reference in the manifest | {RUN_META_LEN} bytes |"),
         format!("magic `{}`", String::from_utf8_lossy(&format::MAGIC)),
         format!("format version, {}", format::VERSION),
         format!("| {} | 4 | CRC-32", format::HEADER_LEN - 4),
         format!(
-            "kind: {} is a block, {} the trailer",
+            "kind: {} is a block, {} the trailer, {} a part",
             format::FrameKind::Records as u8,
-            format::FrameKind::Trailer as u8
+            format::FrameKind::Trailer as u8,
+            format::FrameKind::Part as u8
         ),
         format!("`{}`", run_name("", 255)),
     ] {

@@ -1,7 +1,6 @@
-//! How long what is known of users and roles may be. A record beyond what files hold would stop every member at its next
-//! checkpoint, and after each restart again; one beyond what a snapshot holds would end snapshots.
+//! How long what is known of users and roles may be: all of it is in memory on every member and goes to a lagging one at once, and a
+//! name beyond what a snapshot holds would end snapshots.
 
-use basalt_storage::runs::RECORD_BYTES_MAX as STORED_BYTES_MAX;
 use basalt_storage::snapshot::bbolt::KEY_BYTES_MAX;
 
 use super::error::AuthError;
@@ -13,9 +12,6 @@ pub const RECORD_BYTES_MAX: usize = 4 << 20;
 /// Bytes of all users and roles.
 pub const ALL_BYTES_MAX: usize = 64 << 20;
 
-/// The number of its table, which stands before a record's key.
-const TABLE_BYTES: usize = 1;
-const _: () = assert!(TABLE_BYTES + RECORD_BYTES_MAX <= STORED_BYTES_MAX);
 const _: () = assert!(NAME_BYTES_MAX < RECORD_BYTES_MAX && RECORD_BYTES_MAX < ALL_BYTES_MAX);
 
 /// Whether a user or role may have this name.

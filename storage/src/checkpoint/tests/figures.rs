@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use super::rig::Rig;
 use crate::disk::SimulatedDisk;
 use crate::mvcc::key_range::KeyRange;
+use crate::mvcc::key_value::KeyValue;
 use crate::mvcc::store::Store;
 use crate::mvcc::system::Table;
 
@@ -25,6 +26,28 @@ fn what_a_checkpoint_is_writing_still_counts() {
     assert_eq!(rig.store.delta_bytes(), rig.store.uncheckpointed_bytes());
     assert!(rig.checkpoint(&disk).unwrap());
     assert_eq!(rig.store.uncheckpointed_bytes(), 0);
+}
+
+/// Its record in the index is longer than a block of a run may be, and is written, merged and read all the same.
+#[test]
+fn a_key_may_have_a_million_revisions() {
+    const REVISIONS: i64 = 1_000_000;
+    let disk = SimulatedDisk::new(1);
+    let mut rig = Rig::create(&disk).unwrap();
+    for number in 0..REVISIONS {
+        rig.put("k", &number.to_le_bytes());
+        if number % (REVISIONS / 4) == REVISIONS / 8 {
+            assert!(rig.checkpoint(&disk).unwrap());
+        }
+    }
+    assert!(rig.checkpoint(&disk).unwrap());
+    let rig = Rig::open(&disk).unwrap().unwrap();
+    let newest = rig.store.revision();
+    for back in [0, 1, REVISIONS / 2, REVISIONS * 3 / 4, REVISIONS - 1] {
+        let values = rig.values_at(&disk, newest - back);
+        let found = KeyValue::parse(&values[0]).unwrap();
+        assert_eq!((values.len(), found.value), (1, &(REVISIONS - 1 - back).to_le_bytes()[..]), "{back} back");
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -90,8 +90,14 @@ impl Rig {
 
     /// All that is stored, read from the disk.
     pub fn values(&self, disk: &dyn Disk) -> Vec<Bytes> {
+        self.values_at(disk, 0)
+    }
+
+    /// All that was stored at a revision; 0 is the newest.
+    pub fn values_at(&self, disk: &dyn Disk, revision: i64) -> Vec<Bytes> {
         let view = Arc::new(self.store.head());
-        let plan = view.plan(&RangeQuery::all(KeyRange::ALL)).expect("the newest revision can be read");
+        let query = RangeQuery { revision, ..RangeQuery::all(KeyRange::ALL) };
+        let plan = view.plan(&query).expect("no revision was compacted");
         run(&mut Fetch::new(view, plan.hits), disk, STEP_BUDGET).expect("what a manifest names can be read")
     }
 }

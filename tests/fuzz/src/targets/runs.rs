@@ -18,6 +18,7 @@ const HEADER_BYTES: usize = 64;
 const FRAME_BYTES: usize = 16;
 const KIND_RECORDS: u8 = 1;
 const KIND_TRAILER: u8 = 2;
+const KIND_PART: u8 = 3;
 const SALT: u64 = 77;
 const BUDGET: usize = 7;
 
@@ -71,7 +72,8 @@ fn raw(number: u64, blocks: &[&[u8]]) -> (Vec<u8>, RunMeta) {
     (file, meta)
 }
 
-/// Blocks in frames: of each the first byte is by how much the number of records is off, the second how many there are.
+/// Blocks in frames: of each the first byte is by how much the number of records is off, the second how many there are: with
+/// none it is a part of a value.
 fn forged(number_of_run: u64, blocks: &[&[u8]]) -> (Vec<u8>, RunMeta) {
     let mut file = vec![0; HEADER_BYTES];
     put(&mut file, 0, b"basaltRN");
@@ -86,7 +88,7 @@ fn forged(number_of_run: u64, blocks: &[&[u8]]) -> (Vec<u8>, RunMeta) {
         let (removed, count) = (byte(&mut feed), number(&mut feed));
         records = count.wrapping_add(records);
         removals += u64::from(removed);
-        frame(&mut file, KIND_RECORDS, count as u32, feed.take_rest());
+        frame(&mut file, if count == 0 { KIND_PART } else { KIND_RECORDS }, count as u32, feed.take_rest());
     }
     let crc = crc32(&[&file]);
     let mut trailer = [0; 32];
@@ -126,6 +128,11 @@ fn block(records: &[Packed<'_>]) -> Vec<u8> {
     block
 }
 
+/// A part of the value of the next block's first record.
+fn part(bytes: &[u8]) -> Vec<u8> {
+    [&[0, 0], bytes].concat()
+}
+
 pub(super) fn seeds() -> Vec<Vec<u8>> {
     let with = |mode: u8, blocks: &[&[u8]]| [vec![mode], joined(blocks)].concat();
     let one = block(&[(0, b"apple", Some(b"1")), (2, b"ricot", None), (0, b"b", Some(b""))]);
@@ -138,6 +145,7 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
         with(5, &[&one, &newer]),
         with(7, &[&one, &two, &newer]),
         with(1, &[]),
+        with(1, &[&one, &part(b"long, "), &part(b"longer, "), &block(&[(0, b"c", Some(b"longest"))])]),
         with(0, &[&sound]),
     ]
 }
@@ -148,13 +156,15 @@ mod tests {
 
     #[test]
     fn forged_runs_are_runs() {
-        let [one, two] = [block(&[(0, b"a", Some(b"1")), (1, b"b", None)]), block(&[(0, b"b", Some(b"2"))])];
+        let [one, two, part] =
+            [block(&[(0, b"a", Some(b"1")), (1, b"b", None)]), block(&[(0, b"b", Some(b"2"))]), part(b"1 and ")];
         let disk = SimulatedDisk::new(1);
-        let (file, meta) = forged(1, &[&one, &two]);
+        let (file, meta) = forged(1, &[&one, &part, &two]);
         write_file(&disk, &run_name("runs", 1), Bytes::from(file));
         let records = read(&disk, &[meta], Removals::Keep).expect("a sound run");
         assert_eq!(records.iter().map(|record| &record.key[..]).collect::<Vec<_>>(), [&b"a"[..], b"ab", b"b"]);
-        let (file, raw_meta) = raw(1, &[&forged(1, &[&one, &two]).0]);
+        assert_eq!(records[2].value.as_deref(), Some(&b"1 and 2"[..]));
+        let (file, raw_meta) = raw(1, &[&forged(1, &[&one, &part, &two]).0]);
         assert_eq!((raw_meta, file.len() as u64), (meta, meta.length));
     }
 }

@@ -12,10 +12,7 @@ import (
 	"basalt/tests/interop/harness"
 )
 
-// confdModule is the maintained fork of confd, whose checksum Go's own database knows.
-const confdModule = "github.com/abtreece/confd/cmd/confd@v0.41.1"
-
-// confd is the program: the one that CONFD_BIN names, or else built from its module.
+// confd is the program: the one that CONFD_BIN names, or else the one that `build.sh confd` built.
 func confd(t *testing.T) string {
 	t.Helper()
 	if path := os.Getenv("CONFD_BIN"); path != "" {
@@ -24,17 +21,7 @@ func confd(t *testing.T) string {
 	if !asked("confd") {
 		t.Skip("confd is asked for by PROGRAMS=confd, or by CONFD_BIN")
 	}
-	bin := filepath.Dir(harness.ToolPath(t, "etcd"))
-	path := filepath.Join(bin, "confd")
-	if _, err := os.Stat(path); err == nil {
-		return path
-	}
-	install := exec.Command("go", "install", confdModule)
-	install.Env, install.Dir = append(os.Environ(), "GOBIN="+bin, "GOFLAGS="), os.TempDir()
-	if output, err := install.CombinedOutput(); err != nil {
-		t.Fatalf("go install %s: %v\n%s", confdModule, err, output)
-	}
-	return path
+	return harness.ToolPath(t, "confd")
 }
 
 // rendering is a template of confd's and where its result goes.
@@ -61,7 +48,7 @@ func newRendering(t *testing.T) rendering {
 }
 
 func (r rendering) args(server *harness.Server, more ...string) []string {
-	return append([]string{"etcd", "--confdir=" + r.dir, "--config-file=" + filepath.Join(r.dir, "none.toml"), "--node=" + server.Endpoint()}, more...)
+	return append([]string{"--backend=etcd", "--confdir=" + r.dir, "--config-file=" + filepath.Join(r.dir, "none.toml"), "--node=" + server.Endpoint()}, more...)
 }
 
 func (r rendering) expect(t *testing.T, want string) {

@@ -1,16 +1,24 @@
 package interop
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/authpb"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	epb "go.etcd.io/etcd/server/v3/etcdserver/api/v3election/v3electionpb"
+	lpb "go.etcd.io/etcd/server/v3/etcdserver/api/v3lock/v3lockpb"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
@@ -217,13 +225,78 @@ func matrixCalls() (calls []matrixCall) {
 			return err
 		})
 	}
-	return append(calls, matrixAdministration()...)
+	return slices.Concat(calls, matrixSessions(), matrixAdministration())
 }
 
-type everythingKey struct{}
+// everythingKey and rootKey are of contexts of calls by somebody who may write all keys, and by root.
+type (
+	everythingKey struct{}
+	rootKey       struct{}
+)
 
 // mayEverything tells whether a call is made by somebody who may write all keys.
 func mayEverything(ctx context.Context) bool { return ctx.Value(everythingKey{}) != nil }
+
+// matrixSessions are the calls of locks and elections, whose names are keys.
+func matrixSessions() (calls []matrixCall) {
+	add := func(name string, call func(context.Context, services) error) {
+		calls = append(calls, matrixCall{name, call})
+	}
+	for _, key := range []string{"k/lock", "other/lock"} {
+		name := []byte(key)
+		add("Lock and Unlock "+key, func(ctx context.Context, s services) error {
+			held, err := s.lock.Lock(ctx, &lpb.LockRequest{Name: name})
+			if err != nil {
+				return err
+			}
+			_, err = s.lock.Unlock(ctx, &lpb.UnlockRequest{Key: held.Key})
+			return err
+		})
+		add("Unlock what nobody holds "+key, func(ctx context.Context, s services) error {
+			_, err := s.lock.Unlock(ctx, &lpb.UnlockRequest{Key: append(name, "/1"...)})
+			return err
+		})
+		leader := &epb.LeaderKey{Name: name, Key: append([]byte(key), "/1"...), Rev: 1, Lease: leaseOfNone}
+		add("Campaign and Resign "+key, func(ctx context.Context, s services) error {
+			won, err := s.election.Campaign(ctx, &epb.CampaignRequest{Name: name, Lease: leaseOfNone, Value: []byte("v")})
+			if err != nil {
+				return err
+			}
+			_, err = s.election.Resign(ctx, &epb.ResignRequest{Leader: won.Leader})
+			return err
+		})
+		add("Proclaim "+key, func(ctx context.Context, s services) error {
+			_, err := s.election.Proclaim(ctx, &epb.ProclaimRequest{Leader: leader, Value: []byte("w")})
+			return err
+		})
+		add("Resign "+key, func(ctx context.Context, s services) error {
+			_, err := s.election.Resign(ctx, &epb.ResignRequest{Leader: leader})
+			return err
+		})
+		add("Leader "+key, func(ctx context.Context, s services) error {
+			_, err := s.election.Leader(ctx, &epb.LeaderRequest{Name: name})
+			return err
+		})
+		add("Observe "+key, func(ctx context.Context, s services) error {
+			// Who may, waits for the first leader. Of who may not etcd ends the stream without a word.
+			ctx, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+			defer cancel()
+			stream, err := s.election.Observe(ctx, &epb.LeaderRequest{Name: name})
+			if err != nil {
+				return err
+			}
+			if _, err = stream.Recv(); status.Code(err) == codes.DeadlineExceeded {
+				return errors.New("waits")
+			}
+			return errors.New("ended")
+		})
+	}
+	add("Health", func(ctx context.Context, s services) error {
+		_, err := s.health.Check(ctx, &grpc_health_v1.HealthCheckRequest{})
+		return err
+	})
+	return calls
+}
 
 func matrixAdministration() (calls []matrixCall) {
 	add := func(name string, call func(context.Context, services) (any, error)) {
@@ -234,6 +307,13 @@ func matrixAdministration() (calls []matrixCall) {
 	}
 	add("MemberList", func(ctx context.Context, s services) (any, error) {
 		return s.cluster.MemberList(ctx, &pb.MemberListRequest{Linearizable: true})
+	})
+	add("MemberAdd", func(ctx context.Context, s services) (any, error) {
+		url := "http://127.0.0.1:1"
+		if ctx.Value(rootKey{}) != nil {
+			url = "no URL" // of which etcd tells everybody before it looks at who asks
+		}
+		return s.cluster.MemberAdd(ctx, &pb.MemberAddRequest{PeerURLs: []string{url}})
 	})
 	add("MemberRemove", func(ctx context.Context, s services) (any, error) {
 		return s.cluster.MemberRemove(ctx, &pb.MemberRemoveRequest{ID: 1})
@@ -248,7 +328,7 @@ func matrixAdministration() (calls []matrixCall) {
 		return s.maintenance.Alarm(ctx, &pb.AlarmRequest{})
 	})
 	add("Alarm disarm", func(ctx context.Context, s services) (any, error) {
-		return s.maintenance.Alarm(ctx, &pb.AlarmRequest{Action: pb.AlarmRequest_DEACTIVATE, Alarm: pb.AlarmType_NOSPACE, MemberID: 7})
+		return s.maintenance.Alarm(ctx, &pb.AlarmRequest{Action: pb.AlarmRequest_DEACTIVATE, Alarm: pb.AlarmType_NOSPACE, MemberID: 8})
 	})
 	add("Status", func(ctx context.Context, s services) (any, error) {
 		return s.maintenance.Status(ctx, &pb.StatusRequest{})
@@ -271,6 +351,17 @@ func matrixAdministration() (calls []matrixCall) {
 			return nil, err
 		}
 		return stream.Recv()
+	})
+	for _, action := range []pb.DowngradeRequest_DowngradeAction{pb.DowngradeRequest_VALIDATE, pb.DowngradeRequest_CANCEL} {
+		add("Downgrade "+action.String(), func(ctx context.Context, s services) (any, error) {
+			return s.maintenance.Downgrade(ctx, &pb.DowngradeRequest{Action: action, Version: "3.6.0"})
+		})
+	}
+	add("AuthDisable", func(ctx context.Context, s services) (any, error) {
+		if ctx.Value(rootKey{}) != nil {
+			return nil, nil // it would end the matrix
+		}
+		return s.auth.AuthDisable(ctx, &pb.AuthDisableRequest{})
 	})
 	add("AuthStatus", func(ctx context.Context, s services) (any, error) {
 		return s.auth.AuthStatus(ctx, &pb.AuthStatusRequest{})
@@ -342,22 +433,80 @@ func watchRefusal(ctx context.Context, s services, request *pb.WatchCreateReques
 	return fmt.Errorf("id %d created %v: %s", response.WatchId, response.Created, response.CancelReason)
 }
 
-// TestWhoMayDoWhat asks the program under test and a genuine etcd the same, as everybody, with authentication on, and with
-// NOSPACE armed: what etcd refuses we refuse in the same words, and what it allows we allow (etcd-contract 26, 34, 49).
+// plainly are the calls of the matrix without those that say the same within a transaction once more.
+func plainly(calls []matrixCall) []matrixCall {
+	return slices.DeleteFunc(calls, func(call matrixCall) bool {
+		return strings.HasSuffix(call.name, " nested") || strings.HasSuffix(call.name, " not taken")
+	})
+}
+
+// matrixPaths are what is asked for over HTTP, with a body or, without one, with GET.
+var matrixPaths = map[string]string{
+	"/health": "", "/version": "", "/metrics": "", "/livez": "", "/readyz": "", "/debug/vars": "", "/nothing": "",
+	"/v3/kv/range": `{"key":"ay8x"}`, "/v3/kv/put": `{"key":"ay8x","ignore_lease":true}`, "/v3/kv/deleterange": `{"key":"ay83"}`,
+	"/v3/kv/txn": `{"success":[{"request_range":{"key":"ay8x"}}]}`, "/v3/kv/compaction": `{"revision":1}`,
+	"/v3/lease/grant": `{"TTL":100}`, "/v3/lease/revoke": `{"ID":99}`, "/v3/lease/timetolive": `{"ID":11,"keys":true}`,
+	"/v3/lease/leases": `{}`, "/v3/cluster/member/list": `{}`,
+	"/v3/cluster/member/remove": `{"ID":1}`, "/v3/cluster/member/update": `{"ID":1,"peerURLs":["http://127.0.0.1:1"]}`,
+	"/v3/cluster/member/promote": `{"ID":1}`, "/v3/maintenance/alarm": `{}`, "/v3/maintenance/status": `{}`,
+	"/v3/maintenance/defragment": `{}`, "/v3/maintenance/hash": `{}`, "/v3/maintenance/hashkv": `{}`,
+	"/v3/maintenance/transfer-leadership": `{"targetID":1}`, "/v3/maintenance/downgrade": `{"action":"CANCEL"}`,
+	"/v3/auth/status": `{}`, "/v3/auth/enable": `{}`, "/v3/auth/user/list": `{}`, "/v3/auth/user/get": `{"name":"reader"}`,
+	"/v3/auth/user/add": `{"name":"reader","password":"x"}`, "/v3/auth/user/delete": `{"name":"root"}`,
+	"/v3/auth/user/changepw": `{"name":"nothing","password":"x"}`, "/v3/auth/user/grant": `{"user":"reader","role":"nothing"}`,
+	"/v3/auth/user/revoke": `{"name":"reader","role":"nothing"}`, "/v3/auth/role/list": `{}`, "/v3/auth/role/get": `{"role":"reader"}`,
+	"/v3/auth/role/add": `{"name":"reader"}`, "/v3/auth/role/delete": `{"role":"root"}`,
+	"/v3/auth/role/grant": `{"name":"reader"}`, "/v3/auth/role/revoke": `{"role":"reader","key":"eA=="}`,
+	"/v3/election/leader": `{"name":"ay9sb2Nr"}`, "/v3/lock/unlock": `{"key":"ay9sb2NrLzE="}`,
+}
+
+// askOverHTTP gives the status of an answer, and what an error says.
+func askOverHTTP(ctx context.Context, server *harness.Server, path, body, token string) (string, error) {
+	method := http.MethodGet
+	if body != "" {
+		method = http.MethodPost
+	}
+	request, err := http.NewRequestWithContext(ctx, method, server.Endpoint()+path, strings.NewReader(body))
+	if err != nil {
+		return "", err
+	}
+	if token != "" {
+		request.Header.Set("Authorization", token)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return "", err
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if response.StatusCode == http.StatusOK {
+		text = nil
+	}
+	// Go puts a space into its JSON or not, by chance.
+	var compact bytes.Buffer
+	if json.Compact(&compact, text) == nil {
+		text = compact.Bytes()
+	}
+	return fmt.Sprintf("%d %s", response.StatusCode, text), err
+}
+
+// TestWhoMayDoWhat asks the program under test and a genuine etcd the same, as everybody: with authentication on, also while
+// NOSPACE and CORRUPT are armed, over HTTP, and with authentication off again. What etcd refuses we refuse in the same words,
+// and what it allows we allow (etcd-contract 26, 34, 49).
 func TestWhoMayDoWhat(t *testing.T) {
 	if harness.UnderTest(t) != harness.Basalt {
 		t.Skip("genuine etcd would be compared with itself")
 	}
 	ctx := harness.Context(t, 5*time.Minute)
 	kinds := []harness.Kind{harness.Etcd, harness.Basalt}
-	services, tokens := map[harness.Kind]services{}, map[harness.Kind]map[string]string{}
+	servers, services, tokens := map[harness.Kind]*harness.Server{}, map[harness.Kind]services{}, map[harness.Kind]map[string]string{}
 	for _, kind := range kinds {
 		server := harness.Start(t, harness.Options{Kind: kind, Args: []string{"--bcrypt-cost=4"}})
-		services[kind] = servicesOf(server.Conn(t))
+		servers[kind], services[kind] = server, servicesOf(server.Conn(t))
 		tokens[kind] = populate(t, ctx, services[kind])
 	}
 	count := 0
-	compareAll := func(calls []matrixCall) {
+	compareAll := func(when string, calls []matrixCall) {
 		for _, call := range calls {
 			for person := range tokens[harness.Etcd] {
 				told := map[harness.Kind]string{}
@@ -369,31 +518,67 @@ func TestWhoMayDoWhat(t *testing.T) {
 					if person == "root" || person == "covering" {
 						as = context.WithValue(as, everythingKey{}, true)
 					}
+					if person == "root" {
+						as = context.WithValue(as, rootKey{}, true)
+					}
 					err := call.call(as, services[kind])
 					cancel()
 					told[kind] = fmt.Sprintf("%v %s", status.Code(err), status.Convert(err).Message())
 				}
 				count++
 				if told[harness.Etcd] != told[harness.Basalt] {
-					t.Errorf("%s as %s: etcd says %q, basalt %q", call.name, person, told[harness.Etcd], told[harness.Basalt])
+					t.Errorf("%s, %s as %s: etcd says %q, basalt %q", when, call.name, person, told[harness.Etcd], told[harness.Basalt])
 				}
 			}
 		}
 	}
-	compareAll(matrixCalls())
-	for _, kind := range kinds {
-		root := metadata.AppendToOutgoingContext(ctx, "token", tokens[kind]["root"])
-		alarm := &pb.AlarmRequest{Action: pb.AlarmRequest_ACTIVATE, Alarm: pb.AlarmType_NOSPACE, MemberID: 7}
-		if _, err := services[kind].maintenance.Alarm(root, alarm); err != nil {
-			t.Fatal(err)
+	asRoot := func(what string, call func(context.Context, harness.Kind) error) {
+		for _, kind := range kinds {
+			if err := call(metadata.AppendToOutgoingContext(ctx, "token", tokens[kind]["root"]), kind); err != nil {
+				t.Fatalf("%s of %v: %v", what, kind, err)
+			}
 		}
 	}
-	compareAll(matrixCalls()[:200])
-	if count < 3000 {
+	alarm := func(action pb.AlarmRequest_AlarmAction, alarm pb.AlarmType) {
+		asRoot(action.String(), func(root context.Context, kind harness.Kind) error {
+			_, err := services[kind].maintenance.Alarm(root, &pb.AlarmRequest{Action: action, Alarm: alarm, MemberID: 7})
+			return err
+		})
+	}
+	compareAll("with authentication", matrixCalls())
+	for _, kind := range []pb.AlarmType{pb.AlarmType_NOSPACE, pb.AlarmType_CORRUPT} {
+		alarm(pb.AlarmRequest_ACTIVATE, kind)
+		compareAll("with "+kind.String(), plainly(matrixCalls()))
+		alarm(pb.AlarmRequest_DEACTIVATE, kind)
+	}
+	for path, body := range matrixPaths {
+		for person := range tokens[harness.Etcd] {
+			told := map[harness.Kind]string{}
+			for _, kind := range kinds {
+				answer, err := askOverHTTP(ctx, servers[kind], path, body, tokens[kind][person])
+				if err != nil {
+					t.Fatalf("%s as %s: %v", path, person, err)
+				}
+				told[kind] = answer
+			}
+			count++
+			if told[harness.Etcd] != told[harness.Basalt] {
+				t.Errorf("%s as %s: etcd says %q, basalt %q", path, person, told[harness.Etcd], told[harness.Basalt])
+			}
+		}
+	}
+	if count < 7000 {
 		t.Errorf("only %d answers were compared", count)
 	}
 	for _, kind := range kinds {
 		expectStatus(t, "without a token", get(&pb.RangeRequest{Key: []byte("k/1")})(ctx, services[kind]), codes.InvalidArgument,
 			"etcdserver: user name is empty")
 	}
+	asRoot("AuthDisable", func(root context.Context, kind harness.Kind) error {
+		_, err := services[kind].auth.AuthDisable(root, &pb.AuthDisableRequest{})
+		return err
+	})
+	compareAll("without authentication", slices.DeleteFunc(plainly(matrixCalls()), func(call matrixCall) bool {
+		return call.name == "AuthEnable" || call.name == "MemberAdd"
+	}))
 }

@@ -2,13 +2,19 @@ package interop
 
 import (
 	"context"
+	"encoding/binary"
+	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	bolt "go.etcd.io/bbolt"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/server/v3/lease/leasepb"
+	"google.golang.org/protobuf/proto"
 
 	"basalt/tests/interop/harness"
 )
@@ -178,7 +184,7 @@ func awaitShortLog(t *testing.T, leader *harness.Server) {
 func TestNoPointIsForgotten(t *testing.T) {
 	server := startPointed(t, "")
 	server.AwaitReady()
-	known := slices.Concat(pointsAmongMembers, []string{pointOfStarts})
+	known := slices.Concat(pointsAmongMembers, []string{pointOfStarts, pointOfRemainders})
 	for _, at := range panics {
 		known = append(known, at.point)
 	}
@@ -191,5 +197,45 @@ func TestNoPointIsForgotten(t *testing.T) {
 	slices.Sort(known)
 	if !slices.Equal(known, offered) {
 		t.Errorf("tests set off %q, the program has %q", known, offered)
+	}
+}
+
+// TestPointOfRemainders stops a member that is about to have the remainder of a lease forgotten, which a snapshot brought: so
+// soon no leader would note one.
+func TestPointOfRemainders(t *testing.T) {
+	source := harness.StartUnderTest(t)
+	ctx := harness.Context(t, time.Minute)
+	const lease, ttl = 7, 10_000
+	must(servicesOf(source.Conn(t)).lease.LeaseGrant(ctx, &pb.LeaseGrantRequest{ID: lease, TTL: ttl}))(t)
+	file := filepath.Join(t.TempDir(), "snapshot.db")
+	source.Etcdctl("snapshot", "save", file)
+	source.Kill()
+	db := must(bolt.Open(file, 0o600, nil))(t)
+	err := db.Update(func(tx *bolt.Tx) error {
+		value, err := proto.Marshal(&leasepb.Lease{ID: lease, TTL: ttl, RemainingTTL: ttl / 2})
+		if err != nil {
+			return err
+		}
+		return tx.Bucket([]byte("lease")).Put(binary.BigEndian.AppendUint64(nil, lease), value)
+	})
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+
+	members := harness.NewMembers(t, harness.Basalt, 1)
+	args := slices.Concat([]string{"snapshot", "restore", file, "--skip-hash-check"}, members[0].RestoreFlags())
+	if result := harness.Basaltctl(t, args...); result.Code != 0 {
+		t.Fatal(result.Stderr)
+	}
+	members[0].UseProgram(harness.NextVersion(t))
+	members[0].Wrap([]string{"env", "GOFAIL_FAILPOINTS=" + pointOfRemainders + "=panic"})
+	members.Start()
+	if stream, err := servicesOf(members[0].Conn(t)).lease.LeaseKeepAlive(ctx); err == nil {
+		_ = stream.Send(&pb.LeaseKeepAliveRequest{ID: lease})
+		_, _ = stream.Recv()
+	}
+	members[0].AwaitExit()
+	if !members[0].LogContains("failpoint panic: " + pointOfRemainders) {
+		t.Error("it stopped for another reason")
 	}
 }

@@ -140,6 +140,9 @@ var panics = []struct {
 // pointOfStarts is come by at every start, before anybody can set it.
 const pointOfStarts = "beforePublishing"
 
+// pointOfRemainders takes five minutes of a leader, or a snapshot in which they passed.
+const pointOfRemainders = "beforeCheckpointInLeaseRenew"
+
 // leaveSegment fills the log's first segment, which is a small one, and has a checkpoint taken that needs it no more.
 func leaveSegment(ctx context.Context, s services) {
 	for range 3 {

@@ -8,8 +8,11 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	epb "go.etcd.io/etcd/server/v3/etcdserver/api/v3election/v3electionpb"
+	lpb "go.etcd.io/etcd/server/v3/etcdserver/api/v3lock/v3lockpb"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
 	"basalt/tests/interop/harness"
@@ -23,12 +26,16 @@ type services struct {
 	cluster     pb.ClusterClient
 	maintenance pb.MaintenanceClient
 	auth        pb.AuthClient
+	lock        lpb.LockClient
+	election    epb.ElectionClient
+	health      grpc_health_v1.HealthClient
 }
 
 func servicesOf(conn *grpc.ClientConn) services {
 	return services{
 		pb.NewKVClient(conn), pb.NewWatchClient(conn), pb.NewLeaseClient(conn), pb.NewClusterClient(conn),
 		pb.NewMaintenanceClient(conn), pb.NewAuthClient(conn),
+		lpb.NewLockClient(conn), epb.NewElectionClient(conn), grpc_health_v1.NewHealthClient(conn),
 	}
 }
 

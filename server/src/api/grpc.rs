@@ -6,14 +6,16 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body::{Body, Frame};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use super::chunks::Chunks;
+use super::client_deadline;
 use super::method::{self, Method};
 use super::own_client::NAME_TIMES;
 use super::pieces::Pieces;
@@ -105,6 +107,15 @@ where
     if let Err(status) = &version {
         return refused(status, tally.as_mut());
     }
+    let patience = match client_deadline::of(request.headers()) {
+        Ok(Some(Duration::ZERO)) => return refused(&status::deadline_exceeded(), tally.as_mut()),
+        Ok(patience) => patience,
+        Err(status) => {
+            let mut response = refused(&status, tally.as_mut());
+            *response.status_mut() = StatusCode::BAD_REQUEST;
+            return response;
+        }
+    };
     let needs_leader = request.headers().get(LEADER_HEADER).is_some_and(|value| value.as_bytes() == b"true");
     if needs_leader && service.node.leader().is_none() {
         return refused(&status::no_leader(), tally.as_mut());
@@ -151,14 +162,15 @@ where
                         let waits = matches!(method, Method::Lock | Method::Campaign);
                         let slow = if waits { Duration::MAX } else { service.slow_unary };
                         if let Some(tally) = &mut tally {
-                            tally.request_bytes = request_bytes;
+                            (tally.request_bytes, tally.slow) = (request_bytes, Some(slow));
                         }
+                        let deadline = patience.map(|patience| Deadline::after(patience, &service, method));
                         let reply = service.call(method, message, caller);
                         let _kept = match room_of(&reply, room.as_ref()) {
                             Ok(kept) => kept,
                             Err(status) => return refused(&status, tally.as_mut()),
                         };
-                        unary(reply, tally.as_mut(), slow).await
+                        unary(reply, tally.as_mut(), deadline).await
                     }
                 }
             }
@@ -199,14 +211,48 @@ fn room_of(reply: &Reply, room: Option<&RequestRoom>) -> Result<Option<WaitingRe
     }
 }
 
-async fn unary(reply: Reply, mut tally: Option<&mut Tally>, slow: Duration) -> Response<GrpcBody> {
+/// When the client of a call waits no longer.
+struct Deadline {
+    service: Arc<Service>,
+    is_ordered: bool,
+    began: Instant,
+    patience: Duration,
+    /// Whether somebody led when the call came.
+    was_led: bool,
+}
+
+impl Deadline {
+    /// After so much time from now.
+    fn after(patience: Duration, service: &Arc<Service>, method: Method) -> Self {
+        let was_led = service.node.leader().is_some();
+        Self { service: service.clone(), is_ordered: method.is_ordered(), began: Instant::now(), patience, was_led }
+    }
+
+    /// What is said of a call that was not answered in time.
+    fn passed(self) -> Status {
+        if self.is_ordered {
+            self.service.proposal_timed_out(self.began, self.was_led)
+        } else {
+            status::deadline_exceeded()
+        }
+    }
+}
+
+async fn unary(reply: Reply, mut tally: Option<&mut Tally>, deadline: Option<Deadline>) -> Response<GrpcBody> {
     if let Some(spans) = spans_of(&mut tally) {
         spans.called(&reply);
     }
-    let answer = reply.settled().await.and_then(sendable);
+    let answer = match (reply, deadline) {
+        (Reply::Ready(answer), _) => answer,
+        (reply, None) => reply.settled().await,
+        (reply, Some(deadline)) => {
+            timeout(deadline.patience, reply.settled()).await.unwrap_or_else(|_| Err(deadline.passed()))
+        }
+    };
+    let answer = answer.and_then(sendable);
     let (code, text) = answer.as_ref().map_or_else(|status| (status.code, &*status.message), |_| (Code::Ok, ""));
     if let Some(tally) = &mut tally {
-        tally.end_unary(code, text, slow, answer.as_ref().map_or(0, |message| message.0.len()));
+        tally.end_unary(code, text, answer.as_ref().map_or(0, |message| message.0.len()));
     }
     match answer {
         Ok(message) => {
@@ -392,7 +438,7 @@ mod tests {
         assert_eq!(sendable(chunks).map(drop), Err(refused));
         let mut chunks = Chunks::default();
         (0..2048).for_each(|_| chunks.shared(2, &value));
-        let response = unary(Reply::Ready(Ok(chunks)), None, Duration::MAX).await;
+        let response = unary(Reply::Ready(Ok(chunks)), None, None).await;
         assert_eq!(response.headers().get("grpc-status"), Some(&HeaderValue::from(8)));
     }
 

@@ -15,11 +15,13 @@ use basalt_storage::mvcc::range::{Hit, RangePlan, RevisionError};
 use basalt_storage::mvcc::view::View;
 use bytes::Bytes;
 use prost::Message;
+use tracing::warn;
 
 use super::chunks::Chunks;
 use super::policy::{Permitted, Policy};
 use super::service::{Reply, Service};
 use super::status::{self, Status};
+use super::steps::{AGREEMENT, ASSEMBLY, Detail, PROCESSING, Steps, head_of};
 use super::{checks, encode};
 use crate::apply::answer::Answer;
 use crate::apply::auth::check::cluster_principal;
@@ -47,27 +49,51 @@ impl From<RevisionError> for Status {
     }
 }
 
+/// What is told of a range that took long, as far as its request says.
+fn range_detail(request: &RangeRequest) -> Detail {
+    Detail::default().with_key("range_begin", &request.key).with_key("range_end", &request.range_end)
+}
+
+/// A request of the same keys and no more, to tell of them later.
+fn bounds_of(request: &RangeRequest) -> RangeRequest {
+    RangeRequest { key: head_of(&request.key), range_end: head_of(&request.range_end), ..RangeRequest::default() }
+}
+
 impl Service {
     pub(super) fn range(self: &Arc<Self>, request: &RangeRequest, caller: Caller) -> Reply {
         if let Err(status) = checks::check_range(request) {
             return Reply::Ready(Err(status));
         }
+        let mut steps = Steps::begin("range");
         if request.serializable {
-            return self.range_of(&self.node.view(), request, &caller);
+            return self.range_of(&self.node.view(), request, &caller, steps);
         }
         match self.node.linearizable_view() {
-            LinearizableView::Ready(view) => self.range_of(&view, request, &caller),
+            LinearizableView::Ready(view) => self.range_of(&view, request, &caller, steps),
             LinearizableView::Later(view) => {
                 let (service, request) = (self.clone(), request.clone());
                 Reply::keeping(request.key.len() + request.range_end.len(), async move {
-                    let view = service.within(view.wait()).await?;
-                    service.range_of(&view, &request, &caller).settled().await
+                    let view = service.within(view.wait()).await;
+                    steps.done(AGREEMENT);
+                    match view {
+                        Ok(view) => service.range_of(&view, &request, &caller, steps).settled().await,
+                        Err(status) => {
+                            service.tell_read(&steps, || range_detail(&request));
+                            Err(status)
+                        }
+                    }
                 })
             }
         }
     }
 
-    fn range_of(self: &Arc<Self>, view: &Arc<View>, request: &RangeRequest, caller: &Caller) -> Reply {
+    fn range_of(
+        self: &Arc<Self>,
+        view: &Arc<View>,
+        request: &RangeRequest,
+        caller: &Caller,
+        mut steps: Steps,
+    ) -> Reply {
         let started = Instant::now();
         let permitted = match self.may_read(caller, &request.key, &request.range_end) {
             Ok(permitted) => permitted,
@@ -84,22 +110,31 @@ impl Service {
                 return Reply::Ready(Err(refused.into()));
             }
         };
+        steps.done("range keys from in-memory index tree");
         let header = self.header().at(plan.revision);
         let damaged = |_| Status::from(Unavailable::Damaged);
+        let detail = |request: &RangeRequest, plan: &RangePlan| {
+            range_detail(request).with("response_count", plan.hits.len()).with("response_revision", plan.revision)
+        };
         match self.node.fetch(view.clone(), plan.hits.clone(), shown(request, plan.hits.len())) {
             Fetched::Ready(values) => {
                 let answer = encode::range(&plan, &header, values).map_err(damaged);
+                steps.done(ASSEMBLY);
                 self.count_range(answer.is_ok(), started);
+                self.tell_read(&steps, || detail(request, &plan));
                 Reply::Ready(answer)
             }
             later => {
-                let service = self.clone();
+                let (service, request) = (self.clone(), bounds_of(request));
                 Reply::later(async move {
                     let fetched = service.node.within_budget(plan.hits.len(), later).await.map_err(Status::from);
+                    steps.done("range keys from page files");
                     let answer = fetched.and_then(|(values, held)| {
                         encode::range(&plan, &header, values).map(|chunks| chunks.keeping(held)).map_err(damaged)
                     });
+                    steps.done(ASSEMBLY);
                     service.count_range(answer.is_ok(), started);
+                    service.tell_read(&steps, || detail(&request, &plan));
                     answer
                 })
             }
@@ -120,6 +155,17 @@ impl Service {
             kept().keep(view);
         }
         Ok(plan)
+    }
+
+    /// Logs a read that took long, and counts one that is slow as etcd does (`WarnOfExpensiveReadOnlyRangeRequest`): where that
+    /// says all of a request and its answer, no more than is said by the line with the steps.
+    fn tell_read(&self, steps: &Steps, detail: impl FnOnce() -> Detail) {
+        let took = steps.took();
+        if took > self.slow_apply {
+            self.metrics.slow_apply_total.inc();
+            warn!(?took, expected_duration = ?self.slow_apply, prefix = "read-only range ", "apply request took too long");
+        }
+        steps.tell_if_long(detail);
     }
 
     /// A range that came to an end, good or bad, as etcd counts it.
@@ -155,14 +201,17 @@ impl Service {
     /// Answers a transaction that only reads from a View, as a range. No alarm refuses it (etcd-contract 42, 43).
     fn read_only_txn(self: &Arc<Self>, request: TxnRequest, caller: Caller) -> Reply {
         let stale = read_txn::is_serializable(&request);
-        let started = Instant::now();
+        let (started, mut steps) = (Instant::now(), Steps::begin("transaction"));
         let service = self.clone();
         Reply::keeping(request.encoded_len() + parts_bytes(&request), async move {
             let view = if stale { service.node.view() } else { service.linearizable_view().await? };
+            steps.done(AGREEMENT);
             // What only reads names no lease.
             let permitted = service.ask(&caller, |asking| asking.may_txn(&request, &LeaseTable::default()))?;
             let answer = service.evaluate_read_only(&permitted, &request, view).await;
+            steps.done("read what it compares and shows");
             service.metrics.request_seconds.observe(Operation::ReadonlyTxn, answer.is_ok(), started.elapsed());
+            service.tell_read(&steps, || Detail::default().with("read_only", true));
             answer
         })
     }
@@ -195,14 +244,19 @@ impl Service {
     }
 
     pub(super) fn compact(self: &Arc<Self>, request: CompactionRequest, caller: &Caller) -> Reply {
-        let physical = request.physical;
+        let (physical, mut steps) = (request.physical, Steps::begin("compact"));
         let reply = self.propose(Kind::Compaction(request), caller);
         let service = self.clone();
         match reply {
-            Reply::Pending(answer) if physical => Reply::later(async move {
+            Reply::Pending(answer) => Reply::later(async move {
                 let answer = answer.await?;
-                service.node.compaction_finished().await?;
-                service.node.checkpoint().await?;
+                steps.done(PROCESSING);
+                if physical {
+                    service.node.compaction_finished().await?;
+                    service.node.checkpoint().await?;
+                    steps.done("physically apply compaction");
+                }
+                steps.tell_if_long(|| Detail::default().with("response_revision", service.node.view().revision));
                 Ok(answer)
             }),
             other => other,

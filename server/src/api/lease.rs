@@ -228,6 +228,7 @@ impl Service {
                     }
                 }
                 Renewal::CommitFirst { ttl } => {
+                    failpoints::hit_in_task(Point::BeforeCheckpointInLeaseRenew).await;
                     // The remainder is forgotten by all before the client relies on a full life (DESIGN 7).
                     let checkpoints = vec![LeaseCheckpoint { id, remaining_ttl: 0 }];
                     let request = LeaseCheckpointRequest { checkpoints };

@@ -61,6 +61,34 @@ pub enum Method {
 }
 
 impl Method {
+    /// Whether a call is ordered in the log, as a rule: a transaction may only read, and alarms may only be asked for.
+    pub(super) fn is_ordered(self) -> bool {
+        matches!(
+            self,
+            Method::Put
+                | Method::DeleteRange
+                | Method::Txn
+                | Method::Compact
+                | Method::LeaseGrant
+                | Method::LeaseRevoke
+                | Method::Alarm
+                | Method::AuthEnable
+                | Method::AuthDisable
+                | Method::Authenticate
+                | Method::UserAdd
+                | Method::UserDelete
+                | Method::UserChangePassword
+                | Method::UserGrantRole
+                | Method::UserRevokeRole
+                | Method::RoleAdd
+                | Method::RoleDelete
+                | Method::RoleGrantPermission
+                | Method::RoleRevokePermission
+        )
+    }
+}
+
+impl Method {
     /// The method of a call's path.
     pub fn of_path(path: &str) -> Option<Self> {
         let (service, method) = path.strip_prefix('/')?.split_once('/')?;

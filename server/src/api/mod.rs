@@ -15,6 +15,7 @@ mod auth;
 mod candidates;
 pub mod checks;
 pub mod chunks;
+pub mod client_deadline;
 mod cluster;
 mod describe;
 mod election;
@@ -35,6 +36,7 @@ pub mod policy;
 pub mod request_messages;
 pub mod service;
 pub mod status;
+mod steps;
 mod stream;
 mod tally;
 #[cfg(test)]

@@ -24,6 +24,8 @@ use super::leader_loss::LeaderLoss;
 use super::member_changes::MemberRules;
 use super::method::Method;
 use super::status::{self, Code, Status};
+use super::steps::OrderedSteps;
+use super::timeouts::Awaited;
 use crate::apply::answer::Answer;
 use crate::auth::{Caller, Passwords};
 use crate::metrics::{Metrics, Operation};
@@ -100,6 +102,8 @@ pub struct Service {
     pub tracer: Option<Arc<Tracer>>,
     /// A unary call that takes longer is logged (`--warning-unary-request-duration`).
     pub slow_unary: Duration,
+    /// A read that takes longer is logged too (`--warning-apply-duration`).
+    pub slow_apply: Duration,
     /// Time without a leader until an election (`--election-timeout`).
     pub election_timeout: Duration,
     /// How long a call waits for the node (etcd-contract 38).
@@ -232,14 +236,20 @@ impl Service {
             Ok(principal) => principal,
             Err(status) => return Reply::Ready(Err(status)),
         };
+        let steps = OrderedSteps::begin(&kind);
         let ordered = match self.order(kind, principal) {
             Ok(ordered) => ordered,
             Err(status) => return Reply::Ready(Err(status)),
         };
         let service = self.clone();
         Reply::later(async move {
-            let Completed { answer, view } = ordered.await?;
-            service.finish(&answer, view).await
+            let Completed { answer, view, applied_since } = ordered.await?;
+            let Some(mut steps) = steps else { return service.finish(&answer, view).await };
+            steps.applied(applied_since);
+            let revision = view.revision;
+            let finished = service.finish(&answer, view).await;
+            steps.answered(revision);
+            finished
         })
     }
 
@@ -255,9 +265,12 @@ impl Service {
         let (operation, started) = (Operation::of_request(&kind), Instant::now());
         let was_led = self.node.leader().is_some();
         let completed = self.node.propose(kind, principal)?;
-        let service = self.clone();
+        let (service, awaited) = (self.clone(), Awaited::of(self.metrics.clone()));
         Ok(async move {
             let completed = tokio::time::timeout(service.request_timeout, completed).await;
+            if completed.is_ok() {
+                awaited.completed();
+            }
             if let Some(operation) = operation {
                 // What apply refused was ordered and answered all the same.
                 let answered = matches!(completed, Ok(Ok(_) | Err(Unavailable::Refused(_))));

@@ -56,6 +56,7 @@ fn service(running: &Running, stopping: watch::Receiver<bool>) -> Arc<Service> {
         metrics: Arc::new(Metrics::default()),
         tracer: None,
         slow_unary: NEVER,
+        slow_apply: NEVER,
         election_timeout: Duration::from_secs(1),
         request_timeout: NEVER,
         passwords: Passwords::new(4),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Request};
 use time::OffsetDateTime;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::service::Service;
 use super::status::{self, Code, Status};
@@ -34,6 +34,8 @@ pub(super) struct Tally {
     /// Who asks; nobody over a Unix socket.
     pub(super) remote: Option<SocketAddr>,
     pub(super) request_bytes: usize,
+    /// A unary call that takes longer is logged.
+    pub(super) slow: Option<Duration>,
     ended: bool,
     /// Of a call that is traced.
     pub(super) spans: Option<Box<CallSpans>>,
@@ -53,32 +55,45 @@ impl Tally {
         }
         metrics.grpc.started(method);
         let spans = CallSpans::begin(service, request);
-        Some(Self { metrics, method, started: Instant::now(), remote: None, request_bytes: 0, ended: false, spans })
+        let (remote, request_bytes, slow) = (None, 0, None);
+        Some(Self { metrics, method, started: Instant::now(), remote, request_bytes, slow, ended: false, spans })
     }
 
-    /// Ends a unary call, which has an answer also where that is an error, and logs a slow one, in etcd's words
-    /// (`logExpensiveRequestStats`): its method, times and sizes, never what it carried.
-    pub(super) fn end_unary(&mut self, code: Code, message: &str, slow: Duration, response_bytes: usize) {
-        let took = self.started.elapsed();
-        if took > slow {
-            let remote = self.remote.map_or_else(|| "@".to_owned(), |remote| remote.to_string());
-            warn!(
-                "start time" = time_text(OffsetDateTime::now_utc() - took),
-                "time spent" = ?took,
-                "expected duration" = ?slow,
-                remote,
-                "response type" = format!("/{}/{}", self.method.service(), self.method.name()),
-                "request size" = self.request_bytes,
-                "response size" = response_bytes,
-                code = code.name(),
-                "request stats"
-            );
-        }
+    /// Ends a unary call, which has an answer also where that is an error.
+    pub(super) fn end_unary(&mut self, code: Code, message: &str, response_bytes: usize) {
+        self.log_unary(code, response_bytes);
         self.metrics.grpc.sent(self.method);
         if let Some(spans) = &mut self.spans {
             spans.answered(code);
         }
         self.end(code, message);
+    }
+
+    /// Logs a slow unary call, at level debug any, in etcd's words (`logUnaryRequestStats`): its method, times and sizes, never
+    /// what it carried.
+    fn log_unary(&self, code: Code, response_bytes: usize) {
+        let Some(slow) = self.slow else { return };
+        let took = self.started.elapsed();
+        macro_rules! request_stats {
+            ($level:ident $(, $expected:literal = $value:expr)?) => {
+                $level!(
+                    "start time" = time_text(OffsetDateTime::now_utc() - took),
+                    "time spent" = ?took,
+                    $($expected = ?$value,)?
+                    remote = self.remote.map_or_else(|| "@".to_owned(), |remote| remote.to_string()),
+                    "response type" = format!("/{}/{}", self.method.service(), self.method.name()),
+                    "request size" = self.request_bytes,
+                    "response size" = response_bytes,
+                    code = code.name(),
+                    "request stats"
+                )
+            };
+        }
+        if took > slow {
+            request_stats!(warn, "expected duration" = slow);
+        } else {
+            request_stats!(debug);
+        }
     }
 
     fn end(&mut self, code: Code, message: &str) {
@@ -121,6 +136,10 @@ pub(super) fn spans_of<'a>(tally: &'a mut Option<&mut Tally>) -> Option<&'a mut 
 
 impl Drop for Tally {
     fn drop(&mut self) {
-        self.end(Code::Canceled, "");
+        if !self.ended {
+            // Who gave up has waited for long, as a rule.
+            self.log_unary(Code::Canceled, 0);
+            self.end(Code::Canceled, "");
+        }
     }
 }

@@ -1,10 +1,12 @@
 //! What a client is told whose request was not ordered in time (etcd `parseProposeCtxErr`).
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::service::Service;
 use super::status::{self, Status};
+use crate::metrics::Metrics;
 
 /// What is known when a request timed out.
 struct TimedOut {
@@ -24,7 +26,6 @@ struct TimedOut {
 impl Service {
     /// The answer to a request that came at `since`, when a leader was known or not, and was not ordered in time.
     pub(super) fn proposal_timed_out(&self, since: Instant, was_led: bool) -> Status {
-        self.metrics.proposals_failed_total.inc();
         let (waited, own) = (since.elapsed(), self.node.identity.member_id);
         let reached_since = |id: u64| {
             let reached_for = self.peers.as_ref().and_then(|peers| peers.reached_for(id));
@@ -41,6 +42,31 @@ impl Service {
         let elected_ns = self.node.gauges.leader_since_ns.load(Ordering::Relaxed);
         let elected = (elected_ns > 0).then(|| self.node.now().saturating_sub(Duration::from_nanos(elected_ns)));
         TimedOut { waited, elected, election_timeout: self.election_timeout, reached, was_led }.status()
+    }
+}
+
+/// A proposal that is waited for: one whose caller waits no longer has failed, as etcd counts it.
+pub(super) struct Awaited {
+    metrics: Arc<Metrics>,
+    completed: bool,
+}
+
+impl Awaited {
+    pub(super) fn of(metrics: Arc<Metrics>) -> Self {
+        Self { metrics, completed: false }
+    }
+
+    /// It came to something.
+    pub(super) fn completed(mut self) {
+        self.completed = true;
+    }
+}
+
+impl Drop for Awaited {
+    fn drop(&mut self) {
+        if !self.completed {
+            self.metrics.proposals_failed_total.inc();
+        }
     }
 }
 

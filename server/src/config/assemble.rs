@@ -258,6 +258,14 @@ fn peer(
             "set both, or use http",
         ));
     }
+    for url in listen_urls.iter().filter(|url| !url.is_tls()) {
+        if tls.is_some() {
+            settings.warnings.push(served_without_tls(url));
+        }
+        if settings.bool("peer-client-cert-auth") {
+            settings.warnings.push(format!("members' certificates are not asked for on {url}"));
+        }
+    }
     Ok(PeerConfig {
         listen_urls,
         advertise_urls,
@@ -317,13 +325,17 @@ fn client(
     let urls = [&listen_urls, &listen_http_urls].into_iter().flatten().collect();
     let tls = client_tls(settings, &Ports { secure, urls, data_dir }, read_file)?;
     if let (Some(url), Some(_)) = (plain.filter(|url| !listen_metrics_urls.contains(url)), &tls) {
-        settings.warnings.push(format!("{url} is served without TLS: certificates are for https and unixs URLs only"));
+        settings.warnings.push(served_without_tls(url));
         if settings.bool("client-cert-auth") {
             settings.warnings.push(format!("client certificates are not asked for on {url}"));
         }
     }
     let tls = tls.filter(|_| secure.is_some());
     Ok(ClientConfig { listen_urls, listen_http_urls, listen_metrics_urls, advertise_urls, tls })
+}
+
+fn served_without_tls(url: &Url) -> String {
+    format!("{url} is served without TLS: certificates are for https and unixs URLs only")
 }
 
 fn http(settings: &Settings) -> HttpConfig {

@@ -116,6 +116,8 @@ points! {
     BeforeLookupWhenForwardLeaseTimeToLive = "beforeLookupWhenForwardLeaseTimeToLive",
     /// A keepalive that came from another member is about to be done.
     BeforeServeHttpLeaseRenew = "beforeServeHTTPLeaseRenew",
+    /// A keepalive is about to have the remainder of its lease forgotten.
+    BeforeCheckpointInLeaseRenew = "beforeCheckpointInLeaseRenew",
     /// A message of a `RangeStream` is about to be read.
     BeforeRangeStreamChunk = "beforeRangeStreamChunk",
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use prost_reflect::MessageDescriptor;
 use tokio::time::timeout;
@@ -17,15 +17,17 @@ use super::json_writer::JsonWriter;
 use super::routes::{Kind, below, method_of};
 use super::transcoder::{Signature, Transcoder, framed, from_json, values_max};
 use super::websocket::{self, Bounds};
+use crate::api::client_deadline;
 use crate::api::grpc::{self, REQUEST_OVERHEAD_BYTES};
 use crate::api::request_messages::MESSAGE_WAIT_MAX;
 use crate::api::service::Service;
 use crate::api::status;
 use crate::listen::{ClientConnection, HeldRequest, RequestBody, Takeover, Unhurried, Upgraded};
 
-/// Headers of a client that are metadata of its call: a token, and whether it wants an answer without a leader. Others are said
-/// with `Grpc-Metadata-` before them.
-const METADATA: [&str; 3] = ["authorization", "token", "hasleader"];
+/// What of a client's metadata counts: a token, whether it wants an answer without a leader, and to which trace it belongs. A
+/// client says it with `Grpc-Metadata-` before the name, a token also with the header that HTTP has for it (grpc-gateway
+/// `DefaultHeaderMatcher`).
+const METADATA: [&str; 5] = ["authorization", "token", "hasleader", "traceparent", "tracestate"];
 const METADATA_PREFIX: &str = "grpc-metadata-";
 
 /// Base64 takes four bytes for three, and names and quotes take some.
@@ -123,6 +125,10 @@ impl Gateway {
         let (service, method) = method_of(head.uri.path()).ok_or_else(|| Failure::new(5, "Not Found"))?;
         if head.method != Method::POST {
             return Err(Failure::new(12, "Method Not Allowed"));
+        }
+        if let (Some(text), Err(_)) = (head.headers.get(client_deadline::HEADER), client_deadline::of(&head.headers)) {
+            let text = String::from_utf8_lossy(text.as_bytes());
+            return Err(Failure::new(3, format!("invalid grpc-timeout: {text}")));
         }
         let signature = self.transcoder.signature(service, method).ok_or_else(|| Failure::new(5, "Not Found"))?;
         let Signature { kind, request, response } = signature;
@@ -229,8 +235,11 @@ fn inside_call(head: &Parts, path: &str, body: Inside) -> Request<Inside> {
     let headers = call.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     for (name, value) in &head.headers {
-        let name = name.as_str().strip_prefix(METADATA_PREFIX).unwrap_or(name.as_str());
-        if let Some(name) = METADATA.into_iter().find(|known| *known == name) {
+        let known = match name.as_str() {
+            own @ ("authorization" | client_deadline::HEADER) => Some(own),
+            other => other.strip_prefix(METADATA_PREFIX).filter(|name| METADATA.contains(name)),
+        };
+        if let Some(name) = known.and_then(|name| HeaderName::from_bytes(name.as_bytes()).ok()) {
             headers.insert(name, value.clone());
         }
     }

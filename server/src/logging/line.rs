@@ -97,7 +97,11 @@ struct Fields {
 impl Fields {
     fn push_name(&mut self, field: &Field) {
         self.json.push(',');
-        push_text(&mut self.json, &field.name().replace('_', "-"));
+        match field.name() {
+            // etcd writes these two with the sign that its others do not have.
+            name @ ("trace_id" | "step_count") => push_text(&mut self.json, name),
+            name => push_text(&mut self.json, &name.replace('_', "-")),
+        }
         self.json.push(':');
     }
 

@@ -198,7 +198,7 @@ impl ApplyThread {
         if self.replacing.under_way {
             return;
         }
-        let mut last = None;
+        let (mut last, since) = (None, Instant::now());
         let mut answers = Vec::new();
         let mut effects = Vec::new();
         let store = self.machine.store();
@@ -238,7 +238,7 @@ impl ApplyThread {
         let view = self.publish();
         // Before the answers: a granted lease can be renewed, and a watch made after a put does not see it as new.
         self.follow(&effects, &view, compacted);
-        self.answer(answers, &view);
+        self.answer(answers, &view, since);
         self.links.gauges.applied_index.store(last.index, Ordering::Relaxed);
         // The node thread is gone only when the process is about to be.
         drop(self.links.node.send(NodeInput::Applied(last.index)));
@@ -278,12 +278,12 @@ impl ApplyThread {
         view
     }
 
-    fn answer(&self, answers: Vec<(u64, Result<Answer, Refusal>)>, view: &Arc<View>) {
+    fn answer(&self, answers: Vec<(u64, Result<Answer, Refusal>)>, view: &Arc<View>, applied_since: Instant) {
         let waiting = self.links.waiters.take(answers.iter().map(|(id, _)| *id));
         for ((_, answer), waiter) in answers.into_iter().zip(waiting) {
             // A caller that gave up has dropped its end; a request of another member has none here.
             if let Some(waiter) = waiter {
-                drop(waiter.send(answer.map(|answer| Completed { answer, view: view.clone() })));
+                drop(waiter.send(answer.map(|answer| Completed { answer, view: view.clone(), applied_since })));
             }
         }
     }

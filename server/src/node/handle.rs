@@ -79,6 +79,8 @@ pub struct Completed {
     pub answer: Answer,
     /// The View right after it, where the answer's values are.
     pub view: Arc<View>,
+    /// When it began to be applied, with whatever came with it.
+    pub applied_since: Instant,
 }
 
 /// How a proposal ends.

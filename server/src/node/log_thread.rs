@@ -22,6 +22,8 @@ use crate::metrics::Metrics;
 
 /// After the disk was too full to prepare a segment: longer than a checkpoint waits, which may free something.
 const PREPARE_RETRY: Duration = Duration::from_secs(30);
+/// A sync that takes longer is logged (etcd `warnSyncDuration`).
+const SLOW_SYNC: Duration = Duration::from_secs(1);
 
 /// Works until told to stop. `outbox` leads back here: segments are prepared on a thread of their own.
 pub fn serve(
@@ -66,8 +68,12 @@ pub fn serve(
                     log.finish_batch(&durable);
                 }
                 failpoints::hit(Point::WalAfterSync);
-                metrics.wal_fsync_seconds.observe(started.elapsed().as_secs_f64());
-                metrics.log_syncs.observe(started.elapsed());
+                let took = started.elapsed();
+                if took > SLOW_SYNC {
+                    warn!(?took, expected_duration = ?SLOW_SYNC, "slow fdatasync");
+                }
+                metrics.wal_fsync_seconds.observe(took.as_secs_f64());
+                metrics.log_syncs.observe(took);
                 failpoints::hit(Point::RaftAfterSave);
                 // The node thread is gone only when the process is about to be.
                 drop(node.send(NodeInput::Persisted(number)));

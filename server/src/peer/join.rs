@@ -1,5 +1,6 @@
 //! Joining a running cluster: who belongs to it, and as whom, is asked of the members that are named.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use basalt_proto::members::{Member, Membership};
@@ -46,19 +47,19 @@ pub async fn join(
     own_urls: &[Url],
 ) -> Result<Joined, String> {
     let others = initial_cluster.iter().filter(|(_, urls)| !same(urls, own_urls)).flat_map(|(_, urls)| urls);
-    let mut tried = Vec::new();
+    let mut tried = BTreeMap::new();
     for (as_known, url) in others.clone().map(|url| (false, url)).chain(others.map(|url| (true, url))) {
-        match timeout(ANSWER_TIMEOUT, ask(connector, url.as_str(), as_known)).await {
+        let url = url.as_str();
+        let error = match timeout(ANSWER_TIMEOUT, ask(connector, url, as_known)).await {
             Ok(Ok(answer)) => {
-                info!(url = url.as_str(), "asked a member who belongs to the cluster");
+                info!(url, "asked a member who belongs to the cluster");
                 return assign(&SystemHosts, answer, initial_cluster, own_urls).await;
             }
-            Ok(Err(error)) => tried.push((url.as_str(), error)),
-            Err(_) => tried.push((url.as_str(), "no answer in time".to_owned())),
-        }
-        if let Some((url, error)) = tried.last() {
-            warn!(url, error, as_known, "a member does not say who belongs to the cluster");
-        }
+            Ok(Err(error)) => error,
+            Err(_) => "no answer in time".to_owned(),
+        };
+        warn!(url, error, as_known, "a member does not say who belongs to the cluster");
+        tried.insert(url, error);
     }
     let tried: Vec<String> = tried.into_iter().map(|(url, error)| format!("{url}: {error}")).collect();
     Err(format!(

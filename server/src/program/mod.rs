@@ -173,6 +173,7 @@ fn serve(config: &Config, log_level: LevelControl) -> Result<(), ProgramError> {
         peers: Some(peers.clone()),
         metrics: metrics.clone(),
         slow_unary: config.slow_request.unary,
+        slow_apply: config.slow_request.apply,
         election_timeout: config.raft.election_timeout(),
         request_timeout: config.raft.request_timeout(),
         passwords: Passwords::new(config.auth.bcrypt_cost),

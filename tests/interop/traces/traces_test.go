@@ -170,6 +170,32 @@ func TestTracesAreThoseOfEtcd(t *testing.T) {
 	}
 }
 
+// TestGatewayCallsAreTraced compares the spans of calls through the JSON gateway: those whose client names a trace.
+func TestGatewayCallsAreTraced(t *testing.T) {
+	spans := map[harness.Kind][]string{}
+	for _, kind := range []harness.Kind{harness.Etcd, harness.UnderTest(t)} {
+		s := harness.StartCollector(t, "127.0.0.1:0")
+		server := harness.Start(t, harness.Options{Kind: kind, Args: flagsFor(s, 0)})
+		for number, body := range []string{`{"key":"YQ==","value":"MQ=="}`, `{}`} {
+			request, err := http.NewRequestWithContext(harness.Context(t, 20*time.Second), http.MethodPost, server.Endpoint()+"/v3/kv/put", strings.NewReader(body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			request.Header.Set("Grpc-Metadata-Traceparent", fmt.Sprintf("00-%032x-%016x-01", number+1, 0xabc))
+			response, err := http.DefaultClient.Do(request)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = response.Body.Close()
+		}
+		server.Stop()
+		spans[kind] = lines(s.Spans())
+	}
+	if etcd, ours := spans[harness.Etcd], spans[harness.UnderTest(t)]; len(etcd) < 3 || !slices.Equal(etcd, ours) {
+		t.Errorf("etcd exports\n%s\nwe\n%s", strings.Join(etcd, "\n"), strings.Join(ours, "\n"))
+	}
+}
+
 // TestSamplingRate keeps all, none, and what the client asks to keep whatever the rate is.
 func TestSamplingRate(t *testing.T) {
 	for rate, own := range map[int]int{0: 0, 1_000_000: 5} {

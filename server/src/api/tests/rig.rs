@@ -64,6 +64,7 @@ impl Rig {
             metrics,
             tracer: None,
             slow_unary: Duration::MAX,
+            slow_apply: Duration::MAX,
             election_timeout: Duration::from_secs(1),
             request_timeout: Duration::from_secs(60),
             passwords: Passwords::new(4),

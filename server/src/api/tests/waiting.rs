@@ -18,7 +18,7 @@ use crate::node::handle::UNAPPLIED_MAX;
 
 /// The service of `rig` with little patience.
 fn impatient(rig: &Rig) -> Arc<Service> {
-    let Service { node, sinks, metrics, slow_unary, stopping, .. } = &*rig.service;
+    let Service { node, sinks, metrics, slow_unary, slow_apply, stopping, .. } = &*rig.service;
     Arc::new(Service {
         kept: Mutex::new(KeptViews::new(0)),
         node: node.clone(),
@@ -27,6 +27,7 @@ fn impatient(rig: &Rig) -> Arc<Service> {
         metrics: metrics.clone(),
         tracer: None,
         slow_unary: *slow_unary,
+        slow_apply: *slow_apply,
         election_timeout: Duration::from_secs(1),
         request_timeout: Duration::from_millis(10),
         passwords: Passwords::new(4),

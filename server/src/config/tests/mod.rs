@@ -155,6 +155,23 @@ fn earlier_names_count_with_a_warning() {
 }
 
 #[test]
+fn a_listener_without_tls_beside_certificates_is_told() {
+    let (_, warnings) =
+        run("--listen-client-urls https://10.0.0.1:1,http://10.0.0.1:2 --advertise-client-urls https://a:1 \
+        --cert-file cert.pem --key-file key.pem --client-cert-auth --trusted-ca-file cert.pem");
+    let plain = "http://10.0.0.1:2 is served without TLS: certificates are for https and unixs URLs only";
+    assert_eq!(warnings, [plain, "client certificates are not asked for on http://10.0.0.1:2"]);
+    let (_, warnings) = run(
+        "--listen-peer-urls https://10.0.0.1:3,http://10.0.0.1:4 --peer-cert-file cert.pem --peer-key-file key.pem \
+        --peer-client-cert-auth --peer-trusted-ca-file cert.pem",
+    );
+    let plain = "http://10.0.0.1:4 is served without TLS: certificates are for https and unixs URLs only";
+    assert_eq!(warnings, [plain, "members' certificates are not asked for on http://10.0.0.1:4"]);
+    let (_, warnings) = run("--listen-peer-urls http://10.0.0.1:4 --peer-client-cert-auth");
+    assert_eq!(warnings, ["members' certificates are not asked for on http://10.0.0.1:4"]);
+}
+
+#[test]
 fn what_tunes_bbolt_is_ignored_with_a_warning() {
     let (_, warnings) = run("--backend-batch-limit 5 --max-snapshots 3 --max-wals=5 --logger=zap");
     assert_eq!(warnings.len(), 2, "{warnings:?}");

@@ -161,6 +161,8 @@ func TestCompatibilityNamesEveryVariable(t *testing.T) {
 	}
 }
 
+var healthCheck = regexp.MustCompile(`(?m)^\[\+\]([a-z_]+) `)
+
 // TestCompatibilityOfPages asks both for each page: where they are the same, so are code and kind of content.
 func TestCompatibilityOfPages(t *testing.T) {
 	pages := listed(t, "Pages")
@@ -169,6 +171,20 @@ func TestCompatibilityOfPages(t *testing.T) {
 	}
 	etcd, basalt := harness.Start(t, harness.Options{Kind: harness.Etcd}), harness.Start(t, harness.Options{Kind: harness.Basalt})
 	client := newClient(nil, false)
+	// Each check that etcd makes of itself is a page.
+	checks := 0
+	for _, page := range []string{"/livez", "/readyz"} {
+		_, verbose := httpGet(t, client, etcd.Endpoint()+page+"?verbose")
+		for _, check := range healthCheck.FindAllStringSubmatch(verbose, -1) {
+			checks++
+			if pages[page+"/"+check[1]] == "" {
+				t.Errorf("%s/%s is missing", page, check[1])
+			}
+		}
+	}
+	if checks < 4 {
+		t.Errorf("etcd makes %d checks only", checks)
+	}
 	for page, says := range pages {
 		type answer struct {
 			code int

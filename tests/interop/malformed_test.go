@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/binary"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -16,6 +17,7 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 	"google.golang.org/protobuf/proto"
 
 	"basalt/tests/interop/harness"
@@ -293,5 +295,76 @@ func TestMalformedConnections(t *testing.T) {
 	expectText(t, "get", server.Etcdctl("get", "still"), "still", "there")
 	if server.LogContains("panic") {
 		t.Error("a panic in the log")
+	}
+}
+
+// TestPathWithoutASlash calls a method by its name without the slash before it, which a server of Go once served past the rules
+// that its paths have (CVE-2026-33186): nobody is served so.
+func TestPathWithoutASlash(t *testing.T) {
+	server := harness.StartUnderTest(t, "--bcrypt-cost=4")
+	ctx := harness.Context(t, time.Minute)
+	s := servicesOf(server.Conn(t))
+	tokens := populate(t, ctx, s)
+	put, err := proto.Marshal(&pb.PutRequest{Key: []byte("k/sneaked"), Value: []byte("v")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{strings.TrimPrefix(putPath, "/"), "/" + putPath, putPath} {
+		if status := callByPath(t, server, path, tokens["covering"], put); (status == "0") != (path == putPath) {
+			t.Errorf("%s ends with status %q", path, status)
+		}
+		if status := callByPath(t, server, path, "", put); status == "0" {
+			t.Errorf("%s is served to nobody", path)
+		}
+	}
+}
+
+// callByPath makes a call frame by frame and gives its status, none if it has none.
+func callByPath(t *testing.T, server *harness.Server, path, token string, message []byte) (status string) {
+	t.Helper()
+	conn, err := net.DialTimeout("tcp", server.Target(), 10*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	var headers bytes.Buffer
+	encoder := hpack.NewEncoder(&headers)
+	for _, field := range [][2]string{
+		{":method", http.MethodPost}, {":scheme", "http"}, {":path", path}, {":authority", server.Target()},
+		{"content-type", "application/grpc"}, {"te", "trailers"}, {"token", token},
+	} {
+		if field[1] != "" {
+			_ = encoder.WriteField(hpack.HeaderField{Name: field[0], Value: field[1]})
+		}
+	}
+	_, err = io.WriteString(conn, http2.ClientPreface)
+	framer := http2.NewFramer(conn, conn)
+	framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+	if err := errors.Join(err, framer.WriteSettings(),
+		framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: headers.Bytes(), EndHeaders: true}),
+		framer.WriteData(1, true, whole(message))); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		frame, err := framer.ReadFrame()
+		if err != nil {
+			return status
+		}
+		if found, ok := frame.(*http2.MetaHeadersFrame); ok {
+			for _, field := range found.Fields {
+				if field.Name == "grpc-status" {
+					status = field.Value
+				}
+			}
+			if found.StreamEnded() {
+				return status
+			}
+		}
+		if reset, ok := frame.(*http2.RSTStreamFrame); ok && reset.StreamID == 1 {
+			return status
+		}
 	}
 }

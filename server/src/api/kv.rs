@@ -15,7 +15,6 @@ use basalt_storage::mvcc::range::{Hit, RangePlan, RevisionError};
 use basalt_storage::mvcc::view::View;
 use bytes::Bytes;
 use prost::Message;
-use tracing::warn;
 
 use super::chunks::Chunks;
 use super::policy::{Permitted, Policy};
@@ -157,13 +156,10 @@ impl Service {
         Ok(plan)
     }
 
-    /// Logs a read that took long, and counts one that is slow as etcd does (`WarnOfExpensiveReadOnlyRangeRequest`): where that
-    /// says all of a request and its answer, no more than is said by the line with the steps.
+    /// Logs a read that took long, and counts one that is slow (etcd `WarnOfExpensiveReadOnlyRangeRequest`).
     fn tell_read(&self, steps: &Steps, detail: impl FnOnce() -> Detail) {
-        let took = steps.took();
-        if took > self.slow_apply {
+        if steps.tell_if_slow_read(self.slow_apply) {
             self.metrics.slow_apply_total.inc();
-            warn!(?took, expected_duration = ?self.slow_apply, prefix = "read-only range ", "apply request took too long");
         }
         steps.tell_if_long(detail);
     }

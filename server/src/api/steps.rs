@@ -8,12 +8,17 @@ use bytes::Bytes;
 use prost::Message;
 use rand::TryRngCore;
 use time::OffsetDateTime;
-use tracing::info;
+use tracing::{info, warn};
 
-use crate::logging::{FOREIGN_TEXT_BYTES_MAX, ForeignText, time_text};
+use crate::logging::{FOREIGN_TEXT_BYTES_MAX, ForeignText, Reminder, time_text};
 
 /// A call that takes longer is told (etcd `traceThreshold`); of its steps, those that took more than an equal share of this.
 const LONG: Duration = Duration::from_millis(100);
+/// Lines of calls that took long, in ten seconds: somebody may have made them so on purpose.
+const LINES: u64 = 20;
+static LONG_CALLS: Reminder = Reminder::new(LINES);
+static SLOW_READS: Reminder = Reminder::new(LINES);
+
 /// Steps that etcd has too, in its words.
 pub(super) const AGREEMENT: &str = "agreement among raft nodes before linearized reading";
 pub(super) const PROCESSING: &str = "process raft request";
@@ -60,6 +65,7 @@ impl Steps {
         if took <= LONG {
             return;
         }
+        let Some(times) = LONG_CALLS.due() else { return };
         let end = OffsetDateTime::now_utc();
         let steps = self.long_steps();
         info!(
@@ -71,8 +77,23 @@ impl Steps {
             end = time_text(end),
             steps = steps.join(", "),
             step_count = steps.len(),
+            times = (times > 1).then_some(times),
             "trace"
         );
+    }
+
+    /// Logs a read that took longer than `slow` as etcd does, and says whether it did. Where etcd tells all of the request and its
+    /// answer, no more than is told with the steps.
+    pub(super) fn tell_if_slow_read(&self, slow: Duration) -> bool {
+        let took = self.took();
+        if took <= slow {
+            return false;
+        }
+        if let Some(times) = SLOW_READS.due() {
+            let times = (times > 1).then_some(times);
+            warn!(?took, expected_duration = ?slow, prefix = "read-only range ", times, "apply request took too long");
+        }
+        true
     }
 
     fn long_steps(&self) -> Vec<String> {

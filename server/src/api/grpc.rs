@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::chunks::Chunks;
-use super::client_deadline;
+use super::client_deadline::{self, GRACE, Patience};
 use super::method::{self, Method};
 use super::own_client::NAME_TIMES;
 use super::pieces::Pieces;
@@ -164,6 +164,10 @@ where
                         if let Some(tally) = &mut tally {
                             (tally.request_bytes, tally.slow) = (request_bytes, Some(slow));
                         }
+                        if let (Some(tally), Some(patience)) = (&mut tally, patience) {
+                            let code = if method.is_ordered() { Code::Unavailable } else { Code::DeadlineExceeded };
+                            tally.patience = Some(Patience::new(patience, code));
+                        }
                         let deadline = patience.map(|patience| Deadline::after(patience, &service, method));
                         let reply = service.call(method, message, caller);
                         let _kept = match room_of(&reply, room.as_ref()) {
@@ -246,7 +250,7 @@ async fn unary(reply: Reply, mut tally: Option<&mut Tally>, deadline: Option<Dea
         (Reply::Ready(answer), _) => answer,
         (reply, None) => reply.settled().await,
         (reply, Some(deadline)) => {
-            timeout(deadline.patience, reply.settled()).await.unwrap_or_else(|_| Err(deadline.passed()))
+            timeout(deadline.patience + GRACE, reply.settled()).await.unwrap_or_else(|_| Err(deadline.passed()))
         }
     };
     let answer = answer.and_then(sendable);

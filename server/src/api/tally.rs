@@ -8,6 +8,7 @@ use http::{HeaderMap, Request};
 use time::OffsetDateTime;
 use tracing::{debug, warn};
 
+use super::client_deadline::Patience;
 use super::service::Service;
 use super::status::{self, Code, Status};
 use super::traced::CallSpans;
@@ -26,7 +27,7 @@ pub(super) fn client_version(headers: &HeaderMap) -> Result<Option<&str>, Status
     version.transpose().map_err(|_| status::invalid_client_version())
 }
 
-/// Counts a call once, when it ends. One that is dropped before was cancelled.
+/// Counts a call once, when it ends. One that is dropped before was cancelled, or its time was up.
 pub(super) struct Tally {
     pub(super) metrics: Arc<Metrics>,
     pub(super) method: GrpcMethod,
@@ -36,6 +37,8 @@ pub(super) struct Tally {
     pub(super) request_bytes: usize,
     /// A unary call that takes longer is logged.
     pub(super) slow: Option<Duration>,
+    /// How long its client said that it waits.
+    pub(super) patience: Option<Patience>,
     ended: bool,
     /// Of a call that is traced.
     pub(super) spans: Option<Box<CallSpans>>,
@@ -55,8 +58,17 @@ impl Tally {
         }
         metrics.grpc.started(method);
         let spans = CallSpans::begin(service, request);
-        let (remote, request_bytes, slow) = (None, 0, None);
-        Some(Self { metrics, method, started: Instant::now(), remote, request_bytes, slow, ended: false, spans })
+        Some(Self {
+            metrics,
+            method,
+            started: Instant::now(),
+            remote: None,
+            request_bytes: 0,
+            slow: None,
+            patience: None,
+            ended: false,
+            spans,
+        })
     }
 
     /// Ends a unary call, which has an answer also where that is an error.
@@ -138,8 +150,10 @@ impl Drop for Tally {
     fn drop(&mut self) {
         if !self.ended {
             // Who gave up has waited for long, as a rule.
-            self.log_unary(Code::Canceled, 0);
-            self.end(Code::Canceled, "");
+            let after = self.started.elapsed();
+            let code = self.patience.map_or(Code::Canceled, |patience| patience.given_up_after(after));
+            self.log_unary(code, 0);
+            self.end(code, "");
         }
     }
 }

@@ -272,14 +272,7 @@ func TestMalformedConnections(t *testing.T) {
 		}),
 	} {
 		t.Run(name, func(t *testing.T) {
-			conn, err := net.DialTimeout("tcp", server.Target(), 10*time.Second)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer conn.Close()
-			if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
-				t.Fatal(err)
-			}
+			conn := dialRaw(t, server)
 			// The server may hang up before all is written, and then there is nothing to read: both are its right.
 			_, _ = conn.Write(sent)
 			if half, ok := conn.(*net.TCPConn); ok {
@@ -319,17 +312,24 @@ func TestPathWithoutASlash(t *testing.T) {
 	}
 }
 
-// callByPath makes a call frame by frame and gives its status, none if it has none.
-func callByPath(t *testing.T, server *harness.Server, path, token string, message []byte) (status string) {
+// dialRaw opens a connection on which nothing takes longer than 20 s; it closes with the test.
+func dialRaw(t *testing.T, server *harness.Server) net.Conn {
 	t.Helper()
 	conn, err := net.DialTimeout("tcp", server.Target(), 10*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	t.Cleanup(func() { _ = conn.Close() })
+	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
+	return conn
+}
+
+// callByPath makes a call frame by frame and gives its status, none if it has none.
+func callByPath(t *testing.T, server *harness.Server, path, token string, message []byte) (status string) {
+	t.Helper()
+	conn := dialRaw(t, server)
 	var headers bytes.Buffer
 	encoder := hpack.NewEncoder(&headers)
 	for _, field := range [][2]string{
@@ -340,7 +340,7 @@ func callByPath(t *testing.T, server *harness.Server, path, token string, messag
 			_ = encoder.WriteField(hpack.HeaderField{Name: field[0], Value: field[1]})
 		}
 	}
-	_, err = io.WriteString(conn, http2.ClientPreface)
+	_, err := io.WriteString(conn, http2.ClientPreface)
 	framer := http2.NewFramer(conn, conn)
 	framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 	if err := errors.Join(err, framer.WriteSettings(),

@@ -109,7 +109,7 @@ where
     }
     let patience = match client_deadline::of(request.headers()) {
         Ok(Some(Duration::ZERO)) => return refused(&status::deadline_exceeded(), tally.as_mut()),
-        Ok(patience) => patience,
+        Ok(patience) => patience.map(|patience| (patience, Instant::now())),
         Err(status) => {
             let mut response = refused(&status, tally.as_mut());
             *response.status_mut() = StatusCode::BAD_REQUEST;
@@ -164,11 +164,11 @@ where
                         if let Some(tally) = &mut tally {
                             (tally.request_bytes, tally.slow) = (request_bytes, Some(slow));
                         }
-                        if let (Some(tally), Some(patience)) = (&mut tally, patience) {
+                        if let (Some(tally), Some((patience, _))) = (&mut tally, patience) {
                             let code = if method.is_ordered() { Code::Unavailable } else { Code::DeadlineExceeded };
                             tally.patience = Some(Patience::new(patience, code));
                         }
-                        let deadline = patience.map(|patience| Deadline::after(patience, &service, method));
+                        let deadline = patience.map(|patience| Deadline::of(patience, &service, method));
                         let reply = service.call(method, message, caller);
                         let _kept = match room_of(&reply, room.as_ref()) {
                             Ok(kept) => kept,
@@ -226,10 +226,15 @@ struct Deadline {
 }
 
 impl Deadline {
-    /// After so much time from now.
-    fn after(patience: Duration, service: &Arc<Service>, method: Method) -> Self {
+    /// Of a client that waits so long since then.
+    fn of((patience, began): (Duration, Instant), service: &Arc<Service>, method: Method) -> Self {
         let was_led = service.node.leader().is_some();
-        Self { service: service.clone(), is_ordered: method.is_ordered(), began: Instant::now(), patience, was_led }
+        Self { service: service.clone(), is_ordered: method.is_ordered(), began, patience, was_led }
+    }
+
+    /// How long the call may still take.
+    fn left(&self) -> Duration {
+        (self.patience + GRACE).saturating_sub(self.began.elapsed())
     }
 
     /// What is said of a call that was not answered in time.
@@ -250,7 +255,7 @@ async fn unary(reply: Reply, mut tally: Option<&mut Tally>, deadline: Option<Dea
         (Reply::Ready(answer), _) => answer,
         (reply, None) => reply.settled().await,
         (reply, Some(deadline)) => {
-            timeout(deadline.patience + GRACE, reply.settled()).await.unwrap_or_else(|_| Err(deadline.passed()))
+            timeout(deadline.left(), reply.settled()).await.unwrap_or_else(|_| Err(deadline.passed()))
         }
     };
     let answer = answer.and_then(sendable);

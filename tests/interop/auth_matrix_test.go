@@ -501,6 +501,7 @@ func askOverHTTP(ctx context.Context, server *harness.Server, path, body, token 
 // NOSPACE and CORRUPT are armed, over HTTP, and with authentication off again. What etcd refuses we refuse in the same words,
 // and what it allows we allow (etcd-contract 26, 34, 49).
 func TestWhoMayDoWhat(t *testing.T) {
+	t.Parallel()
 	if harness.UnderTest(t) != harness.Basalt {
 		t.Skip("genuine etcd would be compared with itself")
 	}

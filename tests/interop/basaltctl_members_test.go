@@ -127,6 +127,7 @@ func TestBasaltctlStatus(t *testing.T) {
 // TestBasaltctlReplace replaces a lost member by another: removed, added as a learner, started, promoted (the runbook
 // docs/operations/lost-member.md).
 func TestBasaltctlReplace(t *testing.T) {
+	t.Parallel()
 	needsBasaltctl(t)
 	members := harness.StartMembers(t, harness.Basalt, 3)
 	for n := range 50 {
@@ -187,6 +188,7 @@ func TestBasaltctlReplace(t *testing.T) {
 // TestReseed damages a member in three ways; one command and a start with its usual flags give it the data of the others (the
 // runbook docs/operations/corrupt-member.md).
 func TestReseed(t *testing.T) {
+	t.Parallel()
 	needsBasaltctl(t)
 	for _, damaged := range []string{"log", "manifest", "index", "page"} {
 		t.Run(damaged, func(t *testing.T) {

@@ -19,6 +19,7 @@ import (
 // key (etcd-contract, section 5): signed by an authority of that kind, and self-signed with CA:TRUE, trusted as itself.
 // Clients present certificates of the same kind; who has none, or another's, is not served.
 func TestEveryKindOfCertificate(t *testing.T) {
+	t.Parallel()
 	for name, kind := range harness.KeyKinds {
 		for form, create := range map[string]func(testing.TB, harness.KeyKind) *harness.Certificates{
 			"signed": harness.NewCertificatesOf, "self-signed": harness.NewSelfSigned,
@@ -33,6 +34,7 @@ func TestEveryKindOfCertificate(t *testing.T) {
 
 // TestMembersWithEveryKindOfCertificate: two members that ask each other for certificates, of each kind as above.
 func TestMembersWithEveryKindOfCertificate(t *testing.T) {
+	t.Parallel()
 	for name, kind := range harness.KeyKinds {
 		for form, create := range map[string]func(testing.TB, harness.KeyKind) *harness.Certificates{
 			"signed": harness.NewCertificatesOf, "self-signed": harness.NewSelfSigned,

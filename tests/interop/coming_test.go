@@ -134,6 +134,7 @@ func mustBasaltctl(t *testing.T, args ...string) string {
 
 // TestComingAndGoing carries etcd's data to basalt, by a restore and by taking a directory over, and back to etcd.
 func TestComingAndGoing(t *testing.T) {
+	t.Parallel()
 	if harness.UnderTest(t) != harness.Basalt {
 		t.Skip("this compares the two")
 	}

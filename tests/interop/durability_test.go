@@ -98,6 +98,7 @@ func (p *markedPuts) expect(t *testing.T, server *harness.Server) {
 // manifest names. The load goes on for two checkpoints and a full segment of the log; then kill -9, and the same for the
 // start after it. All of it once more with the log in a directory of its own.
 func TestNothingIsAcknowledgedBeforeItIsDurable(t *testing.T) {
+	t.Parallel()
 	if harness.UnderTest(t) != harness.Basalt {
 		t.Skip("it knows the files of basalt")
 	}
@@ -207,6 +208,7 @@ func await(t *testing.T, ctx context.Context, what string, enough func() bool) {
 // TestAFailedSyncEndsTheServer has one sync fail, wherever one may: the process ends with one line that says what it did,
 // nothing of the batch was acknowledged, and the next start has all that was.
 func TestAFailedSyncEndsTheServer(t *testing.T) {
+	t.Parallel()
 	if harness.UnderTest(t) != harness.Basalt {
 		t.Skip("genuine etcd panics in a way of its own")
 	}

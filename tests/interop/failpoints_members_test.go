@@ -104,6 +104,7 @@ func (c *pointedMembers) keptAll(member *harness.Server, point string) {
 
 // TestPanicAmongMembers stops a member at each point that takes others to come by, and loses nothing that was acknowledged.
 func TestPanicAmongMembers(t *testing.T) {
+	t.Parallel()
 	c := startPointedMembers(t)
 	nothing := func(context.Context) {}
 	// Whoever leads, and somebody else, through whom it is asked.

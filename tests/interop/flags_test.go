@@ -173,6 +173,7 @@ var flagCases = map[string]flagCase{
 
 // TestEveryFlag sets each flag of the table.
 func TestEveryFlag(t *testing.T) {
+	t.Parallel()
 	for _, name := range slices.Sorted(maps.Keys(flagCases)) {
 		flag := flagCases[name]
 		t.Run(name, func(t *testing.T) {

@@ -75,6 +75,7 @@ func (f *filler) expect(t *testing.T, ctx context.Context, server *harness.Serve
 // TestFullDiskUnderPages: a checkpoint finds no space. Reads, deletes and compactions go on; once there is room and the
 // alarm is disarmed, so do puts, without a restart.
 func TestFullDiskUnderPages(t *testing.T) {
+	t.Parallel()
 	if harness.UnderTest(t) != harness.Basalt {
 		t.Skip("genuine etcd has no checkpoints")
 	}
@@ -192,6 +193,7 @@ func fillUntilItStops(t *testing.T, server *harness.Server, disk *harness.SmallD
 // TestOneFullDiskOfThree: the disk of one of three members has no room for its checkpoints. That one leads no more, and the
 // cluster goes on without an alarm; the member is well again when there is room.
 func TestOneFullDiskOfThree(t *testing.T) {
+	t.Parallel()
 	if harness.UnderTest(t) != harness.Basalt {
 		t.Skip("genuine etcd has no checkpoints")
 	}

@@ -14,6 +14,7 @@ import (
 // TestHealthWhileTheLogHangs lets one sync of the log take longer than a request may: the node is not well meanwhile, says
 // so, still serves reads, and is well again by itself.
 func TestHealthWhileTheLogHangs(t *testing.T) {
+	t.Parallel()
 	if harness.UnderTest(t) != harness.Basalt {
 		t.Skip("it counts the syncs of basalt")
 	}

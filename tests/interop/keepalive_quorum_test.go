@@ -13,6 +13,7 @@ import (
 // TestAKeepaliveIsAnsweredByAQuorum pauses all members but the leader: it hears nothing of one that would take its place, which would
 // end the lease by its own clock. So it may not promise its holder anything, neither a full life nor that the lease is gone.
 func TestAKeepaliveIsAnsweredByAQuorum(t *testing.T) {
+	t.Parallel()
 	if harness.UnderTest(t) == harness.Etcd {
 		t.Skip("etcd's leader answers keepalives by its own clock, also when it has been replaced")
 	}

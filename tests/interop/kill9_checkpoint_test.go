@@ -91,6 +91,7 @@ func (f *follower) await(t *testing.T, revision int64) []*mvccpb.Event {
 // TestKill9AmidCheckpoints kills the server with SIGKILL amid writes that have gone on for several checkpoints, with
 // compactions between them and more than one segment of the log. One watch goes on through all of it.
 func TestKill9AmidCheckpoints(t *testing.T) {
+	t.Parallel()
 	server := harness.StartUnderTest(t)
 	log, watch := newJournal(), follow(t, server)
 	compacted := int64(0)

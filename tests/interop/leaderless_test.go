@@ -83,6 +83,7 @@ func TestALeaseOutlivesItsLeader(t *testing.T) {
 
 // TestWithoutALeader: what a member says that knows of none, after the time that a request may take.
 func TestWithoutALeader(t *testing.T) {
+	t.Parallel()
 	members := harness.StartMembers(t, harness.UnderTest(t), 3)
 	left := members.Without(leaderOf(t, members))[0]
 	conn, ctx := left.Conn(t), harness.Context(t, 2*time.Minute)

@@ -12,6 +12,7 @@ import (
 // TestHealthOfMembers asks every member for its health: with a quorum, without one before and after it is noticed, and a learner.
 // What asks the cluster fails on whoever is cut off; what asks the member alone does not.
 func TestHealthOfMembers(t *testing.T) {
+	t.Parallel()
 	kind := harness.UnderTest(t)
 	members := harness.StartMembers(t, kind, 3)
 	leader := leaderOf(t, members)

@@ -43,6 +43,7 @@ func isExactly(wanted float64) func(float64) bool {
 // TestMetricsOfMembers moves each family that speaks of other members for the reason that it is there for. Names and labels are
 // etcd's: it runs against both.
 func TestMetricsOfMembers(t *testing.T) {
+	t.Parallel()
 	kind := harness.UnderTest(t)
 	members := harness.StartMembers(t, kind, 3, "--snapshot-count", "100", "--snapshot-catchup-entries", "50")
 	leader := leaderOf(t, members)

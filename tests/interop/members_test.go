@@ -352,6 +352,7 @@ func TestLeadMoves(t *testing.T) {
 // TestLaggingMemberGetsTheState leaves members behind by more than any log keeps, one that stands still with a watch open and
 // one that is down: both come back with the whole state, and the watch misses nothing.
 func TestLaggingMemberGetsTheState(t *testing.T) {
+	t.Parallel()
 	kind := harness.UnderTest(t)
 	members := harness.StartMembers(t, kind, 3, "--snapshot-count", "100", "--snapshot-catchup-entries", "50")
 	leader := leaderOf(t, members)

@@ -66,6 +66,7 @@ func promote(t *testing.T, through *harness.Server, id uint64) *pb.MemberPromote
 // TestClusterGrows begins with one member, adds two as kubeadm does (learner, start, promote), and removes the first, which
 // leads: the data is there through all of it.
 func TestClusterGrows(t *testing.T) {
+	t.Parallel()
 	kind := harness.UnderTest(t)
 	first := harness.StartUnderTest(t)
 	members := harness.Members{first}
@@ -231,6 +232,7 @@ func TestMemberChangesRefused(t *testing.T) {
 // TestJoinByName: who was added is known by its place in the list; where others reach it was said when it was added, and what it
 // advertises by default is another's.
 func TestJoinByName(t *testing.T) {
+	t.Parallel()
 	first, added := harness.StartUnderTest(t), newLine(t)
 	request := &pb.MemberAddRequest{PeerURLs: []string{added.peer}}
 	answer, err := clusterOf(t, first).MemberAdd(harness.Context(t, 10*time.Second), request)

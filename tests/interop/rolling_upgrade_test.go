@@ -138,6 +138,7 @@ func replaceProgram(t *testing.T, member *harness.Server, program string) {
 // TestRollingUpgrade replaces one member after another by a build that knows newer rules, messages and files, under load. They
 // count only when all members know them: until then any member may go back; from then on none.
 func TestRollingUpgrade(t *testing.T) {
+	t.Parallel()
 	if harness.UnderTest(t) != harness.Basalt {
 		t.Skip("it runs a build of basalt with a version of its own")
 	}

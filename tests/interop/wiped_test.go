@@ -22,6 +22,7 @@ func wipe(t *testing.T, member *harness.Server) {
 // TestAWipedMemberIsRefused starts a member whose data is lost as if nothing had happened: the others know it, and say so
 // (etcd `isMemberBootstrapped`). It comes back by being removed and added.
 func TestAWipedMemberIsRefused(t *testing.T) {
+	t.Parallel()
 	kind := harness.UnderTest(t)
 	members := harness.StartMembers(t, kind, 3)
 	lost, others := members[2], members.Without(members[2])
@@ -47,6 +48,7 @@ func TestAWipedMemberIsRefused(t *testing.T) {
 // TestAWipedMemberHasNoVote starts such a member while it reaches nobody, so that it begins anew; then it meets one other. The
 // two would be a quorum, of which one has forgotten what it promised.
 func TestAWipedMemberHasNoVote(t *testing.T) {
+	t.Parallel()
 	if harness.UnderTest(t) != harness.Basalt {
 		t.Skip("etcd counts the vote of such a member, and loses what it had acknowledged")
 	}

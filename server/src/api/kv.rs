@@ -99,6 +99,7 @@ impl Service {
             Err(status) => {
                 // It was asked for, and nothing was read.
                 self.metrics.request_seconds.observe(Operation::Range, false, started.elapsed());
+                self.tell_read(&steps, || range_detail(request));
                 return Reply::Ready(Err(status));
             }
         };
@@ -106,6 +107,7 @@ impl Service {
             Ok(plan) => plan,
             Err(refused) => {
                 self.count_range(false, started);
+                self.tell_read(&steps, || range_detail(request));
                 return Reply::Ready(Err(refused.into()));
             }
         };
@@ -202,12 +204,19 @@ impl Service {
         Reply::keeping(request.encoded_len() + parts_bytes(&request), async move {
             let view = if stale { service.node.view() } else { service.linearizable_view().await? };
             steps.done(AGREEMENT);
+            let detail = || Detail::default().with("read_only", true);
             // What only reads names no lease.
-            let permitted = service.ask(&caller, |asking| asking.may_txn(&request, &LeaseTable::default()))?;
+            let permitted = match service.ask(&caller, |asking| asking.may_txn(&request, &LeaseTable::default())) {
+                Ok(permitted) => permitted,
+                Err(status) => {
+                    service.tell_read(&steps, detail);
+                    return Err(status);
+                }
+            };
             let answer = service.evaluate_read_only(&permitted, &request, view).await;
             steps.done("read what it compares and shows");
             service.metrics.request_seconds.observe(Operation::ReadonlyTxn, answer.is_ok(), started.elapsed());
-            service.tell_read(&steps, || Detail::default().with("read_only", true));
+            service.tell_read(&steps, detail);
             answer
         })
     }

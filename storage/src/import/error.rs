@@ -37,8 +37,8 @@ pub enum ImportError {
         record: &'static str,
     },
     /// Entries lie over each other.
-    #[error("the buckets beside \"key\" hold more bytes than the file has")]
-    TablesTooLarge,
+    #[error("entries lie over each other: the buckets beside \"key\" hold more bytes than the file has")]
+    OverlappingEntries,
     /// A revision beyond what 63 bits hold.
     #[error("the latest revision cannot be raised by {by}")]
     BumpTooLarge {

@@ -17,7 +17,7 @@ impl Tables {
     /// Reads them; pages of bucket `key` are not read.
     ///
     /// # Errors
-    /// [`ImportError::Database`], [`ImportError::TablesTooLarge`].
+    /// [`ImportError::Database`], [`ImportError::OverlappingEntries`].
     pub fn read(reader: &Reader<impl ReadAt>) -> Result<Self, ImportError> {
         let mut tables = Self::default();
         let (mut bucket, mut bytes) = (Vec::new(), 0);
@@ -36,7 +36,7 @@ impl Tables {
             }
             // In a forged page entries lie over each other.
             if bytes as u64 > reader.file_bytes() {
-                return Err(ImportError::TablesTooLarge);
+                return Err(ImportError::OverlappingEntries);
             }
         }
         Ok(tables)

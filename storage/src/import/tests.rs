@@ -251,7 +251,7 @@ fn entries_over_each_other_do_not_fill_memory() {
     }
     assert_eq!(forged, 1, "one page has all leases");
     let refused = Tables::read(&Reader::open(Bytes::from(file)).unwrap());
-    assert!(matches!(refused, Err(ImportError::TablesTooLarge)), "{refused:?}");
+    assert!(matches!(refused, Err(ImportError::OverlappingEntries)), "{refused:?}");
 }
 
 /// Stopped at each request, then a power cut: either there is nothing that counts, or all of it. A second attempt, or the

@@ -149,3 +149,43 @@ func TestSlowCallsAreTold(t *testing.T) {
 		t.Errorf("the same through the gateway: %s", response.Status)
 	}
 }
+
+// TestSlowReadsAreTold has a read wait for a quorum: the line of one that is answered says so, and that of one that is refused.
+func TestSlowReadsAreTold(t *testing.T) {
+	if harness.UnderTest(t) == harness.Etcd {
+		t.Skip("etcd writes the steps as a list")
+	}
+	members := harness.StartMembers(t, harness.Basalt, 3)
+	leader := leaderOf(t, members)
+	ctx := harness.Context(t, 2*time.Minute)
+	s := servicesOf(leader.Conn(t))
+	putValue(t, ctx, s, "k", "v")
+	read := func(request func() error) {
+		t.Helper()
+		for _, other := range members.Without(leader) {
+			other.Pause()
+		}
+		done := make(chan error, 1)
+		go func() { done <- request() }()
+		time.Sleep(300 * time.Millisecond)
+		for _, other := range members.Without(leader) {
+			other.Resume()
+		}
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+	}
+	read(func() error {
+		_, err := s.kv.Range(ctx, &pb.RangeRequest{Key: []byte("k")})
+		return err
+	})
+	awaitTrace(t, leader, "range", "response_count:1; ", "'agreement among raft nodes before linearized reading' (duration: ")
+	read(func() error {
+		_, err := s.kv.Range(ctx, &pb.RangeRequest{Key: []byte("future"), Revision: 1 << 40})
+		if status.Code(err) != codes.OutOfRange {
+			return fmt.Errorf("a read of the future: %w", err)
+		}
+		return nil
+	})
+	awaitTrace(t, leader, "range", "future", "'agreement among raft nodes before linearized reading' (duration: ")
+}
